@@ -1,0 +1,72 @@
+"""Teaches a network what a human ear looks like.
+
+>>> import earteach
+>>> model = earteach.load("checkpoints")
+>>> maps = model.features(images)
+
+Importing the package imports neither torch nor Lightning: each public name is fetched when it is used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "DataConfig": "earteach.config",
+    "EarArray": "earteach.data.arrays",
+    "EarTeachError": "earteach.errors",
+    "EarVAE": "earteach.model.vae",
+    "EarVAELightning": "earteach.training.module",
+    "HardwareConfig": "earteach.config",
+    "KLDConfig": "earteach.config",
+    "ModelConfig": "earteach.config",
+    "OptimConfig": "earteach.config",
+    "RunConfig": "earteach.config",
+    "TrainConfig": "earteach.config",
+    "evaluate": "earteach.inference.evaluate",
+    "export": "earteach.inference.export",
+    "inspect_data": "earteach.inspection",
+    "load": "earteach.checkpoint",
+    "prepare": "earteach.data.prepare",
+    "prepare_drawn": "earteach.data.prepare",
+    "reconstruct": "earteach.inference.reconstruct",
+    "resume": "earteach.training.fit",
+    "sample": "earteach.inference.sample",
+    "train": "earteach.training.fit",
+}
+
+__all__ = ["__version__", *_HOMES]
+
+if TYPE_CHECKING:
+    from earteach.checkpoint import load as load
+    from earteach.config import DataConfig as DataConfig
+    from earteach.config import HardwareConfig as HardwareConfig
+    from earteach.config import KLDConfig as KLDConfig
+    from earteach.config import ModelConfig as ModelConfig
+    from earteach.config import OptimConfig as OptimConfig
+    from earteach.config import RunConfig as RunConfig
+    from earteach.config import TrainConfig as TrainConfig
+    from earteach.data.arrays import EarArray as EarArray
+    from earteach.data.prepare import prepare as prepare
+    from earteach.data.prepare import prepare_drawn as prepare_drawn
+    from earteach.errors import EarTeachError as EarTeachError
+    from earteach.inference.evaluate import evaluate as evaluate
+    from earteach.inference.export import export as export
+    from earteach.inference.reconstruct import reconstruct as reconstruct
+    from earteach.inference.sample import sample as sample
+    from earteach.inspection import inspect_data as inspect_data
+    from earteach.model.vae import EarVAE as EarVAE
+    from earteach.training.fit import resume as resume
+    from earteach.training.fit import train as train
+    from earteach.training.module import EarVAELightning as EarVAELightning
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'earteach' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,226 @@
+"""Checkpoints: write, find, read, compare, and rebuild a model from one.
+
+A checkpoint is Lightning's, with one entry more, `earteach`: the format's version, the configuration,
+the data's fingerprints and what was measured. It holds builtin values and tensors only, so that torch's
+safe loading reads it and nothing in it can run.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import pickle
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import earteach
+from earteach.config import TrainConfig
+from earteach.errors import EarTeachError
+from earteach.model.vae import EarVAE
+
+FORMAT = 1
+KEY = "earteach"
+LAST = "last.ckpt"
+BEST = "best-epoch="
+BEST_SSIM = "best-ssim-epoch="
+_WEIGHTS = "model."
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint that was read: its configuration, and all that Lightning keeps in `state`."""
+
+    path: Path
+    config: TrainConfig
+    about: dict[str, Any]  # the `earteach` entry
+    state: dict[str, Any]
+
+    @property
+    def epochs_completed(self) -> int:
+        return int(self.about["epochs_completed"])
+
+    @property
+    def global_step(self) -> int:
+        return int(self.state["global_step"])
+
+    def model(self) -> EarVAE:
+        """The network with its weights, in evaluation mode, on the CPU.
+
+        Raises `EarTeachError` where the weights do not fit the configuration.
+        """
+        weights = {
+            name.removeprefix(_WEIGHTS): value
+            for name, value in self.state["state_dict"].items()
+            if name.startswith(_WEIGHTS)
+        }
+        with torch.device("meta"):
+            model = EarVAE.from_config(self.config.model)
+        try:
+            model.load_state_dict(weights, assign=True)
+        except RuntimeError as error:
+            raise EarTeachError(
+                f"{self.path}: its weights do not fit its configuration; the file was altered: "
+                "train again or take another checkpoint"
+            ) from error
+        return model.eval().requires_grad_(True)
+
+
+def about(config: TrainConfig, data: dict[str, Any], **measured: Any) -> dict[str, Any]:
+    """The `earteach` entry of a checkpoint, in builtin values."""
+    return {
+        "format": FORMAT,
+        "version": earteach.__version__,
+        "config": config.to_dict(),
+        "data": data,
+        **measured,
+    }
+
+
+def load(path: str | Path) -> EarVAE:
+    """The network in a checkpoint, or in a folder's best checkpoint, in evaluation mode.
+
+    Raises `EarTeachError` where there is none or it cannot be read safely.
+    """
+    path = Path(path)
+    return read(best(path) if path.is_dir() else path).model()
+
+
+def read(path: str | Path) -> Checkpoint:
+    """Read a checkpoint with torch's safe loading, which runs no code from it.
+
+    Raises `EarTeachError` for a file that is missing, cut short, of another tool, of a newer earteach,
+    or that holds more than tensors and builtin values.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise EarTeachError(f"{path}: is a folder; name a checkpoint in it or use --checkpoint-dir")
+    if not path.exists():
+        raise EarTeachError(f"{path}: no such checkpoint; `earteach train` writes one")
+    state = _load_safely(path)
+    if not isinstance(state, dict) or KEY not in state or "state_dict" not in state:
+        raise EarTeachError(f"{path}: is not a checkpoint of earteach; name one that it wrote")
+    found = state[KEY]
+    if found.get("format", 0) > FORMAT:
+        raise EarTeachError(
+            f"{path}: was written by earteach {found.get('version')}, newer than this "
+            f"{earteach.__version__}; upgrade earteach to read it"
+        )
+    try:
+        config = TrainConfig.from_dict(found["config"])
+    except (EarTeachError, KeyError, TypeError) as error:
+        raise EarTeachError(f"{path}: its configuration cannot be read: {error}") from error
+    return Checkpoint(path, config, found, state)
+
+
+def _load_safely(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "Unsupported" in str(error) or "Weights only load failed" in str(error):
+            raise EarTeachError(
+                f"{path}: holds more than tensors and plain values and may carry code, so nothing of "
+                "it was loaded; take a checkpoint that earteach wrote"
+            ) from error
+        raise EarTeachError(f"{path}: is not a checkpoint; name one that earteach wrote") from error
+    except PermissionError as error:
+        raise EarTeachError(f"{path}: no permission to read it; check `ls -l {path}`") from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
+        raise EarTeachError(
+            f"{path}: is cut short or not a checkpoint; take another one, such as {LAST}"
+        ) from error
+
+
+def best(folder: Path) -> Path:
+    """The folder's best checkpoint by validation loss."""
+    return _latest(folder, BEST) or _missing(folder, "best-epoch=….ckpt")
+
+
+def last(folder: Path) -> Path:
+    """The folder's `last.ckpt`."""
+    path = folder / LAST
+    return path if path.exists() else _missing(folder, LAST)
+
+
+def _missing(folder: Path, name: str) -> Path:
+    raise EarTeachError(
+        f"{folder}: holds no {name}; `earteach train` writes it, "
+        "or name a checkpoint or another --checkpoint-dir"
+    )
+
+
+def _latest(folder: Path, prefix: str) -> Path | None:
+    paths = folder.glob(f"{prefix}*.ckpt")
+    return max(paths, key=lambda path: _epoch_in(path.name), default=None)
+
+
+def _epoch_in(name: str) -> int:
+    match = re.search(r"epoch=(\d+)", name)
+    return int(match[1]) if match else -1
+
+
+def best_loss_name(epoch: int, value: float) -> str:
+    return f"{BEST}{epoch:03d}-loss={value:.6f}.ckpt"
+
+
+def best_ssim_name(epoch: int, value: float) -> str:
+    return f"{BEST_SSIM}{epoch:03d}-ssim={value:.4f}.ckpt"
+
+
+def write(state: dict[str, Any], path: Path) -> None:
+    """Write so that `path` holds the old file or the whole new one, also after a power cut.
+
+    Raises `EarTeachError` where the disk is full or the folder cannot be written.
+    """
+    write_atomically(path, lambda partial: torch.save(state, partial))
+
+
+def write_atomically(path: Path, write_to: Callable[[Path], None]) -> None:
+    """Let `write_to` make a file beside `path`, sync it to the disk and move it into place."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_to(partial)
+        _sync(partial)
+        partial.replace(path)
+        _sync(path.parent)
+    except (OSError, RuntimeError) as error:
+        partial.unlink(missing_ok=True)
+        raise EarTeachError(f"{path}: cannot be written: {_why_unwritten(path, error)}") from error
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def _why_unwritten(path: Path, error: OSError | RuntimeError) -> str:
+    # torch's zip writer reports a failed write as a RuntimeError without the system's reason.
+    full = isinstance(error, RuntimeError) or error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    if full:
+        return f"the disk is full; free space and continue with `earteach resume {path.parent / LAST}`"
+    return error.strerror or str(error)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def differences(old: TrainConfig, new: TrainConfig) -> dict[str, tuple[Any, Any]]:
+    """The options whose values differ and decide what a run computes: name to (old, new).
+
+    Hardware, workers and where the run is kept do not decide it.
+    """
+    kept_apart = {"checkpoint_dir", "log_dir"}
+    theirs = {option.name: value for _, option, value in new.options()}
+    return {
+        option.name: (value, theirs[option.name])
+        for group, option, value in old.options()
+        if group != "hardware" and option.name not in kept_apart and value != theirs[option.name]
+    }

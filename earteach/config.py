@@ -1,0 +1,320 @@
+"""Every option of a training run, written once: name, type, default, help and check.
+
+The command line makes its flags from these dataclasses, `--config FILE` its keys, and a checkpoint
+stores them as plain values. In Python:
+
+    >>> config = TrainConfig(model=ModelConfig(image_size=64, base_channels=32))
+    >>> config.model.latent_dim
+    256
+"""
+
+from __future__ import annotations
+
+import tomllib
+import types
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
+
+from earteach.errors import EarTeachError
+
+
+@dataclass(frozen=True)
+class Opt:
+    """What an option says beside its name, type and default."""
+
+    help: str
+    at_least: float | None = None
+    above: float | None = None
+    at_most: float | None = None
+    multiple_of: int | None = None
+    choices: tuple[int, ...] = ()
+
+    def problem(self, value: Any) -> str | None:
+        """What is wrong with `value`, in words that follow its name, or None."""
+        if self.choices and value not in self.choices:
+            return f"must be one of {', '.join(map(str, self.choices))}"
+        # Written as `not >=` so that NaN fails too.
+        if self.at_least is not None and not value >= self.at_least:
+            return f"must be at least {self.at_least}"
+        if self.above is not None and not value > self.above:
+            return f"must be greater than {self.above}"
+        if self.at_most is not None and not value <= self.at_most:
+            return f"must be at most {self.at_most}"
+        if self.multiple_of and value % self.multiple_of:
+            return f"must be a multiple of {self.multiple_of}"
+        return None
+
+
+@dataclass(frozen=True)
+class OptionField:
+    """One option of a group, resolved: `type` is without its `Annotated` wrapper."""
+
+    name: str
+    type: Any
+    default: Any
+    opt: Opt
+
+    @property
+    def flag(self) -> str:
+        return "--" + self.name.replace("_", "-")
+
+
+class Options:
+    """Base of the option groups: frozen dataclasses that check themselves."""
+
+    panel: ClassVar[str]
+
+    @classmethod
+    def option_fields(cls) -> tuple[OptionField, ...]:
+        return _option_fields(cls)
+
+    def __post_init__(self) -> None:
+        for option in self.option_fields():
+            value = _checked_type(option, getattr(self, option.name))
+            if value is not None and (problem := option.opt.problem(value)):
+                raise EarTeachError(f"{option.flag} {value}: {problem}")
+            object.__setattr__(self, option.name, value)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The options as builtin values, paths as strings."""
+        values = ((option.name, getattr(self, option.name)) for option in self.option_fields())
+        return {name: str(value) if isinstance(value, Path) else value for name, value in values}
+
+
+@cache
+def _option_fields(group: type[Options]) -> tuple[OptionField, ...]:
+    hints = get_type_hints(group, include_extras=True)
+    found = []
+    for entry in fields(group):  # type: ignore[arg-type]
+        annotated_type, opt = get_args(hints[entry.name])
+        found.append(OptionField(entry.name, annotated_type, entry.default, opt))
+    return tuple(found)
+
+
+def _checked_type(option: OptionField, value: Any) -> Any:
+    """`value` as the option's type, or an error; an int passes for a float and a str for a Path."""
+    expected = option.type
+    if get_origin(expected) in (Union, types.UnionType):
+        if value is None:
+            return None
+        expected = next(t for t in get_args(expected) if t is not type(None))
+    if get_origin(expected) is Literal:
+        choices = get_args(expected)
+        if str(value) not in choices:
+            raise EarTeachError(f"{option.flag} {value}: must be one of {', '.join(choices)}")
+        return str(value)
+    if expected is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if expected is Path and isinstance(value, str):
+        return Path(value)
+    if not isinstance(value, expected) or (isinstance(value, bool) and expected is not bool):
+        kind = {int: "a whole number", float: "a number", bool: "true or false", Path: "a path"}
+        raise EarTeachError(f"{option.flag} {value!r}: must be {kind.get(expected, 'text')}")
+    return value
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig(Options):
+    """Where the images are and what happens to them before the network sees them."""
+
+    panel: ClassVar[str] = "Data"
+
+    train_data: Annotated[Path, Opt("Training images, a .npy array.")] = Path(
+        "data/preprocessed/train_teacher.npy"
+    )
+    val_data: Annotated[Path, Opt("Validation images, a .npy array.")] = Path(
+        "data/preprocessed/val_teacher.npy"
+    )
+    layout: Annotated[
+        Literal["nhwc", "nchw", "nhw"] | None,
+        Opt("Order of the arrays' axes, where it cannot be told from their shape."),
+    ] = None
+    augmentation: Annotated[
+        Literal["none", "light", "full"],
+        Opt("How much training images are varied: see `inspect-data --augmented`."),
+    ] = "full"
+    target: Annotated[
+        Literal["clean", "augmented"],
+        Opt("What is reconstructed: the image without its noise, blur and occlusion, or with them."),
+    ] = "clean"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig(Options):
+    """The network."""
+
+    panel: ClassVar[str] = "Model"
+
+    in_channels: Annotated[int, Opt("3 for colour, 1 for gray.", choices=(1, 3))] = 3
+    latent_dim: Annotated[int, Opt("Numbers in a latent code.", at_least=1)] = 256
+    base_channels: Annotated[
+        int, Opt("Channels of the first block; the last has 8 times as many.", at_least=1)
+    ] = 64
+    image_size: Annotated[
+        int, Opt("Side of the square images in pixels.", at_least=32, multiple_of=16)
+    ] = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig(Options):
+    """How long and how the weights are trained."""
+
+    panel: ClassVar[str] = "Optimisation"
+
+    epochs: Annotated[int, Opt("Passes over the training images.", at_least=1)] = 200
+    batch_size: Annotated[int, Opt("Images in a step, on each device.", at_least=1)] = 32
+    learning_rate: Annotated[float, Opt("Learning rate of AdamW.", above=0, at_most=10)] = 1e-4
+    weight_decay: Annotated[float, Opt("Weight decay of AdamW.", at_least=0, at_most=10)] = 1e-5
+    gradient_clip: Annotated[
+        float, Opt("Largest norm of the gradient; 0 leaves it unclipped.", at_least=0)
+    ] = 1.0
+    patience: Annotated[
+        int, Opt("Epochs without a better validation loss before training stops.", at_least=1)
+    ] = 30
+
+
+@dataclass(frozen=True, kw_only=True)
+class KLDConfig(Options):
+    """The weight of the Kullback-Leibler divergence, and how it is annealed over the epochs."""
+
+    panel: ClassVar[str] = "KLD and its annealing"
+
+    kld_weight: Annotated[float, Opt("Weight of the KLD in the loss.", at_least=0)] = 0.00025
+    kld_reduction: Annotated[
+        Literal["mean", "sum"],
+        Opt("Whether the loss takes the KLD per latent dimension or summed over them."),
+    ] = "mean"
+    kld_anneal_strategy: Annotated[
+        Literal["cyclic", "linear", "monotonic"], Opt("How the weight rises over the epochs.")
+    ] = "cyclic"
+    kld_anneal_cycles: Annotated[int, Opt("Cycles of `cyclic`.", at_least=1)] = 4
+    kld_anneal_ratio: Annotated[
+        float, Opt("Share of a cycle in which the weight rises.", above=0, at_most=1)
+    ] = 0.5
+    kld_anneal_start: Annotated[
+        float, Opt("Share of the weight at the beginning.", at_least=0, at_most=1)
+    ] = 0.0
+    kld_anneal_end: Annotated[
+        float, Opt("Share of the weight at the end.", at_least=0, at_most=1)
+    ] = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class HardwareConfig(Options):
+    """What the run is computed on; the only options besides the length that a resume may change."""
+
+    panel: ClassVar[str] = "Hardware"
+
+    accelerator: Annotated[
+        Literal["auto", "gpu", "cpu", "tpu"], Opt("What the network runs on.")
+    ] = "auto"
+    devices: Annotated[int, Opt("Devices on each node; -1 takes all.", at_least=-1)] = 1
+    num_nodes: Annotated[int, Opt("Nodes of the cluster.", at_least=1)] = 1
+    strategy: Annotated[str, Opt("Lightning's strategy for several devices, such as ddp.")] = "auto"
+    precision: Annotated[
+        Literal["32", "16", "bf16"], Opt("Arithmetic of the network; the weights stay float32.")
+    ] = "32"
+    num_workers: Annotated[
+        int, Opt("Processes that load images, never more than there are cores.", at_least=0)
+    ] = 4
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.devices == 0:
+            raise EarTeachError("--devices 0: must be at least 1, or -1 for all devices")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig(Options):
+    """Where a run is kept and where its randomness comes from."""
+
+    panel: ClassVar[str] = "Run"
+
+    checkpoint_dir: Annotated[Path, Opt("Folder of the checkpoints.")] = Path("checkpoints")
+    log_dir: Annotated[Path, Opt("Folder of TensorBoard's logs.")] = Path("logs")
+    seed: Annotated[
+        int, Opt("Source of all randomness of the run.", at_least=0, at_most=2**63 - 1)
+    ] = 42
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Everything that `train` can be told, in groups."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    kld: KLDConfig = field(default_factory=KLDConfig)
+    hardware: HardwareConfig = field(default_factory=HardwareConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+
+    def to_dict(self) -> dict[str, dict[str, Any]]:
+        """The groups as nested dicts of builtin values, as a checkpoint keeps them."""
+        return {name: getattr(self, name).to_dict() for name in GROUPS}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Mapping[str, Any]]) -> TrainConfig:
+        """The configuration that `to_dict` gave; raises `EarTeachError` for unknown or bad values."""
+        try:
+            return cls(**{name: group(**values[name]) for name, group in GROUPS.items()})
+        except (KeyError, TypeError) as error:
+            raise EarTeachError(f"a configuration of another version of earteach: {error}") from error
+
+    def with_options(self, changes: Mapping[str, Any]) -> TrainConfig:
+        """A copy in which each option named in `changes` has its new value."""
+        groups = {
+            name: replace(getattr(self, name), **_of_group(group, changes))
+            for name, group in GROUPS.items()
+        }
+        return TrainConfig(**groups)
+
+    def options(self) -> Iterator[tuple[str, OptionField, Any]]:
+        """Every option as (group, field, value)."""
+        for name, group in GROUPS.items():
+            for option in group.option_fields():
+                yield name, option, getattr(getattr(self, name), option.name)
+
+
+GROUPS: dict[str, type[Options]] = {
+    "data": DataConfig,
+    "model": ModelConfig,
+    "optim": OptimConfig,
+    "kld": KLDConfig,
+    "hardware": HardwareConfig,
+    "run": RunConfig,
+}
+
+
+def _of_group(group: type[Options], changes: Mapping[str, Any]) -> dict[str, Any]:
+    names = {option.name for option in group.option_fields()}
+    return {name: value for name, value in changes.items() if name in names}
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The options in a TOML file: keys spelled as the flags with underscores, no sections.
+
+    Raises `EarTeachError` for a file that cannot be read, an unknown key or a value of a wrong type.
+    """
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise EarTeachError(f"--config {path}: {error.strerror}; name a readable file") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise EarTeachError(f"--config {path}: not TOML: {error}") from error
+    known = {option.name: option for _, option, _ in TrainConfig().options()}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            raise EarTeachError(f"--config {path}: has a section [{key}]; write its keys without one")
+        if key not in known:
+            raise EarTeachError(
+                f"--config {path}: unknown key {key!r}; the keys are the options of "
+                "`earteach train --help` with underscores"
+            )
+        try:
+            values[key] = _checked_type(known[key], value)
+        except EarTeachError as error:
+            raise EarTeachError(f"--config {path}: {error}") from error
+    return values

@@ -1,0 +1,1 @@
+"""Photographs and arrays in, batches out."""

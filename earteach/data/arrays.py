@@ -1,0 +1,271 @@
+"""Arrays of ear images on disk, read one image at a time.
+
+An array is a `.npy` file of shape `(N, H, W, C)`, `(N, C, H, W)` or `(N, H, W)`, with uint8, uint16 or
+float values. It is memory-mapped, never read whole and never unpickled:
+
+    >>> ears = EarArray.open("data/preprocessed/train_teacher.npy")
+    >>> ears.image(0, size=64, channels=3).shape
+    (64, 64, 3)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from pathlib import Path
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+
+from earteach.errors import EarTeachError
+
+Layout = Literal["nhwc", "nchw", "nhw"]
+Scale = Literal["uint8", "uint16", "unit", "byte"]
+
+SAMPLED_ROWS = 64
+_AXES = {"nhwc": 4, "nchw": 4, "nhw": 3}
+_log = logging.getLogger(__name__)
+
+
+class EarArray:
+    """A memory-mapped array of ear images; `open` finds out how it is laid out."""
+
+    def __init__(self, path: Path, layout: Layout, raw: np.memmap) -> None:
+        self.path = path
+        self.layout = layout
+        self._raw: np.memmap | None = raw
+        self.dtype = raw.dtype
+        self.shape = raw.shape
+        self._scale: Scale | None = None
+
+    @classmethod
+    def open(cls, path: str | Path, layout: Layout | None = None) -> EarArray:
+        """Map the file. Its values are not looked at yet, only its header and length.
+
+        Raises `EarTeachError` for a file that is no such array, and where the layout is ambiguous.
+        """
+        path = Path(path)
+        raw = _map(path)
+        _check_dtype(path, raw.dtype)
+        return cls(path, find_layout(path, raw.shape, layout), raw)
+
+    def __len__(self) -> int:
+        return int(self.shape[0])
+
+    @property
+    def channels(self) -> int:
+        return {"nhwc": self.shape[-1], "nchw": self.shape[1], "nhw": 1}[self.layout]
+
+    @property
+    def height(self) -> int:
+        return int(self.shape[2 if self.layout == "nchw" else 1])
+
+    @property
+    def width(self) -> int:
+        return int(self.shape[3 if self.layout == "nchw" else 2])
+
+    @property
+    def raw(self) -> np.memmap:
+        """The mapped array as it is stored; a copy of this object in a worker maps it anew."""
+        if self._raw is None:
+            self._raw = _map(self.path)
+        return self._raw
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A pickled memmap would carry the whole file to each worker.
+        return {**self.__dict__, "_raw": None}
+
+    def stored(self, index: int) -> np.ndarray:
+        """One image in its stored type and scale, `(H, W, C)`."""
+        row = self.raw[index]
+        if self.layout == "nchw":
+            return row.transpose(1, 2, 0)
+        return row if self.layout == "nhwc" else row[..., None]
+
+    @property
+    def scale(self) -> Scale:
+        """How stored values become brightness; told for floats from a sample of the rows.
+
+        Raises `EarTeachError` where the sampled values are neither in [0, 1] nor in [0, 255].
+        """
+        if self._scale is None:
+            self._scale = self._find_scale()
+        return self._scale
+
+    def _find_scale(self) -> Scale:
+        if self.dtype == np.uint8:
+            return "uint8"
+        if self.dtype == np.uint16:
+            return "uint16"
+        largest = 0.0
+        for index in sampled_rows(len(self)):
+            largest = max(largest, self._checked_maximum(int(index), 255.0))
+        return "unit" if largest <= 1.0 else "byte"
+
+    def _checked_maximum(self, index: int, limit: float) -> float:
+        row = self.raw[index]
+        low, high = float(row.min()), float(row.max())
+        if not (np.isfinite(low) and np.isfinite(high)):
+            raise EarTeachError(
+                f"{self.path}: image {index} holds NaN or infinity; "
+                f"`earteach inspect-data {self.path}` lists all such images: remove them"
+            )
+        if low < 0 or high > limit:
+            raise EarTeachError(
+                f"{self.path}: image {index} holds values from {low:g} to {high:g}; floats must lie "
+                "in [0, 1] or in [0, 255]: rescale the array"
+            )
+        return high
+
+    def image(self, index: int, *, size: int, channels: int) -> np.ndarray:
+        """One image as the network sees it before scaling: uint8 `(size, size, channels)`.
+
+        Another size is resized (area when shrinking), gray becomes equal channels, colour becomes
+        luma. Raises `EarTeachError` for values out of the array's range.
+        """
+        return to_channels(resized(self.image_uint8(index), size), channels)
+
+    def image_uint8(self, index: int) -> np.ndarray:
+        """One image at its stored size, uint8 `(H, W, C)`; wider types are rounded to 8 bits."""
+        stored = self.stored(index)
+        scale = self.scale
+        if scale == "uint8":
+            return np.ascontiguousarray(stored)
+        if scale == "uint16":
+            return np.rint(stored.astype(np.float32) / 257).astype(np.uint8)
+        self._checked_maximum(index, 1.0 if scale == "unit" else 255.0)
+        factor = 255.0 if scale == "unit" else 1.0
+        return np.rint(stored.astype(np.float32) * factor).astype(np.uint8)
+
+    def note_conversions(self, size: int, channels: int) -> None:
+        """Log what reading at this size and these channels changes, once for the whole array."""
+        if self.channels != channels:
+            change = "gray becomes equal channels" if channels == 3 else "colour becomes luma"
+            _log.info("%s: %s, as --in-channels %d asks", self.path, change, channels)
+        if (self.height, self.width) != (size, size):
+            _log.info(
+                "%s: images of %d×%d are resized to %d×%d",
+                self.path, self.width, self.height, size, size,
+            )  # fmt: skip
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What tells this array from another: shape, type and a hash of a fixed sample of rows."""
+        digest = hashlib.sha256()
+        for index in sampled_rows(len(self)):
+            digest.update(np.ascontiguousarray(self.raw[int(index)]).tobytes())
+        return {
+            "shape": list(map(int, self.shape)),
+            "dtype": self.dtype.str,
+            "sample_sha256": digest.hexdigest(),
+        }
+
+
+def sampled_rows(length: int) -> np.ndarray:
+    """At most 64 row numbers, evenly spread from the first to the last."""
+    return np.unique(np.linspace(0, length - 1, min(length, SAMPLED_ROWS)).round().astype(int))
+
+
+def _map(path: Path) -> np.memmap:
+    if path.is_dir():
+        raise EarTeachError(f"{path}: is a folder; name a .npy file in it")
+    if not path.exists():
+        raise EarTeachError(
+            f"{path}: no such file; make it from photographs with `earteach prepare FOLDER`, "
+            "or from drawn ears with `earteach prepare --synthetic 256`"
+        )
+    try:
+        with path.open("rb") as file:
+            start = file.read(6)
+        if start[:2] == b"PK":
+            raise EarTeachError(f"{path}: is an .npz archive; save the one array with numpy.save")
+        if start != b"\x93NUMPY":
+            raise EarTeachError(f"{path}: is not a .npy file; save the array with numpy.save")
+        return np.lib.format.open_memmap(path, mode="r")
+    except PermissionError as error:
+        raise EarTeachError(f"{path}: no permission to read it; check `ls -l {path}`") from error
+    except (ValueError, EOFError, OSError, TypeError, SyntaxError, OverflowError) as error:
+        raise EarTeachError(f"{path}: {_reason(path, error)}") from error
+
+
+def _reason(path: Path, error: Exception) -> str:
+    text = " ".join(str(error).split())
+    if "Python objects" in text:
+        return "holds Python objects, which are never unpickled; save the images as one uint8 array"
+    if "mmap length" in text or path.stat().st_size < 128:
+        return f"is cut short ({path.stat().st_size} bytes); copy or save it again"
+    return f"its header cannot be read ({text[:120]}); save the array again with numpy.save"
+
+
+def _check_dtype(path: Path, dtype: np.dtype) -> None:
+    if dtype == np.uint8 or dtype == np.uint16 or dtype.kind == "f":
+        return
+    raise EarTeachError(
+        f"{path}: holds {dtype} values; images are uint8, uint16 or float: "
+        "convert with `array.astype('uint8')`"
+    )
+
+
+def find_layout(path: Path, shape: tuple[int, ...], wanted: Layout | None = None) -> Layout:
+    """The order of the axes, from which axis holds 1 or 3 channels.
+
+    Raises `EarTeachError` where no order fits, or two do and `wanted` does not choose.
+    """
+    if 0 in shape:
+        raise EarTeachError(f"{path}: has shape {shape} and so no images; it needs at least one")
+    fitting = _fitting_layouts(shape)
+    if wanted is not None:
+        if wanted not in fitting and not (wanted == "nhw" and len(shape) == 3):
+            raise EarTeachError(f"{path}: has shape {shape}, which is not {wanted}; drop --layout")
+        return wanted
+    if len(fitting) == 1:
+        return fitting[0]
+    if len(fitting) == 2:
+        raise EarTeachError(
+            f"{path}: shape {shape} could be nhwc or nchw; say which with --layout nhwc or nchw"
+        )
+    raise EarTeachError(f"{path}: {_misfit(shape)}")
+
+
+def _fitting_layouts(shape: tuple[int, ...]) -> list[Layout]:
+    if len(shape) == 3:
+        single = shape[-1] in (1, 3) or shape[0] == 3
+        return [] if single else ["nhw"]
+    if len(shape) != 4:
+        return []
+    candidates: list[tuple[Layout, int]] = [("nhwc", shape[3]), ("nchw", shape[1])]
+    return [layout for layout, count in candidates if count in (1, 3)]
+
+
+def _misfit(shape: tuple[int, ...]) -> str:
+    if len(shape) == 3:
+        return (
+            f"shape {shape} looks like one image; stack images to (N, H, W, 3), "
+            "or say --layout nhw if these are gray images"
+        )
+    if len(shape) == 4 and 4 in (shape[1], shape[3]):
+        return f"shape {shape} has four channels (RGBA); keep the first three: array[..., :3]"
+    return (
+        f"shape {shape} is not a stack of images; images are (N, H, W, C), (N, C, H, W) or "
+        "(N, H, W) with 1 or 3 channels"
+    )
+
+
+def resized(image: np.ndarray, size: int) -> np.ndarray:
+    """uint8 `(H, W, C)` to `(size, size, C)`: by area when shrinking, else cubic."""
+    height, width = image.shape[:2]
+    if (height, width) == (size, size):
+        return image
+    shrinking = height >= size and width >= size
+    method = cv2.INTER_AREA if shrinking else cv2.INTER_CUBIC
+    out = cv2.resize(image, (size, size), interpolation=method)
+    return out.reshape(size, size, image.shape[2])
+
+
+def to_channels(image: np.ndarray, channels: int) -> np.ndarray:
+    """uint8 `(H, W, 1 or 3)` to `channels`: gray repeated, or colour's luma (ITU-R BT.601)."""
+    if image.shape[2] == channels:
+        return image
+    if channels == 3:
+        return np.repeat(image, 3, axis=2)
+    return cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None]

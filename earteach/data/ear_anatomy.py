@@ -1,0 +1,235 @@
+"""The shape of one drawn ear: its anatomical curves, varied from person to person, and its pose.
+
+Curves live first in the frame of a right-facing ear of height one (x towards the face, y down,
+origin in the middle), where the anatomy is easy to write; `pose` carries them into the picture,
+as fractions of the crop. The curves pass through the 55 landmarks, so a landmark cannot leave
+the structure that it names.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float32]
+
+FRAME_MARGIN = 0.03
+"""No landmark comes nearer to the edge of the crop than this fraction of it."""
+
+
+def _points(*xy: tuple[float, float]) -> Array:
+    return np.array(xy, np.float32)
+
+
+# Landmarks 0-19: from the root of the helix over the top, round behind and down to the lobe.
+OUTER = _points(
+    (0.235, -0.300), (0.180, -0.400), (0.085, -0.475), (-0.030, -0.500), (-0.138, -0.474),
+    (-0.222, -0.405), (-0.274, -0.312), (-0.298, -0.208), (-0.300, -0.100), (-0.285, 0.000),
+    (-0.258, 0.092), (-0.223, 0.178), (-0.182, 0.258), (-0.137, 0.334), (-0.086, 0.404),
+    (-0.024, 0.460), (0.044, 0.493), (0.112, 0.497), (0.168, 0.468), (0.194, 0.405),
+)  # fmt: skip
+# Landmarks 20-34: inner edge of the helix, from the crus up, over the scapha and down.
+INNER_RIM = _points(
+    (0.196, -0.050), (0.190, -0.135), (0.176, -0.228), (0.128, -0.318), (0.055, -0.378),
+    (-0.035, -0.402), (-0.118, -0.376), (-0.176, -0.316), (-0.208, -0.238), (-0.220, -0.152),
+    (-0.214, -0.066), (-0.195, 0.014), (-0.167, 0.088), (-0.128, 0.156), (-0.076, 0.212),
+)  # fmt: skip
+# Landmarks 35-49: down the tragus, through the notch, over the antitragus, up the back of the
+# concha and forward under the inferior crus.
+CONCHA = _points(
+    (0.212, 0.005), (0.192, 0.050), (0.164, 0.098), (0.177, 0.146), (0.160, 0.190),
+    (0.112, 0.186), (0.062, 0.146), (0.000, 0.136), (-0.058, 0.108), (-0.097, 0.050),
+    (-0.108, -0.022), (-0.088, -0.092), (-0.030, -0.138), (0.056, -0.166), (0.140, -0.184),
+)  # fmt: skip
+# Landmarks 50-54: the antihelix, upwards into its superior crus.
+ANTIHELIX = _points(
+    (-0.152, -0.010), (-0.152, -0.084), (-0.128, -0.160), (-0.090, -0.232), (-0.052, -0.300),
+)  # fmt: skip
+ANTIHELIX_FOOT = _points((0.010, 0.186), (-0.068, 0.160), (-0.124, 0.080))
+ANTIHELIX_TOP = _points((-0.012, -0.352))
+INFERIOR_CRUS = _points((-0.130, -0.150), (-0.075, -0.186), (0.010, -0.208), (0.135, -0.228))
+HELIX_CRUS = _points((0.010, 0.010), (0.085, -0.020), (0.160, -0.055), (0.218, -0.120),
+                     (0.226, -0.215))  # fmt: skip
+TRAGUS = _points((0.222, -0.010), (0.215, 0.045), (0.194, 0.100), (0.200, 0.155))
+ANTITRAGUS = _points((0.098, 0.222), (0.050, 0.184), (-0.010, 0.176))
+ATTACHMENT = _points((0.205, 0.330), (0.235, 0.180), (0.258, 0.030), (0.256, -0.140))
+CANAL = _points((0.166, 0.058), (0.180, 0.020), (0.164, 0.098))
+LOBE = _points((0.060, 0.355))
+
+# The helix lies between these pairs of an outer landmark and an inner one.
+_RIM_PAIRS_OUTER = slice(0, 13)
+_RIM_PAIRS_INNER = slice(2, 15)
+
+
+@dataclass(frozen=True)
+class Ear:
+    """One posed ear. Points and widths are fractions of the crop's side."""
+
+    outer: Array
+    inner_rim: Array
+    concha: Array
+    antihelix: Array
+    antihelix_foot: Array
+    antihelix_top: Array
+    inferior_crus: Array
+    helix_crus: Array
+    tragus: Array
+    antitragus: Array
+    attachment: Array
+    canal: Array
+    lobe: Array
+    height: float
+    to_canonical: Array  # (2, 3): from fractions of the crop back into the anatomical frame
+
+    @property
+    def landmarks(self) -> Array:
+        return np.concatenate([self.outer, self.inner_rim, self.concha, self.antihelix])
+
+    @property
+    def helix(self) -> Array:
+        """Crest of the helix, from its crus in the concha to where it fades into the lobe."""
+        rim = (self.outer[_RIM_PAIRS_OUTER] + self.inner_rim[_RIM_PAIRS_INNER]) / 2
+        return np.concatenate([self.helix_crus, rim])
+
+    @property
+    def helix_half_width(self) -> Array:
+        across = self.outer[_RIM_PAIRS_OUTER] - self.inner_rim[_RIM_PAIRS_INNER]
+        rim = np.minimum(np.hypot(across[:, 0], across[:, 1]) / 2, 0.062 * self.height)
+        crus = np.array([0.060, 0.050, 0.044, 0.040, 0.040], np.float32) * self.height
+        return np.concatenate([crus, rim])
+
+    @property
+    def antihelix_crest(self) -> Array:
+        return np.concatenate([self.antihelix_foot, self.antihelix, self.antihelix_top])
+
+
+_CURVES: dict[str, Array] = {
+    "outer": OUTER, "inner_rim": INNER_RIM, "concha": CONCHA, "antihelix": ANTIHELIX,
+    "antihelix_foot": ANTIHELIX_FOOT, "antihelix_top": ANTIHELIX_TOP,
+    "inferior_crus": INFERIOR_CRUS, "helix_crus": HELIX_CRUS, "tragus": TRAGUS,
+    "antitragus": ANTITRAGUS, "attachment": ATTACHMENT, "canal": CANAL, "lobe": LOBE,
+}  # fmt: skip
+_ENDS = np.cumsum([len(curve) for curve in _CURVES.values()])[:-1]
+_ALL_POINTS = np.concatenate(list(_CURVES.values()))
+_LANDMARK_COUNT = 55
+
+
+def draw_anatomy(rng: np.random.Generator) -> Ear:
+    """An ear of its own shape in its own pose."""
+    outline = _varied_curves(rng)
+    return pose(_vary_shape(rng, outline), rng)
+
+
+def _varied_curves(rng: np.random.Generator) -> Array:
+    """All points, with the variations that concern one structure alone."""
+    curves = {name: curve.copy() for name, curve in _CURVES.items()}
+    _vary_rim(rng, curves)
+    _vary_lobe(rng, curves)
+    _vary_folds(rng, curves)
+    return np.concatenate(list(curves.values()))
+
+
+def _vary_rim(rng: np.random.Generator, curves: dict[str, Array]) -> None:
+    """A thick or thin helix, at times with Darwin's tubercle."""
+    rim, outer = curves["inner_rim"], curves["outer"][_RIM_PAIRS_OUTER]
+    inner = rim[_RIM_PAIRS_INNER]
+    inner += np.float32(rng.uniform(-0.28, 0.18)) * (outer - inner)
+    tubercle = rng.uniform(0.0, 1.0) < 0.2
+    strength = np.float32(rng.uniform(0.01, 0.025) * tubercle)
+    inner[6] += strength * np.array([1.0, 0.4], np.float32)
+    outer[6] -= strength * np.array([0.5, 0.2], np.float32)
+
+
+def _vary_lobe(rng: np.random.Generator, curves: dict[str, Array]) -> None:
+    """From a free lobe, rounded up towards the cheek, to an attached one."""
+    attached = np.float32(rng.uniform(-0.35, 1.0))
+    outer = curves["outer"]
+    outer[16:] += attached * _points((0.0, -0.01), (0.0, -0.01), (0.010, 0.012), (0.030, 0.055))
+
+
+def _vary_folds(rng: np.random.Generator, curves: dict[str, Array]) -> None:
+    """Antihelix and concha stand further forward or back; tragus and antitragus stand out."""
+    forward = np.float32(rng.uniform(-0.018, 0.028))
+    for name in ("antihelix", "antihelix_top"):
+        curves[name][:, 0] += forward
+    curves["antihelix_foot"][1:, 0] += forward
+    curves["inferior_crus"][:2, 0] += forward
+    curves["concha"][8:13, 0] += forward
+    crus_drop = np.float32(rng.uniform(-0.028, 0.025))
+    curves["inferior_crus"][1:, 1] += crus_drop
+    curves["concha"][12:, 1] += crus_drop
+    jut = np.float32(rng.uniform(-0.02, 0.014))
+    curves["concha"][1:4, 0] -= jut * np.array([0.6, 1.0, 0.5], np.float32)
+    curves["tragus"][1:, 0] -= jut * np.array([0.6, 1.0, 0.5], np.float32)
+    curves["concha"][4:6, 1] += np.float32(rng.uniform(-0.015, 0.025))
+    rise = np.float32(rng.uniform(-0.012, 0.012))
+    curves["concha"][6, 1] -= rise
+    curves["antitragus"][1, 1] -= rise
+
+
+def _vary_shape(rng: np.random.Generator, points: Array) -> Array:
+    """Bend the whole ear smoothly: broad, narrow, pointed, round, long or short in the lobe."""
+    x, y = points[:, 0], points[:, 1]
+    width, upper, lean = rng.uniform((0.86, -0.18, -0.12), (1.14, 0.16, 0.12))
+    point, lobe = rng.uniform((-0.02, -0.12), (0.045, 0.22))
+    bent_x = x * (width - upper * y) + lean * y * y
+    above = np.clip(-y - 0.25, 0, None) / 0.25
+    below = np.clip(y - 0.22, 0, None)
+    bent_y = y + lobe * below - point * above**2 * np.exp(-(((x + 0.06) / 0.12) ** 2))
+    return np.stack([bent_x, bent_y], 1) + _ripple(rng, points)
+
+
+def _ripple(rng: np.random.Generator, points: Array) -> Array:
+    """A few long random waves, so that no two outlines share their curvature."""
+    waves = rng.uniform(-7.0, 7.0, (4, 2)).astype(np.float32)
+    phase = rng.uniform(0.0, 6.28, 4).astype(np.float32)
+    amplitude = rng.normal(0.0, 0.007, (4, 2)).astype(np.float32)
+    rippled: Array = np.sin(points @ waves.T + phase) @ amplitude
+    return rippled
+
+
+def pose(points: Array, rng: np.random.Generator) -> Ear:
+    """Mirror, turn, tilt, scale and place the ear so that its landmarks stay in the crop."""
+    angle = np.radians(np.clip(rng.normal(4.0, 9.0), -20, 20))
+    foreshortening, shear = rng.uniform((0.86, -0.12), (1.04, 0.12))
+    mirror = rng.choice([-1.0, 1.0])
+    wanted_height = rng.uniform(0.65, 0.95)
+    shift = rng.uniform(-1.0, 1.0, 2)
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    linear = np.diag([mirror, 1.0]) @ turn @ np.array([[foreshortening, shear], [0.0, 1.0]])
+    posed = points @ linear.T
+    low, high = posed[:_LANDMARK_COUNT].min(0), posed[:_LANDMARK_COUNT].max(0)
+    room = 1 - 2 * FRAME_MARGIN
+    scale = min(wanted_height / (high[1] - low[1]), room / np.max(high - low))
+    slack = (room - scale * (high - low)) / 2
+    offset = 0.5 - scale * (low + high) / 2 + slack * shift * (1.0, 0.7)
+    placed = (posed * scale + offset).astype(np.float32)
+    inverse = np.linalg.inv(scale * linear)
+    to_canonical = np.column_stack([inverse, -inverse @ offset]).astype(np.float32)
+    curves = dict(zip(_CURVES, np.split(placed, _ENDS), strict=True))
+    return Ear(**curves, height=float(scale), to_canonical=to_canonical)
+
+
+def spline(controls: Array, count: int) -> Array:
+    """`count` points on the Catmull-Rom curve through the controls, evenly spaced in between."""
+    curve: Array = _spline_weights(len(controls), count) @ controls
+    return curve
+
+
+@lru_cache(maxsize=256)
+def _spline_weights(controls: int, count: int) -> Array:
+    """The curve is linear in its controls: (count, controls) weights, kept for the next ear."""
+    position = np.linspace(0, controls - 1, count)
+    segment = np.minimum(position.astype(int), controls - 2)
+    t = position - segment
+    basis = 0.5 * np.stack([
+        -t + 2 * t**2 - t**3, 2 - 5 * t**2 + 3 * t**3, t + 4 * t**2 - 3 * t**3, -(t**2) + t**3,
+    ])  # fmt: skip
+    weights = np.zeros((count, controls), np.float32)
+    rows = np.arange(count)
+    for step, weight in zip(range(-1, 3), basis, strict=True):
+        np.add.at(weights, (rows, np.clip(segment + step, 0, controls - 1)), weight)
+    return weights

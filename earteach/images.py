@@ -1,0 +1,110 @@
+"""Pictures: tensors to uint8, grids, and PNG files that say which tool wrote them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from PIL.PngImagePlugin import PngInfo
+
+from earteach.errors import EarTeachError
+
+_SOFTWARE = "earteach"
+_PAPER = 255
+
+
+def to_uint8(images: torch.Tensor) -> np.ndarray:
+    """Float `(B, C, H, W)` in [0, 1] to uint8 `(B, H, W, C)`; values outside are clipped."""
+    scaled = images.detach().float().cpu().clamp(0, 1).mul(255).round().to(torch.uint8)
+    return scaled.permute(0, 2, 3, 1).contiguous().numpy()
+
+
+def to_float(images: torch.Tensor) -> torch.Tensor:
+    """uint8 in [0, 255] to float32 in [0, 1], on the tensor's own device."""
+    return images.to(torch.float32).div_(255)
+
+
+def heat(error: np.ndarray, full_scale: float = 0.25) -> np.ndarray:
+    """Error `(H, W)` in [0, 1] to an RGB heat map, black at 0 and white from `full_scale` on."""
+    level = np.clip(error / full_scale, 0, 1)[..., None] * 3
+    return (np.clip(level - np.array([0, 1, 2]), 0, 1) * 255).round().astype(np.uint8)
+
+
+def grid(images: Sequence[np.ndarray], columns: int, gap: int = 2) -> np.ndarray:
+    """uint8 images of one shape `(H, W, C)`, row by row, on white."""
+    height, width, channels = images[0].shape
+    rows = -(-len(images) // columns)
+    columns = min(columns, len(images))
+    shape = (rows * (height + gap) + gap, columns * (width + gap) + gap, channels)
+    sheet = np.full(shape, _PAPER, np.uint8)
+    for place, image in enumerate(images):
+        top = gap + place // columns * (height + gap)
+        left = gap + place % columns * (width + gap)
+        sheet[top : top + height, left : left + width] = image
+    return sheet
+
+
+def beside(images: Sequence[np.ndarray], gap: int = 2) -> np.ndarray:
+    """uint8 images of one height, left to right; gray ones become RGB."""
+    coloured = [np.repeat(i, 3, axis=2) if i.shape[2] == 1 else i for i in images]
+    return grid(coloured, columns=len(coloured), gap=gap)
+
+
+def write_png(path: Path, image: np.ndarray, facts: Mapping[str, str] | None = None) -> None:
+    """uint8 `(H, W, 1 or 3)` to a PNG whose text fields hold `facts`.
+
+    An existing file is replaced only if it is such a PNG; otherwise `EarTeachError` is raised.
+    """
+    refuse_foreign(path)
+    about = PngInfo()
+    for key, value in {"Software": _SOFTWARE, **(facts or {})}.items():
+        about.add_text(key, value)
+    picture = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
+    partial = path.with_name(path.name + ".partial")
+    try:
+        picture.save(partial, format="PNG", pnginfo=about)
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise EarTeachError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def refuse_foreign(path: Path) -> None:
+    """Raise `EarTeachError` where `path` exists and is not a PNG that this tool wrote."""
+    if path.exists() and not is_ours(path):
+        raise EarTeachError(
+            f"{path}: exists and was not written by earteach; move it away or choose another --out"
+        )
+
+
+def is_ours(path: Path) -> bool:
+    """Whether `path` is a PNG that `write_png` wrote."""
+    try:
+        with Image.open(path) as image:
+            return image.info.get("Software") == _SOFTWARE
+    except (OSError, UnidentifiedImageError):
+        return False
+
+
+def make_folder(path: Path) -> Path:
+    """The folder, made where it is missing; `EarTeachError` where that cannot be done."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise EarTeachError(f"{path}: is a file; name a folder") from error
+    except NotADirectoryError as error:
+        raise EarTeachError(f"{path}: lies below a file; name a folder") from error
+    except OSError as error:
+        raise EarTeachError(f"{path}: cannot be made: {error.strerror}") from error
+    return path
+
+
+def remove_stale(folder: Path, pattern: str, keep: Sequence[Path]) -> None:
+    """Delete what an earlier call wrote to `folder` under `pattern` and this one did not."""
+    kept = set(keep)
+    for path in folder.glob(pattern):
+        if path not in kept and is_ours(path):
+            path.unlink()

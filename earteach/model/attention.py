@@ -1,0 +1,43 @@
+"""Channel and spatial attention (CBAM, Woo et al. 2018, https://arxiv.org/abs/1807.06521)."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+
+class ChannelAttention(nn.Module):
+    """Weighs each channel, judging from its average and its maximum over the image."""
+
+    def __init__(self, channels: int, reduction: int = 8) -> None:
+        super().__init__()
+        hidden = max(4, channels // reduction)
+        self.shared = nn.Sequential(
+            nn.Linear(channels, hidden), nn.SiLU(), nn.Linear(hidden, channels)
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        average, maximum = x.mean(dim=(2, 3)), x.amax(dim=(2, 3))  # (B, C) each
+        weight = torch.sigmoid(self.shared(average) + self.shared(maximum))
+        return x * weight[:, :, None, None]
+
+
+class SpatialAttention(nn.Module):
+    """Weighs each place, judging from the average and the maximum over its channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 1, kernel_size=7, padding=3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        summary = torch.cat(
+            [x.mean(dim=1, keepdim=True), x.amax(dim=1, keepdim=True)], dim=1
+        )  # (B, 2, H, W)
+        return x * torch.sigmoid(self.conv(summary))
+
+
+class ChannelSpatialAttention(nn.Sequential):
+    """Channel attention, then spatial attention; the shape stays `(B, C, H, W)`."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(ChannelAttention(channels), SpatialAttention())

@@ -1,0 +1,76 @@
+"""The loss: reconstruction as mean squared error, and the weighted KLD.
+
+    total = mse + weight · KLD / latent_dim     (reduction "mean", per dimension as the mse is per pixel)
+    total = mse + weight · KLD                  (reduction "sum")
+
+With D = pixels · channels, mse + w · KLD is, up to a constant factor, the negative ELBO of a Gaussian
+likelihood of variance s² with β = w · D / 2 at s² = 1 (Higgins et al. 2017, https://openreview.net/forum?id=Sy2fzU9gl).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+Reduction = Literal["mean", "sum"]
+
+
+@dataclass(frozen=True)
+class LossTerms:
+    """Scalars of one batch: the total, its reconstruction part and the KLD in nats."""
+
+    total: torch.Tensor
+    recon: torch.Tensor
+    kld: torch.Tensor
+
+
+def kl_divergence(mu: torch.Tensor, logvar: torch.Tensor) -> torch.Tensor:
+    """KLD in nats of each dimension from the standard normal, float32, the shape of `mu`.
+
+    −½ (1 + logvar − mu² − exp(logvar)), computed outside autocast.
+    """
+    with torch.autocast(mu.device.type, enabled=False):
+        mu, logvar = mu.float(), logvar.float()
+        return -0.5 * (1 + logvar - mu.square() - logvar.exp())
+
+
+def squared_error(reconstruction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Mean squared error of each image over pixels and channels, float32 `(B,)`."""
+    return (reconstruction.float() - target.float()).square().mean(dim=(1, 2, 3))
+
+
+def image_losses(
+    reconstruction: torch.Tensor, target: torch.Tensor, mu: torch.Tensor, logvar: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Reconstruction loss and KLD of each image, `(B,)` each."""
+    return squared_error(reconstruction, target), kl_divergence(mu, logvar).sum(dim=1)
+
+
+def total_loss(
+    recon: torch.Tensor, kld: torch.Tensor, weight: float, reduction: Reduction, latent_dim: int
+) -> torch.Tensor:
+    """The loss of the given terms, elementwise; `kld` is in nats."""
+    return recon + weight * (kld / latent_dim if reduction == "mean" else kld)
+
+
+def vae_loss(
+    reconstruction: torch.Tensor,
+    target: torch.Tensor,
+    mu: torch.Tensor,
+    logvar: torch.Tensor,
+    *,
+    weight: float,
+    reduction: Reduction,
+) -> LossTerms:
+    """The batch's loss and its terms, each a mean over the batch."""
+    recon, kld = image_losses(reconstruction, target, mu, logvar)
+    recon, kld = recon.mean(), kld.mean()
+    return LossTerms(total_loss(recon, kld, weight, reduction, mu.shape[1]), recon, kld)
+
+
+def elbo_beta(weight: float, reduction: Reduction, latent_dim: int, dimensions: int) -> float:
+    """The weight as the β of a β-VAE with unit variance: weight · D / 2, per dimension for "mean"."""
+    beta = weight * dimensions / 2
+    return beta / latent_dim if reduction == "mean" else beta
