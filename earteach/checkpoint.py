@@ -198,10 +198,12 @@ def write_atomically(path: Path, write_to: Callable[[Path], None]) -> None:
 
 def _why_unwritten(path: Path, error: OSError | RuntimeError) -> str:
     # torch's zip writer reports a failed write as a RuntimeError without the system's reason.
-    full = isinstance(error, RuntimeError) or error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    full = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     if full:
-        return f"the disk is full; free space and continue with `earteach resume {path.parent / LAST}`"
-    return error.strerror or str(error)
+        return (
+            f"the disk is full; free space and continue with `earteach resume {path.parent / LAST}`"
+        )
+    return getattr(error, "strerror", None) or str(error)
 
 
 def _sync(path: Path) -> None:
@@ -217,7 +219,7 @@ def differences(old: TrainConfig, new: TrainConfig) -> dict[str, tuple[Any, Any]
 
     Hardware, workers and where the run is kept do not decide it.
     """
-    kept_apart = {"checkpoint_dir", "log_dir"}
+    kept_apart = {"checkpoint_dir", "log_dir", "checkpoint_every_n_steps"}
     theirs = {option.name: value for _, option, value in new.options()}
     return {
         option.name: (value, theirs[option.name])

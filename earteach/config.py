@@ -20,6 +20,13 @@ from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origi
 
 from earteach.errors import EarTeachError
 
+Layout = Literal["nhwc", "nchw", "nhw"]
+Fit = Literal["stretch", "reflect"]
+Strength = Literal["none", "light", "full"]
+Target = Literal["clean", "augmented"]
+ExportFormat = Literal["onnx", "safetensors"]
+ExportPart = Literal["full", "encoder", "decoder"]
+
 
 @dataclass(frozen=True)
 class Opt:
@@ -129,16 +136,18 @@ class DataConfig(Options):
         "data/preprocessed/val_teacher.npy"
     )
     layout: Annotated[
-        Literal["nhwc", "nchw", "nhw"] | None,
+        Layout | None,
         Opt("Order of the arrays' axes, where it cannot be told from their shape."),
     ] = None
     augmentation: Annotated[
-        Literal["none", "light", "full"],
+        Strength,
         Opt("How much training images are varied: see `inspect-data --augmented`."),
     ] = "full"
     target: Annotated[
-        Literal["clean", "augmented"],
-        Opt("What is reconstructed: the image without its noise, blur and occlusion, or with them."),
+        Target,
+        Opt(
+            "What is reconstructed: the image without its noise, blur and occlusion, or with them."
+        ),
     ] = "clean"
 
 
@@ -194,6 +203,9 @@ class KLDConfig(Options):
     kld_anneal_ratio: Annotated[
         float, Opt("Share of a cycle in which the weight rises.", above=0, at_most=1)
     ] = 0.5
+    kld_anneal_epochs: Annotated[
+        int | None, Opt("Epochs over which it rises; then it holds. Left out: all.", at_least=1)
+    ] = None
     kld_anneal_start: Annotated[
         float, Opt("Share of the weight at the beginning.", at_least=0, at_most=1)
     ] = 0.0
@@ -235,9 +247,26 @@ class RunConfig(Options):
 
     checkpoint_dir: Annotated[Path, Opt("Folder of the checkpoints.")] = Path("checkpoints")
     log_dir: Annotated[Path, Opt("Folder of TensorBoard's logs.")] = Path("logs")
+    checkpoint_every_n_steps: Annotated[
+        int | None,
+        Opt("Write last.ckpt inside long epochs too, after this many steps.", at_least=1),
+    ] = None
     seed: Annotated[
         int, Opt("Source of all randomness of the run.", at_least=0, at_most=2**63 - 1)
     ] = 42
+
+
+@dataclass(frozen=True, kw_only=True)
+class InferenceConfig(Options):
+    """What a trained network is run on."""
+
+    panel: ClassVar[str] = "Hardware"
+
+    accelerator: Annotated[Literal["auto", "gpu", "cpu"], Opt("What the network runs on.")] = "auto"
+    precision: Annotated[
+        Literal["32", "16", "bf16"] | None, Opt("Arithmetic; left out: as it was trained.")
+    ] = None
+    batch_size: Annotated[int, Opt("Images at a time.", at_least=1)] = 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -261,7 +290,9 @@ class TrainConfig:
         try:
             return cls(**{name: group(**values[name]) for name, group in GROUPS.items()})
         except (KeyError, TypeError) as error:
-            raise EarTeachError(f"a configuration of another version of earteach: {error}") from error
+            raise EarTeachError(
+                f"a configuration of another version of earteach: {error}"
+            ) from error
 
     def with_options(self, changes: Mapping[str, Any]) -> TrainConfig:
         """A copy in which each option named in `changes` has its new value."""
@@ -307,7 +338,9 @@ def read_toml(path: Path) -> dict[str, Any]:
     known = {option.name: option for _, option, _ in TrainConfig().options()}
     for key, value in values.items():
         if isinstance(value, dict):
-            raise EarTeachError(f"--config {path}: has a section [{key}]; write its keys without one")
+            raise EarTeachError(
+                f"--config {path}: has a section [{key}]; write its keys without one"
+            )
         if key not in known:
             raise EarTeachError(
                 f"--config {path}: unknown key {key!r}; the keys are the options of "

@@ -18,9 +18,9 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 
+from earteach.config import Layout
 from earteach.errors import EarTeachError
 
-Layout = Literal["nhwc", "nchw", "nhw"]
 Scale = Literal["uint8", "uint16", "unit", "byte"]
 
 SAMPLED_ROWS = 64

@@ -11,16 +11,16 @@ worker processes.
 from __future__ import annotations
 
 import os
-from typing import Any, Literal
+from typing import Any
 
 # Importing albumentations opens a network connection (its update check) unless this is set first.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
-import albumentations as A  # noqa: E402
-import cv2  # noqa: E402
-import numpy as np  # noqa: E402
+import albumentations as A
+import cv2
+import numpy as np
 
-Strength = Literal["none", "light", "full"]
+from earteach.config import Strength, Target
 
 
 def geometry(strength: Strength) -> list[Any]:
@@ -53,9 +53,7 @@ def colour(strength: Strength, channels: int) -> list[Any]:
     jitter = A.ColorJitter(
         brightness=(0.9, 1.1), contrast=(0.9, 1.1), saturation=(0.85, 1.15), hue=(-0.02, 0.02), p=1
     )
-    shift = A.HueSaturationValue(
-        hue_shift_limit=4, sat_shift_limit=15, val_shift_limit=10, p=1
-    )
+    shift = A.HueSaturationValue(hue_shift_limit=4, sat_shift_limit=15, val_shift_limit=10, p=1)
     return [brightness] if light else [brightness, A.OneOf([jitter, shift], p=0.3)]
 
 
@@ -82,9 +80,7 @@ def obstructions(channels: int) -> list[Any]:
 class Augmentation:
     """Turns an image into an input and its target, as a function of the image and a seed."""
 
-    def __init__(
-        self, strength: Strength, channels: int, target: Literal["clean", "augmented"] = "clean"
-    ) -> None:
+    def __init__(self, strength: Strength, channels: int, target: Target = "clean") -> None:
         shared = [] if strength == "none" else [*geometry(strength), *colour(strength, channels)]
         self._shared = A.Compose(shared) if shared else None
         self._input_only = A.Compose(obstructions(channels)) if strength == "full" else None

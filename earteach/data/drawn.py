@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 
 from earteach.data.ear_anatomy import Array, Ear, draw_anatomy
-from earteach.data.ear_relief import Light, Relief, blur, cast_light, frontness, noise, raise_relief
+from earteach.data.ear_relief import Light, Relief, blur, cast_light, noise, raise_relief
 from earteach.data.ear_surroundings import (
     Hair,
     canonical_grid,
@@ -28,6 +28,7 @@ from earteach.data.ear_surroundings import (
     draw_skin,
     planes,
     turn_away,
+    wear_stud,
 )
 
 SMALLEST_CANVAS = 128
@@ -60,21 +61,28 @@ def _paint(ear: Ear, rng: np.random.Generator, size: int) -> Array:
     light = cast_light(relief, rng, unit)
     skin_place, albedo = draw_skin(rng, size)
     grid = canonical_grid(ear, size)
-    front = frontness(ear, size)
-    hair = draw_hair(rng, skin_place, grid, size)
-    background, outside = draw_background(rng, grid, size)
+    hair = draw_hair(rng, skin_place, grid)
+    background, outside = draw_background(rng, grid)
     ambient = np.float32(rng.uniform(0.18, 0.45))
     flesh = _lit_flesh(relief, light, albedo, ambient, np.float32(rng.uniform(0.4, 1.3)))
     head = flesh * turn_away(grid, rng)
-    head = _mix(head, hair.colour, hair.behind) * _contact_shadow(relief, front, unit)
-    behind = _mix(head, background, outside)
-    loose = hair.over * (1 - outside)
-    shaded = _mix(behind, flesh, relief.ear) * (1 - 0.6 * blur(loose, 0.02 * unit))
-    scene = _mix(shaded, hair.colour, loose)
+    head = _mix(head, hair.colour, hair.behind) * _contact_shadow(relief, unit)
+    scene = _mix(_mix(head, background, outside), flesh, relief.ear)
+    scene = wear_stud(scene, ear, rng)
+    scene = _let_fall(scene, hair, hair.over * (1 - outside), unit)
     return scene * _metering(flesh, relief)
 
 
+def _let_fall(scene: Array, hair: Hair, loose: Array, unit: float) -> Array:
+    """Loose hair over the ear, with the shadow that it throws."""
+    if not loose.any():
+        return scene
+    return _mix(scene * (1 - 0.6 * blur(loose, 0.02 * unit)), hair.colour, loose)
+
+
 def _mix(under: Array, over: Array, opacity: Array) -> Array:
+    if not opacity.any():
+        return under
     mixed: Array = over - under
     mixed *= opacity
     mixed += under
@@ -85,13 +93,13 @@ def _lit_flesh(
     relief: Relief, light: Light, albedo: Array, ambient: np.float32, flush: np.float32
 ) -> Array:
     """Skin under the light: redder in the thin rim and in the hollows, dark in the canal."""
-    blood = flush * (0.16 * relief.rim + 0.20 * relief.concha)
+    blood = flush * (0.12 * relief.rim + 0.18 * relief.concha)
     open_sky = light.openness * (1 - 0.92 * relief.canal)
     received = (1 - ambient) * light.diffuse + ambient
     received *= open_sky
     received *= albedo
     received *= 1 - blood * planes(0.15, 1.0, 0.9)
-    received += 0.04 * light.gloss * open_sky
+    received += 0.05 * light.gloss * open_sky
     return received
 
 
@@ -101,17 +109,19 @@ def _metering(flesh: Array, relief: Relief) -> np.float32:
     return np.float32((0.24 / (seen + 0.02)) ** 0.42)
 
 
-def _contact_shadow(relief: Relief, front: Array, unit: float) -> Array:
+def _contact_shadow(relief: Relief, unit: float) -> Array:
     """The ear stands off the head behind and shades it there, not in front where it grows on."""
-    wide, close = blur(relief.ear, 0.045 * unit), blur(relief.ear, 0.012 * unit)
-    shadow: Array = 1 - (0.55 * wide + 0.4 * close) * (1 - 0.95 * front)
+    close, wide = blur(relief.ear, 0.012 * unit), blur(relief.ear, 0.05 * unit)
+    lowered = np.array([[1, 0, 0], [0, 1, 0.025 * unit]], np.float32)
+    wide = cv2.warpAffine(wide, lowered, wide.shape, borderMode=cv2.BORDER_REPLICATE)
+    shadow: Array = 1 - (0.6 * wide + 0.32 * close) * (1 - 0.95 * relief.front)
     return shadow
 
 
 def _photograph(scene: Array, rng: np.random.Generator) -> Array:
     """What a camera makes of it: exposure, white balance, focus and noise; gamma of two."""
     size = scene.shape[-1]
-    exposure, warmth = np.exp(rng.normal(0.05, 0.22)), rng.normal(0.02, 0.045)
+    exposure, warmth = np.exp(rng.normal(0.05, 0.22)), rng.normal(0.03, 0.045)
     unsharpness = rng.choice([0.0, 0.0, 0.004, 0.009])
     taken = scene * planes(exposure * (1 + warmth), exposure, exposure * (1 - warmth))
     np.sqrt(np.clip(taken, 0, 1.2, out=taken), out=taken)
@@ -119,4 +129,5 @@ def _photograph(scene: Array, rng: np.random.Generator) -> Array:
     if unsharpness:
         picture = blur(picture, unsharpness * size)
     grain = noise(rng, 128, size) * np.float32(rng.uniform(0.003, 0.009))
-    return cv2.add(picture, cv2.merge([grain, grain, grain]))
+    seen: Array = cv2.add(picture, cv2.merge([grain, grain, grain]))
+    return seen

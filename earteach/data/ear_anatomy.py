@@ -136,7 +136,7 @@ def _vary_rim(rng: np.random.Generator, curves: dict[str, Array]) -> None:
     """A thick or thin helix, at times with Darwin's tubercle."""
     rim, outer = curves["inner_rim"], curves["outer"][_RIM_PAIRS_OUTER]
     inner = rim[_RIM_PAIRS_INNER]
-    inner += np.float32(rng.uniform(-0.28, 0.18)) * (outer - inner)
+    inner += np.float32(rng.uniform(-0.20, 0.18)) * (outer - inner)
     tubercle = rng.uniform(0.0, 1.0) < 0.2
     strength = np.float32(rng.uniform(0.01, 0.025) * tubercle)
     inner[6] += strength * np.array([1.0, 0.4], np.float32)
@@ -152,7 +152,7 @@ def _vary_lobe(rng: np.random.Generator, curves: dict[str, Array]) -> None:
 
 def _vary_folds(rng: np.random.Generator, curves: dict[str, Array]) -> None:
     """Antihelix and concha stand further forward or back; tragus and antitragus stand out."""
-    forward = np.float32(rng.uniform(-0.018, 0.028))
+    forward = np.float32(rng.uniform(-0.010, 0.028))
     for name in ("antihelix", "antihelix_top"):
         curves[name][:, 0] += forward
     curves["antihelix_foot"][1:, 0] += forward
@@ -161,6 +161,7 @@ def _vary_folds(rng: np.random.Generator, curves: dict[str, Array]) -> None:
     crus_drop = np.float32(rng.uniform(-0.028, 0.025))
     curves["inferior_crus"][1:, 1] += crus_drop
     curves["concha"][12:, 1] += crus_drop
+    curves["inferior_crus"][2:, 1] += np.float32(rng.uniform(-0.025, 0.015))
     jut = np.float32(rng.uniform(-0.02, 0.014))
     curves["concha"][1:4, 0] -= jut * np.array([0.6, 1.0, 0.5], np.float32)
     curves["tragus"][1:, 0] -= jut * np.array([0.6, 1.0, 0.5], np.float32)

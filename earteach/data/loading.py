@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Iterator
 from typing import Any, TypedDict
@@ -15,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from earteach.config import TrainConfig
 from earteach.data.arrays import EarArray
 from earteach.data.augment import Augmentation
+from earteach.data.cores import at_most_cores
 from earteach.data.randomness import Purpose, derive, permutation
 
 Key = tuple[int, int]  # (epoch, index)
@@ -142,12 +142,8 @@ class TrainingLoader(DataLoader[Sample]):
     def load_state_dict(self, state: dict[str, int]) -> None:
         assert self.batch_size is not None
         self._order.epoch = state["epoch"]
+        self._handed_out = state["batches"]
         self._order.skipped = state["batches"] * self.batch_size
-
-
-def workers(wanted: int) -> int:
-    """The number of worker processes: as wanted, but never more than there are cores."""
-    return min(wanted, len(os.sched_getaffinity(0)))
 
 
 def training_loader(
@@ -174,7 +170,7 @@ def validation_loader(
 
 
 def _loading_options(config: TrainConfig) -> dict[str, Any]:
-    count = workers(config.hardware.num_workers)
+    count = at_most_cores(config.hardware.num_workers)
     return {
         "batch_size": config.optim.batch_size,
         "num_workers": count,

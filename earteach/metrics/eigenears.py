@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from earteach.data.arrays import EarArray
 from earteach.data.randomness import Purpose, derive
 from earteach.metrics.quality import psnr, ssim
 
-_CHUNK_BYTES = 2**28
+_EXACT_BYTES = 2**26
 _FITTED_VALUES = 2**30
 _log = logging.getLogger(__name__)
 
@@ -52,27 +52,11 @@ class Eigenears:
 
 
 @dataclass(frozen=True)
-class Quality:
-    """Mean over images of each image's own PSNR (dB) and SSIM."""
+class Scores:
+    """(PSNR in dB, SSIM) of the mean image and of PCA, means over images."""
 
-    psnr: float
-    ssim: float
-
-
-@dataclass(frozen=True)
-class PCAQuality(Quality):
-    """The quality of PCA with `components`, fitted on `images` and their mirrors."""
-
-    components: int
-    images: int
-
-
-@dataclass(frozen=True)
-class Baselines:
-    """What the network is measured against."""
-
-    mean_image: Quality
-    pca: PCAQuality
+    mean_image: tuple[float, float]
+    pca: tuple[float, float]
 
 
 def eigenears(array: EarArray, *, components: int, size: int, channels: int) -> Eigenears:
@@ -84,7 +68,9 @@ def eigenears(array: EarArray, *, components: int, size: int, channels: int) -> 
         "channels": channels,
         "version": 1,
     }
-    cache = array.path.with_name(f"{array.path.stem}.eigenears-{components}-{size}px-{channels}c.npz")
+    cache = array.path.with_name(
+        f"{array.path.stem}.eigenears-{components}-{size}px-{channels}c.npz"
+    )
     if (found := _cached(cache, about)) is not None:
         return found
     _log.info("fitting PCA with %d components on %s", components, array.path)
@@ -94,24 +80,24 @@ def eigenears(array: EarArray, *, components: int, size: int, channels: int) -> 
 
 
 def fit(array: EarArray, *, components: int, size: int, channels: int) -> Eigenears:
-    """Fit on the images and their mirrors, with at most 2n − 1 components.
+    """Fit on the n images and their mirrors, with at most n − 1 components.
 
-    Where they fit into a quarter of a gigabyte at once the fit is exact; else it is incremental
-    (Ross et al. 2008), and on an evenly spread sample where it would take hours.
+    Where all of them take at most 64 MB the fit is exact; else it is incremental (Ross et al. 2008,
+    https://doi.org/10.1007/s11263-007-0075-7), and on an evenly spread sample where it would take
+    hours.
     """
     dimensions = channels * size * size
     rows = _fitted_rows(len(array), dimensions)
-    count = min(components, 2 * len(rows) - 1, dimensions)
-    per_chunk = max(2 * count, _CHUNK_BYTES // (4 * dimensions))
-    if 2 * len(rows) <= per_chunk:
+    count = min(components, max(1, len(rows) - 1), dimensions)
+    if 2 * len(rows) * dimensions * 4 <= _EXACT_BYTES:
         solver = "covariance_eigh" if dimensions < 2 * len(rows) else "full"
         pca = PCA(n_components=count, svd_solver=solver)
         pca.fit(np.concatenate(list(_chunks(array, rows, size, channels, len(rows)))))
     else:
         pca = IncrementalPCA(n_components=count)
-        for chunk in _chunks(array, rows, size, channels, per_chunk // 2):
-            if len(chunk) >= count:
-                pca.partial_fit(chunk, check_input=False)
+        # Images and mirrors: each chunk has twice as many rows as this, and so enough components.
+        for chunk in _chunks(array, rows, size, channels, max(512, count)):
+            pca.partial_fit(chunk, check_input=False)
     return Eigenears(
         mean=pca.mean_.astype(np.float32),
         components=pca.components_.astype(np.float32),
@@ -120,19 +106,16 @@ def fit(array: EarArray, *, components: int, size: int, channels: int) -> Eigene
     )
 
 
-def measure(fitted: Eigenears, batches: Iterator[torch.Tensor]) -> Baselines:
+def measure(fitted: Eigenears, batches: Iterable[torch.Tensor]) -> Scores:
     """PSNR and SSIM of the mean image and of PCA on batches `(B, C, H, W)` in [0, 1]."""
-    sums, count = np.zeros(4), 0
+    sums, count = torch.zeros(2, 2, dtype=torch.float64), 0
     for images in batches:
         for place, guess in enumerate((fitted.mean_image(images), fitted.reconstruct(images))):
-            sums[2 * place] += float(psnr(guess, images).sum())
-            sums[2 * place + 1] += float(ssim(guess, images).sum())
+            sums[place, 0] += psnr(guess, images).double().sum()
+            sums[place, 1] += ssim(guess, images).double().sum()
         count += len(images)
-    mean_psnr, mean_ssim, pca_psnr, pca_ssim = map(float, sums / max(1, count))
-    return Baselines(
-        mean_image=Quality(mean_psnr, mean_ssim),
-        pca=PCAQuality(pca_psnr, pca_ssim, fitted.count, fitted.images),
-    )
+    mean_image, pca = (sums / max(1, count)).tolist()
+    return Scores(mean_image=tuple(mean_image), pca=tuple(pca))
 
 
 def _fitted_rows(length: int, dimensions: int) -> np.ndarray:

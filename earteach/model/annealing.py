@@ -29,12 +29,13 @@ def final_kld_weight(config: KLDConfig) -> float:
 
 def progress(epoch: int, epochs: int, config: KLDConfig) -> float:
     """How far the schedule has risen in `epoch`, from 0 to 1."""
-    if epochs == 1:
+    horizon = config.kld_anneal_epochs or epochs
+    if horizon == 1 or epoch >= horizon:
         return 1.0
     if config.kld_anneal_strategy == "cyclic":
-        length = epochs / cycles(epochs, config)
+        length = horizon / cycles(horizon, config)
         return min(1.0, (epoch % length) / (length * config.kld_anneal_ratio))
-    linear = min(1.0, epoch / (epochs - 1))
+    linear = epoch / (horizon - 1)
     if config.kld_anneal_strategy == "linear":
         return linear
     return (1 - math.cos(math.pi * linear)) / 2
@@ -49,9 +50,14 @@ def cycles(epochs: int, config: KLDConfig) -> int:
 
 def note_fewer_cycles(epochs: int, config: KLDConfig) -> None:
     """Log that the run is too short for the cycles asked for, where it is."""
-    fitting = cycles(epochs, config)
-    if config.kld_anneal_strategy == "cyclic" and epochs > 1 and fitting < config.kld_anneal_cycles:
+    horizon = config.kld_anneal_epochs or epochs
+    fitting = cycles(horizon, config)
+    if (
+        config.kld_anneal_strategy == "cyclic"
+        and horizon > 1
+        and fitting < config.kld_anneal_cycles
+    ):
         _log.info(
             "--kld-anneal-cycles %d needs %d epochs; with %d there will be %d",
-            config.kld_anneal_cycles, 2 * config.kld_anneal_cycles, epochs, fitting,
+            config.kld_anneal_cycles, 2 * config.kld_anneal_cycles, horizon, fitting,
         )  # fmt: skip

@@ -205,9 +205,7 @@ class ToCode(nn.Module):
         grid = code_grid(latent_dim, side)
         patch = side // grid
         depth = latent_dim // grid**2
-        self.neck = nn.Sequential(
-            group_norm(channels), nn.SiLU(), nn.Conv2d(channels, _NECK, 1)
-        )
+        self.neck = nn.Sequential(group_norm(channels), nn.SiLU(), nn.Conv2d(channels, _NECK, 1))
         self.mu = nn.Conv2d(_NECK, depth, patch, stride=patch)
         self.logvar = nn.Conv2d(_NECK, depth, patch, stride=patch)
         nn.init.zeros_(self.logvar.weight)

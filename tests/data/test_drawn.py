@@ -9,7 +9,7 @@ import pytest
 from earteach.data.drawn import DrawnEar, draw_ear
 
 SIZE = 128
-OUTER, INNER_RIM, CONCHA, ANTIHELIX = slice(0, 20), slice(20, 35), slice(35, 50), slice(50, 55)
+OUTER, CONCHA, ANTIHELIX = slice(0, 20), slice(35, 50), slice(50, 55)
 
 
 @pytest.fixture(scope="module")
@@ -18,12 +18,12 @@ def ears() -> list[DrawnEar]:
 
 
 def luminance(image: np.ndarray) -> np.ndarray:
-    return image @ np.array([0.299, 0.587, 0.114])
+    return np.asarray(image @ np.array([0.299, 0.587, 0.114]))
 
 
 def brightness_at(ear: DrawnEar, points: np.ndarray) -> np.ndarray:
     column, row = np.clip(np.rint(points * SIZE - 0.5).astype(int), 0, SIZE - 1).T
-    return luminance(ear.image)[row, column]
+    return np.asarray(luminance(ear.image)[row, column])
 
 
 def faces_right(ear: DrawnEar) -> bool:
@@ -48,7 +48,7 @@ def test_the_whole_range_of_brightness_is_used(ears: list[DrawnEar]) -> None:
 
 def test_the_same_ear_comes_again_whatever_was_drawn_before() -> None:
     first = [draw_ear(3, index, 64) for index in range(4)]
-    np.random.seed(1)  # noqa: NPY002 - a drawn ear must not read numpy's global state
+    np.random.seed(1)  # a drawn ear must not read the global state
     again = [draw_ear(3, index, 64) for index in reversed(range(4))][::-1]
     for one, other in zip(first, again, strict=True):
         assert np.array_equal(one.image, other.image)
@@ -82,6 +82,14 @@ def test_another_size_is_the_same_ear_at_another_resolution(size: int) -> None:
         assert np.quantile(difference, 0.99) < 40
 
 
+def test_a_larger_picture_shows_more_detail() -> None:
+    large = draw_ear(2, 5, 512).image
+    shrunk = cv2.resize(large, (SIZE, SIZE), interpolation=cv2.INTER_AREA)
+    for way in (cv2.INTER_AREA, cv2.INTER_LINEAR, cv2.INTER_CUBIC):
+        regrown = cv2.resize(shrunk, (512, 512), interpolation=way)
+        assert np.quantile(np.abs(large.astype(float) - regrown), 0.99) > 9
+
+
 def test_every_landmark_lies_in_the_picture() -> None:
     landmarks = np.stack([draw_ear(11, index, 16).landmarks for index in range(100)])
     assert landmarks.min() > 0.02
@@ -96,23 +104,22 @@ def test_ears_fill_the_crop_and_have_the_proportions_of_ears(ears: list[DrawnEar
 
 
 def test_the_outline_encloses_all_that_lies_inside_an_ear(ears: list[DrawnEar]) -> None:
-    """Up to the front, where the outline is open and the tragus bulges over its chord."""
+    """In front the outline is open; there the tragus may stand out over its chord a little."""
+    behind_the_tragus = [*range(22, 35), *range(40, 49), *range(50, 55)]
     for ear in ears:
         outline = cv2.convexHull(ear.landmarks[OUTER])
-        for part, fewest in ((INNER_RIM, 15), (ANTIHELIX, 5), (CONCHA, 13)):
-            inside = [
-                cv2.pointPolygonTest(outline, (float(x), float(y)), True) > -0.01
-                for x, y in ear.landmarks[part]
-            ]
-            assert sum(inside) >= fewest
+        depth = np.array(
+            [cv2.pointPolygonTest(outline, (float(x), float(y)), True) for x, y in ear.landmarks]
+        )
+        assert depth[behind_the_tragus].min() > 0
+        assert depth.min() > -0.05
 
 
 def test_structures_lie_in_their_anatomical_order(ears: list[DrawnEar]) -> None:
     """From behind to the front: outline, inner rim, antihelix, concha, tragus."""
     for ear in ears:
-        towards_face = 1 if faces_right(ear) else -1
-        order = ear.landmarks[[8, 29, 50, 45, 36], 0] * towards_face
-        assert np.all(np.diff(order) > 0)
+        across = ear.landmarks[[9, 31, 50, 45, 36]]
+        assert np.all(np.diff(across @ (across[-1] - across[0])) > 0)
 
 
 def test_the_concha_is_darker_than_the_antihelix(ears: list[DrawnEar]) -> None:

@@ -1,0 +1,96 @@
+"""The Typer app: the flat list of commands, and the one place that turns problems into exit codes."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+import earteach
+from earteach.cli import output
+from earteach.cli.evaluate import evaluate
+from earteach.cli.export import export
+from earteach.cli.info import info
+from earteach.cli.inspect_data import inspect_data
+from earteach.cli.inspect_model import inspect_model
+from earteach.cli.options import expanded
+from earteach.cli.prepare import prepare
+from earteach.cli.reconstruct import reconstruct
+from earteach.cli.resume import resume
+from earteach.cli.sample import sample
+from earteach.cli.train import train
+from earteach.errors import EarTeachError
+
+INTERRUPTED = 130
+
+
+class Commands(TyperGroup):
+    """Runs a command and gives its outcome as an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        output.show_notes()
+        try:
+            return super().invoke(ctx)
+        except EarTeachError as error:
+            if os.environ.get("EARTEACH_DEBUG") == "1":
+                raise
+            output.error(str(error))
+            raise typer.Exit(1) from error
+        except KeyboardInterrupt as error:
+            output.error("interrupted")
+            raise typer.Exit(INTERRUPTED) from error
+
+
+app = typer.Typer(
+    cls=Commands,
+    name="earteach",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    # `--train_data` is `--train-data`.
+    context_settings={
+        "token_normalize_func": lambda token: token.replace("_", "-"),
+        "help_option_names": ["-h", "--help"],
+    },
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"earteach {earteach.__version__}")  # noqa: T201
+        raise typer.Exit
+
+
+@app.callback()
+def _about(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    """Teaches a network what a human ear looks like.
+
+    Begin with [bold]earteach prepare --synthetic 256[/] and [bold]earteach train[/].
+    """
+
+
+for _name, _command in {
+    "prepare": prepare,
+    "inspect-data": inspect_data,
+    "train": train,
+    "resume": resume,
+    "eval": evaluate,
+    "reconstruct": reconstruct,
+    "sample": sample,
+    "export": export,
+    "inspect-model": inspect_model,
+    "info": info,
+}.items():
+    app.command(_name)(expanded(_command))
+
+
+def main() -> None:
+    """The console script."""
+    app()

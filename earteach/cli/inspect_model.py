@@ -1,0 +1,57 @@
+"""`earteach inspect-model`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from earteach.cli.options import Ckpt, Given, Json
+from earteach.cli.output import Output, facts, table
+from earteach.config import ModelConfig
+from earteach.errors import EarTeachError
+
+
+def inspect_model(
+    model: Given[ModelConfig],
+    ckpt: Ckpt = None,
+    json: Json = False,
+) -> None:
+    """Show layers, shapes, parameters and multiply-adds of a checkpoint's model.
+
+    Without a checkpoint, of a model built from the options.
+    """
+    if ckpt is not None and model:
+        raise EarTeachError(
+            f"{ckpt}: a checkpoint knows its model; leave out --{next(iter(model)).replace('_', '-')}"
+        )
+    from earteach.model.summary import summarise
+
+    result = summarise(_network(ckpt, ModelConfig(**model)))
+    rows = [
+        (
+            layer.name,
+            "×".join(map(str, layer.shape)),
+            f"{layer.parameters:,}",
+            f"{layer.multiply_adds:,}",
+        )
+        for layer in result.layers
+    ]
+    values = {name: f"{count:,} parameters" for name, count in result.parts.items()}
+    values["in all"] = f"{result.parameters:,} parameters, {result.multiply_adds:,} multiply-adds"
+    values["code"] = f"{result.latent_dim} numbers"
+    size = result.image_size
+    Output(json).show(
+        result,
+        table(
+            f"EarVAE for {size}×{size}×{result.in_channels}",
+            "layer", "shape", "parameters", "multiply-adds",
+            rows=rows,
+        ),
+        facts("In all", values),
+    )  # fmt: skip
+
+
+def _network(ckpt: Path | None, config: ModelConfig) -> object:
+    from earteach import checkpoint
+    from earteach.model.vae import EarVAE
+
+    return EarVAE.from_config(config) if ckpt is None else checkpoint.load(ckpt)

@@ -1,0 +1,48 @@
+"""`earteach reconstruct`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from earteach.cli.options import CheckpointDir, Ckpt, FitChoice, Json, LayoutChoice, found
+from earteach.cli.output import Output, table
+from earteach.config import InferenceConfig
+
+_SHOWN = 20
+
+
+def reconstruct(
+    config: InferenceConfig,
+    inputs: Annotated[
+        list[Path],
+        typer.Option("--input", help="An image, a folder of images or an array; repeatable."),
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the PNGs.")],
+    ckpt: Ckpt = None,
+    number: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option("--number", "-n", help="At most this many from each input.", min=1),
+    ] = None,
+    fit: FitChoice = "stretch",
+    layout: LayoutChoice = None,
+    checkpoint_dir: CheckpointDir = Path("checkpoints"),
+    json: Json = False,
+) -> None:
+    """Write PNGs of ears, their reconstructions and the errors, side by side."""
+    from earteach.inference.reconstruct import reconstruct as core
+
+    path = found(ckpt, checkpoint_dir)
+    result = core(path, inputs, out, number=number, layout=layout, fit=fit, config=config)
+    rows = [
+        (str(image.output), f"{image.psnr:.2f} dB", f"{image.ssim:.4f}")
+        for image in result.images[:_SHOWN]
+    ]
+    more = len(result.images) - len(rows)
+    Output(json).show(
+        result,
+        table(f"{len(result.images):,} reconstructions", "PNG", "PSNR", "SSIM", rows=rows),
+        *([f"and {more:,} more in {out}"] if more else []),
+    )

@@ -1,0 +1,189 @@
+"""`earteach train`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from earteach.cli.options import Config, Json, typed
+from earteach.cli.output import Output, duration, facts, line
+from earteach.config import (
+    DataConfig,
+    HardwareConfig,
+    KLDConfig,
+    ModelConfig,
+    OptimConfig,
+    RunConfig,
+    TrainConfig,
+)
+from earteach.errors import EarTeachError
+
+if TYPE_CHECKING:
+    from earteach.training.fit import TrainResult, Watch
+    from earteach.training.record import EpochRecord
+
+
+def train(
+    context: typer.Context,
+    data: DataConfig,
+    model: ModelConfig,
+    optim: OptimConfig,
+    kld: KLDConfig,
+    hardware: HardwareConfig,
+    run: RunConfig,
+    config: Config = None,
+    resume: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--resume", help="Continue this checkpoint, as `earteach resume` does."),
+    ] = None,
+    init_from: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--init-from", help="Begin a new run with the weights of this checkpoint."),
+    ] = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Move an old run's folders aside and begin anew.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be trained, and stop.")
+    ] = False,
+    fast_dev_run: Annotated[
+        bool, typer.Option("--fast-dev-run", help="One step of each kind; writes nothing.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Train a model; where the checkpoint folder holds a run of the same options, continue it."""
+    settings = TrainConfig(data=data, model=model, optim=optim, kld=kld, hardware=hardware, run=run)
+    if resume is not None and (fresh or init_from is not None):
+        raise typer.BadParameter(
+            "--resume continues a run; --fresh and --init-from begin a new one"
+        )
+    output = Output(json)
+    if dry_run:
+        _show_plan(output, settings)
+        return
+    if resume is not None:
+        result = _resume(context, settings, resume, json)
+    else:
+        from earteach.training.fit import train as core
+
+        if not json:
+            line(_headline(settings))
+        result = core(
+            settings,
+            fresh=fresh,
+            fast_dev_run=fast_dev_run,
+            init_from=init_from,
+            watch=watching(json),
+        )
+    show_outcome(output, result)
+
+
+def _resume(context: typer.Context, settings: TrainConfig, resume: Path, json: bool) -> TrainResult:
+    from earteach import checkpoint
+    from earteach.training.fit import resume as core
+
+    given = {option.name: value for _, option, value in settings.options()}
+    named = typed(context, given)
+    kept = checkpoint.read(resume).config
+    differing = {
+        name: pair
+        for name, pair in checkpoint.differences(kept, settings).items()
+        if name in named and name != "epochs"
+    }
+    if differing:
+        listed = ", ".join(
+            f"--{name.replace('_', '-')} {old} → {new}" for name, (old, new) in differing.items()
+        )
+        raise EarTeachError(
+            f"{resume}: was trained with other options ({listed}); leave them out to continue it, or "
+            "begin a new run with --init-from"
+        )
+    hardware = set(settings.hardware.to_dict()) & named
+    return core(
+        resume,
+        epochs=settings.optim.epochs if "epochs" in named else None,
+        hardware={name: given[name] for name in hardware},
+        watch=watching(json),
+    )
+
+
+def watching(json: bool) -> Watch:
+    """A bar and a line for each epoch on a terminal, lines alone elsewhere."""
+    from earteach.training.fit import Watch
+
+    return Watch(
+        on_epoch=lambda record: line(epoch_line(record)),
+        progress_bar=sys.stderr.isatty() and not json,
+    )
+
+
+def epoch_line(record: EpochRecord) -> str:
+    """One epoch in one line; epochs count from 1 in text."""
+    metrics = record.metrics
+    left = f"  {duration(record.seconds_left)} left" if record.seconds_left else ""
+    return (
+        f"epoch {record.epoch + 1}/{record.epochs}  loss {metrics['train/loss']:.5f}  "
+        f"val_loss {metrics['val/loss']:.5f}  ssim {metrics['val/ssim']:.4f}  "
+        f"psnr {metrics['val/psnr']:.2f} dB  kld {metrics['val/kld']:.1f}  "
+        f"lr {record.learning_rate:.1e}  {record.images_per_second:.0f} images/s  "
+        f"{duration(record.seconds)}{left}"
+    )
+
+
+def _headline(settings: TrainConfig) -> str:
+    model, optim = settings.model, settings.optim
+    return (
+        f"training on {settings.data.train_data}: {model.image_size}×{model.image_size}×"
+        f"{model.in_channels}, {model.latent_dim} latent numbers, {optim.epochs} epochs"
+    )
+
+
+def _show_plan(output: Output, settings: TrainConfig) -> None:
+    from earteach.training.plan import plan
+
+    planned = plan(settings)
+    output.show(
+        planned,
+        facts(
+            "What would be trained",
+            {
+                "training images": f"{planned.train_images:,} ({settings.data.train_data})",
+                "validation images": f"{planned.val_images:,} ({settings.data.val_data})",
+                "parameters": f"{planned.parameters:,}",
+                "multiply-adds": f"{planned.multiply_adds:,} for one image",
+                "steps": f"{planned.steps_per_epoch:,} an epoch, {planned.steps:,} in all",
+                "KLD weight": f"{planned.schedule} rising to {planned.final_kld_weight:g}",
+                "β in ELBO units": f"{planned.elbo_beta:.4g}",
+                "checkpoints": str(settings.run.checkpoint_dir),
+                "logs": f"tensorboard --logdir {settings.run.log_dir}",
+            },
+        ),
+    )
+
+
+def show_outcome(output: Output, result: TrainResult) -> None:
+    """The summary after training, and the exit code of an interrupted run."""
+    if result.stopped_by == "interrupted":
+        line(
+            f"interrupted: kept {result.last} in epoch {result.epochs_completed + 1}, after step "
+            f"{result.global_step}; continue with `earteach resume {result.last}`"
+        )
+        output.show(result)
+        raise typer.Exit(128 + (result.signal or 2))
+    values = {
+        "epochs": f"{result.epochs_completed} ({result.stopped_by.replace('_', ' ')})",
+        "steps": f"{result.global_step:,}",
+        "time": duration(result.seconds),
+    }
+    for name, best in result.best.items():
+        values[f"best {name}"] = f"{best.value:.6g} in epoch {best.epoch + 1}: {best.path}"
+    if result.last is not None:
+        values["next"] = "earteach eval" + (
+            "" if str(result.last.parent) == "checkpoints" else f" {result.last}"
+        )
+    else:
+        values["written"] = "nothing, as --fast-dev-run asks"
+    output.show(result, facts("Trained", values))

@@ -1,0 +1,26 @@
+"""What is in the arrays, and what is wrong with them, before an hour is lost training on them.
+
+    >>> found = inspect_data("train_teacher.npy", "val_teacher.npy")
+    >>> found.train.images, found.leakage.exact
+    (12000, 0)
+    >>> [problem.message for problem in found.problems if problem.severity == "error"]
+    ['train_teacher.npy: image 7: NaN or infinity; remove or repair it']
+
+Bad values are findings; only an array that cannot be opened raises `EarTeachError`. Each array is
+read once, in pieces of bounded memory: `reading` turns stored values into pixels, `survey` measures
+every image, `likeness` finds copies, `findings` judges, `sheets` draws pictures to look at.
+"""
+
+from earteach.inspection.examine import inspect_data
+from earteach.inspection.report import ArrayReport, Inspection, Leakage, Problem
+from earteach.inspection.sheets import augmented_sheet, contact_sheet
+
+__all__ = [
+    "ArrayReport",
+    "Inspection",
+    "Leakage",
+    "Problem",
+    "augmented_sheet",
+    "contact_sheet",
+    "inspect_data",
+]

@@ -1,0 +1,88 @@
+"""Pictures to look at: what is in an array, and what augmentation makes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from earteach.data.arrays import EarArray, Layout, resized, to_channels
+from earteach.errors import EarTeachError
+from earteach.inspection.reading import find_reading, rows
+
+COLUMNS = 8
+
+
+def contact_sheet(
+    path: str | Path,
+    *,
+    layout: Layout | None = None,
+    size: int = 64,
+    indices: Sequence[int] | None = None,
+    count: int = 64,
+) -> np.ndarray:
+    """uint8 `(H, W, 3)`: the images `indices`, or `count` evenly spread ones, eight in a row.
+
+    Bad values do not stop it: NaN is black, and what is out of range is clipped.
+    """
+    array = EarArray.open(path, layout)
+    chosen = _spread(len(array), min(count, len(array))) if indices is None else list(indices)
+    _check_rows(array, chosen)
+    return _grid(_tiles(array, chosen, size))
+
+
+def augmented_sheet(
+    path: str | Path,
+    *,
+    layout: Layout | None = None,
+    size: int,
+    channels: int = 3,
+    strength: Literal["light", "full"] = "full",
+    count: int = 64,
+    seed: int = 0,
+) -> np.ndarray:
+    """uint8 `(H, W, 3)`: `count` training inputs, as the first epoch with this `seed` sees them.
+
+    The rows are evenly spread; a row that comes again is shown as the next epoch sees it.
+    """
+    # These import albumentations and torch, seconds that plain inspection does without.
+    from earteach.data.augment import Augmentation
+    from earteach.data.randomness import Purpose, derive
+
+    array = EarArray.open(path, layout)
+    chosen = _spread(len(array), count)
+    _check_rows(array, chosen)
+    augment = Augmentation(strength, channels)
+    shown = []
+    for place, tile in enumerate(_tiles(array, chosen, size)):
+        epoch = chosen[:place].count(chosen[place])
+        drawn = derive(seed, Purpose.AUGMENTATION, epoch, chosen[place])
+        shown.append(augment(to_channels(tile, channels), drawn)[0])
+    return _grid([to_channels(image, 3) for image in shown])
+
+
+def _spread(length: int, count: int) -> list[int]:
+    return [round(row) for row in np.linspace(0, length - 1, max(count, 0)).tolist()]
+
+
+def _check_rows(array: EarArray, chosen: list[int]) -> None:
+    if not chosen:
+        raise EarTeachError(f"{array.path}: no images chosen for the sheet; name at least one")
+    outside = [row for row in chosen if not 0 <= row < len(array)]
+    if outside:
+        raise EarTeachError(
+            f"{array.path}: has no image {outside[0]}; its images are 0 to {len(array) - 1}"
+        )
+
+
+def _tiles(array: EarArray, chosen: list[int], size: int) -> list[np.ndarray]:
+    reading = find_reading(array)
+    return [resized(reading.rgb(rows(array, [row]))[0], size) for row in chosen]
+
+
+def _grid(tiles: list[np.ndarray]) -> np.ndarray:
+    from earteach.images import grid  # imports torch
+
+    return grid(tiles, COLUMNS)

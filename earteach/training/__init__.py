@@ -1,0 +1,1 @@
+"""The one Lightning core: the module, its callbacks, and `fit`."""

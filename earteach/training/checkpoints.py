@@ -1,0 +1,178 @@
+"""When checkpoints are written: last.ckpt after every epoch, the two best, and on interruption."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
+from pytorch_lightning.callbacks import Checkpoint
+
+from earteach import checkpoint
+from earteach.errors import EarTeachError
+from earteach.training.interruption import StopRequest, TrainingInterrupted
+from earteach.training.module import EarVAELightning
+
+Best = dict[str, dict[str, Any]]  # "loss" and "ssim" → {"path", "value", "epoch"}
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Lightning's checkpoint files, written so that a crash leaves the previous one whole."""
+
+    def save_checkpoint(
+        self, checkpoint_state: dict[str, Any], path: Any, storage_options: Any | None = None
+    ) -> None:
+        checkpoint.write(checkpoint_state, Path(path))
+
+
+class Checkpoints(Checkpoint):
+    """Writes `last.ckpt` and the best checkpoints by validation loss and by SSIM.
+
+    Lightning's ModelCheckpoint writes `last.ckpt` only when it writes something else, and gives a
+    best file another name when a resumed run comes to the same epoch again.
+
+    At an epoch's end the new best files are written first, then `last.ckpt`, which names them, and
+    only then the old best files are removed: killed at any moment, the folder stays consistent.
+    """
+
+    def __init__(
+        self, folder: Path, data: dict[str, Any], stop: StopRequest, every_n_steps: int | None
+    ) -> None:
+        self._folder = folder
+        self._data = data
+        self._stop = stop
+        self._every_n_steps = every_n_steps
+        self.best: Best = {}
+        self._finished: str | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": {name: dict(entry) for name, entry in self.best.items()}}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best = {name: dict(entry) for name, entry in state_dict["best"].items()}
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint_state: dict[str, Any]
+    ) -> None:
+        assert isinstance(pl_module, EarVAELightning)
+        validating = trainer.validating
+        checkpoint_state[checkpoint.KEY] = checkpoint.about(
+            pl_module.config,
+            self._data,
+            # Processed counts the epoch whose end hooks are running.
+            epochs_completed=trainer.fit_loop.epoch_progress.current.processed,
+            stopped_by=self._finished,
+            metrics={} if validating else _measured(trainer),
+            best=self.state_dict()["best"],
+        )
+        if validating:
+            _place_before_validation(checkpoint_state)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
+    ) -> None:
+        if trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+            return  # validation follows, where a request to stop is answered
+        if self._is_due(trainer):
+            self._save_last(trainer)
+        self._answer_stop_request(trainer)
+
+    def on_validation_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
+    ) -> None:
+        self._answer_stop_request(trainer)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.fast_dev_run:
+            return
+        if trainer.current_epoch + 1 >= (trainer.max_epochs or 0):
+            self._finished = "finished"
+        elif trainer.should_stop:
+            self._finished = "early_stopping"
+        for path in self._new_bests(trainer):
+            trainer.save_checkpoint(path)
+        self._save_last(trainer)
+        if trainer.is_global_zero:
+            self._remove_superseded()
+        self._answer_stop_request(trainer, saved=True)
+
+    def _is_due(self, trainer: pl.Trainer) -> bool:
+        every = self._every_n_steps
+        return every is not None and trainer.global_step % every == 0
+
+    def _answer_stop_request(self, trainer: pl.Trainer, saved: bool = False) -> None:
+        asked = self._stop.signal is not None
+        if trainer.world_size > 1:
+            asked = trainer.strategy.reduce_boolean_decision(asked, all=False)
+        if not asked or self._finished:
+            return
+        if not saved:
+            self._save_last(trainer)
+        raise TrainingInterrupted
+
+    def _new_bests(self, trainer: pl.Trainer) -> list[Path]:
+        """Take note of the scores that this epoch improved, and give the files to be written."""
+        epoch = trainer.current_epoch
+        values = {"loss": _metric(trainer, "val/loss"), "ssim": _metric(trainer, "val/ssim")}
+        names = {
+            "loss": checkpoint.best_loss_name(epoch, values["loss"]),
+            "ssim": checkpoint.best_ssim_name(epoch, values["ssim"]),
+        }
+        improved = [name for name in values if self._improves(name, values[name])]
+        for name in improved:
+            path = self._folder / names[name]
+            self.best[name] = {"path": str(path), "value": values[name], "epoch": epoch}
+        return [self._folder / names[name] for name in improved]
+
+    def _improves(self, name: str, value: float) -> bool:
+        if name not in self.best:
+            return True
+        former = self.best[name]["value"]
+        return bool(value < former if name == "loss" else value > former)
+
+    def _save_last(self, trainer: pl.Trainer) -> None:
+        if not trainer.fast_dev_run:
+            trainer.save_checkpoint(self._folder / checkpoint.LAST)
+
+    def _remove_superseded(self) -> None:
+        kept = {Path(entry["path"]).name for entry in self.best.values()}
+        for path in self._folder.glob("best-*.ckpt"):
+            if path.name not in kept:
+                path.unlink(missing_ok=True)
+
+
+def _metric(trainer: pl.Trainer, name: str) -> float:
+    return float(trainer.callback_metrics[name])
+
+
+def _measured(trainer: pl.Trainer) -> dict[str, float]:
+    return {
+        name: float(value)
+        for name, value in trainer.callback_metrics.items()
+        if name.startswith("val/")
+    }
+
+
+def _place_before_validation(checkpoint_state: dict[str, Any]) -> None:
+    """Make Lightning's counters say that validation has yet to begin.
+
+    Its metrics are not kept half-way, so a run that was stopped in validation starts it anew.
+    """
+    progress = checkpoint_state["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]
+    for counters in (progress["total"], progress["current"]):
+        counters.update(ready=1, started=1, processed=0, completed=0)
+    progress["is_last_batch"] = False
+
+
+def complain_of_folder(folder: Path) -> None:
+    """Raise `EarTeachError` where no checkpoint can be written to `folder`."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".earteach-probe"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise EarTeachError(
+            f"{folder}: cannot be written: {error.strerror}; choose another --checkpoint-dir"
+        ) from error

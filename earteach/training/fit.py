@@ -1,0 +1,438 @@
+"""Train a model, or continue to: configuration in, result out.
+
+>>> result = train(TrainConfig(optim=OptimConfig(epochs=10)))
+>>> result.best["loss"].path
+PosixPath('checkpoints/best-epoch=009-loss=0.004321.ckpt')
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import (
+    Callback,
+    EarlyStopping,
+    LearningRateMonitor,
+    RichProgressBar,
+)
+from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
+from pytorch_lightning.utilities.warnings import PossibleUserWarning
+from torch.utils.data import DataLoader
+
+from earteach import checkpoint
+from earteach.checkpoint import Checkpoint
+from earteach.config import HardwareConfig, TrainConfig
+from earteach.data.arrays import EarArray
+from earteach.data.loading import Sample, TrainingLoader, training_loader, validation_loader
+from earteach.data.randomness import Purpose, derive
+from earteach.errors import EarTeachError
+from earteach.model.annealing import note_fewer_cycles
+from earteach.training.checkpoints import AtomicCheckpointIO, Checkpoints, complain_of_folder
+from earteach.training.guard import FiniteLoss
+from earteach.training.interruption import StopRequest, TrainingInterrupted
+from earteach.training.module import EarVAELightning
+from earteach.training.record import EpochRecord, Recorder
+
+RUN_NAME = "ear_vae"
+_PRECISIONS = {"32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"}
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Best:
+    """A best checkpoint; `epoch` counts from 0."""
+
+    path: Path
+    value: float
+    epoch: int
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """How a run ended. Under `fast_dev_run`, which writes nothing, `last` and `best` are empty."""
+
+    epochs_completed: int
+    global_step: int
+    stopped_by: Literal["finished", "early_stopping", "interrupted"]
+    last: Path | None
+    best: dict[str, Best]
+    resumed_from: Path | None
+    log_dir: Path | None
+    seconds: float
+    signal: int | None = None
+
+
+@dataclass(frozen=True)
+class Watch:
+    """How a run is watched while it goes: a function called after each epoch, a progress bar."""
+
+    on_epoch: Callable[[EpochRecord], None] | None = None
+    progress_bar: bool = False
+
+
+def train(
+    config: TrainConfig,
+    *,
+    fresh: bool = False,
+    fast_dev_run: bool = False,
+    init_from: Path | None = None,
+    watch: Watch | None = None,
+) -> TrainResult:
+    """Train; where the checkpoint folder holds a `last.ckpt` of the same configuration, go on.
+
+    `fresh` moves an old run's folders aside first. `fast_dev_run` takes one step of training and one
+    of validation and writes nothing. `init_from` is a checkpoint whose weights a new run begins with.
+
+    Raises `EarTeachError` where an old run differs or is finished, and for whatever else the user can
+    put right: data, hardware, memory, a full disk.
+    """
+    if fresh and _is_main_process():
+        move_aside(config)
+    last = config.run.checkpoint_dir / checkpoint.LAST
+    if fast_dev_run or not last.exists():
+        return _fit(config, None, fast_dev_run, init_from, watch or Watch())
+    if init_from is not None:
+        raise EarTeachError(
+            f"--init-from {init_from}: begins a new run, but {last} exists; add --fresh to move the "
+            "old run aside"
+        )
+    found = checkpoint.read(last)
+    _check_continues(found, config)
+    _log.info("continuing the run in %s (%s)", config.run.checkpoint_dir, _position(found))
+    return _fit(config, found, False, None, watch or Watch())
+
+
+def resume(
+    path: Path,
+    *,
+    epochs: int | None = None,
+    reanneal: bool = False,
+    hardware: Mapping[str, Any] | None = None,
+    watch: Watch | None = None,
+) -> TrainResult:
+    """Continue the run of a checkpoint with everything that it knows.
+
+    With more `epochs` than before, the schedule of the KLD weight keeps its shape and then holds its
+    final weight, unless `reanneal` stretches it. `hardware` holds changed fields of `HardwareConfig`.
+
+    Raises `EarTeachError` where the run is finished and no more epochs are given.
+    """
+    found = checkpoint.read(path)
+    config = found.config.with_options(hardware or {})
+    config = replace(config, run=replace(config.run, checkpoint_dir=Path(path).parent))
+    if epochs is not None:
+        config = _extended(config, epochs, reanneal)
+    _check_unfinished(found, config.optim.epochs)
+    return _fit(config, found, False, None, watch or Watch())
+
+
+def _extended(config: TrainConfig, epochs: int, reanneal: bool) -> TrainConfig:
+    horizon = None if reanneal else config.kld.kld_anneal_epochs or config.optim.epochs
+    if horizon == epochs:
+        horizon = None
+    if epochs != config.optim.epochs:
+        _log.info(
+            "the KLD weight's schedule %s",
+            f"is stretched to {epochs} epochs"
+            if horizon is None
+            else f"keeps its shape of {horizon} epochs and then holds its final weight",
+        )
+    return config.with_options({"epochs": epochs, "kld_anneal_epochs": horizon})
+
+
+def move_aside(config: TrainConfig) -> list[Path]:
+    """Rename an old run's folders, beside themselves; gives their new names."""
+    moved = []
+    for folder in (config.run.checkpoint_dir, config.run.log_dir / RUN_NAME):
+        if folder.exists() and any(folder.iterdir()):
+            number = 1
+            while (aside := folder.with_name(f"{folder.name}-old-{number}")).exists():
+                number += 1
+            folder.rename(aside)
+            _log.info("moved the old run's %s to %s", folder, aside)
+            moved.append(aside)
+    return moved
+
+
+def _check_continues(found: Checkpoint, config: TrainConfig) -> None:
+    differing = checkpoint.differences(found.config, config)
+    if set(differing) == {"epochs"}:
+        old, new = differing["epochs"]
+        raise EarTeachError(
+            f"{found.path}: is a run of {old} epochs, not {new}; continue it with "
+            f"`earteach resume {found.path} --epochs {new}` or start anew with --fresh"
+        )
+    if differing:
+        listed = ", ".join(
+            f"--{name.replace('_', '-')} {old} → {new}" for name, (old, new) in differing.items()
+        )
+        raise EarTeachError(
+            f"{found.path}: is a run with other options ({listed}); continue it as it was with "
+            f"`earteach resume {found.path}`, or start anew with --fresh, which moves it aside"
+        )
+    _check_unfinished(found, config.optim.epochs)
+
+
+def _check_unfinished(found: Checkpoint, epochs: int) -> None:
+    stopped_early = found.about["stopped_by"] == "early_stopping"
+    done = found.epochs_completed
+    if (stopped_early and epochs <= found.config.optim.epochs) or done >= epochs:
+        how = "stopped early" if stopped_early else "finished"
+        raise EarTeachError(
+            f"{found.path}: this run {how} after {done} epochs; train it longer with `earteach "
+            f"resume {found.path} --epochs {max(2 * done, epochs + 1)}`, or start anew with "
+            "`earteach train --fresh`, which moves it aside"
+        )
+
+
+def _position(found: Checkpoint) -> str:
+    return f"epoch {found.epochs_completed + 1}, step {found.global_step}"
+
+
+def _fit(
+    config: TrainConfig,
+    found: Checkpoint | None,
+    fast_dev_run: bool,
+    init_from: Path | None,
+    watch: Watch,
+) -> TrainResult:
+    began = time.monotonic()
+    arrays = _open_data(config, found)
+    if not fast_dev_run:
+        complain_of_folder(config.run.checkpoint_dir)
+        note_fewer_cycles(config.optim.epochs, config.kld)
+    with _quiet_lightning(), StopRequest() as stop:
+        fingerprints = {name: array.fingerprint() for name, array in arrays.items()}
+        keeper = Checkpoints(
+            config.run.checkpoint_dir, fingerprints, stop, config.run.checkpoint_every_n_steps
+        )
+        trainer = _trainer(config, arrays, keeper, found, fast_dev_run, watch)
+        module = _module(config, init_from)
+        interrupted = _run(trainer, module, arrays, found)
+    stopped_early = trainer.should_stop and trainer.current_epoch < config.optim.epochs
+    return TrainResult(
+        epochs_completed=trainer.fit_loop.epoch_progress.current.processed,
+        global_step=trainer.global_step,
+        stopped_by=(
+            "interrupted" if interrupted else "early_stopping" if stopped_early else "finished"
+        ),
+        last=None if fast_dev_run else config.run.checkpoint_dir / checkpoint.LAST,
+        best={
+            name: Best(Path(entry["path"]), entry["value"], entry["epoch"])
+            for name, entry in keeper.best.items()
+        },
+        resumed_from=found.path if found else None,
+        log_dir=None if fast_dev_run else config.run.log_dir / RUN_NAME,
+        seconds=time.monotonic() - began,
+        signal=stop.signal if interrupted else None,
+    )
+
+
+def _open_data(config: TrainConfig, found: Checkpoint | None) -> dict[str, EarArray]:
+    paths = {"train": config.data.train_data, "val": config.data.val_data}
+    arrays = {name: EarArray.open(path, config.data.layout) for name, path in paths.items()}
+    for name, array in arrays.items():
+        _ = array.scale  # values that cannot be read are said before training starts
+        array.note_conversions(config.model.image_size, config.model.in_channels)
+        if found and found.about["data"][name] != array.fingerprint():
+            raise EarTeachError(
+                f"{array.path}: is not the {name} array of {found.path} any more; put the old one "
+                "back, or begin a new run from the weights with `earteach train --fresh --init-from`"
+            )
+    if len(arrays["train"]) < config.optim.batch_size:
+        _log.info(
+            "--batch-size %d is more than the %d training images: each epoch is one step",
+            config.optim.batch_size, len(arrays["train"]),
+        )  # fmt: skip
+    return arrays
+
+
+def _module(config: TrainConfig, init_from: Path | None) -> EarVAELightning:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(config.run.seed, Purpose.WEIGHTS))
+        module = EarVAELightning(config.to_dict())
+    if init_from is not None:
+        weights = checkpoint.read(init_from).model().state_dict()
+        try:
+            module.model.load_state_dict(weights)
+        except RuntimeError as error:
+            raise EarTeachError(
+                f"--init-from {init_from}: is a network of another shape; give the options that it "
+                "was trained with (`earteach inspect-model` shows them)"
+            ) from error
+    return module
+
+
+def _trainer(
+    config: TrainConfig,
+    arrays: Mapping[str, EarArray],
+    keeper: Checkpoints,
+    found: Checkpoint | None,
+    fast_dev_run: bool,
+    watch: Watch,
+) -> pl.Trainer:
+    hardware = config.hardware
+    _check_hardware(hardware)
+    folder = config.run.log_dir / RUN_NAME
+    logger = None if fast_dev_run else _logger(config, found)
+    callbacks: list[Callback] = [
+        FiniteLoss(),
+        Recorder(folder, arrays["val"], watch.on_epoch),
+        EarlyStopping("val/loss", patience=config.optim.patience),
+        keeper,
+    ]
+    if logger is not None:
+        callbacks.append(LearningRateMonitor(logging_interval="epoch"))
+    if watch.progress_bar:
+        callbacks.append(RichProgressBar(console_kwargs={"stderr": True}))
+    try:
+        return pl.Trainer(
+            accelerator=hardware.accelerator,
+            devices=hardware.devices,
+            num_nodes=hardware.num_nodes,
+            strategy=hardware.strategy,
+            precision=_precision(hardware),  # type: ignore[arg-type]
+            max_epochs=config.optim.epochs,
+            gradient_clip_val=config.optim.gradient_clip or None,
+            logger=logger or False,
+            callbacks=callbacks,
+            plugins=[AtomicCheckpointIO()],
+            enable_progress_bar=watch.progress_bar,
+            enable_model_summary=False,
+            enable_autolog_hparams=False,
+            num_sanity_val_steps=0,
+            log_every_n_steps=1,
+            use_distributed_sampler=False,
+            fast_dev_run=fast_dev_run,
+            default_root_dir=config.run.checkpoint_dir,
+        )
+    except (MisconfigurationException, ValueError) as error:
+        raise EarTeachError(
+            f"--accelerator {hardware.accelerator} --devices {hardware.devices} --strategy "
+            f"{hardware.strategy}: {' '.join(str(error).split())}"
+        ) from error
+
+
+def _logger(config: TrainConfig, found: Checkpoint | None) -> TensorBoardLogger:
+    logger = TensorBoardLogger(
+        save_dir=config.run.log_dir,
+        name=RUN_NAME,
+        version="",
+        default_hp_metric=False,
+        # TensorBoard drops what an interrupted process logged at or after this step.
+        purge_step=found.global_step if found else 0,
+    )
+    if found is None:
+        options = {option.name: value for _, option, value in config.options()}
+        logger.log_hyperparams({name: str(value) for name, value in options.items()})
+    return logger
+
+
+def _check_hardware(hardware: HardwareConfig) -> None:
+    if hardware.accelerator == "gpu" and not _has_gpu():
+        raise EarTeachError(
+            "--accelerator gpu: torch finds no GPU here; use --accelerator cpu, or install a torch "
+            "build for your GPU (see https://pytorch.org)"
+        )
+    if hardware.accelerator == "tpu":
+        from pytorch_lightning.accelerators import XLAAccelerator
+
+        if not XLAAccelerator.is_available():
+            raise EarTeachError(
+                "--accelerator tpu: no TPU is found here (it needs torch_xla); use --accelerator auto"
+            )
+
+
+def _has_gpu() -> bool:
+    return torch.cuda.is_available() or torch.backends.mps.is_available()
+
+
+def _precision(hardware: HardwareConfig) -> str:
+    on_cpu = hardware.accelerator == "cpu" or not _has_gpu()
+    if hardware.precision == "16" and on_cpu:
+        _log.info("--precision 16 has no use on a CPU: running as bf16")
+        return _PRECISIONS["bf16"]
+    return _PRECISIONS[hardware.precision]
+
+
+def _run(
+    trainer: pl.Trainer,
+    module: EarVAELightning,
+    arrays: Mapping[str, EarArray],
+    found: Checkpoint | None,
+) -> bool:
+    """Fit; whether the run was interrupted."""
+    try:
+        trainer.fit(
+            module,
+            datamodule=Loaders(module.config, arrays),
+            ckpt_path=found.path if found else None,
+            weights_only=True,
+        )
+    except (TrainingInterrupted, SIGTERMException):
+        return True
+    except (torch.OutOfMemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        smaller = max(1, module.config.optim.batch_size // 2)
+        raise EarTeachError(
+            f"--batch-size {module.config.optim.batch_size}: out of memory; try --batch-size "
+            f"{smaller}, or a smaller --image-size or --base-channels"
+        ) from error
+    return False
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+class Loaders(pl.LightningDataModule):
+    """The two loaders, made once each process knows its rank."""
+
+    def __init__(self, config: TrainConfig, arrays: Mapping[str, EarArray]) -> None:
+        super().__init__()
+        self._config = config
+        self._arrays = arrays
+
+    def _place(self) -> dict[str, int]:
+        assert self.trainer is not None
+        return {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size}
+
+    def train_dataloader(self) -> TrainingLoader:
+        return training_loader(self._config, self._arrays["train"], **self._place())
+
+    def val_dataloader(self) -> DataLoader[Sample]:
+        return validation_loader(self._config, self._arrays["val"], **self._place())
+
+
+@contextmanager
+def _quiet_lightning() -> Iterator[None]:
+    """Lightning's tips advertise other products, and its hints are about choices made here."""
+    loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning_fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=PossibleUserWarning)
+            warnings.filterwarnings("ignore", message=r".*pynvml package is deprecated.*")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _is_main_process() -> bool:
+    """Whether this is not one of the processes that Lightning started for the other devices."""
+    return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "NODE_RANK"))

@@ -1,0 +1,154 @@
+"""What is kept of each epoch: TensorBoard's scalars and images, `metrics.jsonl`, a line to show."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.loggers import TensorBoardLogger
+
+from earteach.data.arrays import EarArray
+from earteach.data.batches import to_batch
+from earteach.images import beside, grid, heat, to_uint8
+from earteach.training.module import EarVAELightning
+
+METRICS_FILE = "metrics.jsonl"
+_SHOWN_EARS = 8
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """What one epoch came to; `epoch` counts from 0."""
+
+    epoch: int
+    epochs: int
+    step: int
+    metrics: dict[str, float]
+    learning_rate: float
+    seconds: float
+    images_per_second: float
+    seconds_left: float
+
+
+class Recorder(Callback):
+    """Writes an epoch's record before its checkpoint, so that no kept epoch lacks its record.
+
+    Lightning would log some scalars after the checkpoint and keep others in a queue; a run that is
+    killed in between and resumed would lack them.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        val_array: EarArray,
+        on_epoch: Callable[[EpochRecord], None] | None = None,
+    ) -> None:
+        self._folder = folder
+        self._val_array = val_array
+        self._on_epoch = on_epoch
+        self._started = 0.0
+        self._trained = 0.0
+        self._images = 0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # A run resumed inside an epoch is not told that the epoch starts.
+        self._begin_epoch()
+        if trainer.is_global_zero and not trainer.fast_dev_run:
+            _drop_records(self._folder / METRICS_FILE, trainer.current_epoch)
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._begin_epoch()
+
+    def _begin_epoch(self) -> None:
+        self._started = self._trained = time.monotonic()
+        self._images = 0
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, *_: Any
+    ) -> None:
+        self._images += len(batch["index"])
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._trained = time.monotonic()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(pl_module, EarVAELightning)
+        record = self._record(trainer, pl_module)
+        if trainer.is_global_zero:
+            if not trainer.fast_dev_run:
+                self._write(trainer, pl_module, record)
+            if self._on_epoch is not None:
+                self._on_epoch(record)
+
+    def _record(self, trainer: pl.Trainer, module: EarVAELightning) -> EpochRecord:
+        validated = {
+            name: float(value)
+            for name, value in trainer.callback_metrics.items()
+            if name.startswith("val/")
+        }
+        seconds = time.monotonic() - self._started
+        epochs = module.config.optim.epochs
+        training_seconds = max(1e-9, self._trained - self._started)
+        return EpochRecord(
+            epoch=trainer.current_epoch,
+            epochs=epochs,
+            # The step before the next one, as in Lightning's own epoch logs: a run that resumes
+            # at `global_step` has TensorBoard drop what lies at or after it.
+            step=trainer.global_step - 1,
+            metrics={**module.training_means(), **validated},
+            learning_rate=float(trainer.optimizers[0].param_groups[0]["lr"]),
+            seconds=seconds,
+            images_per_second=self._images * trainer.world_size / training_seconds,
+            seconds_left=seconds * (epochs - trainer.current_epoch - 1),
+        )
+
+    def _write(self, trainer: pl.Trainer, module: EarVAELightning, record: EpochRecord) -> None:
+        with (self._folder / METRICS_FILE).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(asdict(record)) + "\n")
+        logger = trainer.logger
+        assert isinstance(logger, TensorBoardLogger)
+        logger.log_metrics(record.metrics, record.step)
+        sheet = self._reconstructions(module)
+        logger.experiment.add_image("val/reconstructions", sheet, record.step, dataformats="HWC")
+        logger.experiment.flush()
+
+    def _reconstructions(self, module: EarVAELightning) -> np.ndarray:
+        """A few fixed validation ears: input, reconstruction and error, uint8 `(H, W, 3)`."""
+        model = module.config.model
+        count = min(_SHOWN_EARS, len(self._val_array))
+        rows = np.linspace(0, len(self._val_array) - 1, count).round().astype(int)
+        ears = [
+            self._val_array.image(int(row), size=model.image_size, channels=model.in_channels)
+            for row in rows
+        ]
+        images = to_batch(np.stack(ears))
+        with torch.no_grad():
+            decoded = module.reconstruct(images.to(module.device)).float().cpu()
+        errors = (decoded - images).abs().mean(dim=1).numpy()
+        triples = zip(ears, to_uint8(decoded), errors, strict=True)
+        return grid([beside([ear, seen, heat(error)]) for ear, seen, error in triples], columns=2)
+
+
+def _drop_records(path: Path, epoch: int) -> None:
+    """Remove the records from `epoch` on: a resumed run writes them again."""
+    if not path.exists():
+        return
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    kept = [line for line in lines if _epoch_of(line) < epoch]
+    if kept != lines:
+        path.write_text("".join(kept), encoding="utf-8")
+
+
+def _epoch_of(line: str) -> float:
+    try:
+        return float(json.loads(line)["epoch"])
+    except ValueError:  # cut short by a kill
+        return float("inf")

@@ -1,0 +1,410 @@
+"""Each problem is planted once in a set that is otherwise clean, and found where it is."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from earteach.data.arrays import EarArray
+from earteach.data.drawn import draw_ear
+from earteach.errors import EarTeachError
+from earteach.inspection import Problem, augmented_sheet, contact_sheet, inspect_data
+from earteach.inspection.likeness import best_matches, describe
+from earteach.inspection.reading import VALUES_PER_CHUNK, find_reading, rows
+
+SIZE = 64
+
+
+@pytest.fixture(scope="session")
+def drawn() -> np.ndarray:
+    return np.stack([draw_ear(0, index, SIZE).image for index in range(52)])
+
+
+@pytest.fixture
+def ears(drawn: np.ndarray) -> np.ndarray:
+    """A clean set, the test's own to spoil."""
+    return drawn[:40].copy()
+
+
+@pytest.fixture
+def others(drawn: np.ndarray) -> np.ndarray:
+    return drawn[40:].copy()
+
+
+def saved(folder: Path, images: np.ndarray, name: str = "train.npy") -> Path:
+    np.save(folder / name, images)
+    return folder / name
+
+
+def problems(folder: Path, train: np.ndarray, val: np.ndarray | None = None) -> list[Problem]:
+    second = None if val is None else saved(folder, val, "val.npy")
+    return list(inspect_data(saved(folder, train), second).problems)
+
+
+def found(folder: Path, train: np.ndarray, val: np.ndarray | None = None) -> list[tuple]:
+    """All problems in short: a planted one must be the only one."""
+    return [(p.severity, p.code, p.indices, p.array) for p in problems(folder, train, val)]
+
+
+def as_unit(images: np.ndarray) -> np.ndarray:
+    return images.astype(np.float32) / 255
+
+
+def jpeg(image: np.ndarray) -> np.ndarray:
+    return cv2.imdecode(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 60])[1], 1)
+
+
+def brighter(image: np.ndarray) -> np.ndarray:
+    return np.clip(image * 1.1, 0, 255).astype(np.uint8)
+
+
+def through_48(image: np.ndarray) -> np.ndarray:
+    small = cv2.resize(image, (48, 48), interpolation=cv2.INTER_AREA)
+    return cv2.resize(small, (SIZE, SIZE), interpolation=cv2.INTER_CUBIC)
+
+
+def mirrored(image: np.ndarray) -> np.ndarray:
+    return image[:, ::-1]
+
+
+COPIES = [jpeg, brighter, through_48, mirrored, lambda image: jpeg(mirrored(brighter(image)))]
+
+
+def test_a_clean_set_has_no_problems(tmp_path, ears, others):
+    inspection = inspect_data(saved(tmp_path, ears), saved(tmp_path, others, "val.npy"))
+    assert inspection.problems == ()
+    assert (inspection.leakage.exact, inspection.leakage.near) == (0, 0)
+    assert (inspection.train.images, inspection.val.images) == (40, 12)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32", "float64", "float16"])
+@pytest.mark.parametrize("layout", ["nhwc", "nchw", "nhw"])
+def test_numbers_are_those_of_the_whole_array(tmp_path, ears, dtype, layout):
+    stored = {"uint8": ears, "uint16": ears.astype(np.uint16) * 257}.get(dtype, ears / 255.0)
+    stored = stored.astype(dtype)
+    stored = {"nhwc": stored, "nchw": stored.transpose(0, 3, 1, 2), "nhw": stored[..., 0]}[layout]
+    report = inspect_data(saved(tmp_path, stored)).train
+    whole = stored.astype(np.float64)
+    white = {"uint8": 255, "uint16": 65535}.get(dtype, 1)
+    assert (report.layout, report.dtype) == (layout, dtype)
+    assert (report.images, report.height, report.width) == (40, SIZE, SIZE)
+    assert (report.min, report.max) == (whole.min(), whole.max())
+    assert report.mean == pytest.approx(whole.mean(), rel=1e-9)
+    assert report.std == pytest.approx(whole.std(), rel=1e-9)
+    channels = {"nhwc": (0, 1, 2), "nchw": (0, 2, 3), "nhw": None}[layout]
+    means, stds = whole.mean(channels) / white, whole.std(channels) / white
+    assert report.channel_means == pytest.approx(np.atleast_1d(means), rel=1e-9)
+    assert report.channel_stds == pytest.approx(np.atleast_1d(stds), rel=1e-9)
+
+
+def test_an_array_of_several_chunks_is_counted_whole(tmp_path, ears):
+    many = np.concatenate([ears] * 5)
+    assert many.size > VALUES_PER_CHUNK
+    many[-1] = 9
+    report = inspect_data(saved(tmp_path, many)).train
+    assert report.mean == pytest.approx(many.mean(), rel=1e-9)
+    assert report.std == pytest.approx(many.std(), rel=1e-9)
+    assert (report.images, report.duplicates, report.constant) == (200, 159, 1)
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "float32", "float16", "float64"])
+def test_good_values_are_read_as_the_dataset_reads_them(tmp_path, dtype):
+    rng = np.random.default_rng(0)
+    levels = rng.integers(0, 65536, (6, 8, 8, 3))
+    stored = levels.astype(dtype) if dtype == "uint16" else (levels / 65535).astype(dtype)
+    array = EarArray.open(saved(tmp_path, stored))
+    ours = find_reading(array).rgb(rows(array, slice(0, 6)))
+    assert np.array_equal(ours, np.stack([array.image_uint8(row) for row in range(6)]))
+
+
+def test_statistics_leave_out_what_is_not_finite(tmp_path, ears):
+    images = as_unit(ears)
+    images[3, 5, 5, 1] = np.nan
+    images[7, 0, 0, 0] = np.inf
+    images[9, 0, 0, 0] = -np.inf
+    inspection = inspect_data(saved(tmp_path, images))
+    known = images[np.isfinite(images)].astype(np.float64)
+    report = inspection.train
+    assert (report.min, report.max) == (known.min(), known.max())
+    assert report.mean == pytest.approx(known.mean(), rel=1e-9)
+    assert report.std == pytest.approx(known.std(), rel=1e-9)
+    assert report.non_finite == 3
+    assert [(p.code, p.indices) for p in inspection.problems] == [("non-finite", (3, 7, 9))]
+
+
+def test_an_array_without_a_finite_value_has_no_statistics(tmp_path):
+    report = inspect_data(saved(tmp_path, np.full((2, 8, 8, 3), np.nan))).train
+    assert (report.min, report.max, report.mean, report.std) == (None, None, None, None)
+    assert report.channel_means is None
+    assert report.channel_stds is None
+    assert (report.non_finite, report.constant, report.duplicates) == (2, 0, 1)
+
+
+def test_absurd_values_are_a_finding_and_no_crash(tmp_path, ears):
+    images = ears / 255.0
+    images[0, 0, 0, 0] = 1e300
+    assert found(tmp_path, images) == [("error", "value-range", (0,), "train")]
+
+
+@pytest.mark.parametrize("value", [-0.01, 1.01, 300.0])
+def test_values_out_of_range_in_single_images(tmp_path, ears, value):
+    images = as_unit(ears)
+    images[4, 1, 1, 1] = value
+    assert found(tmp_path, images) == [("error", "value-range", (4,), "train")]
+
+
+def test_an_image_of_another_scale(tmp_path, ears):
+    images = ears.astype(np.float32)
+    images[6] /= 255
+    images[8, 0, 0, 0] = 256
+    codes = {p.code: p.indices for p in problems(tmp_path, images) if p.severity == "error"}
+    assert codes == {"mixed-scales": (6,), "value-range": (8,)}
+
+
+def test_an_array_in_no_readable_range(tmp_path, ears):
+    train, val = as_unit(ears) * 2 - 1, as_unit(ears[:10])
+    path = saved(tmp_path, train)
+    inspection = inspect_data(path, saved(tmp_path, val, "val.npy"))
+    unreadable = inspection.problems[0]
+    assert (unreadable.severity, unreadable.code) == ("error", "unreadable-scale")
+    assert unreadable.indices == ()
+    assert "rescale" in unreadable.message
+    # Likeness does not depend on the scale.
+    assert inspection.leakage.exact + inspection.leakage.near == 10
+
+
+def test_eight_bit_values_in_sixteen_bits(tmp_path, ears):
+    first = problems(tmp_path, ears.astype(np.uint16))[0]
+    assert (first.severity, first.code) == ("error", "unused-range")
+    assert "multiply them, for example by 257" in first.message
+
+
+def test_constant_images(tmp_path, ears):
+    ears[2] = 0
+    ears[5] = (200, 10, 10)
+    assert found(tmp_path, ears) == [("error", "constant", (2, 5), "train")]
+    assert inspect_data(tmp_path / "train.npy").train.constant == 2
+
+
+def test_nearly_black_and_nearly_white(tmp_path, ears):
+    ears[1] = ears[1] // 20
+    ears[3] = 255 - ears[3] // 20
+    assert found(tmp_path, ears) == [
+        ("warning", "nearly-black", (1,), "train"),
+        ("warning", "nearly-white", (3,), "train"),
+    ]
+
+
+def test_clipped_exposure(tmp_path, ears):
+    ears[7, :24] = 255
+    assert found(tmp_path, ears) == [("warning", "clipped", (7,), "train")]
+
+
+def test_blurred_images(tmp_path, ears):
+    for row in (10, 11):
+        ears[row] = cv2.GaussianBlur(ears[row], (0, 0), 4)
+    assert found(tmp_path, ears) == [("warning", "blurred", (10, 11), "train")]
+
+
+def test_a_dim_image_is_not_a_blurred_one(tmp_path, ears):
+    ears[10] = ears[10] // 4
+    assert found(tmp_path, ears) == []
+
+
+def test_exact_duplicates(tmp_path, ears):
+    ears[20] = ears[30] = ears[4]
+    assert found(tmp_path, ears) == [("warning", "duplicates", (20, 30), "train")]
+    assert inspect_data(tmp_path / "train.npy").train.duplicates == 2
+
+
+@pytest.mark.parametrize("copy", COPIES)
+def test_near_duplicates(tmp_path, ears, copy):
+    ears[20] = copy(ears[4])
+    listed = problems(tmp_path, ears)
+    assert [(p.code, p.indices) for p in listed] == [("near-duplicates", (20,))]
+    assert "(20 is like 4)" in listed[0].message
+
+
+def test_an_exact_leak_across_layouts_and_types(tmp_path, ears, others):
+    others[3], others[8] = ears[11], ears[0]
+    train = as_unit(ears).transpose(0, 3, 1, 2)
+    expected = [
+        ("error", "leakage-exact", (3, 8), "val"),
+        ("warning", "scale-mismatch", (), "val"),
+    ]
+    assert found(tmp_path, train, others) == expected
+
+
+def test_a_gray_leak_in_another_number_of_channels(tmp_path, ears, others):
+    gray = ears[..., 0]
+    val = np.repeat(np.concatenate([gray[5:6], others[..., 0]])[..., None], 3, axis=3)
+    codes = {p.code: p.indices for p in problems(tmp_path, gray, val)}
+    assert codes == {"leakage-exact": (0,), "channels-mismatch": (), "gray-as-rgb": ()}
+
+
+@pytest.mark.parametrize("copy", COPIES)
+def test_near_leaks(tmp_path, ears, others, copy):
+    others[2], others[5] = copy(ears[11]), copy(ears[39])
+    assert found(tmp_path, ears, others) == [("warning", "leakage-near", (2, 5), "val")]
+    leakage = inspect_data(tmp_path / "train.npy", tmp_path / "val.npy").leakage
+    assert (leakage.exact, leakage.near) == (0, 2)
+
+
+def test_a_near_leak_at_another_size(tmp_path, ears, others):
+    others[2] = ears[11]
+    val = np.stack([cv2.resize(image, (100, 90)) for image in others])
+    codes = {p.code: p.indices for p in problems(tmp_path, ears, val)}
+    assert codes == {"leakage-near": (2,), "size-mismatch": ()}
+
+
+def test_an_exact_leak_is_not_counted_as_near_too(tmp_path, ears, others):
+    others[2], ears[9] = ears[11], mirrored(ears[11])
+    inspection = inspect_data(saved(tmp_path, ears), saved(tmp_path, others, "val.npy"))
+    assert (inspection.leakage.exact, inspection.leakage.near) == (1, 0)
+
+
+def test_flat_images_are_not_taken_for_copies(tmp_path):
+    ramp = np.linspace(100, 104, SIZE)[None, None, :, None]
+    noise = np.random.default_rng(0).integers(0, 2, (40, SIZE, SIZE, 3))
+    assert found(tmp_path, (ramp + noise).astype(np.uint8)) == []
+
+
+def test_gray_stored_as_colour(tmp_path, ears):
+    gray = np.repeat(ears[..., :1], 3, axis=3)
+    assert found(tmp_path, gray) == [("warning", "gray-as-rgb", (), "train")]
+
+
+def test_blue_and_red_swapped(tmp_path, ears):
+    assert found(tmp_path, ears[..., ::-1]) == [("warning", "channels-swapped", (), "train")]
+
+
+@pytest.mark.parametrize(
+    ("count", "expected"),
+    [
+        (1, [("error", "too-few-images", (), "train")]),
+        (2, [("warning", "few-images", (), "train")]),
+        (31, [("warning", "few-images", (), "train")]),
+        (32, []),
+    ],
+)
+def test_too_few_images(tmp_path, ears, count, expected):
+    assert found(tmp_path, ears[:count]) == expected
+
+
+def test_arrays_that_do_not_match(tmp_path, ears, others):
+    val = others[:, ::2, ::2, 0].astype(np.uint16) * 257
+    assert found(tmp_path, ears, val) == [
+        ("warning", "size-mismatch", (), "val"),
+        ("warning", "channels-mismatch", (), "val"),
+        ("warning", "scale-mismatch", (), "val"),
+    ]
+
+
+def test_problems_of_the_validation_array_say_so_and_errors_come_first(tmp_path, ears, others):
+    ears[20] = ears[4]
+    others[6] = 77
+    assert found(tmp_path, ears, others) == [
+        ("error", "constant", (6,), "val"),
+        ("warning", "duplicates", (20,), "train"),
+    ]
+
+
+def test_each_message_is_one_line_that_names_the_file_and_a_next_step(tmp_path, ears, others):
+    others[1], others[2], others[3] = ears[1], mirrored(ears[2]), 0
+    ears[20:28] = ears[4]
+    listed = problems(tmp_path, ears, others)
+    assert {p.code for p in listed} == {"constant", "leakage-exact", "leakage-near", "duplicates"}
+    for problem in listed:
+        assert problem.message.startswith(str(tmp_path / f"{problem.array}.npy"))
+        assert "\n" not in problem.message
+        assert "remove" in problem.message
+    duplicates = next(p for p in listed if p.code == "duplicates")
+    assert "images 20, 21, 22, 23, 24 and 3 more" in duplicates.message
+
+
+def test_only_an_array_that_cannot_be_opened_is_an_error(tmp_path, ears):
+    with pytest.raises(EarTeachError, match="no such file"):
+        inspect_data(saved(tmp_path, ears), tmp_path / "val.npy")
+    ambiguous = saved(tmp_path, np.zeros((4, 3, 8, 3), np.uint8))
+    with pytest.raises(EarTeachError, match="--layout"):
+        inspect_data(ambiguous)
+    assert inspect_data(ambiguous, layout="nchw").train.width == 3
+
+
+def test_best_matches_agree_with_plain_correlation(drawn):
+    luma = np.stack([cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in drawn])
+    pictures = np.stack([cv2.resize(p, (16, 16)) for p in luma]).astype(np.float32)
+    sharp = np.stack([p - cv2.GaussianBlur(p, (13, 13), 1.5, borderType=2) for p in pictures])
+    both = [
+        np.corrcoef(sharp.reshape(52, -1), flipped.reshape(52, -1))[:52, 52:]
+        for flipped in (sharp, sharp[:, :, ::-1])
+    ]
+    best = np.tril(np.maximum(*both), -1)
+    scores, places = best_matches(*[describe(pictures, 1.5)] * 2, earlier=True)
+    assert scores == pytest.approx(best.max(axis=1), abs=1e-4)
+    assert np.array_equal(places[1:], best.argmax(axis=1)[1:])
+
+
+def test_matches_are_found_across_blocks(monkeypatch, drawn):
+    monkeypatch.setattr("earteach.inspection.likeness.BLOCK", 7)
+    pictures = np.stack([cv2.resize(i[..., 1], (16, 16)) for i in drawn]).astype(np.float32)
+    pictures[50] = pictures[3, :, ::-1]
+    described = describe(pictures, 1.5)
+    scores, places = best_matches(described, described, earlier=True)
+    assert (places[50], scores[50]) == (3, pytest.approx(1, abs=1e-5))
+    assert scores[:50].max() < 0.93
+    assert best_matches(described, described)[1].tolist()[3] in (3, 50)
+
+
+def test_inspection_imports_neither_torch_nor_albumentations():
+    code = "import sys, earteach.inspection; print({'torch', 'albumentations'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+def test_a_contact_sheet_shows_the_chosen_images(tmp_path, ears):
+    sheet = contact_sheet(saved(tmp_path, ears), indices=[3, 12])
+    assert sheet.shape == (SIZE + 4, 2 * (SIZE + 2) + 2, 3)
+    assert np.array_equal(sheet[2 : 2 + SIZE, 2 : 2 + SIZE], ears[3])
+    assert np.array_equal(sheet[2 : 2 + SIZE, SIZE + 4 : -2], ears[12])
+
+
+def test_a_contact_sheet_spreads_over_the_array_and_shows_bad_values(tmp_path, ears):
+    gray = as_unit(ears[..., 0])
+    gray[0] = np.nan
+    sheet = contact_sheet(saved(tmp_path, gray), size=32, count=16)
+    assert sheet.shape == (2 * 34 + 2, 8 * 34 + 2, 3)
+    assert not sheet[2:34, 2:34].any()
+    last = cv2.resize(ears[39, ..., 0], (32, 32), interpolation=cv2.INTER_AREA)
+    assert np.array_equal(sheet[-34:-2, -34:-2, 1], last)
+
+
+@pytest.mark.parametrize("indices", [[], [40], [-1]])
+def test_a_contact_sheet_of_images_that_are_not_there(tmp_path, ears, indices):
+    with pytest.raises(EarTeachError):
+        contact_sheet(saved(tmp_path, ears), indices=indices)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_an_augmented_sheet_shows_what_the_first_epoch_sees(tmp_path, ears, channels):
+    from earteach.data.augment import Augmentation
+    from earteach.data.randomness import Purpose, derive
+
+    path = saved(tmp_path, ears)
+    sheet = augmented_sheet(path, size=48, channels=channels, count=40, seed=5)
+    assert sheet.shape == (5 * 50 + 2, 8 * 50 + 2, 3)
+    image = EarArray.open(path).image(9, size=48, channels=channels)
+    seen, _ = Augmentation("full", channels)(image, derive(5, Purpose.AUGMENTATION, 0, 9))
+    assert np.array_equal(sheet[52:100, 52:100], np.broadcast_to(seen, (48, 48, 3)))
+
+
+def test_an_augmented_sheet_repeats_rows_with_other_draws(tmp_path, ears):
+    path = saved(tmp_path, ears[:1])
+    sheet = augmented_sheet(path, size=32, count=8)
+    tiles = {sheet[2:34, left : left + 32].tobytes() for left in range(2, 270, 34)}
+    assert len(tiles) > 4
+    assert np.array_equal(sheet, augmented_sheet(path, size=32, count=8))
+    assert not np.array_equal(sheet, augmented_sheet(path, size=32, count=8, seed=1))
