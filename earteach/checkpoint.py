@@ -29,6 +29,7 @@ LAST = "last.ckpt"
 BEST = "best-epoch="
 BEST_SSIM = "best-ssim-epoch="
 _WEIGHTS = "model."
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True)
@@ -198,12 +199,9 @@ def write_atomically(path: Path, write_to: Callable[[Path], None]) -> None:
 
 def _why_unwritten(path: Path, error: OSError | RuntimeError) -> str:
     # torch's zip writer reports a failed write as a RuntimeError without the system's reason.
-    full = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    if full:
-        return (
-            f"the disk is full; free space and continue with `earteach resume {path.parent / LAST}`"
-        )
-    return getattr(error, "strerror", None) or str(error)
+    if isinstance(error, RuntimeError) or error.errno in _FULL:
+        return f"the disk is full; free space, then `earteach resume {path.parent / LAST}`"
+    return error.strerror or str(error)
 
 
 def _sync(path: Path) -> None:

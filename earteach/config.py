@@ -76,7 +76,8 @@ class Options:
 
     @classmethod
     def option_fields(cls) -> tuple[OptionField, ...]:
-        return _option_fields(cls)
+        key: Any = cls
+        return _option_fields(key)
 
     def __post_init__(self) -> None:
         for option in self.option_fields():
@@ -92,10 +93,10 @@ class Options:
 
 
 @cache
-def _option_fields(group: type[Options]) -> tuple[OptionField, ...]:
+def _option_fields(group: Any) -> tuple[OptionField, ...]:
     hints = get_type_hints(group, include_extras=True)
     found = []
-    for entry in fields(group):  # type: ignore[arg-type]
+    for entry in fields(group):
         annotated_type, opt = get_args(hints[entry.name])
         found.append(OptionField(entry.name, annotated_type, entry.default, opt))
     return tuple(found)
@@ -288,7 +289,8 @@ class TrainConfig:
     def from_dict(cls, values: Mapping[str, Mapping[str, Any]]) -> TrainConfig:
         """The configuration that `to_dict` gave; raises `EarTeachError` for unknown or bad values."""
         try:
-            return cls(**{name: group(**values[name]) for name, group in GROUPS.items()})
+            groups: dict[str, Any] = {name: group(**values[name]) for name, group in GROUPS.items()}
+            return cls(**groups)
         except (KeyError, TypeError) as error:
             raise EarTeachError(
                 f"a configuration of another version of earteach: {error}"
@@ -296,7 +298,7 @@ class TrainConfig:
 
     def with_options(self, changes: Mapping[str, Any]) -> TrainConfig:
         """A copy in which each option named in `changes` has its new value."""
-        groups = {
+        groups: dict[str, Any] = {
             name: replace(getattr(self, name), **_of_group(group, changes))
             for name, group in GROUPS.items()
         }

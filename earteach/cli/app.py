@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -76,7 +77,7 @@ def _about(
     """
 
 
-for _name, _command in {
+_COMMANDS: dict[str, Callable[..., None]] = {
     "prepare": prepare,
     "inspect-data": inspect_data,
     "train": train,
@@ -87,7 +88,8 @@ for _name, _command in {
     "export": export,
     "inspect-model": inspect_model,
     "info": info,
-}.items():
+}
+for _name, _command in _COMMANDS.items():
     app.command(_name)(expanded(_command))
 
 

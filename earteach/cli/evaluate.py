@@ -58,7 +58,9 @@ def evaluate(
 
 
 def _rows(result: Evaluation) -> list[tuple[str, ...]]:
-    rows = [("this model", f"{result.metrics.psnr:.2f} dB", f"{result.metrics.ssim:.4f}")]
+    rows: list[tuple[str, ...]] = [
+        ("this model", f"{result.metrics.psnr:.2f} dB", f"{result.metrics.ssim:.4f}")
+    ]
     if result.baselines is not None:
         pca, mean = result.baselines.pca, result.baselines.mean_image
         rows += [

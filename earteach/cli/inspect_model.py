@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from earteach.cli.options import Ckpt, Given, Json
 from earteach.cli.output import Output, facts, table
 from earteach.config import ModelConfig
 from earteach.errors import EarTeachError
+
+if TYPE_CHECKING:
+    from earteach.model.vae import EarVAE
 
 
 def inspect_model(
@@ -50,7 +54,7 @@ def inspect_model(
     )  # fmt: skip
 
 
-def _network(ckpt: Path | None, config: ModelConfig) -> object:
+def _network(ckpt: Path | None, config: ModelConfig) -> EarVAE:
     from earteach import checkpoint
     from earteach.model.vae import EarVAE
 

@@ -17,19 +17,18 @@ import inspect
 import types
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Optional, Union, get_args, get_origin
+from typing import Annotated, Any, Generic, Optional, TypeVar, Union, get_args, get_origin
 
 import typer
 
 from earteach.config import Fit, Layout, OptionField, Options, read_toml
 from earteach.errors import EarTeachError
 
+Group = TypeVar("Group", bound=Options)
 
-class Given:
-    """`Given[Group]`: the group's options that were typed, as a dict."""
 
-    def __class_getitem__(cls, group: type[Options]) -> Any:
-        return Annotated[dict[str, Any], group]
+class Given(dict[str, Any], Generic[Group]):
+    """`Given[Group]`: the group's options that were typed, by name."""
 
 
 def expanded(command: Callable[..., None]) -> Callable[..., None]:
@@ -46,7 +45,7 @@ def expanded(command: Callable[..., None]) -> Callable[..., None]:
         for name, (group, only_given) in groups.items():
             found = {field.name: values.pop(field.name) for field in group.option_fields()}
             if only_given:
-                values[name] = {key: value for key, value in found.items() if value is not None}
+                values[name] = Given((k, v) for k, v in found.items() if v is not None)
             else:
                 values[name] = group(**found)
         command(**values)
@@ -64,8 +63,9 @@ def expanded(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _group(annotation: Any) -> tuple[type[Options], bool] | None:
-    only_given = get_origin(annotation) is Annotated and get_origin(get_args(annotation)[0]) is dict
-    candidate = get_args(annotation)[1] if only_given else annotation
+    """The group that a parameter stands for, and whether only its typed options are wanted."""
+    only_given = get_origin(annotation) is Given
+    candidate = get_args(annotation)[0] if only_given else annotation
     if isinstance(candidate, type) and issubclass(candidate, Options):
         return candidate, only_given
     return None

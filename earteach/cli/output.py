@@ -7,7 +7,7 @@ import logging
 import math
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -79,7 +79,7 @@ def show_notes() -> None:
     logger.setLevel(logging.INFO)
 
 
-def table(title: str, *columns: str, rows: list[tuple[str, ...]]) -> Table:
+def table(title: str, *columns: str, rows: Sequence[tuple[str, ...]]) -> Table:
     """A table whose first column is text and whose others are numbers."""
     made = Table(title=title, title_justify="left", title_style="bold")
     for place, column in enumerate(columns):

@@ -80,6 +80,17 @@ class Reconstructor(nn.Module):
         return torch.sigmoid(self.decoder(self.encoder(images)[0]))
 
 
+class ImageEncoder(nn.Module):
+    """Images to mu and logvar."""
+
+    def __init__(self, model: EarVAE) -> None:
+        super().__init__()
+        self.encoder = model.encoder
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.encoder(images)
+
+
 class ImageDecoder(nn.Module):
     """Codes to images."""
 
@@ -168,12 +179,8 @@ def _is_our_folder(path: Path) -> bool:
 
 
 def _module(model: EarVAE, part: ExportPart) -> nn.Module:
-    modules = {
-        "full": lambda: Reconstructor(model),
-        "encoder": lambda: model.encoder,
-        "decoder": lambda: ImageDecoder(model),
-    }
-    return modules[part]().eval()
+    module = {"full": Reconstructor, "encoder": ImageEncoder, "decoder": ImageDecoder}[part](model)
+    return module.eval()
 
 
 def _ports(model: EarVAE, part: ExportPart) -> tuple[tuple[Port, ...], tuple[Port, ...]]:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from earteach.data.arrays import EarArray, Layout
+from earteach.config import Layout
+from earteach.data.arrays import EarArray
 from earteach.inspection.findings import (
     array_problems,
     leakage_problems,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from earteach.data.arrays import Layout
+from earteach.config import Layout
 
 Severity = Literal["error", "warning"]
 Side = Literal["train", "val"]

@@ -8,7 +8,8 @@ from typing import Literal
 
 import numpy as np
 
-from earteach.data.arrays import EarArray, Layout, resized, to_channels
+from earteach.config import Layout
+from earteach.data.arrays import EarArray, resized, to_channels
 from earteach.errors import EarTeachError
 from earteach.inspection.reading import find_reading, rows
 

@@ -73,7 +73,7 @@ def eigenears(array: EarArray, *, components: int, size: int, channels: int) -> 
     )
     if (found := _cached(cache, about)) is not None:
         return found
-    _log.info("fitting PCA with %d components on %s", components, array.path)
+    _log.info("fitting PCA on %s and the mirrored images", array.path)
     fitted = fit(array, components=components, size=size, channels=channels)
     _store(cache, fitted, about)
     return fitted

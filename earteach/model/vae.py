@@ -229,7 +229,7 @@ class FromCode(nn.Module):
         self.widen = nn.Conv2d(_NECK, channels, 3, padding=1)
 
     def forward(self, z: torch.Tensor) -> torch.Tensor:
-        return self.widen(self.neck(z.unflatten(1, self.code_shape)))
+        return self.widen(self.neck(z.reshape(-1, *self.code_shape)))
 
 
 def code_grid(latent_dim: int, side: int) -> int:

@@ -60,8 +60,7 @@ class Checkpoints(Checkpoint):
         checkpoint_state[checkpoint.KEY] = checkpoint.about(
             pl_module.config,
             self._data,
-            # Processed counts the epoch whose end hooks are running.
-            epochs_completed=trainer.fit_loop.epoch_progress.current.processed,
+            epochs_completed=epochs_processed(trainer),
             stopped_by=self._finished,
             metrics={} if validating else _measured(trainer),
             best=self.state_dict()["best"],
@@ -83,8 +82,16 @@ class Checkpoints(Checkpoint):
     ) -> None:
         self._answer_stop_request(trainer)
 
+    def on_validation_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
+    ) -> None:
+        # Before Lightning's own answer to SIGTERM, which keeps nothing. After the last batch it is
+        # better to end the epoch.
+        if not trainer.fit_loop.epoch_loop.val_loop.batch_progress.is_last_batch:
+            self._answer_stop_request(trainer)
+
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.fast_dev_run:
+        if is_dry(trainer):
             return
         if trainer.current_epoch + 1 >= (trainer.max_epochs or 0):
             self._finished = "finished"
@@ -132,7 +139,7 @@ class Checkpoints(Checkpoint):
         return bool(value < former if name == "loss" else value > former)
 
     def _save_last(self, trainer: pl.Trainer) -> None:
-        if not trainer.fast_dev_run:
+        if not is_dry(trainer):
             trainer.save_checkpoint(self._folder / checkpoint.LAST)
 
     def _remove_superseded(self) -> None:
@@ -140,6 +147,17 @@ class Checkpoints(Checkpoint):
         for path in self._folder.glob("best-*.ckpt"):
             if path.name not in kept:
                 path.unlink(missing_ok=True)
+
+
+def epochs_processed(trainer: pl.Trainer) -> int:
+    """Epochs trained and validated; inside an epoch's end hooks that epoch counts already."""
+    progress: Any = trainer.fit_loop.epoch_progress.current
+    return int(progress.processed)
+
+
+def is_dry(trainer: pl.Trainer) -> bool:
+    """Whether this is a `--fast-dev-run`, which writes nothing."""
+    return bool(getattr(trainer, "fast_dev_run", False))
 
 
 def _metric(trainer: pl.Trainer, name: str) -> float:

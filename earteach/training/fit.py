@@ -19,6 +19,8 @@ from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+from lightning_fabric.utilities.warnings import PossibleUserWarning
 from pytorch_lightning.callbacks import (
     Callback,
     EarlyStopping,
@@ -26,8 +28,7 @@ from pytorch_lightning.callbacks import (
     RichProgressBar,
 )
 from pytorch_lightning.loggers import TensorBoardLogger
-from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
-from pytorch_lightning.utilities.warnings import PossibleUserWarning
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch.utils.data import DataLoader
 
 from earteach import checkpoint
@@ -38,7 +39,12 @@ from earteach.data.loading import Sample, TrainingLoader, training_loader, valid
 from earteach.data.randomness import Purpose, derive
 from earteach.errors import EarTeachError
 from earteach.model.annealing import note_fewer_cycles
-from earteach.training.checkpoints import AtomicCheckpointIO, Checkpoints, complain_of_folder
+from earteach.training.checkpoints import (
+    AtomicCheckpointIO,
+    Checkpoints,
+    complain_of_folder,
+    epochs_processed,
+)
 from earteach.training.guard import FiniteLoss
 from earteach.training.interruption import StopRequest, TrainingInterrupted
 from earteach.training.module import EarVAELightning
@@ -222,7 +228,7 @@ def _fit(
         interrupted = _run(trainer, module, arrays, found)
     stopped_early = trainer.should_stop and trainer.current_epoch < config.optim.epochs
     return TrainResult(
-        epochs_completed=trainer.fit_loop.epoch_progress.current.processed,
+        epochs_completed=epochs_processed(trainer),
         global_step=trainer.global_step,
         stopped_by=(
             "interrupted" if interrupted else "early_stopping" if stopped_early else "finished"
@@ -426,7 +432,8 @@ def _quiet_lightning() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=PossibleUserWarning)
-            warnings.filterwarnings("ignore", message=r".*pynvml package is deprecated.*")
+            # Lightning against a torch newer than it knows.
+            warnings.filterwarnings("ignore", message=r".*LeafSpec.* is deprecated.*")
             yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):

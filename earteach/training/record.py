@@ -18,6 +18,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from earteach.data.arrays import EarArray
 from earteach.data.batches import to_batch
 from earteach.images import beside, grid, heat, to_uint8
+from earteach.training.checkpoints import is_dry
 from earteach.training.module import EarVAELightning
 
 METRICS_FILE = "metrics.jsonl"
@@ -61,7 +62,7 @@ class Recorder(Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # A run resumed inside an epoch is not told that the epoch starts.
         self._begin_epoch()
-        if trainer.is_global_zero and not trainer.fast_dev_run:
+        if trainer.is_global_zero and not is_dry(trainer):
             _drop_records(self._folder / METRICS_FILE, trainer.current_epoch)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -83,7 +84,7 @@ class Recorder(Callback):
         assert isinstance(pl_module, EarVAELightning)
         record = self._record(trainer, pl_module)
         if trainer.is_global_zero:
-            if not trainer.fast_dev_run:
+            if not is_dry(trainer):
                 self._write(trainer, pl_module, record)
             if self._on_epoch is not None:
                 self._on_epoch(record)

@@ -1,0 +1,145 @@
+"""A run that was killed and resumed equals one that was not, bit for bit."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from earteach import checkpoint
+from earteach.training.module import EarVAELightning
+from tests.conftest import TINY, Run, data_options, earteach, run_options
+
+EPOCHS = 4
+STEPS_PER_EPOCH = 11
+
+
+def options(ears: Path, folder: Path, workers: int, *more: object) -> list[object]:
+    return [
+        *data_options(ears), *run_options(folder), *TINY, "--batch-size", 4, "--learning-rate", 1e-3,
+        "--epochs", EPOCHS, "--num-workers", workers, *more,
+    ]  # fmt: skip
+
+
+def finished(*args: object) -> None:
+    result = earteach(*args)
+    assert result.code == 0, result.err
+
+
+def equal(a: Any, b: Any) -> bool:
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(equal, a, b))
+    return bool(a == b)
+
+
+def without_paths(best: dict[str, Any]) -> dict[str, Any]:
+    return {name: {**entry, "path": Path(entry["path"]).name} for name, entry in best.items()}
+
+
+def tensorboard_scalars(logs: Path) -> dict[str, list[tuple[int, float]]]:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    read = EventAccumulator(str(logs), size_guidance={"scalars": 0})
+    read.Reload()
+    return {
+        tag: [(event.step, event.value) for event in read.Scalars(tag)]
+        for tag in read.Tags()["scalars"]
+    }
+
+
+def recorded(logs: Path) -> list[tuple[int, int, dict[str, float]]]:
+    lines = (logs / "metrics.jsonl").read_text().splitlines()
+    return [(r["epoch"], r["step"], r["metrics"]) for r in map(json.loads, lines)]
+
+
+def assert_same_run(run: Run, other: Run) -> None:
+    a, b = checkpoint.read(run.last), checkpoint.read(other.last)
+    for key in ("state_dict", "optimizer_states", "lr_schedulers", "global_step", "train_sums"):
+        assert equal(a.state[key], b.state[key]), key
+    early = [key for key in a.state["callbacks"] if key.startswith("EarlyStopping")]
+    assert len(early) == 1
+    assert equal(a.state["callbacks"][early[0]], b.state["callbacks"][early[0]])
+    assert without_paths(a.about["best"]) == without_paths(b.about["best"])
+    names = [sorted(path.name for path in r.checkpoints.iterdir()) for r in (run, other)]
+    assert names[0] == names[1]
+    for name in names[0]:
+        states = [checkpoint.read(r.checkpoints / name).state["state_dict"] for r in (run, other)]
+        assert equal(*states), name
+    assert tensorboard_scalars(run.logs) == tensorboard_scalars(other.logs)
+    assert recorded(run.logs) == recorded(other.logs)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(ears: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    finished("train", *options(ears, folder, 0))
+    return Run(folder, None)
+
+
+def at_call(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, number: int, act: Any) -> None:
+    """Call `act` at the beginning of the `number`th call (from 1) of a function."""
+    original, calls = getattr(owner, name), []
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        calls.append(1)
+        if len(calls) == number:
+            act()
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(owner, name, counted)
+
+
+def test_tensorboard_has_no_step_twice(uninterrupted: Run) -> None:
+    for tag, values in tensorboard_scalars(uninterrupted.logs).items():
+        steps = [step for step, _ in values]
+        assert len(steps) == len(set(steps)) == EPOCHS, tag
+
+
+def test_workers_do_not_matter(ears: Path, uninterrupted: Run, tmp_path: Path) -> None:
+    finished("train", *options(ears, tmp_path, 2))
+    assert_same_run(uninterrupted, Run(tmp_path, None))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("step", [1, 5, STEPS_PER_EPOCH, STEPS_PER_EPOCH + 1])
+def test_a_signal_in_a_step_keeps_the_step(
+    ears: Path, uninterrupted: Run, tmp_path: Path, step: int, number: int
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        at_call(patch, EarVAELightning, "training_step", step, lambda: os.kill(os.getpid(), number))
+        stopped = earteach("train", *options(ears, tmp_path, 0), "--json")
+    assert stopped.code == 128 + number
+    assert stopped.json["stopped_by"] == "interrupted"
+    assert stopped.json["global_step"] == step == steps_in(tmp_path)
+    assert "earteach resume" in stopped.err
+    resumed = earteach("resume", tmp_path / "checkpoints" / "last.ckpt", "--json")
+    assert resumed.code == 0, resumed.err
+    assert resumed.json["resumed_from"] == str(tmp_path / "checkpoints" / "last.ckpt")
+    assert_same_run(uninterrupted, Run(tmp_path, None))
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3])
+def test_a_signal_in_validation_loses_no_step(
+    ears: Path, uninterrupted: Run, tmp_path: Path, batch: int
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        stop = lambda: os.kill(os.getpid(), signal.SIGTERM)  # noqa: E731
+        at_call(patch, EarVAELightning, "validation_step", batch, stop)
+        stopped = earteach("train", *options(ears, tmp_path, 0), "--json")
+    assert stopped.code == 128 + signal.SIGTERM
+    assert steps_in(tmp_path) == STEPS_PER_EPOCH * (1 if batch < 3 else 2)
+    finished("train", *options(ears, tmp_path, 0))
+    assert_same_run(uninterrupted, Run(tmp_path, None))
+
+
+def steps_in(run: Path) -> int:
+    return checkpoint.read(run / "checkpoints" / "last.ckpt").global_step
