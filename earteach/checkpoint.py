@@ -12,6 +12,7 @@ import os
 import pickle
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -103,10 +104,10 @@ def read(path: str | Path) -> Checkpoint:
     if not path.exists():
         raise EarTeachError(f"{path}: no such checkpoint; `earteach train` writes one")
     state = _load_safely(path)
-    if not isinstance(state, dict) or KEY not in state or "state_dict" not in state:
+    if not _is_ours(state):
         raise EarTeachError(f"{path}: is not a checkpoint of earteach; name one that it wrote")
     found = state[KEY]
-    if found.get("format", 0) > FORMAT:
+    if found["format"] > FORMAT:
         raise EarTeachError(
             f"{path}: was written by earteach {found.get('version')}, newer than this "
             f"{earteach.__version__}; upgrade earteach to read it"
@@ -121,19 +122,26 @@ def read(path: str | Path) -> Checkpoint:
 def _load_safely(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if "Unsupported" in str(error) or "Weights only load failed" in str(error):
+    except PermissionError as error:
+        raise EarTeachError(f"{path}: no permission to read it; check `ls -l {path}`") from error
+    except Exception as error:  # whatever a damaged file makes torch's unpickler raise
+        if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error):
             raise EarTeachError(
                 f"{path}: holds more than tensors and plain values and may carry code, so nothing of "
                 "it was loaded; take a checkpoint that earteach wrote"
             ) from error
-        raise EarTeachError(f"{path}: is not a checkpoint; name one that earteach wrote") from error
-    except PermissionError as error:
-        raise EarTeachError(f"{path}: no permission to read it; check `ls -l {path}`") from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
         raise EarTeachError(
             f"{path}: is cut short or not a checkpoint; take another one, such as {LAST}"
         ) from error
+
+
+def _is_ours(state: Any) -> bool:
+    return (
+        isinstance(state, dict)
+        and isinstance(state.get(KEY), dict)
+        and isinstance(state[KEY].get("format"), int)
+        and isinstance(state.get("state_dict"), dict)
+    )
 
 
 def best(folder: Path) -> Path:
@@ -190,11 +198,16 @@ def write_atomically(path: Path, write_to: Callable[[Path], None]) -> None:
         partial.replace(path)
         _sync(path.parent)
     except (OSError, RuntimeError) as error:
-        partial.unlink(missing_ok=True)
+        _discard(partial)
         raise EarTeachError(f"{path}: cannot be written: {_why_unwritten(path, error)}") from error
     except BaseException:
-        partial.unlink(missing_ok=True)
+        _discard(partial)
         raise
+
+
+def _discard(partial: Path) -> None:
+    with suppress(OSError):  # what went wrong is told by the error that led here
+        partial.unlink()
 
 
 def _why_unwritten(path: Path, error: OSError | RuntimeError) -> str:

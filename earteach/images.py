@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from earteach.errors import EarTeachError
@@ -48,7 +48,7 @@ def grid(images: Sequence[np.ndarray], columns: int, gap: int = 2) -> np.ndarray
 
 
 def beside(images: Sequence[np.ndarray], gap: int = 2) -> np.ndarray:
-    """uint8 images of one height, left to right; gray ones become RGB."""
+    """uint8 images of one height and width, left to right; gray ones become RGB."""
     coloured = [np.repeat(i, 3, axis=2) if i.shape[2] == 1 else i for i in images]
     return grid(coloured, columns=len(coloured), gap=gap)
 
@@ -85,8 +85,8 @@ def is_ours(path: Path) -> bool:
     try:
         with Image.open(path) as image:
             return image.info.get("Software") == _SOFTWARE
-    except (OSError, UnidentifiedImageError):
-        return False
+    except (OSError, ValueError, Image.DecompressionBombError):
+        return False  # whatever it is, and however large: ours are plain pictures
 
 
 def make_folder(path: Path) -> Path:

@@ -25,12 +25,12 @@ def inspect_data(
         Optional[Path],  # noqa: UP045
         typer.Argument(
             help=f"Training array; without any, {_DEFAULTS.train_data} and its validation array.",
-            metavar="[TRAIN]",
+            metavar="TRAIN",
         ),
     ] = None,
     val: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Argument(help="Validation array.", metavar="[VAL]"),
+        typer.Argument(help="Validation array.", metavar="VAL"),
     ] = None,
     layout: LayoutChoice = None,
     out: Annotated[

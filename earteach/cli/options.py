@@ -118,7 +118,7 @@ Json = Annotated[
 ]
 Ckpt = Annotated[
     Optional[Path],  # noqa: UP045
-    typer.Argument(help="A checkpoint; left out, the best in --checkpoint-dir.", metavar="[CKPT]"),
+    typer.Argument(help="A checkpoint; left out, the best in --checkpoint-dir.", metavar="CKPT"),
 ]
 CheckpointDir = Annotated[
     Path, typer.Option("--checkpoint-dir", help="Folder in which to find the checkpoint.")

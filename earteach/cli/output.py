@@ -17,6 +17,7 @@ from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 
 class Output:
@@ -35,13 +36,13 @@ class Output:
             return
         console = Console()
         for part in parts:
-            console.print(part, soft_wrap=isinstance(part, str))
+            console.print(part, soft_wrap=isinstance(part, str), crop=False)
 
 
 def line(text: str) -> None:
     """One line to stderr, as it is."""
     if is_main_process():
-        Console(stderr=True).print(text, soft_wrap=True, highlight=False)
+        Console(stderr=True).print(text, soft_wrap=True, highlight=False, markup=False)
 
 
 def error(text: str) -> None:
@@ -81,7 +82,7 @@ def show_notes() -> None:
 
 def table(title: str, *columns: str, rows: Sequence[tuple[str, ...]]) -> Table:
     """A table whose first column is text and whose others are numbers."""
-    made = Table(title=title, title_justify="left", title_style="bold")
+    made = Table(title=_heading(title), title_justify="left")
     for place, column in enumerate(columns):
         made.add_column(column, justify="left" if place == 0 else "right", overflow="fold")
     for row in rows:
@@ -91,12 +92,17 @@ def table(title: str, *columns: str, rows: Sequence[tuple[str, ...]]) -> Table:
 
 def facts(title: str, values: Mapping[str, str]) -> Table:
     """A table of names and values."""
-    made = Table(title=title, title_justify="left", title_style="bold", show_header=False)
+    made = Table(title=_heading(title), title_justify="left", show_header=False)
     made.add_column(style="dim", no_wrap=True)
     made.add_column(overflow="fold")
     for name, value in values.items():
         made.add_row(name, escape(value))
     return made
+
+
+def _heading(title: str) -> Text:
+    """A title that is left whole where it is wider than its table: it may be a path."""
+    return Text(title, style="bold", no_wrap=True, overflow="ignore")
 
 
 @contextmanager

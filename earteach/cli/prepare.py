@@ -16,7 +16,7 @@ _SHOWN = 10
 def prepare(
     source: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Argument(help="Folder of photographs, with sub-folders or not.", metavar="[SOURCE]"),
+        typer.Argument(help="Folder of photographs, with sub-folders or not.", metavar="SOURCE"),
     ] = None,
     out: Annotated[Path, typer.Option("--out", help="Folder for the arrays.")] = Path(
         "data/preprocessed"

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
+from rich.markup import escape
 
 from earteach.cli.options import CheckpointDir, Ckpt, FitChoice, Json, LayoutChoice, found
 from earteach.cli.output import Output, table
@@ -44,5 +45,5 @@ def reconstruct(
     Output(json).show(
         result,
         table(f"{len(result.images):,} reconstructions", "PNG", "PSNR", "SSIM", rows=rows),
-        *([f"and {more:,} more in {out}"] if more else []),
+        *([escape(f"and {more:,} more in {out}")] if more else []),
     )

@@ -8,7 +8,7 @@ from typing import Annotated, Optional
 import typer
 
 from earteach.cli.options import CheckpointDir, Given, Json
-from earteach.cli.output import Output, line
+from earteach.cli.output import Output
 from earteach.cli.train import show_outcome, watching
 from earteach.config import HardwareConfig
 
@@ -17,7 +17,7 @@ def resume(
     hardware: Given[HardwareConfig],
     ckpt: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Argument(help="The checkpoint; left out, last.ckpt.", metavar="[CKPT]"),
+        typer.Argument(help="The checkpoint; left out, last.ckpt.", metavar="CKPT"),
     ] = None,
     checkpoint_dir: CheckpointDir = Path("checkpoints"),
     epochs: Annotated[
@@ -42,7 +42,5 @@ def resume(
     from earteach.training.fit import resume as core
 
     path = ckpt if ckpt is not None else checkpoint.last(checkpoint_dir)
-    if not json:
-        line(f"continuing {path}")
     result = core(path, epochs=epochs, reanneal=reanneal, hardware=hardware, watch=watching(json))
     show_outcome(Output(json), result)

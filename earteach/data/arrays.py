@@ -35,7 +35,8 @@ class EarArray:
         self.path = path
         self.layout = layout
         self._raw: np.memmap | None = raw
-        self.dtype = raw.dtype
+        # In this machine's byte order, whatever the file's: only the values' kind and width matter.
+        self.dtype = raw.dtype.newbyteorder("=")
         self.shape = raw.shape
         self._scale: Scale | None = None
 
@@ -47,7 +48,7 @@ class EarArray:
         """
         path = Path(path)
         raw = _map(path)
-        _check_dtype(path, raw.dtype)
+        _check_dtype(path, raw.dtype.newbyteorder("="))
         return cls(path, find_layout(path, raw.shape, layout), raw)
 
     def __len__(self) -> int:
@@ -167,25 +168,37 @@ def sampled_rows(length: int) -> np.ndarray:
 
 
 def _map(path: Path) -> np.memmap:
-    if path.is_dir():
-        raise EarTeachError(f"{path}: is a folder; name a .npy file in it")
-    if not path.exists():
+    _check_magic(path)
+    try:
+        with np.errstate(over="raise"):
+            return np.lib.format.open_memmap(path, mode="r")
+    except Exception as error:  # numpy evaluates the header: a damaged one can raise anything
+        raise EarTeachError(f"{path}: {_reason(path, error)}") from error
+
+
+def _check_magic(path: Path) -> None:
+    """Raise `EarTeachError` for what is missing, out of reach, or no `.npy` file by its first bytes."""
+    try:
+        if path.is_dir():
+            raise EarTeachError(f"{path}: is a folder; name a .npy file in it")
+        with path.open("rb") as file:
+            start = file.read(6)
+    except FileNotFoundError as error:
         raise EarTeachError(
             f"{path}: no such file; make it from photographs with `earteach prepare FOLDER`, "
             "or from drawn ears with `earteach prepare --synthetic 256`"
-        )
-    try:
-        with path.open("rb") as file:
-            start = file.read(6)
-        if start[:2] == b"PK":
-            raise EarTeachError(f"{path}: is an .npz archive; save the one array with numpy.save")
-        if start != b"\x93NUMPY":
-            raise EarTeachError(f"{path}: is not a .npy file; save the array with numpy.save")
-        return np.lib.format.open_memmap(path, mode="r")
+        ) from error
     except PermissionError as error:
         raise EarTeachError(f"{path}: no permission to read it; check `ls -l {path}`") from error
-    except (ValueError, EOFError, OSError, TypeError, SyntaxError, OverflowError) as error:
-        raise EarTeachError(f"{path}: {_reason(path, error)}") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", error)
+        raise EarTeachError(f"{path}: {reason}; name a .npy file") from error
+    if not start:
+        raise EarTeachError(f"{path}: is empty (0 bytes); copy or save it again")
+    if start[:2] == b"PK":
+        raise EarTeachError(f"{path}: is an .npz archive; save the one array with numpy.save")
+    if start != b"\x93NUMPY":
+        raise EarTeachError(f"{path}: is not a .npy file; save the array with numpy.save")
 
 
 def _reason(path: Path, error: Exception) -> str:
@@ -252,13 +265,12 @@ def _misfit(shape: tuple[int, ...]) -> str:
 
 
 def resized(image: np.ndarray, size: int) -> np.ndarray:
-    """uint8 `(H, W, C)` to `(size, size, C)`: by area when shrinking, else cubic."""
+    """uint8 `(H, W, C)` to `(size, size, C)`: each side by area when shrinking, else cubic."""
     height, width = image.shape[:2]
     if (height, width) == (size, size):
         return image
-    shrinking = height >= size and width >= size
-    method = cv2.INTER_AREA if shrinking else cv2.INTER_CUBIC
-    out = cv2.resize(image, (size, size), interpolation=method)
+    shrunk = cv2.resize(image, (min(width, size), min(height, size)), interpolation=cv2.INTER_AREA)
+    out = cv2.resize(shrunk, (size, size), interpolation=cv2.INTER_CUBIC)
     return out.reshape(size, size, image.shape[2])
 
 

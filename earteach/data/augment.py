@@ -4,13 +4,15 @@ Geometry and colour change the image and what is to be reconstructed alike. Nois
 shadow and fog are put on the input only, so that the network learns to see through them.
 
 Everything works on uint8: albumentations' limits are meant for 0 to 255, and float images would be
-saturated by them. Each call is seeded, because albumentations' own random state repeats itself in
-worker processes.
+saturated by them. Each call brings its own random state, because albumentations' repeats itself in
+worker processes; not through `set_random_seed`, which gives every transform the same one, so that a
+flip would never come without a rotation.
 """
 
 from __future__ import annotations
 
 import os
+import random
 from typing import Any
 
 # Importing albumentations opens a network connection (its update check) unless this is set first.
@@ -89,11 +91,12 @@ class Augmentation:
     def __call__(self, image: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """uint8 `(H, W, C)` to (input, target), both uint8 of the same shape."""
         shape = image.shape
+        state = np.random.default_rng(seed), random.Random(seed)
         if self._shared is not None:
-            self._shared.set_random_seed(seed % 2**32)
+            self._shared.set_random_state(*state)
             image = self._shared(image=image)["image"].reshape(shape)
         if self._input_only is None:
             return image, image
-        self._input_only.set_random_seed((seed >> 31) % 2**32)
+        self._input_only.set_random_state(*state)
         seen = self._input_only(image=image)["image"].reshape(shape)
         return seen, image if self._target == "clean" else seen

@@ -123,25 +123,26 @@ class TrainingLoader(DataLoader[Sample]):
     def __init__(self, order: EpochOrder, **kwargs: Any) -> None:
         super().__init__(sampler=order, **kwargs)
         self._order = order
+        self._begun = order.epoch  # the epoch that `_handed_out` counts in
         self._handed_out = 0
 
     def __iter__(self) -> Iterator[Sample]:  # type: ignore[override]
         assert self.batch_size is not None
+        self._begun = self._order.epoch
         self._handed_out = self._order.skipped // self.batch_size
         for batch in super().__iter__():
             self._handed_out += 1
             yield batch
 
     def state_dict(self) -> dict[str, int]:
-        done = self._handed_out >= len(self)
-        return {
-            "epoch": self._order.epoch + int(done),
-            "batches": 0 if done else self._handed_out,
-        }
+        epoch = self._order.epoch
+        batches = self._handed_out if self._begun == epoch else 0
+        done = batches >= len(self)
+        return {"epoch": epoch + int(done), "batches": 0 if done else batches}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         assert self.batch_size is not None
-        self._order.epoch = state["epoch"]
+        self._order.epoch = self._begun = state["epoch"]
         self._handed_out = state["batches"]
         self._order.skipped = state["batches"] * self.batch_size
 

@@ -16,6 +16,9 @@ from earteach.errors import EarTeachError
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
 _MOST_PIXELS = 2**27
 
+# OpenCV writes to stderr about each file that it cannot read; they are reported by name instead.
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
 
 class Unreadable(Exception):
     """A photograph that cannot be read; the message says why."""

@@ -13,7 +13,7 @@ import csv
 import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -115,12 +115,15 @@ class Split:
         chosen: set[str] = set()
         taken = 0
         for place in order[:-1]:  # the last one stays for training, whatever the share
-            # Stop where another group would lead further away from the share than it is now.
-            if chosen and taken + counts[names[place]] / 2 > wanted:
-                break
+            # Stop where another group would lead further away from the share than it is now;
+            # before there is any, look for one that does not.
+            if taken + counts[names[place]] / 2 > wanted:
+                if chosen:
+                    break
+                continue
             chosen.add(names[place])
             taken += counts[names[place]]
-        return chosen
+        return chosen or {min(names, key=lambda name: counts[name])}
 
 
 def prepare(
@@ -202,11 +205,12 @@ def _groups(
 
 def _group_in_name(pattern: re.Pattern[str], path: Path) -> str:
     match = pattern.search(path.name)
-    if match is None:
+    group = match and match[1 if pattern.groups else 0]
+    if not group:
         raise EarTeachError(
-            f"--group-pattern {pattern.pattern}: does not match {path.name}; every name must match"
+            f"--group-pattern {pattern.pattern}: finds no one in {path.name}; it must in every name"
         )
-    return str(match[1] if pattern.groups else match[0])
+    return group
 
 
 def _write(
@@ -222,7 +226,8 @@ def _write(
     shape = (size, size, 1 if gray else 3)
     rejected = []
     with ExitStack() as stack:
-        train, val = (stack.enter_context(ArraySet(out, name, shape)) for name in ("train", "val"))
+        both = [stack.enter_context(ArraySet(out, name, shape)) for name in ("train", "val")]
+        train, val = both
         for done, row in enumerate(_in_order(load, number), start=1):
             if isinstance(row, Rejected):
                 rejected.append(row)
@@ -230,13 +235,15 @@ def _write(
                 (val if row.group in validation else train).add(row)
             if progress is not None:
                 progress(done, number)
-        for array in (train, val):
+        for array in both:
             if not array.rows:
                 raise EarTeachError(
                     f"{out}: no photograph for the {array.name} array could be read "
                     f"({rejected[0].path}: {rejected[0].reason})"
                 )
             array.finish()
+        for array in both:
+            array.publish()
     return Prepared(
         PreparedArray(train.path, len(train.rows)),
         PreparedArray(val.path, len(val.rows)),
@@ -261,7 +268,7 @@ def _in_order(load: Callable[[int], Row | Rejected], number: int) -> Iterator[Ro
 class ArraySet:
     """One of the two arrays with its manifest and landmarks, while it is being written.
 
-    Rows go to a partial file at once; leaving without `finish` leaves nothing behind.
+    Rows go to a partial file at once; leaving without `publish` leaves nothing behind.
     """
 
     folder: Path
@@ -276,11 +283,12 @@ class ArraySet:
         self.landmarks_path = self.folder / f"{self.name}_landmarks.npy"
 
     def __enter__(self) -> ArraySet:
-        if self.path.exists() and not self.manifest.exists():
-            raise EarTeachError(
-                f"{self.path}: exists without {self.manifest.name}, so earteach did not write it; "
-                "move it away or choose another --out"
-            )
+        for path in (self.path, self.manifest, self.landmarks_path):
+            if path.exists() and not _is_manifest(self.manifest):
+                raise EarTeachError(
+                    f"{path}: exists and `earteach prepare` did not write it (its manifest is not "
+                    "there); move it away or choose another --out"
+                )
         try:
             self._file: BinaryIO = _partial(self.path).open("wb")
         except OSError as error:
@@ -295,8 +303,12 @@ class ArraySet:
             self.landmarks.append(row.landmarks)
 
     def finish(self) -> None:
-        """Write the true length into the header, the manifest and landmarks, and move all."""
+        """Write the true length into the header, and the manifest and landmarks beside it."""
         self._guarded(self._finish)
+
+    def publish(self) -> None:
+        """Move the finished files into place; the manifest first, as it says whose the others are."""
+        self._guarded(self._publish)
 
     def _finish(self) -> None:
         self._file.seek(0)
@@ -307,14 +319,20 @@ class ArraySet:
         if self.landmarks:
             with _partial(self.landmarks_path).open("wb") as file:
                 np.save(file, np.stack(self.landmarks).astype(np.float32))
+
+    def _publish(self) -> None:
+        _partial(self.manifest).replace(self.manifest)
+        if self.landmarks:
+            _partial(self.landmarks_path).replace(self.landmarks_path)
         else:
             self.landmarks_path.unlink(missing_ok=True)
-        for path in (self.landmarks_path, self.manifest, self.path):
-            if _partial(path).exists():
-                _partial(path).replace(path)
+        _partial(self.path).replace(self.path)
 
     def _write_manifest(self) -> None:
-        with _partial(self.manifest).open("w", newline="", encoding="utf-8") as file:
+        # A file name may hold any bytes: those that are no UTF-8 go through as they are.
+        with _partial(self.manifest).open(
+            "w", newline="", encoding="utf-8", errors="surrogateescape"
+        ) as file:
             writer = csv.writer(file)
             writer.writerow(MANIFEST_COLUMNS)
             for number, (source, group, box) in enumerate(self.rows):
@@ -327,13 +345,22 @@ class ArraySet:
             raise EarTeachError(f"{self.path}: cannot be written: {error.strerror}") from error
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
+        with suppress(OSError):  # a full disk: what was buffered cannot be written, and need not be
+            self._file.close()
         for path in (self.path, self.manifest, self.landmarks_path):
             _partial(path).unlink(missing_ok=True)
 
 
 def _partial(path: Path) -> Path:
     return path.with_name(f".{path.name}.partial")
+
+
+def _is_manifest(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.readline().decode(errors="replace").strip() == ",".join(MANIFEST_COLUMNS)
+    except OSError:
+        return False
 
 
 def _write_header(file: BinaryIO, shape: tuple[int, ...]) -> int:

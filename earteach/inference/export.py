@@ -7,6 +7,7 @@ ONNX is one file for onnxruntime and its kin. Safetensors is a folder with `mode
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import warnings
 from collections.abc import Callable, Mapping
@@ -27,6 +28,7 @@ from earteach.data.arrays import EarArray
 from earteach.data.batches import image_batches
 from earteach.data.drawn import draw_ear
 from earteach.errors import EarTeachError
+from earteach.images import make_folder
 from earteach.model.vae import EarVAE
 
 TOLERANCE = 1e-3
@@ -117,21 +119,19 @@ def export(
     path = Path(path)
     found = checkpoint.read(checkpoint.best(path) if path.is_dir() else path)
     model = found.model()
-    _check_target(out, format)
     module = _module(model, part)
     example = _example(found, model, part)
-    partial = out.with_name(f".{out.name}.partial")
-    _remove(partial)
+    make_folder(out.parent)
+    partial = out.parent / f".earteach-{os.getpid()}.partial"
     write, load = {
         "onnx": (_write_onnx, _load_onnx),
         "safetensors": (_write_safetensors, _load_safetensors),
     }[format]
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
+        _check_target(out, format)
         write(partial, found, module, part, example)
         parity = _parity(module, load(partial, model, part), example)
-        _remove(out)
-        partial.replace(out)
+        _place(partial, out)
     except OSError as error:
         raise EarTeachError(f"{out}: cannot be written: {error.strerror}") from error
     finally:
@@ -166,14 +166,17 @@ def _is_our_onnx(path: Path) -> bool:
     if not path.is_file():
         return False
     try:
-        return bool(onnx.load(path).producer_name == "earteach")
+        # Named, or onnx would take a `.json` for text.
+        found = onnx.load(path, format="protobuf", load_external_data=False)
+        return bool(found.producer_name == "earteach")
     except Exception:  # whatever a foreign file makes the protobuf parser raise
         return False
 
 
 def _is_our_folder(path: Path) -> bool:
     try:
-        return "earteach" in json.loads((path / _CONFIG).read_text(encoding="utf-8"))
+        about = json.loads((path / _CONFIG).read_text(encoding="utf-8"))
+        return isinstance(about, dict) and "earteach" in about
     except (OSError, ValueError):
         return False
 
@@ -319,6 +322,15 @@ def _load_safetensors(path: Path, model: EarVAE, part: ExportPart) -> Run:
     return run
 
 
+def _place(partial: Path, out: Path) -> None:
+    """Move what was written to `out`; in a folder, files of the user's own stay."""
+    if out.is_dir():
+        for file in partial.iterdir():
+            file.replace(out / file.name)
+    else:
+        partial.replace(out)
+
+
 def _remove(path: Path) -> None:
     if path.is_dir():
         shutil.rmtree(path)
@@ -327,5 +339,5 @@ def _remove(path: Path) -> None:
 
 
 def _size(path: Path) -> int:
-    files = path.iterdir() if path.is_dir() else [path]
+    files = [path / _CONFIG, path / _WEIGHTS] if path.is_dir() else [path]
     return sum(file.stat().st_size for file in files)

@@ -64,8 +64,9 @@ def reconstruct(
     """Reconstruct images, folders of images and arrays, each ear from mu, and write PNGs.
 
     At most `number` ears are taken from each input. Photographs are made square as `prepare` makes
-    them. A photograph in a folder that cannot be read is left out with a note; named itself, it is
-    an `EarTeachError`, as is a file in the way that earteach did not write.
+    them. A photograph in a folder that cannot be read is left out with a note; named itself, or
+    where there is no other, it is an `EarTeachError`, as is a file in the way that earteach did not
+    write.
     """
     if number is not None and number < 1:
         raise EarTeachError(f"--number {number}: must be at least 1")
@@ -76,11 +77,13 @@ def reconstruct(
         for source in inputs
         for ear in islice(_ears(source, model.network, layout, fit), number)
     )
-    make_folder(out)
     taken: set[str] = set()
     written: list[ReconstructedImage] = []
     while batch := list(islice(ears, config.batch_size)):
+        make_folder(out)
         written.extend(_write(model, batch, out, taken))
+    if not written:
+        raise EarTeachError("--input: none of the photographs could be read; name other ones")
     return Reconstructions(model.checkpoint.path, tuple(written))
 
 

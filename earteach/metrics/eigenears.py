@@ -9,20 +9,23 @@ from __future__ import annotations
 
 import json
 import logging
-import math
+import zipfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from sklearn.decomposition import PCA, IncrementalPCA
+from sklearn.decomposition import PCA
 
 from earteach.data.arrays import EarArray
-from earteach.data.randomness import Purpose, derive
+from earteach.data.batches import image_batches
 from earteach.metrics.quality import psnr, ssim
 
 _EXACT_BYTES = 2**26
+_ITERATIONS = 6
+_SPARE = 64
+_PIECE = 256
 _FITTED_VALUES = 2**30
 _log = logging.getLogger(__name__)
 
@@ -66,7 +69,7 @@ def eigenears(array: EarArray, *, components: int, size: int, channels: int) -> 
         "components": components,
         "size": size,
         "channels": channels,
-        "version": 1,
+        "version": 3,
     }
     cache = array.path.with_name(
         f"{array.path.stem}.eigenears-{components}-{size}px-{channels}c.npz"
@@ -82,28 +85,78 @@ def eigenears(array: EarArray, *, components: int, size: int, channels: int) -> 
 def fit(array: EarArray, *, components: int, size: int, channels: int) -> Eigenears:
     """Fit on the n images and their mirrors, with at most n − 1 components.
 
-    Where all of them take at most 64 MB the fit is exact; else it is incremental (Ross et al. 2008,
-    https://doi.org/10.1007/s11263-007-0075-7), and on an evenly spread sample where it would take
-    hours.
+    Where all of them take at most 64 MB the fit is scikit-learn's. Else it is by subspace iteration
+    over an array that is read piece by piece, in bounded memory, where scikit-learn's IncrementalPCA
+    takes many times as long; and on an evenly spread sample where that would take hours.
     """
     dimensions = channels * size * size
     rows = _fitted_rows(len(array), dimensions)
     count = min(components, max(1, len(rows) - 1), dimensions)
-    if 2 * len(rows) * dimensions * 4 <= _EXACT_BYTES:
-        solver = "covariance_eigh" if dimensions < 2 * len(rows) else "full"
-        pca = PCA(n_components=count, svd_solver=solver)
-        pca.fit(np.concatenate(list(_chunks(array, rows, size, channels, len(rows)))))
+    ears = _FlattenedEars(array, rows, size, channels)
+    if ears.shape[0] * dimensions * 4 <= _EXACT_BYTES:
+        pca = PCA(n_components=count, svd_solver="full").fit(ears.whole())
+        mean, axes, variances = pca.mean_, pca.components_, pca.explained_variance_
     else:
-        pca = IncrementalPCA(n_components=count)
-        # Images and mirrors: each chunk has twice as many rows as this, and so enough components.
-        for chunk in _chunks(array, rows, size, channels, max(512, count)):
-            pca.partial_fit(chunk, check_input=False)
+        axes, variances = _leading_axes(ears, count)
+        mean = ears.mean
     return Eigenears(
-        mean=pca.mean_.astype(np.float32),
-        components=pca.components_.astype(np.float32),
-        variances=pca.explained_variance_.astype(np.float32),
+        mean=mean.astype(np.float32),
+        components=axes.astype(np.float32),
+        variances=variances.astype(np.float32),
         images=len(rows),
     )
+
+
+def _leading_axes(ears: _FlattenedEars, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The first principal axes, orthonormal `(count, D)`, and their variances.
+
+    Randomized subspace iteration, Halko et al. 2011 (https://doi.org/10.1137/090771806), algorithm 4.4.
+    """
+    width = min(count + _SPARE, *ears.shape)
+    generator = torch.Generator().manual_seed(0)
+    basis = torch.randn(ears.shape[1], width, generator=generator)
+    for _ in range(_ITERATIONS):
+        basis, _ = torch.linalg.qr(ears.scatter(basis))
+    values, rotation = torch.linalg.eigh(basis.T @ ears.scatter(basis))
+    leading = values.argsort(descending=True)[:count]
+    axes = (basis @ rotation[:, leading]).T
+    return axes.numpy(), (values[leading] / (ears.shape[0] - 1)).numpy()
+
+
+class _FlattenedEars:
+    """The centred matrix of flattened images and their mirrors, `(2 · images, D)`, never held whole."""
+
+    def __init__(self, array: EarArray, rows: np.ndarray, size: int, channels: int) -> None:
+        self._array, self._rows, self._size, self._channels = array, rows, size, channels
+        self.shape = (2 * len(rows), channels * size * size)
+        total = np.zeros(self.shape[1], np.float64)
+        for piece in self._pieces():
+            total += piece.sum(dim=0, dtype=torch.float64).numpy()
+        self.mean = (total / self.shape[0]).astype(np.float32)
+
+    def whole(self) -> np.ndarray:
+        """The matrix itself, not centred, for when it is small."""
+        return np.concatenate([piece.numpy() for piece in self._pieces()])
+
+    def scatter(self, right: torch.Tensor) -> torch.Tensor:
+        """The scatter matrix (the covariance times rows − 1) times `right`, in one pass."""
+        mean = torch.from_numpy(self.mean)
+        shift = mean @ right
+        total = torch.zeros_like(right)
+        for piece in self._pieces():
+            total += (piece - mean).T @ (piece @ right - shift)
+        return total
+
+    def _pieces(self) -> Iterator[torch.Tensor]:
+        """Images, then their mirrors, a few hundred at a time, float32 `(rows, D)` in [0, 1]."""
+        for batch in image_batches(
+            self._array,
+            size=self._size,
+            channels=self._channels,
+            batch_size=_PIECE,
+            indices=self._rows.tolist(),
+        ):
+            yield torch.cat([batch.images, batch.images.flip(3)]).flatten(1)
 
 
 def measure(fitted: Eigenears, batches: Iterable[torch.Tensor]) -> Scores:
@@ -126,27 +179,16 @@ def _fitted_rows(length: int, dimensions: int) -> np.ndarray:
     return np.linspace(0, length - 1, most).round().astype(int)
 
 
-def _chunks(
-    array: EarArray, rows: np.ndarray, size: int, channels: int, images_per_chunk: int
-) -> Iterator[np.ndarray]:
-    """Flattened images and their mirrors, float32 `(2 · images, D)`, in a mixed order."""
-    order = np.random.default_rng(derive(0, Purpose.ORDER)).permutation(rows)
-    pieces = max(1, math.floor(len(order) / images_per_chunk))
-    for piece in np.array_split(order, pieces):
-        images = np.stack([array.image(int(i), size=size, channels=channels) for i in piece])
-        both = np.concatenate([images, images[:, :, ::-1]]).transpose(0, 3, 1, 2)
-        yield both.reshape(len(both), -1).astype(np.float32) / 255
-
-
 def _cached(path: Path, about: dict[str, object]) -> Eigenears | None:
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        # numpy leaves a file open that turns out to be no archive.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             if json.loads(str(stored["about"])) != about:
                 return None
             return Eigenears(
                 stored["mean"], stored["components"], stored["variances"], int(stored["images"])
             )
-    except (OSError, ValueError, KeyError, EOFError):
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
 
 

@@ -33,8 +33,9 @@ def progress(epoch: int, epochs: int, config: KLDConfig) -> float:
     if horizon == 1 or epoch >= horizon:
         return 1.0
     if config.kld_anneal_strategy == "cyclic":
-        length = horizon / cycles(horizon, config)
-        return min(1.0, (epoch % length) / (length * config.kld_anneal_ratio))
+        # (epoch mod L) / L in whole numbers: with L rounded, a cycle could begin an epoch late.
+        share = epoch * cycles(horizon, config) % horizon / horizon
+        return min(1.0, share / config.kld_anneal_ratio)
     linear = epoch / (horizon - 1)
     if config.kld_anneal_strategy == "linear":
         return linear

@@ -73,7 +73,14 @@ class EarVAE(nn.Module):
         return self.encoder(x)
 
     def decode(self, z: torch.Tensor) -> torch.Tensor:
-        """Codes `(B, latent_dim)` to images `(B, C, S, S)` in (0, 1), float32."""
+        """Codes `(B, latent_dim)` to images `(B, C, S, S)` in (0, 1), float32.
+
+        Raises `ValueError` for codes of another shape.
+        """
+        if z.ndim != 2 or z.shape[1] != self.latent_dim:
+            raise ValueError(
+                f"codes have shape {tuple(z.shape)}; this network takes (B, {self.latent_dim})"
+            )
         return torch.sigmoid(self.decoder(z).float())
 
     def reconstruct(self, x: torch.Tensor) -> torch.Tensor:
@@ -88,9 +95,12 @@ class EarVAE(nn.Module):
     def sample(self, num_samples: int, generator: torch.Generator | None = None) -> torch.Tensor:
         """New images `(num_samples, C, S, S)`, decoded from the standard normal prior.
 
-        The codes are drawn on the CPU, so that a seeded `generator` gives the same on any device.
+        The codes are drawn on the CPU and one by one, so that a seeded `generator` gives the same on
+        any device and in any number of calls.
         """
-        z = torch.randn(num_samples, self.latent_dim, generator=generator)
+        z = torch.empty(num_samples, self.latent_dim)
+        for code in z:
+            code.normal_(generator=generator)
         return self.decode(z.to(next(self.parameters()).device))
 
     def _check(self, x: torch.Tensor) -> None:

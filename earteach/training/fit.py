@@ -10,48 +10,29 @@ from __future__ import annotations
 import logging
 import os
 import time
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
-from lightning_fabric.utilities.exceptions import MisconfigurationException
-from lightning_fabric.utilities.warnings import PossibleUserWarning
-from pytorch_lightning.callbacks import (
-    Callback,
-    EarlyStopping,
-    LearningRateMonitor,
-    RichProgressBar,
-)
-from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import SIGTERMException
-from torch.utils.data import DataLoader
 
 from earteach import checkpoint
 from earteach.checkpoint import Checkpoint
-from earteach.config import HardwareConfig, TrainConfig
+from earteach.config import TrainConfig
 from earteach.data.arrays import EarArray
-from earteach.data.loading import Sample, TrainingLoader, training_loader, validation_loader
 from earteach.data.randomness import Purpose, derive
 from earteach.errors import EarTeachError
 from earteach.model.annealing import note_fewer_cycles
-from earteach.training.checkpoints import (
-    AtomicCheckpointIO,
-    Checkpoints,
-    complain_of_folder,
-    epochs_processed,
-)
+from earteach.training.checkpoints import Checkpoints, complain_of_folder, epochs_processed
 from earteach.training.guard import FiniteLoss
 from earteach.training.interruption import StopRequest, TrainingInterrupted
 from earteach.training.module import EarVAELightning
 from earteach.training.record import EpochRecord, Recorder
+from earteach.training.trainer import RUN_NAME, Loaders, make_trainer, quiet_lightning
 
-RUN_NAME = "ear_vae"
-_PRECISIONS = {"32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"}
 _log = logging.getLogger(__name__)
 
 
@@ -87,6 +68,19 @@ class Watch:
     progress_bar: bool = False
 
 
+@dataclass(frozen=True)
+class Start:
+    """Where a run begins: a checkpoint to go on from, or anew, with old weights or none.
+
+    `fresh` moves what is in the way aside; `dry` writes nothing.
+    """
+
+    found: Checkpoint | None = None
+    weights: Checkpoint | None = None
+    fresh: bool = False
+    dry: bool = False
+
+
 def train(
     config: TrainConfig,
     *,
@@ -103,20 +97,20 @@ def train(
     Raises `EarTeachError` where an old run differs or is finished, and for whatever else the user can
     put right: data, hardware, memory, a full disk.
     """
-    if fresh and _is_main_process():
-        move_aside(config)
     last = config.run.checkpoint_dir / checkpoint.LAST
-    if fast_dev_run or not last.exists():
-        return _fit(config, None, fast_dev_run, init_from, watch or Watch())
-    if init_from is not None:
+    continues = last.exists() and not fresh and not fast_dev_run
+    if continues and init_from is not None:
         raise EarTeachError(
             f"--init-from {init_from}: begins a new run, but {last} exists; add --fresh to move the "
             "old run aside"
         )
-    found = checkpoint.read(last)
-    _check_continues(found, config)
-    _log.info("continuing the run in %s (%s)", config.run.checkpoint_dir, _position(found))
-    return _fit(config, found, False, None, watch or Watch())
+    if continues:
+        found = checkpoint.read(last)
+        _check_continues(found, config)
+        _log.info("continuing the run in %s (%s)", config.run.checkpoint_dir, _position(found))
+        return _fit(config, Start(found=found), watch or Watch())
+    weights = checkpoint.read(init_from) if init_from is not None else None
+    return _fit(config, Start(weights=weights, fresh=fresh, dry=fast_dev_run), watch or Watch())
 
 
 def resume(
@@ -137,10 +131,11 @@ def resume(
     found = checkpoint.read(path)
     config = found.config.with_options(hardware or {})
     config = replace(config, run=replace(config.run, checkpoint_dir=Path(path).parent))
+    _check_unfinished(found, epochs or config.optim.epochs)
     if epochs is not None:
         config = _extended(config, epochs, reanneal)
-    _check_unfinished(found, config.optim.epochs)
-    return _fit(config, found, False, None, watch or Watch())
+    _log.info("continuing %s (%s)", path, _position(found))
+    return _fit(config, Start(found=found), watch or Watch())
 
 
 def _extended(config: TrainConfig, epochs: int, reanneal: bool) -> TrainConfig:
@@ -206,26 +201,27 @@ def _position(found: Checkpoint) -> str:
     return f"epoch {found.epochs_completed + 1}, step {found.global_step}"
 
 
-def _fit(
-    config: TrainConfig,
-    found: Checkpoint | None,
-    fast_dev_run: bool,
-    init_from: Path | None,
-    watch: Watch,
-) -> TrainResult:
+def _fit(config: TrainConfig, start: Start, watch: Watch) -> TrainResult:
     began = time.monotonic()
+    run, found = config.run, start.found
     arrays = _open_data(config, found)
-    if not fast_dev_run:
-        complain_of_folder(config.run.checkpoint_dir)
+    if not start.dry:
+        if start.fresh and _is_main_process():
+            move_aside(config)
+        complain_of_folder(run.checkpoint_dir)
         note_fewer_cycles(config.optim.epochs, config.kld)
-    with _quiet_lightning(), StopRequest() as stop:
+    with quiet_lightning(), StopRequest() as stop:
         fingerprints = {name: array.fingerprint() for name, array in arrays.items()}
-        keeper = Checkpoints(
-            config.run.checkpoint_dir, fingerprints, stop, config.run.checkpoint_every_n_steps
+        keeper = Checkpoints(run.checkpoint_dir, fingerprints, stop, run.checkpoint_every_n_steps)
+        recorder = Recorder(run.log_dir / RUN_NAME, arrays["val"], watch.on_epoch)
+        trainer = make_trainer(
+            config,
+            [FiniteLoss(), recorder, keeper],
+            purge_step=found.global_step if found else 0,
+            progress_bar=watch.progress_bar,
+            fast_dev_run=start.dry,
         )
-        trainer = _trainer(config, arrays, keeper, found, fast_dev_run, watch)
-        module = _module(config, init_from)
-        interrupted = _run(trainer, module, arrays, found)
+        interrupted = _run(trainer, _module(config, start.weights), arrays, found)
     stopped_early = trainer.should_stop and trainer.current_epoch < config.optim.epochs
     return TrainResult(
         epochs_completed=epochs_processed(trainer),
@@ -233,13 +229,13 @@ def _fit(
         stopped_by=(
             "interrupted" if interrupted else "early_stopping" if stopped_early else "finished"
         ),
-        last=None if fast_dev_run else config.run.checkpoint_dir / checkpoint.LAST,
+        last=None if start.dry else run.checkpoint_dir / checkpoint.LAST,
         best={
             name: Best(Path(entry["path"]), entry["value"], entry["epoch"])
             for name, entry in keeper.best.items()
         },
         resumed_from=found.path if found else None,
-        log_dir=None if fast_dev_run else config.run.log_dir / RUN_NAME,
+        log_dir=None if start.dry else run.log_dir / RUN_NAME,
         seconds=time.monotonic() - began,
         signal=stop.signal if interrupted else None,
     )
@@ -264,112 +260,19 @@ def _open_data(config: TrainConfig, found: Checkpoint | None) -> dict[str, EarAr
     return arrays
 
 
-def _module(config: TrainConfig, init_from: Path | None) -> EarVAELightning:
+def _module(config: TrainConfig, weights: Checkpoint | None) -> EarVAELightning:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(config.run.seed, Purpose.WEIGHTS))
         module = EarVAELightning(config.to_dict())
-    if init_from is not None:
-        weights = checkpoint.read(init_from).model().state_dict()
+    if weights is not None:
         try:
-            module.model.load_state_dict(weights)
+            module.model.load_state_dict(weights.model().state_dict())
         except RuntimeError as error:
             raise EarTeachError(
-                f"--init-from {init_from}: is a network of another shape; give the options that it "
+                f"--init-from {weights.path}: is a network of another shape; give the options that it "
                 "was trained with (`earteach inspect-model` shows them)"
             ) from error
     return module
-
-
-def _trainer(
-    config: TrainConfig,
-    arrays: Mapping[str, EarArray],
-    keeper: Checkpoints,
-    found: Checkpoint | None,
-    fast_dev_run: bool,
-    watch: Watch,
-) -> pl.Trainer:
-    hardware = config.hardware
-    _check_hardware(hardware)
-    folder = config.run.log_dir / RUN_NAME
-    logger = None if fast_dev_run else _logger(config, found)
-    callbacks: list[Callback] = [
-        FiniteLoss(),
-        Recorder(folder, arrays["val"], watch.on_epoch),
-        EarlyStopping("val/loss", patience=config.optim.patience),
-        keeper,
-    ]
-    if logger is not None:
-        callbacks.append(LearningRateMonitor(logging_interval="epoch"))
-    if watch.progress_bar:
-        callbacks.append(RichProgressBar(console_kwargs={"stderr": True}))
-    try:
-        return pl.Trainer(
-            accelerator=hardware.accelerator,
-            devices=hardware.devices,
-            num_nodes=hardware.num_nodes,
-            strategy=hardware.strategy,
-            precision=_precision(hardware),  # type: ignore[arg-type]
-            max_epochs=config.optim.epochs,
-            gradient_clip_val=config.optim.gradient_clip or None,
-            logger=logger or False,
-            callbacks=callbacks,
-            plugins=[AtomicCheckpointIO()],
-            enable_progress_bar=watch.progress_bar,
-            enable_model_summary=False,
-            enable_autolog_hparams=False,
-            num_sanity_val_steps=0,
-            log_every_n_steps=1,
-            use_distributed_sampler=False,
-            fast_dev_run=fast_dev_run,
-            default_root_dir=config.run.checkpoint_dir,
-        )
-    except (MisconfigurationException, ValueError) as error:
-        raise EarTeachError(
-            f"--accelerator {hardware.accelerator} --devices {hardware.devices} --strategy "
-            f"{hardware.strategy}: {' '.join(str(error).split())}"
-        ) from error
-
-
-def _logger(config: TrainConfig, found: Checkpoint | None) -> TensorBoardLogger:
-    logger = TensorBoardLogger(
-        save_dir=config.run.log_dir,
-        name=RUN_NAME,
-        version="",
-        default_hp_metric=False,
-        # TensorBoard drops what an interrupted process logged at or after this step.
-        purge_step=found.global_step if found else 0,
-    )
-    if found is None:
-        options = {option.name: value for _, option, value in config.options()}
-        logger.log_hyperparams({name: str(value) for name, value in options.items()})
-    return logger
-
-
-def _check_hardware(hardware: HardwareConfig) -> None:
-    if hardware.accelerator == "gpu" and not _has_gpu():
-        raise EarTeachError(
-            "--accelerator gpu: torch finds no GPU here; use --accelerator cpu, or install a torch "
-            "build for your GPU (see https://pytorch.org)"
-        )
-    if hardware.accelerator == "tpu":
-        from pytorch_lightning.accelerators import XLAAccelerator
-
-        if not XLAAccelerator.is_available():
-            raise EarTeachError(
-                "--accelerator tpu: no TPU is found here (it needs torch_xla); use --accelerator auto"
-            )
-
-
-def _has_gpu() -> bool:
-    return torch.cuda.is_available() or torch.backends.mps.is_available()
-
-
-def _precision(hardware: HardwareConfig) -> str:
-    on_cpu = hardware.accelerator == "cpu" or not _has_gpu()
-    if hardware.precision == "16" and on_cpu:
-        _log.info("--precision 16 has no use on a CPU: running as bf16")
-        return _PRECISIONS["bf16"]
-    return _PRECISIONS[hardware.precision]
 
 
 def _run(
@@ -401,43 +304,6 @@ def _run(
 
 def _is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-
-
-class Loaders(pl.LightningDataModule):
-    """The two loaders, made once each process knows its rank."""
-
-    def __init__(self, config: TrainConfig, arrays: Mapping[str, EarArray]) -> None:
-        super().__init__()
-        self._config = config
-        self._arrays = arrays
-
-    def _place(self) -> dict[str, int]:
-        assert self.trainer is not None
-        return {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size}
-
-    def train_dataloader(self) -> TrainingLoader:
-        return training_loader(self._config, self._arrays["train"], **self._place())
-
-    def val_dataloader(self) -> DataLoader[Sample]:
-        return validation_loader(self._config, self._arrays["val"], **self._place())
-
-
-@contextmanager
-def _quiet_lightning() -> Iterator[None]:
-    """Lightning's tips advertise other products, and its hints are about choices made here."""
-    loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning_fabric")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", category=PossibleUserWarning)
-            # Lightning against a torch newer than it knows.
-            warnings.filterwarnings("ignore", message=r".*LeafSpec.* is deprecated.*")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
 
 
 def _is_main_process() -> bool:

@@ -12,7 +12,9 @@ import pytest
 import torch
 
 from earteach import checkpoint
+from earteach.training.checkpoints import Checkpoints
 from earteach.training.module import EarVAELightning
+from earteach.training.record import Recorder
 from tests.conftest import TINY, Run, data_options, earteach, run_options
 
 EPOCHS = 4
@@ -143,3 +145,70 @@ def test_a_signal_in_validation_loses_no_step(
 
 def steps_in(run: Path) -> int:
     return checkpoint.read(run / "checkpoints" / "last.ckpt").global_step
+
+
+def killed_in(owner: Any, name: str, number: int, *args: object) -> None:
+    """A process of its own that runs the command and gets SIGKILL at a call of a function."""
+    child = os.fork()
+    if child == 0:
+        die = lambda: os.kill(os.getpid(), signal.SIGKILL)  # noqa: E731
+        at_call(pytest.MonkeyPatch(), owner, name, number, die)
+        earteach(*args)
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    assert os.WIFSIGNALED(status), f"the run ended before call {number} of {name}"
+
+
+MOMENTS = {
+    "start-up": (EarVAELightning, "configure_optimizers", 1),
+    "first step": (EarVAELightning, "training_step", 1),
+    "second epoch": (EarVAELightning, "training_step", STEPS_PER_EPOCH + 4),
+    "validation": (EarVAELightning, "validation_step", 4),
+    "record before the checkpoint": (Recorder, "_write", 2),
+    "best written, not in place": (checkpoint, "_sync", 1),
+    "best in place, last not written": (checkpoint, "write", 6),
+    "last written, old bests there": (Checkpoints, "_remove_superseded", 2),
+}
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_killed_at_a_moment(ears: Path, uninterrupted: Run, tmp_path: Path, moment: str) -> None:
+    command = ["train", *options(ears, tmp_path, 0)]
+    killed_in(*MOMENTS[moment], *command)
+    finished(*command)
+    assert_same_run(uninterrupted, Run(tmp_path, None))
+
+
+def test_killed_inside_an_epoch_goes_on_from_the_last_kept_step(
+    ears: Path, uninterrupted: Run, tmp_path: Path
+) -> None:
+    command = ["train", *options(ears, tmp_path, 0), "--checkpoint-every-n-steps", 3]
+    killed_in(EarVAELightning, "training_step", STEPS_PER_EPOCH + 6, *command)
+    assert steps_in(tmp_path) == 15
+    finished("resume", tmp_path / "checkpoints" / "last.ckpt")
+    assert_same_run(uninterrupted, Run(tmp_path, None))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 2])
+def test_killed_twenty_times_at_any_time(
+    ears: Path, uninterrupted: Run, tmp_path: Path, workers: int
+) -> None:
+    """SIGKILL to real processes at moments spread over start-up, steps, validation and writing."""
+    command = ["train", *options(ears, tmp_path / "timed", workers)]
+    began = time.monotonic()
+    assert earteach_process(*command).wait() == 0
+    whole = time.monotonic() - began
+    equal_runs = 0
+    for number in range(20):
+        folder = tmp_path / str(number)
+        command = ["train", *options(ears, folder, workers), "--checkpoint-every-n-steps", 2]
+        process = earteach_process(*command)
+        time.sleep(whole * (0.3 + 0.7 * number / 20))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        if process.returncode != 0:
+            finished(*command)
+        assert_same_run(uninterrupted, Run(folder, None))
+        equal_runs += 1
+    assert equal_runs == 20

@@ -1,0 +1,56 @@
+# `make demo` and `make test` start from a bare Python 3.11 with pip; nothing else is assumed.
+PYTHON ?= python3.11
+VENV ?= .venv
+BIN := $(VENV)/bin
+DEMO := demo
+TINY := --image-size 64 --base-channels 16 --latent-dim 64
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo format lint types test test-slow bench docs check clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch torchvision
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+install: $(VENV)/installed ## create the environment in .venv
+
+demo: $(VENV)/installed ## draw ears, train, evaluate, sample: a few minutes on 2 cores
+	rm -rf $(DEMO)
+	$(BIN)/earteach prepare --synthetic 1200 --image-size 64 --out $(DEMO)/data
+	$(BIN)/earteach inspect-data $(DEMO)/data/train_teacher.npy $(DEMO)/data/val_teacher.npy --augmented --out $(DEMO)/inspection
+	$(BIN)/earteach train --train-data $(DEMO)/data/train_teacher.npy --val-data $(DEMO)/data/val_teacher.npy \
+	  $(TINY) --precision bf16 --learning-rate 2e-3 --epochs 12 --checkpoint-dir $(DEMO)/checkpoints --log-dir $(DEMO)/logs
+	$(BIN)/earteach eval --checkpoint-dir $(DEMO)/checkpoints
+	$(BIN)/earteach reconstruct --checkpoint-dir $(DEMO)/checkpoints --input $(DEMO)/data/val_teacher.npy -n 8 --out $(DEMO)/reconstructions
+	$(BIN)/earteach sample --checkpoint-dir $(DEMO)/checkpoints -n 16 --out $(DEMO)/samples
+	@echo "Look at $(DEMO)/samples/grid.png, $(DEMO)/reconstructions and $(DEMO)/inspection."
+
+format: $(VENV)/installed ## format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lint: $(VENV)/installed ## check style and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/installed ## check types
+	$(BIN)/mypy
+
+test: $(VENV)/installed ## run the tests, in minutes
+	$(BIN)/python -m pytest
+
+test-slow: $(VENV)/installed ## run the long tests: killed processes and the like
+	$(BIN)/python -m pytest -m slow
+
+docs: $(VENV)/installed ## write the command-line reference anew
+	$(BIN)/python -m typer earteach.cli.app utils docs --name earteach --title "Command line" --output docs/reference/cli.md
+
+check: lint types test ## all that CI runs
+
+clean: ## remove the environment and what the demo wrote
+	rm -rf $(VENV) $(DEMO)

@@ -1,0 +1,158 @@
+"""Lightning's Trainer for a configuration: hardware, precision, logger, callbacks."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import pytorch_lightning as pl
+import torch
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+from lightning_fabric.utilities.warnings import PossibleUserWarning
+from pytorch_lightning.callbacks import (
+    Callback,
+    EarlyStopping,
+    LearningRateMonitor,
+    RichProgressBar,
+)
+from pytorch_lightning.loggers import TensorBoardLogger
+from torch.utils.data import DataLoader
+
+from earteach.config import HardwareConfig, TrainConfig
+from earteach.data.arrays import EarArray
+from earteach.data.loading import Sample, TrainingLoader, training_loader, validation_loader
+from earteach.errors import EarTeachError
+from earteach.training.checkpoints import AtomicCheckpointIO
+
+RUN_NAME = "ear_vae"
+_PRECISIONS = {"32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"}
+_log = logging.getLogger(__name__)
+
+
+def make_trainer(
+    config: TrainConfig,
+    callbacks: Sequence[Callback],
+    *,
+    purge_step: int,
+    progress_bar: bool,
+    fast_dev_run: bool,
+) -> pl.Trainer:
+    """A trainer that logs to TensorBoard from `purge_step` on and checkpoints atomically.
+
+    `callbacks` come after those that stop early and log the learning rate. Raises `EarTeachError`
+    for hardware or a strategy that is not there.
+    """
+    hardware = config.hardware
+    _check_hardware(hardware)
+    standing: list[Callback] = [EarlyStopping("val/loss", patience=config.optim.patience)]
+    if not fast_dev_run:
+        standing.append(LearningRateMonitor(logging_interval="epoch"))
+    if progress_bar:
+        standing.append(RichProgressBar(console_kwargs={"stderr": True}))
+    try:
+        return pl.Trainer(
+            accelerator=hardware.accelerator,
+            devices=hardware.devices,
+            num_nodes=hardware.num_nodes,
+            strategy=hardware.strategy,
+            precision=_precision(hardware),  # type: ignore[arg-type]
+            max_epochs=config.optim.epochs,
+            gradient_clip_val=config.optim.gradient_clip or None,
+            logger=False if fast_dev_run else _logger(config, purge_step),
+            callbacks=[*standing, *callbacks],
+            plugins=[AtomicCheckpointIO()],
+            enable_progress_bar=progress_bar,
+            enable_model_summary=False,
+            enable_autolog_hparams=False,
+            num_sanity_val_steps=0,
+            log_every_n_steps=1,
+            use_distributed_sampler=False,
+            fast_dev_run=fast_dev_run,
+            default_root_dir=config.run.checkpoint_dir,
+        )
+    except (MisconfigurationException, ValueError, TypeError) as error:
+        raise EarTeachError(
+            f"--accelerator {hardware.accelerator} --devices {hardware.devices} --strategy "
+            f"{hardware.strategy}: {' '.join(str(error).split())}"
+        ) from error
+
+
+def _logger(config: TrainConfig, purge_step: int) -> TensorBoardLogger:
+    logger = TensorBoardLogger(
+        save_dir=config.run.log_dir,
+        name=RUN_NAME,
+        version="",
+        default_hp_metric=False,
+        # TensorBoard drops what an interrupted process logged at or after this step.
+        purge_step=purge_step,
+    )
+    if purge_step == 0:
+        options = {option.name: value for _, option, value in config.options()}
+        logger.log_hyperparams({name: str(value) for name, value in options.items()})
+    return logger
+
+
+def _check_hardware(hardware: HardwareConfig) -> None:
+    if hardware.accelerator == "gpu" and not _has_gpu():
+        raise EarTeachError(
+            "--accelerator gpu: torch finds no GPU here; use --accelerator cpu, or install a torch "
+            "build for your GPU (see https://pytorch.org)"
+        )
+    if hardware.accelerator == "tpu":
+        from pytorch_lightning.accelerators import XLAAccelerator
+
+        if not XLAAccelerator.is_available():
+            raise EarTeachError(
+                "--accelerator tpu: no TPU is found here (it needs torch_xla); use --accelerator auto"
+            )
+
+
+def _has_gpu() -> bool:
+    return torch.cuda.is_available() or torch.backends.mps.is_available()
+
+
+def _precision(hardware: HardwareConfig) -> str:
+    on_cpu = hardware.accelerator == "cpu" or not _has_gpu()
+    if hardware.precision == "16" and on_cpu:
+        _log.info("--precision 16 has no use on a CPU: running as bf16")
+        return _PRECISIONS["bf16"]
+    return _PRECISIONS[hardware.precision]
+
+
+class Loaders(pl.LightningDataModule):
+    """The two loaders, made once each process knows its rank."""
+
+    def __init__(self, config: TrainConfig, arrays: Mapping[str, EarArray]) -> None:
+        super().__init__()
+        self._config = config
+        self._arrays = arrays
+
+    def _place(self) -> dict[str, int]:
+        assert self.trainer is not None
+        return {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size}
+
+    def train_dataloader(self) -> TrainingLoader:
+        return training_loader(self._config, self._arrays["train"], **self._place())
+
+    def val_dataloader(self) -> DataLoader[Sample]:
+        return validation_loader(self._config, self._arrays["val"], **self._place())
+
+
+@contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """Lightning's tips advertise other products, and its hints are about choices made here."""
+    loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning_fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=PossibleUserWarning)
+            # Lightning against a torch newer than it knows.
+            warnings.filterwarnings("ignore", message=r".*LeafSpec.* is deprecated.*")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

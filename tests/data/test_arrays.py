@@ -1,0 +1,448 @@
+"""Arrays on disk: every layout and type gives the same ears; everything else is a clear error."""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import struct
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from earteach.data.arrays import EarArray, sampled_rows
+from earteach.data.drawn import draw_ear
+from earteach.errors import EarTeachError
+
+SIZE = 32
+LUMA = np.array([0.299, 0.587, 0.114])
+
+# How uint8 ears are stored in each type, written as a user would write it.
+STORED = {
+    "uint8": lambda ears: ears,
+    "uint16": lambda ears: ears.astype(np.uint16) * 257,
+    "uint16 big-endian": lambda ears: (ears.astype(np.uint16) * 257).astype(">u2"),
+    "float16 unit": lambda ears: (ears / 255).astype(np.float16),
+    "float32 unit": lambda ears: (ears / 255).astype(np.float32),
+    "float64 unit": lambda ears: ears / 255,
+    "float32 unit big-endian": lambda ears: (ears / 255).astype(">f4"),
+    "float16 byte": lambda ears: ears.astype(np.float16),
+    "float32 byte": lambda ears: ears.astype(np.float32),
+    "float64 byte": lambda ears: ears.astype(np.float64),
+    "float64 byte big-endian": lambda ears: ears.astype(">f8"),
+    "uint8 Fortran order": np.asfortranarray,
+    "float32 Fortran order": lambda ears: np.asfortranarray(ears / 255, np.float32),
+}
+LAYOUTS = {
+    "nhwc": lambda ears: ears,
+    "nchw": lambda ears: ears.transpose(0, 3, 1, 2),
+    "nhwc gray": lambda ears: ears[..., 1:2],
+    "nchw gray": lambda ears: ears[..., 1:2].transpose(0, 3, 1, 2),
+    "nhw": lambda ears: ears[..., 1],
+}
+
+
+@pytest.fixture(scope="module")
+def ears() -> np.ndarray:
+    """Five drawn ears, higher than wide, so that a swapped axis shows."""
+    return np.stack([draw_ear(5, index, SIZE).image[:, 4:28] for index in range(5)])
+
+
+def saved(folder: Path, array: np.ndarray) -> Path:
+    path = folder / "ears.npy"
+    np.save(path, array)
+    return path
+
+
+@pytest.mark.parametrize("stored", STORED)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_layout_and_type_reads_the_same_ears(
+    ears: np.ndarray, tmp_path: Path, layout: str, stored: str
+) -> None:
+    array = EarArray.open(saved(tmp_path, STORED[stored](LAYOUTS[layout](ears))))
+    expected = ears[..., 1:2] if "gray" in layout or layout == "nhw" else ears
+    assert len(array) == 5
+    assert (array.height, array.width, array.channels) == expected.shape[1:]
+    for index in (0, 4):
+        image = array.image_uint8(index)
+        assert image.dtype == np.uint8
+        np.testing.assert_array_equal(image, expected[index])
+
+
+@pytest.mark.parametrize("stored", STORED)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_an_image_has_the_size_and_the_channels_that_are_asked_for(
+    ears: np.ndarray, tmp_path: Path, layout: str, stored: str
+) -> None:
+    array = EarArray.open(saved(tmp_path, STORED[stored](LAYOUTS[layout](ears))))
+    for channels in (1, 3):
+        image = array.image(2, size=16, channels=channels)
+        assert image.shape == (16, 16, channels)
+        assert image.dtype == np.uint8
+
+
+def test_halving_is_the_mean_of_four_pixels(tmp_path: Path) -> None:
+    ears = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8)
+    image = EarArray.open(saved(tmp_path, ears)).image(1, size=32, channels=3)
+    mean = ears[1].reshape(32, 2, 32, 2, 3).mean(axis=(1, 3))
+    assert np.abs(image - mean).max() <= 0.5  # rounding, and nothing more
+
+
+def overlaps(length: int, size: int) -> np.ndarray:
+    """What share of output pixel i comes from input pixel j, when `length` become `size`."""
+    edges = np.arange(size + 1) * length / size
+    pixels = np.arange(length)
+    shared = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
+    return np.clip(shared, 0, None) * size / length
+
+
+@pytest.mark.parametrize("shape", [(80, 60), (60, 80), (97, 33), (32, 200), (200, 32)])
+def test_shrinking_is_by_area_whatever_the_proportions(
+    tmp_path: Path, shape: tuple[int, int]
+) -> None:
+    ears = np.random.default_rng(0).integers(0, 256, (1, *shape, 3), np.uint8)
+    image = EarArray.open(saved(tmp_path, ears)).image(0, size=32, channels=3)
+    rows, columns = overlaps(shape[0], 32), overlaps(shape[1], 32)
+    area = np.einsum("yh,xw,hwc->yxc", rows, columns, ears[0].astype(float))
+    assert np.abs(image - area).max() <= 1
+
+
+def test_a_side_that_shrinks_is_averaged_though_the_other_grows(tmp_path: Path) -> None:
+    stripes = np.zeros((1, 320, 16, 3), np.uint8)
+    stripes[:, ::2] = 200  # taking every tenth row of it, or nearly, would give 0 or 200
+    image = EarArray.open(saved(tmp_path, stripes)).image(0, size=32, channels=3)
+    assert np.abs(image.astype(int) - 100).max() <= 1
+
+
+def test_enlarging_keeps_a_smooth_image_smooth(tmp_path: Path) -> None:
+    ramp = np.broadcast_to(np.linspace(40, 200, 16)[None, :, None], (16, 16, 3))
+    path = saved(tmp_path, np.rint(ramp[None]).astype(np.uint8))
+    image = EarArray.open(path).image(0, size=32, channels=3)
+    inner = image[:, 4:28, 0].astype(float)
+    assert np.abs(np.diff(inner, n=2, axis=1)).max() <= 2  # nearest neighbour would step by 10
+    assert inner.mean() == pytest.approx(120, abs=1)
+
+
+def test_colour_becomes_luma_and_gray_three_equal_channels(
+    ears: np.ndarray, tmp_path: Path
+) -> None:
+    colour = EarArray.open(saved(tmp_path, ears)).image(1, size=SIZE, channels=1)
+    stretched = cv2.resize(ears[1], (SIZE, SIZE), interpolation=cv2.INTER_CUBIC)
+    assert np.abs(colour[..., 0] - stretched @ LUMA).max() <= 1
+    gray = EarArray.open(saved(tmp_path, ears[..., 1])).image(1, size=SIZE, channels=3)
+    one = cv2.resize(ears[1, ..., 1], (SIZE, SIZE), interpolation=cv2.INTER_CUBIC)
+    np.testing.assert_array_equal(gray, np.dstack([one, one, one]))
+
+
+@pytest.mark.parametrize(
+    ("shape", "layout"),
+    [
+        ((5, 3, 32, 3), "nhwc"),
+        ((5, 3, 32, 3), "nchw"),
+        ((5, 1, 32, 1), "nchw"),
+        ((5, 1, 32, 3), "nhwc"),
+        ((3, 32, 32), "nhw"),
+        ((5, 32, 3), "nhw"),
+    ],
+)
+def test_an_ambiguous_layout_is_an_error_until_it_is_named(
+    tmp_path: Path, shape: tuple[int, ...], layout: str
+) -> None:
+    values = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    path = saved(tmp_path, values)
+    with pytest.raises(EarTeachError, match="--layout"):
+        EarArray.open(path)
+    expected = {
+        "nhwc": lambda: values,
+        "nchw": lambda: np.moveaxis(values, 1, -1),
+        "nhw": lambda: values[..., None],
+    }[layout]()
+    array = EarArray.open(path, layout)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(array.image_uint8(2), expected[2])
+
+
+@pytest.mark.parametrize(
+    ("shape", "layout"), [((5, 32, 32, 3), "nchw"), ((5, 3, 32, 32), "nhwc"), ((5, 32, 32), "nhwc")]
+)
+def test_a_layout_that_does_not_fit_the_shape_is_refused(
+    tmp_path: Path, shape: tuple[int, ...], layout: str
+) -> None:
+    path = saved(tmp_path, np.zeros(shape, np.uint8))
+    with pytest.raises(EarTeachError, match=f"is not {layout}"):
+        EarArray.open(path, layout)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("array", "says"),
+    [
+        (np.zeros((32, 32, 3), np.uint8), "looks like one image"),
+        (np.zeros((3, 32, 32), np.uint8), "looks like one image"),
+        (np.zeros((32, 32, 1), np.uint8), "looks like one image"),
+        (np.zeros((5, 32, 32, 4), np.uint8), "RGBA"),
+        (np.zeros((5, 4, 32, 32), np.uint8), "RGBA"),
+        (np.zeros((5, 32, 32, 2), np.uint8), "1 or 3 channels"),
+        (np.zeros((32, 32), np.uint8), "not a stack of images"),
+        (np.zeros((2, 5, 32, 32, 3), np.uint8), "not a stack of images"),
+        (np.uint8(7), "not a stack of images"),
+        (np.zeros((0, 32, 32, 3), np.uint8), "no images"),
+        (np.zeros((5, 0, 32, 3), np.uint8), "no images"),
+        (np.zeros((5, 32, 32, 3), np.int64), "int64"),
+        (np.zeros((5, 32, 32, 3), bool), "bool"),
+        (np.zeros((5, 32, 32, 3), np.complex64), "complex64"),
+        (np.zeros((5, 32, 32, 3), np.uint32), "uint32"),
+        (np.zeros((5, 32, 32, 3), "<U3"), "U3"),
+        (np.zeros((5, 32), [("ear", "u1")]), "ear"),
+    ],
+)
+def test_what_is_no_stack_of_images_is_refused(
+    tmp_path: Path, array: np.ndarray, says: str
+) -> None:
+    path = saved(tmp_path, array)
+    with pytest.raises(EarTeachError, match=says) as caught:
+        EarArray.open(path)
+    assert str(path) in str(caught.value)
+
+
+class Trap:
+    """Unpickling this makes a folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.mkdir, (str(self.path),)
+
+
+def test_an_object_array_is_refused_and_never_unpickled(tmp_path: Path) -> None:
+    path, sprung = tmp_path / "ears.npy", tmp_path / "sprung"
+    np.save(path, np.array([Trap(sprung)], dtype=object), allow_pickle=True)
+    with pytest.raises(EarTeachError, match="Python objects"):
+        EarArray.open(path)
+    assert not sprung.exists()
+    np.load(path, allow_pickle=True)
+    assert sprung.exists(), "the trap is none"
+
+
+def test_a_pickle_named_npy_is_refused_and_never_unpickled(tmp_path: Path) -> None:
+    path, sprung = tmp_path / "ears.npy", tmp_path / "sprung"
+    path.write_bytes(pickle.dumps(Trap(sprung)))
+    with pytest.raises(EarTeachError, match=r"not a \.npy file"):
+        EarArray.open(path)
+    assert not sprung.exists()
+
+
+@pytest.mark.parametrize("length", [0, 1, 5, 6, 8, 9, 10, 60, 127, 128, 129, 1000, -1])
+def test_a_file_cut_short_anywhere_is_an_error(
+    ears: np.ndarray, tmp_path: Path, length: int
+) -> None:
+    path = saved(tmp_path, ears)
+    path.write_bytes(path.read_bytes()[:length])
+    with pytest.raises(EarTeachError, match=r"cut short|is empty|not a \.npy file") as caught:
+        EarArray.open(path)
+    assert "\n" not in str(caught.value)
+
+
+def header(text: str, version: bytes = b"\x01\x00") -> bytes:
+    return b"\x93NUMPY" + version + struct.pack("<H", len(text)) + text.encode() + bytes(4000)
+
+
+def described(shape: str, descr: str = "'|u1'") -> bytes:
+    return header(f"{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}}}\n")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        described("(-1, 8, 8, 3)"),
+        described("(9999999999999, 9999999, 8, 3)"),  # its bytes overflow 64 bits
+        described("(1 << 65, 8, 8, 3)"),
+        described("(36893488147419103232, 8, 8, 3)"),
+        described("(2.5, 8, 8, 3)"),
+        described("8"),
+        described("(5, 8, 8, 3)", "'xx'"),
+        described("(5, 8, 8, 3)", "('u1',)"),
+        described("(5, 8, 8, 3)", "__import__('os').abort()"),
+        header("[\n"),
+        header("\0\0\n"),
+        header("'" + "x" * 20000 + "'\n"),
+        header("{'descr': '|u1', 'fortran_order': False, 'shape': (5, 8, 8, 3)}\n", b"\x09\x00"),
+    ],
+)
+def test_a_damaged_header_is_an_error_of_one_line(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "ears.npy"
+    path.write_bytes(content)
+    with pytest.raises(EarTeachError, match=r"header cannot be read|cut short") as caught:
+        EarArray.open(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_every_flipped_byte_of_a_header_reads_or_is_an_error(
+    ears: np.ndarray, tmp_path: Path
+) -> None:
+    """A damaged file may still be readable, but must not end in another exception."""
+    path = saved(tmp_path, ears)
+    good = path.read_bytes()
+    refused = 0
+    for place in range(128):
+        path.write_bytes(good[:place] + bytes([good[place] ^ 0x15]) + good[place + 1 :])
+        try:
+            EarArray.open(path)
+        except EarTeachError:
+            refused += 1
+    assert refused > 50
+
+
+def test_files_that_are_no_arrays_are_told_apart(ears: np.ndarray, tmp_path: Path) -> None:
+    np.savez(tmp_path / "ears.npz", ears)
+    (tmp_path / "ears.jpg").write_bytes(b"\xff\xd8\xff\xe0")
+    for name, says in {
+        "ears.npz": "npz archive",
+        "ears.jpg": r"not a \.npy file",
+        ".": "is a folder",
+        "none.npy": "earteach prepare",
+        "n" * 300 + ".npy": "too long",
+        "ears.jpg/ears.npy": "Not a directory|no such file",
+    }.items():
+        with pytest.raises(EarTeachError, match=says):
+            EarArray.open(tmp_path / name)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+@pytest.mark.parametrize("locked", ["the file", "its folder"])
+def test_a_file_without_permission_is_an_error(
+    ears: np.ndarray, tmp_path: Path, locked: str
+) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    path = saved(folder, ears)
+    target = path if locked == "the file" else folder
+    target.chmod(0)
+    try:
+        with pytest.raises(EarTeachError, match="no permission"):
+            EarArray.open(path)
+    finally:
+        target.chmod(0o700)
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        (np.nan, "NaN or infinity"),
+        (np.inf, "NaN or infinity"),
+        (-np.inf, "NaN or infinity"),
+        (-0.5, r"-0\.5"),
+        (255.5, r"255\.5"),
+    ],
+)
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_floats_out_of_range_are_named_with_their_image(
+    tmp_path: Path, value: float, says: str, dtype: type
+) -> None:
+    values = np.full((9, 16, 16, 3), 0.5, dtype)
+    values[7, 3, 3, 1] = value
+    path = saved(tmp_path, values)
+    with pytest.raises(EarTeachError, match=f"image 7 .*{says}"):
+        EarArray.open(path).image(7, size=16, channels=3)
+
+
+def test_a_bad_value_outside_the_sample_is_found_when_its_image_is_read(tmp_path: Path) -> None:
+    values = np.full((200, 16, 16), 0.5, np.float32)
+    row = next(index for index in range(200) if index not in sampled_rows(200))
+    values[row] = 1.5
+    array = EarArray.open(saved(tmp_path, values))
+    assert array.image(0, size=16, channels=1)[0, 0, 0] == 128
+    with pytest.raises(EarTeachError, match=f"image {row} .*1.5"):
+        array.image(row, size=16, channels=1)
+
+
+def test_an_array_larger_than_memory_opens_and_reads_a_row(tmp_path: Path) -> None:
+    rows, shape = 2**18, (256, 256, 3)
+    path = tmp_path / "huge.npy"
+    ear = draw_ear(0, 0, 256).image
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(
+            file, {"descr": "|u1", "fortran_order": False, "shape": (rows, *shape)}
+        )
+        start = file.tell()
+        file.seek(start + 200_000 * ear.nbytes)
+        file.write(ear.tobytes())
+        file.truncate(start + rows * ear.nbytes)  # 51 GB by its size, less than a megabyte on disk
+    array = EarArray.open(path)
+    np.testing.assert_array_equal(array.image(200_000, size=256, channels=3), ear)
+    assert array.image(rows - 1, size=256, channels=3).max() == 0
+    assert len(array.fingerprint()["sample_sha256"]) == 64
+
+
+def test_a_pickled_array_carries_its_path_and_not_its_images(
+    ears: np.ndarray, tmp_path: Path
+) -> None:
+    path = saved(tmp_path, np.repeat(ears, 200, axis=0))
+    array = EarArray.open(path)
+    array.image_uint8(0)
+    pickled = pickle.dumps(array)
+    assert len(pickled) < 2000 < path.stat().st_size
+    copy = pickle.loads(pickled)
+    np.testing.assert_array_equal(copy.image_uint8(999), ears[4])
+    np.testing.assert_array_equal(array.image_uint8(999), ears[4])
+
+
+def test_the_array_on_disk_cannot_be_changed_through_it(ears: np.ndarray, tmp_path: Path) -> None:
+    array = EarArray.open(saved(tmp_path, ears))
+    with pytest.raises(ValueError, match="read-only"):
+        array.raw[0] = 0
+
+
+def test_the_fingerprint_changes_with_shape_type_and_sampled_values(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(0, 256, (300, 8, 8), np.uint8)
+
+    def fingerprint(array: np.ndarray) -> object:
+        return EarArray.open(saved(tmp_path, array)).fingerprint()
+
+    base = fingerprint(values)
+    assert fingerprint(values.copy()) == base
+    assert fingerprint(values[..., None]) != base
+    assert fingerprint(values.astype(np.float32)) != base
+    assert fingerprint(values[:-1]) != base
+    for row in sampled_rows(300)[[0, 1, 30, -1]]:
+        changed = values.copy()
+        changed[row, 4, 4] ^= 1
+        assert fingerprint(changed) != base, row
+
+
+@pytest.mark.parametrize("length", [1, 2, 63, 64, 65, 1000])
+def test_the_sample_reaches_from_the_first_row_to_the_last(length: int) -> None:
+    rows = sampled_rows(length)
+    assert len(rows) == len(set(rows)) == min(length, 64)
+    assert rows[0] == 0
+    assert rows[-1] == length - 1
+
+
+@pytest.mark.parametrize(
+    ("channels", "size", "says"),
+    [
+        (1, SIZE, ["colour becomes luma", "24×32 are resized to 32×32"]),
+        (3, 16, ["24×32 are resized to 16×16"]),
+    ],
+)
+def test_conversions_are_noted(
+    ears: np.ndarray,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    channels: int,
+    size: int,
+    says: list[str],
+) -> None:
+    with caplog.at_level(logging.INFO, "earteach"):
+        EarArray.open(saved(tmp_path, ears)).note_conversions(size, channels)
+    assert len(caplog.messages) == len(says)
+    assert all(part in message for part, message in zip(says, caplog.messages, strict=True))
+
+
+def test_nothing_is_noted_where_nothing_changes(
+    ears: np.ndarray, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "earteach"):
+        EarArray.open(saved(tmp_path, ears[:, :24])).note_conversions(24, 3)
+    assert caplog.messages == []

@@ -1,0 +1,207 @@
+"""`evaluate` against what training logged and against a second computation."""
+
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.distributions import Normal, kl_divergence
+from torchmetrics.functional.image import (
+    peak_signal_noise_ratio,
+    structural_similarity_index_measure,
+)
+
+import earteach
+from earteach.config import InferenceConfig
+from earteach.data.randomness import validation_noise
+from earteach.errors import EarTeachError
+from earteach.inference.evaluate import Evaluation, evaluate
+from tests.conftest import TINY_RUN, Run, data_options, run_options
+from tests.conftest import earteach as command
+
+LOGGED = {
+    "loss": "val/loss", "recon_loss": "val/recon_loss", "kld": "val/kld",
+    "ssim": "val/ssim", "psnr": "val/psnr",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def trained_in_bf16(ears: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    folder = tmp_path_factory.mktemp("bf16")
+    # Validation in several batches, the last one smaller.
+    options = [*TINY_RUN, "--batch-size", 3, "--epochs", 2, "--precision", "bf16"]
+    result = command("train", *data_options(ears), *run_options(folder), *options, "--json")
+    assert result.code == 0, result.err
+    return Run(folder, result.json)
+
+
+def last(run: Run) -> tuple[Path, int]:
+    return run.last, run.result["epochs_completed"] - 1
+
+
+def best(name: str) -> Callable[[Run], tuple[Path, int]]:
+    return lambda run: (Path(run.result["best"][name]["path"]), run.result["best"][name]["epoch"])
+
+
+@pytest.mark.parametrize("run", ["trained", "trained_in_bf16"])
+@pytest.mark.parametrize("choose", [last, best("loss"), best("ssim")], ids=["last", "loss", "ssim"])
+def test_values_are_those_that_training_logged(request, run, choose):
+    run = request.getfixturevalue(run)
+    path, epoch = choose(run)
+    records = map(json.loads, (run.logs / "metrics.jsonl").read_text().splitlines())
+    (logged,) = [record["metrics"] for record in records if record["epoch"] == epoch]
+    # Batches of the same size as in training: sums of bfloat16 depend on how they are grouped.
+    batch_size = torch.load(path, weights_only=True)["earteach"]["config"]["optim"]["batch_size"]
+    seen = evaluate(path, config=InferenceConfig(batch_size=batch_size), baselines=False)
+    for name, scalar in LOGGED.items():
+        assert getattr(seen.metrics, name) == pytest.approx(logged[scalar], rel=1e-6), name
+
+
+def test_best_values_are_those_in_the_file_names(trained):
+    for name in ("loss", "ssim"):
+        entry = trained.result["best"][name]
+        seen = evaluate(entry["path"], baselines=False).metrics
+        assert getattr(seen, name) == pytest.approx(entry["value"], rel=1e-6)
+
+
+def validation_images(ears: Path) -> torch.Tensor:
+    images = np.load(ears / "val_teacher.npy").astype(np.float32) / 255
+    return torch.from_numpy(images.transpose(0, 3, 1, 2).copy())
+
+
+def test_values_are_those_of_a_second_computation(trained, ears):
+    images = validation_images(ears)
+    stored = torch.load(trained.last, weights_only=True)["earteach"]["config"]
+    model = earteach.load(trained.last)
+    noise = validation_noise(stored["run"]["seed"], list(range(len(images))), 16)
+    with torch.no_grad():
+        mu, logvar = model.encode(images)
+        clean, noisy = model.reconstruct(images), model.decode(mu + (logvar / 2).exp() * noise)
+    kld = kl_divergence(Normal(mu, (logvar / 2).exp()), Normal(0.0, 1.0)).sum(dim=1).mean()
+    recon = torch.nn.functional.mse_loss(noisy, images)
+    pairs = list(zip(clean.split(1), images.split(1), strict=True))
+    wanted = {
+        "recon_loss": recon.item(),
+        "kld": kld.item(),
+        # The final weight, whatever the schedule's is in this epoch; per dimension.
+        "loss": (recon + 0.00025 * kld / 16).item(),
+        "psnr": np.mean([peak_signal_noise_ratio(*p, data_range=1.0).item() for p in pairs]),
+        "ssim": np.mean(
+            [structural_similarity_index_measure(*p, data_range=1.0).item() for p in pairs]
+        ),
+        "active_units": int((np.var(mu.numpy(), axis=0) > 0.01).sum()),
+        "latent_dim": 16,
+    }
+    seen = evaluate(trained.last, baselines=False)
+    assert asdict(seen.metrics) == pytest.approx(wanted, rel=1e-5)
+    assert (seen.images, seen.checkpoint, seen.baselines) == (len(images), trained.last, None)
+    assert seen.data == ears / "val_teacher.npy"
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 1000])
+def test_the_batch_size_does_not_matter(trained, batch_size):
+    wanted = evaluate(trained.last)
+    seen = evaluate(trained.last, config=InferenceConfig(batch_size=batch_size))
+    assert asdict(seen.metrics) == pytest.approx(asdict(wanted.metrics), rel=1e-5)
+    for name in ("mean_image", "pca"):
+        pair = (asdict(getattr(result.baselines, name)) for result in (seen, wanted))
+        assert next(pair) == pytest.approx(next(pair), rel=1e-5)
+
+
+def psnr_by_hand(guess: np.ndarray, images: np.ndarray) -> float:
+    return float(np.mean(-10 * np.log10(((guess - images) ** 2).mean(axis=(1, 2, 3)))))
+
+
+def ssim_of(guess: np.ndarray, images: torch.Tensor) -> float:
+    guesses = torch.from_numpy(np.broadcast_to(guess, images.shape).astype(np.float32).copy())
+    return structural_similarity_index_measure(guesses, images, data_range=1.0).item()
+
+
+def test_baselines_are_those_of_numpy(trained, ears):
+    train = np.load(ears / "train_teacher.npy").astype(np.float64) / 255
+    rows = np.concatenate([train, train[:, :, ::-1]]).transpose(0, 3, 1, 2).reshape(
+        2 * len(train), -1
+    )  # fmt: skip
+    images = validation_images(ears)
+    flat = images.double().numpy().reshape(len(images), -1)
+    mean = rows.mean(axis=0)
+    directions = np.linalg.svd(rows - mean, full_matrices=False)[2][:16]
+    guesses = {"mean_image": mean[None] + 0 * flat,
+               "pca": ((flat - mean) @ directions.T @ directions + mean).clip(0, 1)}  # fmt: skip
+    seen = evaluate(trained.last).baselines
+    for name, guess in guesses.items():
+        guess = guess.reshape(images.shape)
+        score = getattr(seen, name)
+        assert score.psnr == pytest.approx(psnr_by_hand(guess, images.double().numpy()), abs=0.02)
+        assert score.ssim == pytest.approx(ssim_of(guess, images), abs=1e-3)
+    assert (seen.pca.components, seen.pca.images) == (16, len(train))
+
+
+def altered(run: Run, target: Path, **data: str) -> Path:
+    """The run's last checkpoint with other paths of arrays in it."""
+    state: dict[str, Any] = torch.load(run.last, weights_only=True)
+    state["earteach"]["config"]["data"].update(data)
+    torch.save(state, target)
+    return target
+
+
+def test_without_the_training_array_there_are_no_baselines(trained, tmp_path, caplog):
+    gone = str(tmp_path / "gone.npy")
+    path = altered(trained, tmp_path / "x.ckpt", train_data=gone)
+    with caplog.at_level(logging.INFO, "earteach"):
+        seen = evaluate(path)
+    assert seen.baselines is None
+    assert f"no baselines: {gone}: no such file" in caplog.text
+    assert seen.metrics == evaluate(trained.last, baselines=False).metrics
+
+
+def test_without_the_validation_array_one_is_asked_for(trained, ears, tmp_path):
+    path = altered(trained, tmp_path / "x.ckpt", val_data=str(tmp_path / "gone.npy"))
+    with pytest.raises(EarTeachError, match=r"gone\.npy: no such file; name an array with --data"):
+        evaluate(path)
+    named = evaluate(path, ears / "val_teacher.npy", baselines=False)
+    assert named.metrics == evaluate(trained.last, baselines=False).metrics
+
+
+LAYOUTS: dict[str, tuple[Callable[[np.ndarray], np.ndarray], str | None]] = {
+    "channels first": (lambda images: images.transpose(0, 3, 1, 2), None),
+    "in [0, 1]": (lambda images: (images / 255).astype(np.float32), None),
+    "uint16": (lambda images: images.astype(np.uint16) * 257, None),
+    "said to be nhwc": (lambda images: images, "nhwc"),
+}
+
+
+@pytest.mark.parametrize(("change", "layout"), LAYOUTS.values(), ids=LAYOUTS)
+def test_the_same_images_stored_otherwise_give_the_same(trained, ears, tmp_path, change, layout):
+    np.save(tmp_path / "other.npy", change(np.load(ears / "val_teacher.npy")))
+    seen = evaluate(trained.last, tmp_path / "other.npy", layout=layout, baselines=False)
+    assert seen.metrics == evaluate(trained.last, baselines=False).metrics
+
+
+def test_a_folder_stands_for_its_best_checkpoint(trained):
+    seen: Evaluation = evaluate(trained.checkpoints, baselines=False)
+    assert str(seen.checkpoint) == trained.result["best"]["loss"]["path"]
+
+
+def test_precision_is_that_of_the_run_unless_it_is_given(trained_in_bf16):
+    path = trained_in_bf16.last
+    as_trained, in_bf16, in_float32 = (
+        evaluate(path, baselines=False, config=InferenceConfig(precision=precision)).metrics
+        for precision in (None, "bf16", "32")
+    )
+    assert as_trained == in_bf16
+    assert as_trained != in_float32
+    assert as_trained.psnr == pytest.approx(in_float32.psnr, abs=0.1)
+
+
+def test_an_array_with_a_nan_names_the_image(trained, ears, tmp_path):
+    images = (np.load(ears / "val_teacher.npy") / 255).astype(np.float32)
+    images[2, 0, 0, 0] = np.nan
+    np.save(tmp_path / "nan.npy", images)
+    with pytest.raises(EarTeachError, match="image 2 holds NaN"):
+        evaluate(trained.last, tmp_path / "nan.npy")

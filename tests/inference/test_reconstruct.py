@@ -1,0 +1,209 @@
+"""The PNGs of `reconstruct`, judged by their own pixels."""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchmetrics.functional.image import (
+    peak_signal_noise_ratio,
+    structural_similarity_index_measure,
+)
+
+import earteach
+from earteach.config import InferenceConfig
+from earteach.errors import EarTeachError
+from earteach.inference.reconstruct import reconstruct
+from tests.conftest import TINY_RUN, Run, data_options, run_options
+from tests.conftest import earteach as command
+
+SIZE, GAP = 32, 2
+
+
+def panels(path: Path) -> list[np.ndarray]:
+    """Input, reconstruction and error of a PNG: three squares on white, two pixels apart."""
+    with Image.open(path) as picture:
+        sheet = np.asarray(picture)
+    assert sheet.shape == (SIZE + 2 * GAP, 3 * SIZE + 4 * GAP, 3)
+    lefts = [GAP + place * (SIZE + GAP) for place in range(3)]
+    assert (np.delete(sheet, np.r_[GAP : GAP + SIZE], axis=0) == 255).all()
+    return [sheet[GAP : GAP + SIZE, left : left + SIZE] for left in lefts]
+
+
+def batch(images: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(images.transpose(0, 3, 1, 2).astype(np.float32) / 255)
+
+
+def png(path: Path, image: np.ndarray) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(image).save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def val(ears: Path) -> np.ndarray:
+    return np.load(ears / "val_teacher.npy")
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 32])
+def test_the_pictures_are_input_reconstruction_and_error(trained, ears, val, tmp_path, batch_size):
+    result = reconstruct(
+        trained.last, [ears / "val_teacher.npy"], tmp_path,
+        config=InferenceConfig(batch_size=batch_size),
+    )  # fmt: skip
+    with torch.no_grad():
+        wanted = earteach.load(trained.last).reconstruct(batch(val)).permute(0, 2, 3, 1).numpy()
+    assert result.checkpoint == trained.last
+    assert len(result.images) == len(val)
+    for row, entry in enumerate(result.images):
+        assert entry.input == f"{ears / 'val_teacher.npy'}[{row}]"
+        assert entry.output == tmp_path / f"val_teacher-{row:05d}.png"
+        given, seen, error = panels(entry.output)
+        assert np.array_equal(given, val[row])
+        # Half a level of rounding, and what the batch does to the last bits.
+        assert np.abs(seen - wanted[row] * 255).max() <= 0.51
+        assert_shows_the_error(error, np.abs(wanted[row] - val[row] / 255).mean(axis=2))
+
+
+def assert_shows_the_error(picture: np.ndarray, error: np.ndarray) -> None:
+    """The brighter, the larger: black at none, white from a quarter of the range on."""
+    brightness = picture.astype(int).sum(axis=2)
+    np.testing.assert_allclose(brightness, 765 * np.minimum(error / 0.25, 1), atol=2.5)
+
+
+def test_psnr_and_ssim_are_those_of_the_pixels(trained, ears, tmp_path):
+    for entry in reconstruct(trained.last, [ears / "val_teacher.npy"], tmp_path).images:
+        given, seen, _ = (batch(panel[None]) for panel in panels(entry.output))
+        psnr = peak_signal_noise_ratio(seen, given, data_range=1.0).item()
+        ssim = structural_similarity_index_measure(seen, given, data_range=1.0).item()
+        assert entry.psnr == pytest.approx(psnr, abs=0.02)
+        assert entry.ssim == pytest.approx(ssim, abs=0.005)
+        with Image.open(entry.output) as picture:
+            facts = picture.info
+        assert facts["PSNR"] == f"{entry.psnr:.2f} dB"
+        assert facts["Input"] == entry.input
+        assert facts["Checkpoint"] == "last.ckpt"
+
+
+def names(result: object) -> list[str]:
+    return [entry.output.name for entry in result.images]
+
+
+def test_images_folders_and_arrays_in_one_call(trained, ears, val, tmp_path):
+    photos = tmp_path / "photos"
+    png(photos / "a.png", val[0])
+    png(photos / "person" / "b.png", val[1])
+    (photos / "notes.txt").write_text("no photograph")
+    single = png(tmp_path / "left ear.png", val[2])
+    inputs = [single, photos, ears / "val_teacher.npy"]
+    result = reconstruct(trained.last, inputs, tmp_path / "out" / "deep", number=2)
+    assert names(result) == [
+        "left ear.png", "a.png", "person-b.png", "val_teacher-00000.png", "val_teacher-00001.png",
+    ]  # fmt: skip
+    for entry, image in zip(result.images, val[[2, 0, 1, 0, 1]], strict=True):
+        assert np.array_equal(panels(entry.output)[0], image)
+    assert [entry.input for entry in result.images[:2]] == [str(single), str(photos / "a.png")]
+
+
+def test_inputs_of_one_name_get_a_number(trained, val, tmp_path):
+    inputs = [png(tmp_path / folder / "ear.png", val[row]) for row, folder in enumerate("abc")]
+    inputs.append(png(tmp_path / "ear-2.png", val[3]))
+    result = reconstruct(trained.last, inputs, tmp_path / "out")
+    assert names(result) == ["ear.png", "ear-2.png", "ear-3.png", "ear-2-2.png"]
+    for entry, image in zip(result.images, val, strict=False):
+        assert np.array_equal(panels(entry.output)[0], image)
+
+
+@pytest.mark.parametrize("fit", ["stretch", "reflect"])
+def test_photographs_are_made_square_as_prepare_makes_them(trained, val, tmp_path, fit):
+    wide = png(tmp_path / "photos" / "a" / "wide.png", np.concatenate([val[0], val[1]], axis=1))
+    png(tmp_path / "photos" / "b" / "other.png", val[2])
+    prepared = command(
+        "prepare", tmp_path / "photos", "--image-size", SIZE, "--fit", fit,
+        "--group-by", "folder", "--val-groups", "b", "--out", tmp_path / "data",
+    )  # fmt: skip
+    assert prepared.code == 0, prepared.err
+    result = reconstruct(trained.last, [wide], tmp_path / "out", fit=fit)
+    (square,) = np.load(tmp_path / "data" / "train_teacher.npy")
+    assert np.array_equal(panels(result.images[0].output)[0], square)
+
+
+def test_what_cannot_be_read_in_a_folder_is_left_out(trained, val, tmp_path, caplog):
+    photos = tmp_path / "photos"
+    png(photos / "good.png", val[0])
+    (photos / "bad.png").write_bytes(b"no picture")
+    with caplog.at_level(logging.INFO, "earteach"):
+        assert names(reconstruct(trained.last, [photos], tmp_path / "out")) == ["good.png"]
+    assert f"left out {photos / 'bad.png'}: " in caplog.text
+
+
+def bad_file(folder: Path) -> Path:
+    (folder / "bad.png").write_bytes(b"no picture")
+    return folder / "bad.png"
+
+
+def bad_folder(folder: Path) -> Path:
+    (folder / "photos").mkdir()
+    bad_file(folder / "photos")
+    return folder / "photos"
+
+
+def empty_folder(folder: Path) -> Path:
+    (folder / "empty").mkdir()
+    return folder / "empty"
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (bad_file, "not an image that can be read; name an image, a folder or an array"),
+        (bad_folder, "none of the photographs could be read"),
+        (empty_folder, "holds no photographs"),
+        (lambda folder: folder / "none.png", "no such file; name an image, a folder or an array"),
+        (lambda folder: folder / "none.npy", "no such file"),
+    ],
+)
+def test_inputs_that_cannot_be_read(trained, tmp_path, make, message):
+    with pytest.raises(EarTeachError, match=message):
+        reconstruct(trained.last, [make(tmp_path)], tmp_path / "out")
+
+
+@pytest.mark.parametrize("number", [0, -1])
+def test_no_pictures_cannot_be_asked_for(trained, ears, tmp_path, number):
+    with pytest.raises(EarTeachError, match=f"--number {number}: must be at least 1"):
+        reconstruct(trained.last, [ears / "val_teacher.npy"], tmp_path, number=number)
+
+
+def test_own_pictures_are_replaced_and_foreign_ones_are_not(trained, ears, val, tmp_path):
+    array = ears / "val_teacher.npy"
+    for _ in range(2):
+        result = reconstruct(trained.last, [array], tmp_path, number=2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == names(result)
+    png(tmp_path / "val_teacher-00001.png", val[0])
+    before = (tmp_path / "val_teacher-00001.png").read_bytes()
+    with pytest.raises(EarTeachError, match="was not written by earteach"):
+        reconstruct(trained.last, [array], tmp_path, number=2)
+    assert (tmp_path / "val_teacher-00001.png").read_bytes() == before
+
+
+@pytest.fixture(scope="module")
+def trained_gray(ears: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    folder = tmp_path_factory.mktemp("gray")
+    result = command(
+        "train", *data_options(ears), *run_options(folder), *TINY_RUN, "--in-channels", 1,
+        "--epochs", 1, "--json",
+    )  # fmt: skip
+    assert result.code == 0, result.err
+    return Run(folder, result.json)
+
+
+def test_a_gray_network_shows_gray_ears(trained_gray, val, tmp_path):
+    photo = png(tmp_path / "ear.png", val[0])
+    (entry,) = reconstruct(trained_gray.last, [photo], tmp_path / "out").images
+    given, seen, _ = panels(entry.output)
+    for picture in (given, seen):
+        assert (picture == picture[..., :1]).all()
+    luma = val[0] @ np.array([0.299, 0.587, 0.114])
+    np.testing.assert_allclose(given[..., 0], luma, atol=1)

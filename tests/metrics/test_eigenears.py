@@ -1,0 +1,228 @@
+"""The mean image and PCA against numpy's singular values."""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from skimage.metrics import peak_signal_noise_ratio
+
+from earteach.data.arrays import EarArray
+from earteach.metrics import eigenears as module
+from earteach.metrics.eigenears import Eigenears, eigenears, fit, measure
+
+SIZE = 16
+
+
+def pictures(number: int, channels: int = 3, seed: int = 0, size: int = SIZE) -> np.ndarray:
+    """Mixtures of 40 soft patterns, of falling strength, as the principal parts of ears are."""
+    # The patterns are the same for every seed, so that one set can tell something of another.
+    patterns = np.random.default_rng(99).normal(size=(40, size, size, channels))
+    for axis in (1, 2):
+        patterns = patterns + np.roll(patterns, 1, axis) + np.roll(patterns, 2, axis)
+    strength = 12 * 0.85 ** np.arange(40)
+    codes = np.random.default_rng(seed).normal(size=(number, 40)) * strength
+    return (127 + np.tensordot(codes, patterns, 1)).clip(0, 255).astype(np.uint8)
+
+
+def array(folder: Path, images: np.ndarray, name: str = "train.npy") -> EarArray:
+    np.save(folder / name, images)
+    return EarArray.open(folder / name)
+
+
+def batch(images: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(images.transpose(0, 3, 1, 2).astype(np.float32) / 255)
+
+
+def with_mirrors(images: np.ndarray) -> np.ndarray:
+    """Images and their mirrors, flattened, in double precision."""
+    both = np.concatenate([images, images[:, :, ::-1]]).astype(np.float64) / 255
+    return both.transpose(0, 3, 1, 2).reshape(len(both), -1)
+
+
+def numpy_pca(train: np.ndarray, components: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    rows = with_mirrors(train)
+    mean = rows.mean(axis=0)
+    _, values, directions = np.linalg.svd(rows - mean, full_matrices=False)
+    return mean, directions[:components], (values**2 / (len(rows) - 1))[:components]
+
+
+def projected(train: np.ndarray, components: int, images: np.ndarray) -> np.ndarray:
+    mean, directions, _ = numpy_pca(train, components)
+    flat = batch(images).double().numpy().reshape(len(images), -1)
+    back = (flat - mean) @ directions.T @ directions + mean
+    return back.clip(0, 1).reshape(batch(images).shape)
+
+
+@pytest.mark.parametrize(
+    ("number", "channels", "components"),
+    [(20, 3, 8), (20, 3, 256), (20, 1, 5), (200, 1, 30), (30, 3, 1)],
+)
+def test_the_exact_fit_is_numpys_singular_values(tmp_path, number, channels, components):
+    train, unseen = pictures(number, channels), pictures(6, channels, seed=1)
+    fitted = fit(array(tmp_path, train), components=components, size=SIZE, channels=channels)
+    count = min(components, number - 1)
+    mean, _, variances = numpy_pca(train, count)
+    assert (fitted.count, fitted.images) == (count, number)
+    np.testing.assert_allclose(fitted.mean, mean, atol=1e-5)
+    np.testing.assert_allclose(fitted.variances, variances, rtol=1e-3, atol=1e-5)
+    gram = fitted.components @ fitted.components.T
+    np.testing.assert_allclose(gram, np.eye(count), atol=1e-4)
+    seen = fitted.reconstruct(batch(unseen)).numpy()
+    np.testing.assert_allclose(seen, projected(train, count, unseen), atol=2e-3)
+
+
+@pytest.mark.parametrize("components", [12, 30])
+def test_the_incremental_fit_is_as_good_as_the_exact_one(tmp_path, monkeypatch, components):
+    train, unseen = pictures(1300, 1), pictures(40, 1, seed=1)
+    monkeypatch.setattr(module, "_EXACT_BYTES", 0)
+    options = {"components": components, "size": SIZE, "channels": 1}
+    fitted = fit(array(tmp_path, train), **options)
+    assert fitted.images == 1300
+    seen = fitted.reconstruct(batch(unseen)).numpy()
+    exact = projected(train, components, unseen)
+    target = batch(unseen).numpy()
+    errors = [np.mean((guess - target) ** 2) for guess in (seen, exact)]
+    assert abs(10 * np.log10(errors[0] / errors[1])) < 0.05
+    np.testing.assert_allclose(fitted.mean, numpy_pca(train, 1)[0], atol=1e-4)
+
+
+def test_of_very_many_images_an_even_share_is_fitted(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(module, "_FITTED_VALUES", 1)
+    train = pictures(1100, 1)
+    with caplog.at_level(logging.INFO, "earteach"):
+        fitted = fit(array(tmp_path, train), components=4, size=SIZE, channels=1)
+    assert fitted.images == 1024
+    assert "1024 of 1100" in caplog.text
+    np.testing.assert_allclose(fitted.mean, with_mirrors(train).mean(axis=0), atol=0.01)
+
+
+@pytest.mark.parametrize(
+    ("number", "channels", "asked", "count"),
+    [(5, 3, 256, 4), (2, 3, 256, 1), (1, 3, 5, 1), (40, 3, 3, 3), (300, 1, 500, 256)],
+)
+def test_components_are_bounded_by_images_and_pixels(tmp_path, number, channels, asked, count):
+    fitted = fit(
+        array(tmp_path, pictures(number, channels)), components=asked, size=SIZE, channels=channels
+    )
+    assert fitted.count == count
+
+
+def test_images_without_any_difference_can_be_fitted(tmp_path):
+    flat = np.full((4, SIZE, SIZE, 3), 51, np.uint8)
+    fitted = fit(array(tmp_path, flat), components=2, size=SIZE, channels=3)
+    assert np.allclose(fitted.mean, 0.2)
+    assert torch.allclose(fitted.reconstruct(batch(flat)), torch.tensor(0.2))
+
+
+def test_images_of_another_size_are_read_as_the_network_sees_them(tmp_path):
+    ears = array(tmp_path, pictures(6, size=32))
+    fitted = fit(ears, components=2, size=SIZE, channels=1)
+    seen = np.stack([ears.image(row, size=SIZE, channels=1) for row in range(6)])
+    np.testing.assert_allclose(fitted.mean, with_mirrors(seen).mean(axis=0), atol=1e-5)
+
+
+@pytest.fixture
+def fits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The number of components of each fit that was made."""
+    made: list[int] = []
+    original = module.fit
+
+    def counted(*args: object, **options: int) -> Eigenears:
+        made.append(options["components"])
+        return original(*args, **options)
+
+    monkeypatch.setattr(module, "fit", counted)
+    return made
+
+
+def ask(ears: EarArray, components: int = 4, size: int = SIZE) -> Eigenears:
+    return eigenears(ears, components=components, size=size, channels=3)
+
+
+def same(a: Eigenears, b: Eigenears) -> bool:
+    return a.images == b.images and all(
+        np.array_equal(getattr(a, name), getattr(b, name))
+        for name in ("mean", "components", "variances")
+    )
+
+
+def test_the_fit_is_kept_for_the_next_time(tmp_path, fits):
+    first = ask(array(tmp_path, pictures(12)))
+    again = ask(EarArray.open(tmp_path / "train.npy"))
+    assert fits == [4]
+    assert same(first, again)
+
+
+@pytest.mark.parametrize("change", [{"components": 3}, {"size": 8}])
+def test_another_question_is_another_fit(tmp_path, fits, change):
+    ears = array(tmp_path, pictures(12))
+    ask(ears)
+    other = ask(ears, **change)
+    assert len(fits) == 2
+    assert other.count == change.get("components", 4)
+    assert same(ask(ears), fit(ears, components=4, size=SIZE, channels=3))
+
+
+def test_a_changed_array_is_fitted_anew(tmp_path, fits):
+    old = ask(array(tmp_path, pictures(12)))
+    new = ask(array(tmp_path, pictures(12, seed=5)))
+    assert fits == [4, 4]
+    assert not np.allclose(old.mean, new.mean)
+    np.testing.assert_allclose(new.mean, with_mirrors(pictures(12, seed=5)).mean(axis=0), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda data: b"",
+        lambda data: b"not an archive",
+        lambda data: data[:100],
+        lambda data: data[: len(data) // 2],
+        lambda data: data[:-10],
+        lambda data: data[:2000] + bytes(1000) + data[3000:],
+    ],
+    ids=["empty", "foreign", "head", "half", "tail cut", "hole"],
+)
+def test_a_damaged_cache_is_made_anew(tmp_path, fits, spoil):
+    ears = array(tmp_path, pictures(12))
+    first = ask(ears)
+    (cache,) = tmp_path.glob("*.npz")
+    cache.write_bytes(spoil(cache.read_bytes()))
+    assert same(first, ask(ears))
+    assert fits == [4, 4]
+    assert same(first, ask(ears))
+    assert fits == [4, 4]
+
+
+def test_without_room_for_the_cache_there_is_a_note(tmp_path, monkeypatch, caplog):
+    def full(path: Path, **_: object) -> None:
+        Path(path).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "savez", full)
+    with caplog.at_level(logging.INFO, "earteach"):
+        assert ask(array(tmp_path, pictures(12))).count == 4
+    assert "not cached" in caplog.text
+    assert "No space left" in caplog.text
+    assert [path.name for path in tmp_path.iterdir()] == ["train.npy"]
+
+
+def test_scores_are_means_over_images(tmp_path):
+    train, unseen = pictures(20), pictures(7, seed=1)
+    fitted = fit(array(tmp_path, train), components=6, size=SIZE, channels=3)
+    images = batch(unseen)
+    scores = measure(fitted, images.split([4, 2, 1]))
+    mean = with_mirrors(train).mean(axis=0).reshape(3, SIZE, SIZE)
+    guesses = {
+        "mean_image": np.broadcast_to(mean, images.shape),
+        "pca": projected(train, 6, unseen),
+    }
+    for name, guess in guesses.items():
+        wanted = np.mean([
+            peak_signal_noise_ratio(target.astype(np.float64), seen, data_range=1)
+            for target, seen in zip(images.numpy(), guess, strict=True)
+        ])  # fmt: skip
+        assert getattr(scores, name)[0] == pytest.approx(wanted, abs=5e-3), name
+    assert scores.pca[1] > scores.mean_image[1]

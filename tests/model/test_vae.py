@@ -1,0 +1,217 @@
+"""The network: shapes, modes, gradients, and what must not matter to it."""
+
+import pytest
+import torch
+
+from earteach.config import ModelConfig
+from earteach.model.vae import EarVAE, reparameterise
+
+SHAPES = [
+    # image_size, latent_dim, base_channels, in_channels
+    (32, 16, 8, 3),
+    (32, 1, 4, 1),
+    (32, 7, 3, 3),
+    (48, 100, 5, 3),
+    (64, 255, 4, 1),
+    (64, 256, 8, 3),
+    (144, 12, 2, 3),
+    (144, 7, 1, 1),
+]
+
+
+def network(
+    image_size: int = 32, latent_dim: int = 16, base_channels: int = 8, in_channels: int = 3
+) -> EarVAE:
+    torch.manual_seed(0)
+    return EarVAE(
+        in_channels=in_channels,
+        latent_dim=latent_dim,
+        base_channels=base_channels,
+        image_size=image_size,
+    )
+
+
+@pytest.fixture(scope="module")
+def model() -> EarVAE:
+    return network()
+
+
+@pytest.fixture
+def images() -> torch.Tensor:
+    return torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize(("size", "latent", "base", "channels"), SHAPES)
+def test_shapes(size, latent, base, channels):
+    model = network(size, latent, base, channels)
+    x = torch.rand(2, channels, size, size)
+    reconstruction, mu, logvar = model(x, torch.randn(2, latent))
+    assert mu.shape == logvar.shape == (2, latent)
+    assert reconstruction.shape == model.reconstruct(x).shape == x.shape
+    assert model.sample(3).shape == (3, channels, size, size)
+    assert [tuple(f.shape) for f in model.features(x)] == [
+        (2, base * width, size // stride, size // stride)
+        for width, stride in [(1, 2), (2, 4), (4, 8), (8, 16)]
+    ]
+    for tensor in (reconstruction, mu, logvar):
+        assert tensor.dtype == torch.float32
+        assert tensor.isfinite().all()
+    assert reconstruction.min() > 0
+    assert reconstruction.max() < 1
+
+
+def test_the_default_network_is_small_and_not_its_bottleneck():
+    with torch.device("meta"):
+        model = EarVAE.from_config(ModelConfig())
+
+    def count(module: torch.nn.Module) -> int:
+        return sum(parameter.numel() for parameter in module.parameters())
+
+    assert count(model) < 25e6
+    bottleneck = count(model.encoder.to_code) + count(model.decoder.from_code)
+    assert bottleneck < 0.1 * count(model)
+
+
+def test_attention_in_each_of_four_blocks_and_squeeze_excitation_in_both_halves():
+    names = [type(module).__name__ for module in network().modules()]
+    for name, number in [
+        ("ChannelAttention", 8), ("SpatialAttention", 8), ("SqueezeExcitation", 2),
+        ("DownBlock", 4), ("UpBlock", 4),
+    ]:  # fmt: skip
+        assert names.count(name) == number, name
+
+
+@pytest.mark.parametrize("base", [8, 16, 5])
+def test_gradients_reach_every_parameter(base):
+    model = network(base_channels=base)
+    reconstruction, mu, logvar = model(torch.rand(4, 3, 32, 32), torch.randn(4, 16))
+    loss = reconstruction.square().mean() + 1e-3 * (mu.square() - logvar + logvar.exp()).mean()
+    loss.backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+        assert parameter.grad.abs().sum() > 0, name
+
+
+CALLS = {
+    "encode": lambda model, x: model.encode(x)[0],
+    "decode": lambda model, x: model.decode(torch.zeros(2, 16)),
+    "reconstruct": lambda model, x: model.reconstruct(x),
+    "sample": lambda model, x: model.sample(2),
+    "features": lambda model, x: model.features(x)[-1],
+}
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_no_method_changes_the_mode(model, images, call):
+    model.train()
+    model.decoder.eval()
+    before = {name: module.training for name, module in model.named_modules()}
+    call(model, images)
+    assert {name: module.training for name, module in model.named_modules()} == before
+    assert set(before.values()) == {True, False}
+
+
+LAYOUTS = {
+    "channels_last": lambda x: x.to(memory_format=torch.channels_last),
+    "transposed": lambda x: x.transpose(2, 3).contiguous().transpose(2, 3),
+    "every second": lambda x: torch.stack([x, x], dim=1).flatten(0, 1)[::2],
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+def test_the_layout_in_memory_does_not_matter(model, images, layout):
+    other = layout(images)
+    assert torch.equal(other, images)
+    assert other.stride() != images.stride()
+    pairs = zip([*model.encode(images), *model.features(images)],
+                [*model.encode(other), *model.features(other)], strict=True)  # fmt: skip
+    for wanted, seen in [*pairs, (model.reconstruct(images), model.reconstruct(other))]:
+        torch.testing.assert_close(seen, wanted, rtol=1e-4, atol=1e-5)
+    codes = torch.randn(16, 3).T
+    assert not codes.is_contiguous()
+    torch.testing.assert_close(model.decode(codes), model.decode(codes.contiguous()))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_reconstruct_decodes_mu_without_chance(model, images, training):
+    model.train(training)
+    state = torch.get_rng_state()
+    first = model.reconstruct(images)
+    assert torch.equal(first, model.reconstruct(images))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(first, model.decode(model.encode(images)[0]))
+
+
+def test_an_image_does_not_depend_on_its_batch(model, images):
+    together = model.reconstruct(images)
+    for index, image in enumerate(images):
+        alone = model.reconstruct(image[None])[0]
+        torch.testing.assert_close(together[index], alone, rtol=1e-4, atol=1e-5)
+    assert (together[0] - together[1]).abs().max() > 1e-5  # they are not all one picture
+
+
+@pytest.mark.parametrize(
+    "shape", [(3, 32, 32), (1, 1, 32, 32), (1, 3, 48, 48), (1, 3, 32, 48), (1, 32, 32, 3)]
+)
+@pytest.mark.parametrize("method", ["encode", "reconstruct", "features"])
+def test_images_of_another_shape_are_a_value_error(model, method, shape):
+    with pytest.raises(ValueError, match=r"this network takes \(B, 3, 32, 32\)"):
+        getattr(model, method)(torch.rand(shape))
+
+
+@pytest.mark.parametrize("shape", [(16,), (2, 8), (1, 32), (1, 1, 16), (1, 4, 2, 2)])
+def test_codes_of_another_shape_are_a_value_error(model, shape):
+    with pytest.raises(ValueError, match=r"this network takes \(B, 16\)"):
+        model.decode(torch.rand(shape))
+
+
+def test_reparameterise_by_hand():
+    mu, noise = torch.tensor([[1.0, -2.0]]), torch.tensor([[0.5, -1.0]])
+    logvar = torch.tensor([[0.0, 2 * 1.0986123]])  # standard deviations 1 and 3
+    torch.testing.assert_close(reparameterise(mu, logvar, noise), torch.tensor([[1.5, -5.0]]))
+
+
+def test_forward_decodes_the_noisy_code(model, images):
+    noise = torch.randn(3, 16)
+    reconstruction, mu, logvar = model(images, noise)
+    sigma = logvar.double().exp().sqrt()
+    torch.testing.assert_close(reconstruction, model.decode((mu + sigma * noise).float()))
+
+
+def test_logvar_stays_where_its_exponential_is_finite(model, images):
+    wild = network()
+    for value in (1e9, -1e9):
+        torch.nn.init.constant_(wild.encoder.to_code.logvar.bias, value)
+        _, logvar = wild.encode(images)
+        assert logvar.exp().isfinite().all()
+        assert (logvar.exp() > 0).all()
+
+
+@pytest.mark.parametrize("latent", [16, 10, 1])
+def test_samples_follow_from_the_seed_alone(latent):
+    model = network(latent_dim=latent)
+    state = torch.get_rng_state()
+
+    def sampled(*numbers: int, seed: int = 3) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        return torch.cat([model.sample(number, generator) for number in numbers])
+
+    together = sampled(6)
+    # Drawn in one piece, torch's normal numbers would depend on how many are asked for at once.
+    for numbers in [(1, 5), (2, 2, 2), (4, 2)]:
+        torch.testing.assert_close(sampled(*numbers), together, rtol=1e-4, atol=1e-5)
+    assert (sampled(6, seed=4) - together).abs().max() > 1e-4
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_sampled_codes_are_standard_normal(model, monkeypatch):
+    codes: list[torch.Tensor] = []
+    monkeypatch.setattr(model, "decode", codes.append)
+    model.sample(4000, torch.Generator().manual_seed(0))
+    (drawn,) = codes
+    assert drawn.shape == (4000, 16)
+    assert drawn.mean(dim=0).abs().max() < 0.08
+    assert (drawn.std(dim=0) - 1).abs().max() < 0.06
+    correlations = torch.corrcoef(drawn.T) - torch.eye(16)
+    assert correlations.abs().max() < 0.08

@@ -1,0 +1,396 @@
+"""Checkpoints: nothing in one can run, none is half written, and what is wrong is said in a line."""
+
+import builtins
+import io
+import os
+import pickle
+import resource
+import tarfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import earteach
+from earteach import checkpoint
+from earteach.config import TrainConfig
+from earteach.errors import EarTeachError
+from tests.conftest import Run
+
+
+def saved(state: Any, **options: Any) -> bytes:
+    file = io.BytesIO()
+    torch.save(state, file, **options)
+    return file.getvalue()
+
+
+def complaint(path: Path, read: Callable[[Path], Any] = checkpoint.read) -> str:
+    """The one line that reading `path` is refused with."""
+    with pytest.raises(EarTeachError) as caught:
+        read(path)
+    text = str(caught.value)
+    assert str(path) in text
+    assert "\n" not in text
+    return text
+
+
+class Calls:
+    """Unpickling it calls a function, as a hostile file would."""
+
+    def __init__(self, function: Callable[..., Any], *args: Any) -> None:
+        self.call = (function, args)
+
+    def __reduce__(self) -> tuple[Callable[..., Any], Any]:
+        return self.call
+
+
+class Plain:
+    """An ordinary object; loading it would import and build it."""
+
+
+def tar_of(member: bytes) -> bytes:
+    """The layout of torch before 0.1.10."""
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w:") as tar:
+        for name in ("storages", "tensors", "pickle"):
+            info = tarfile.TarInfo(name)
+            info.size = len(member)
+            tar.addfile(info, io.BytesIO(member))
+    return file.getvalue()
+
+
+def hostile(path: Path) -> dict[str, Callable[[], bytes]]:
+    """Files that make `path` when they are loaded without care."""
+    touch = f"touch {path}"
+    python = f"open({str(path)!r}, 'w').close()"
+    system = Calls(os.system, touch)
+    return {
+        "os.system": lambda: saved(system),
+        "os.system, old format": lambda: saved(system, _use_new_zipfile_serialization=False),
+        "eval": lambda: saved(Calls(builtins.eval, python)),
+        "exec": lambda: saved({"state_dict": Calls(builtins.exec, python)}),
+        "a path's method": lambda: saved([1, Calls(Path.touch, path)]),
+        "beside good entries": lambda: saved(
+            {
+                "earteach": {"format": 1, "config": TrainConfig().to_dict()},
+                "state_dict": {"a": system},
+            }
+        ),
+        "plain pickle": lambda: pickle.dumps(system),
+        "plain pickle, protocol 2": lambda: pickle.dumps(system, 2),
+        "text pickle": lambda: f"cos\nsystem\n(S'{touch}'\ntR.".encode(),
+        "legacy tar": lambda: tar_of(pickle.dumps(system, 2)),
+    }
+
+
+NAMES = list(hostile(Path("x")))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_nothing_in_a_file_runs(tmp_path, name):
+    planted, path = tmp_path / "planted", tmp_path / "hostile.ckpt"
+    path.write_bytes(hostile(planted)[name]())
+    for read in (checkpoint.read, earteach.load):
+        complaint(path, read)
+    assert not planted.exists()
+
+
+def test_the_hostile_files_would_run_without_care(tmp_path):
+    planted, path = tmp_path / "planted", tmp_path / "hostile.ckpt"
+    for name in ("os.system", "os.system, old format", "eval", "exec", "a path's method"):
+        path.write_bytes(hostile(planted)[name]())
+        torch.load(path, weights_only=False)
+        assert planted.exists(), name
+        planted.unlink()
+
+
+def test_objects_are_named_as_what_was_refused(tmp_path):
+    path = tmp_path / "object.ckpt"
+    path.write_bytes(saved({"earteach": {}, "state_dict": {"a": Plain()}}))
+    assert "more than tensors and plain values" in complaint(path)
+
+
+@pytest.mark.parametrize("share", [0, 1e-6, 1e-5, 1e-3, 0.3, 0.5, 0.99, 0.999999])
+def test_a_file_that_was_cut_short(trained, tmp_path, share):
+    data = trained.last.read_bytes()
+    path = tmp_path / "cut.ckpt"
+    path.write_bytes(data[: int(len(data) * share)])
+    assert "is cut short or not a checkpoint" in complaint(path)
+
+
+GARBAGE = {
+    "text": b"hello world, this is a text",
+    "toml": b"[a]\nx = 3\n",
+    "jpeg": b"\xff\xd8\xff\xe0" + bytes(60),
+    "png": b"\x89PNG\r\n\x1a\n" + bytes(60),
+    "pops an empty stack": b"0",
+    "uses what is not there": b"\x80\x02h\x05.",
+    "a reference that is none": b"\x80\x02K\x01Q.",
+    "a pickled number": pickle.dumps(3.0),
+    "zip": b"PK\x03\x04" + bytes(60),
+}
+
+
+@pytest.mark.parametrize("data", GARBAGE.values(), ids=GARBAGE)
+def test_a_file_that_is_no_checkpoint(tmp_path, data):
+    path = tmp_path / "garbage.ckpt"
+    path.write_bytes(data)
+    complaint(path)
+
+
+def without(key: str) -> Callable[[dict[str, Any]], Any]:
+    return lambda state: {name: value for name, value in state.items() if name != key}
+
+
+def with_about(**changes: Any) -> Callable[[dict[str, Any]], Any]:
+    return lambda state: {**state, "earteach": {**state["earteach"], **changes}}
+
+
+def with_config(**model: Any) -> Callable[[dict[str, Any]], Any]:
+    def change(state: dict[str, Any]) -> dict[str, Any]:
+        config = state["earteach"]["config"]
+        return with_about(config={**config, "model": {**config["model"], **model}})(state)
+
+    return change
+
+
+def with_weights(change: Callable[[str, Any], dict[str, Any]]) -> Callable[[dict[str, Any]], Any]:
+    def changed(state: dict[str, Any]) -> dict[str, Any]:
+        weights: dict[str, Any] = {}
+        for name, value in state["state_dict"].items():
+            weights.update(change(name, value))
+        return {**state, "state_dict": weights}
+
+    return changed
+
+
+ALTERED: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
+    "of another tool": (without("earteach"), "is not a checkpoint of earteach"),
+    "without weights": (without("state_dict"), "is not a checkpoint of earteach"),
+    "a list": (lambda state: [1, 2], "is not a checkpoint of earteach"),
+    "a tensor": (lambda state: torch.zeros(3), "is not a checkpoint of earteach"),
+    "a number for its entry": (lambda s: {**s, "earteach": 3}, "is not a checkpoint of earteach"),
+    "a number for weights": (lambda s: {**s, "state_dict": 3}, "is not a checkpoint of earteach"),
+    "a word for its format": (with_about(format="new"), "is not a checkpoint of earteach"),
+    "a newer format": (
+        with_about(format=checkpoint.FORMAT + 1, version="9.8.7"),
+        "was written by earteach 9.8.7, newer than this",
+    ),
+    "no configuration": (with_about(config=3), "its configuration cannot be read"),
+    "an unknown option": (with_config(depth=5), "its configuration cannot be read"),
+    "a bad option": (with_config(latent_dim=0), "its configuration cannot be read"),
+    "another size of code": (with_config(latent_dim=32), "its weights do not fit"),
+    "more channels": (with_config(base_channels=16), "its weights do not fit"),
+    "a weight left out": (
+        with_weights(lambda name, value: {} if "to_image.2.bias" in name else {name: value}),
+        "its weights do not fit",
+    ),
+    "a weight too many": (
+        with_weights(lambda name, value: {name: value, name + "2": value}),
+        "its weights do not fit",
+    ),
+    "numbers for weights": (with_weights(lambda name, _: {name: 3}), "its weights do not fit"),
+}
+
+
+@pytest.mark.parametrize(("change", "reason"), ALTERED.values(), ids=ALTERED)
+def test_an_altered_checkpoint(trained, tmp_path, change, reason):
+    path = tmp_path / "altered.ckpt"
+    path.write_bytes(saved(change(torch.load(trained.last, weights_only=True))))
+    assert reason in complaint(path, earteach.load)
+
+
+def test_a_missing_file_and_a_folder(trained, tmp_path):
+    assert "no such checkpoint; `earteach train` writes one" in complaint(tmp_path / "none.ckpt")
+    assert "is a folder" in complaint(trained.checkpoints)
+    assert "holds no best-epoch" in complaint(tmp_path, earteach.load)
+
+
+BUILTIN = (dict, list, tuple, str, int, float, bool, type(None), torch.Tensor)
+
+
+def foreign_types(value: Any, where: str = "") -> Iterator[str]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from foreign_types(key, f"{where} key")
+            yield from foreign_types(inner, f"{where}.{key}")
+    elif isinstance(value, list | tuple):
+        for place, inner in enumerate(value):
+            yield from foreign_types(inner, f"{where}[{place}]")
+    # torch and Lightning keep weights in an OrderedDict; nothing else may be a mere subclass.
+    if type(value) not in BUILTIN and type(value).__name__ != "OrderedDict":
+        yield f"{where}: {type(value)}"
+
+
+def test_training_writes_builtin_types_only(trained):
+    paths = sorted(trained.checkpoints.iterdir())
+    assert len(paths) == 3
+    for path in paths:
+        # Without care, so that whatever the file holds is seen.
+        assert list(foreign_types(torch.load(path, weights_only=False))) == []
+
+
+def test_what_training_wrote_can_be_read(trained):
+    found = checkpoint.read(trained.last)
+    assert found.epochs_completed == trained.result["epochs_completed"] == 4
+    assert found.global_step == trained.result["global_step"]
+    assert (found.config.model.image_size, found.config.model.latent_dim) == (32, 16)
+    model = found.model()
+    assert not any(module.training for module in model.modules())
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, found.state["state_dict"][f"model.{name}"]), name
+
+
+def test_a_folder_stands_for_its_best_checkpoint(trained):
+    best = trained.result["best"]["loss"]["path"]
+    assert str(checkpoint.best(trained.checkpoints)) == best
+    images = torch.rand(2, 3, 32, 32)
+    by_folder, by_file = (
+        earteach.load(path).reconstruct(images) for path in (str(trained.checkpoints), best)
+    )
+    assert torch.equal(by_folder, by_file)
+
+
+@pytest.mark.parametrize(
+    ("names", "chosen"),
+    [
+        (["best-epoch=002-loss=0.1.ckpt", "best-epoch=010-loss=0.2.ckpt"], 1),
+        (["best-epoch=999-loss=0.1.ckpt", "best-epoch=1000-loss=0.1.ckpt"], 1),
+        (["best-epoch=001-loss=0.1.ckpt", "best-ssim-epoch=900-ssim=0.9.ckpt", "last.ckpt"], 0),
+        (["best-epoch=003-loss=0.1.ckpt", ".best-epoch=009-loss=0.1.ckpt.12.partial"], 0),
+    ],
+)
+def test_the_best_is_the_latest_epoch_by_loss(tmp_path, names, chosen):
+    for name in names:
+        (tmp_path / name).touch()
+    assert checkpoint.best(tmp_path).name == names[chosen]
+
+
+def test_without_a_best_or_a_last_the_folder_is_named(tmp_path):
+    (tmp_path / checkpoint.best_ssim_name(3, 0.5)).touch()
+    assert "holds no best-epoch" in complaint(tmp_path, checkpoint.best)
+    assert "holds no last.ckpt" in complaint(tmp_path, checkpoint.last)
+    (tmp_path / "last.ckpt").touch()
+    assert checkpoint.last(tmp_path) == tmp_path / "last.ckpt"
+
+
+def test_names_are_those_of_the_design():
+    assert checkpoint.best_loss_name(12, 0.001234) == "best-epoch=012-loss=0.001234.ckpt"
+    assert checkpoint.best_ssim_name(12, 0.81234) == "best-ssim-epoch=012-ssim=0.8123.ckpt"
+
+
+def test_write_makes_the_folder_and_leaves_nothing_beside_the_file(tmp_path):
+    path = tmp_path / "a" / "b" / "x.ckpt"
+    for value in (1.5, 2.5):
+        checkpoint.write({"value": value}, path)
+        assert torch.load(path, weights_only=True) == {"value": value}
+        assert list(path.parent.iterdir()) == [path]
+
+
+def raise_half_way(error: BaseException) -> Callable[[Path], None]:
+    def writer(partial: Path) -> None:
+        partial.write_bytes(b"half")
+        raise error
+
+    return writer
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(28, "No space left on device"), "the disk is full; free space"),
+        (OSError(122, "Disk quota exceeded"), "the disk is full; free space"),
+        (OSError(5, "Input/output error"), "Input/output error"),
+        (RuntimeError("PytorchStreamWriter failed writing file"), "the disk is full"),
+        (KeyboardInterrupt(), None),
+        (ValueError("a bug"), None),
+    ],
+)
+def test_a_failed_write_leaves_the_old_file(tmp_path, error, said):
+    path = tmp_path / "last.ckpt"
+    path.write_bytes(b"old")
+    with pytest.raises(EarTeachError if said else type(error)) as caught:
+        checkpoint.write_atomically(path, raise_half_way(error))
+    if said:
+        assert said in str(caught.value)
+        assert str(path) in str(caught.value)
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """The system refuses to let a file grow larger, much as a full disk does."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_is_one_line_and_keeps_the_old_file(tmp_path):
+    path = tmp_path / "last.ckpt"
+    checkpoint.write({"weights": torch.zeros(10)}, path)
+    with pytest.raises(EarTeachError) as caught, files_of_at_most(100_000):
+        checkpoint.write({"weights": torch.rand(1_000_000)}, path)
+    assert "the disk is full; free space, then `earteach resume" in str(caught.value)
+    assert torch.load(path, weights_only=True)["weights"].tolist() == [0] * 10
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_that_is_a_file_is_one_line(tmp_path):
+    (tmp_path / "file").touch()
+    path = tmp_path / "file" / "last.ckpt"
+    with pytest.raises(EarTeachError, match="cannot be written"):
+        checkpoint.write({}, path)
+
+
+OTHER_VALUES = {
+    "layout": "nhwc", "augmentation": "light", "target": "augmented", "in_channels": 1,
+    "kld_reduction": "sum", "kld_anneal_strategy": "linear", "kld_anneal_epochs": 3,
+    "accelerator": "cpu", "precision": "bf16", "strategy": "ddp", "checkpoint_every_n_steps": 7,
+    "gradient_clip": 0.5, "image_size": 64, "train_data": Path("a.npy"), "val_data": Path("b.npy"),
+    "checkpoint_dir": Path("c"), "log_dir": Path("d"), "kld_anneal_ratio": 0.25,
+    "kld_anneal_start": 0.5, "kld_anneal_end": 0.5, "learning_rate": 0.5,
+}  # fmt: skip
+UNDECIDING = {
+    "accelerator", "devices", "num_nodes", "strategy", "precision", "num_workers",
+    "checkpoint_dir", "log_dir", "checkpoint_every_n_steps",
+}  # fmt: skip
+OPTIONS = [(option.name, value) for _, option, value in TrainConfig().options()]
+
+
+@pytest.mark.parametrize(("name", "value"), OPTIONS, ids=[name for name, _ in OPTIONS])
+def test_differences_are_the_options_that_decide_what_is_computed(name, value):
+    other = OTHER_VALUES.get(name, value + 1 if isinstance(value, int | float) else None)
+    assert other is not None, f"give {name} another value in OTHER_VALUES"
+    assert other != value
+    old, new = TrainConfig(), TrainConfig().with_options({name: other})
+    assert checkpoint.differences(old, old) == {}
+    wanted = {} if name in UNDECIDING else {name: (value, other)}
+    assert checkpoint.differences(old, new) == wanted
+
+
+def test_all_differences_are_given():
+    old = TrainConfig()
+    new = replace(old.with_options({"epochs": 3, "seed": 1}), hardware=old.hardware)
+    assert checkpoint.differences(old, new) == {"epochs": (200, 3), "seed": (42, 1)}
+
+
+def test_a_configuration_survives_its_checkpoint(tmp_path, trained: Run):
+    config = TrainConfig().with_options(
+        {"kld_anneal_epochs": 9, "layout": "nchw", "seed": 2**63 - 1}
+    )
+    weights = torch.load(trained.last, weights_only=True)["state_dict"]
+    state = {"earteach": checkpoint.about(config, {}, note="x"), "state_dict": weights}
+    checkpoint.write(state, tmp_path / "x.ckpt")
+    found = checkpoint.read(tmp_path / "x.ckpt")
+    assert found.config == config
+    assert found.about["version"] == earteach.__version__
+    assert found.about["note"] == "x"
