@@ -27,6 +27,7 @@ from earteach.model.vae import EarVAE
 FORMAT = 1
 KEY = "earteach"
 LAST = "last.ckpt"
+PARTIAL = ".partial"
 BEST = "best-epoch="
 BEST_SSIM = "best-ssim-epoch="
 _WEIGHTS = "model."
@@ -190,7 +191,7 @@ def write(state: dict[str, Any], path: Path) -> None:
 
 def write_atomically(path: Path, write_to: Callable[[Path], None]) -> None:
     """Let `write_to` make a file beside `path`, sync it to the disk and move it into place."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_to(partial)

@@ -61,7 +61,8 @@ def write_png(path: Path, image: np.ndarray, facts: Mapping[str, str] | None = N
     refuse_foreign(path)
     about = PngInfo()
     for key, value in {"Software": _SOFTWARE, **(facts or {})}.items():
-        about.add_text(key, value)
+        # A file name may hold bytes that are no text.
+        about.add_text(key, value.encode(errors="replace").decode())
     picture = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
     partial = path.with_name(path.name + ".partial")
     try:

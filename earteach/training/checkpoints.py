@@ -144,9 +144,11 @@ class Checkpoints(Checkpoint):
 
     def _remove_superseded(self) -> None:
         kept = {Path(entry["path"]).name for entry in self.best.values()}
-        for path in self._folder.glob("best-*.ckpt"):
-            if path.name not in kept:
-                path.unlink(missing_ok=True)
+        superseded = [p for p in self._folder.glob("best-*.ckpt") if p.name not in kept]
+        # What a killed process had not put in place.
+        left_over = self._folder.glob(f".*{checkpoint.PARTIAL}")
+        for path in (*superseded, *left_over):
+            path.unlink(missing_ok=True)
 
 
 def epochs_processed(trainer: pl.Trainer) -> int:

@@ -1,0 +1,253 @@
+"""Photographs from a folder: found in order, read upright, made square; the rest is named."""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from earteach.data.photographs import Unreadable, find, read, square
+from earteach.errors import EarTeachError
+
+
+@pytest.fixture(scope="module")
+def picture() -> np.ndarray:
+    """40 × 30 pixels, smooth, with another colour in each corner."""
+    rows, columns = np.mgrid[0:1:40j, 0:1:30j]
+    return np.rint(np.dstack([rows, columns, 1 - rows]) * 200 + 20).astype(np.uint8)
+
+
+def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def written(folder: Path, name: str, content: bytes) -> Path:
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+# What each EXIF orientation does to the stored picture to bring it upright.
+UPRIGHT = {
+    1: lambda image: image,
+    2: lambda image: image[:, ::-1],
+    3: lambda image: image[::-1, ::-1],
+    4: lambda image: image[::-1],
+    5: lambda image: image.transpose(1, 0, 2),
+    6: lambda image: np.rot90(image, -1),
+    7: lambda image: image[::-1, ::-1].transpose(1, 0, 2),
+    8: lambda image: np.rot90(image),
+}
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", UPRIGHT)
+def test_a_photograph_is_turned_as_its_exif_says(
+    picture: np.ndarray, tmp_path: Path, kind: str, orientation: int
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    quality = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"quality": 95}}.get(kind, {})
+    path = written(tmp_path, "p", encoded(Image.fromarray(picture), kind, exif=exif, **quality))
+    expected = UPRIGHT[orientation](picture)
+    image = read(path)
+    assert image.shape == expected.shape
+    assert image.dtype == np.uint8
+    assert np.abs(image.astype(int) - expected).max() <= 8
+
+
+def _with_alpha(picture: np.ndarray, alpha: int) -> Image.Image:
+    return Image.fromarray(np.dstack([picture, np.full(picture.shape[:2], alpha, np.uint8)]))
+
+
+FORMS = {
+    "rgb.png": lambda p: encoded(Image.fromarray(p), "PNG"),
+    "rgb.bmp": lambda p: encoded(Image.fromarray(p), "BMP"),
+    "rgb.tif": lambda p: encoded(Image.fromarray(p), "TIFF"),
+    "progressive.jpg": lambda p: encoded(
+        Image.fromarray(p), "JPEG", quality=97, subsampling=0, progressive=True
+    ),
+    "cmyk.jpg": lambda p: encoded(Image.fromarray(p).convert("CMYK"), "JPEG", quality=97),
+    "alpha.png": lambda p: encoded(_with_alpha(p, 128), "PNG"),
+    "opaque.webp": lambda p: encoded(_with_alpha(p, 255), "WEBP", lossless=True),
+    "wrong suffix.jpg": lambda p: encoded(Image.fromarray(p), "PNG"),
+    "with space and ünïcode 耳.png": lambda p: encoded(Image.fromarray(p), "PNG"),
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_every_form_of_a_photograph_becomes_the_same_rgb(
+    picture: np.ndarray, tmp_path: Path, name: str
+) -> None:
+    image = read(written(tmp_path, name, FORMS[name](picture)))
+    assert image.shape == picture.shape
+    assert np.abs(image.astype(int) - picture).max() <= 4
+
+
+GRAY_FORMS = {
+    "gray.png": lambda g: encoded(Image.fromarray(g), "PNG"),
+    "gray.jpg": lambda g: encoded(Image.fromarray(g), "JPEG", quality=97),
+    "gray alpha.png": lambda g: encoded(Image.fromarray(g).convert("LA"), "PNG"),
+    "sixteen bits.png": lambda g: encoded(Image.fromarray(g.astype(np.uint16) * 257), "PNG"),
+    "sixteen bits.tif": lambda g: encoded(Image.fromarray(g.astype(np.uint16) * 257), "TIFF"),
+}
+
+
+@pytest.mark.parametrize("name", GRAY_FORMS)
+def test_a_gray_photograph_becomes_three_equal_channels(
+    picture: np.ndarray, tmp_path: Path, name: str
+) -> None:
+    gray = np.ascontiguousarray(picture[..., 0])
+    image = read(written(tmp_path, name, GRAY_FORMS[name](gray)))
+    assert image.shape == (*gray.shape, 3)
+    assert np.abs(image.astype(int) - gray[..., None]).max() <= 2
+
+
+def test_a_palette_becomes_its_colours(picture: np.ndarray, tmp_path: Path) -> None:
+    palette = Image.fromarray(picture).quantize(16)
+    image = read(written(tmp_path, "palette.png", encoded(palette, "PNG")))
+    np.testing.assert_array_equal(image, np.asarray(palette.convert("RGB")))
+
+
+def assert_opencv_is_silent(capfd: pytest.CaptureFixture[str]) -> None:
+    """Its log would run through the progress bar. (A line that libpng writes cannot be helped.)"""
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert "WARN" not in err
+    assert "ERROR" not in err
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "empty"),
+        (b"these are not the ears you are looking for", "not an image"),
+        (b"\xff\xd8\xff\xe0", "not an image"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(100), "not an image"),
+        (bytes(5000), "not an image"),
+    ],
+)
+def test_what_is_no_photograph_says_why(
+    tmp_path: Path, content: bytes, says: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(Unreadable, match=says):
+        read(written(tmp_path, "ear.jpg", content))
+    assert_opencv_is_silent(capfd)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "BMP"])
+@pytest.mark.parametrize("share", [0.05, 0.5, 0.95])
+def test_a_file_cut_short_is_no_photograph(
+    picture: np.ndarray,
+    tmp_path: Path,
+    kind: str,
+    share: float,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    noise = np.random.default_rng(0).integers(0, 60, (200, 150, 3), np.uint8)
+    content = encoded(Image.fromarray(noise), kind)
+    path = written(tmp_path, "cut", content[: int(len(content) * share)])
+    with pytest.raises(Unreadable):
+        read(path)
+    assert_opencv_is_silent(capfd)
+
+
+def test_a_file_that_is_gone_or_enormous_says_so(tmp_path: Path) -> None:
+    with pytest.raises(Unreadable, match="No such file"):
+        read(tmp_path / "gone.jpg")
+    side = 100_000  # thirty gigabytes, if one believed the header
+    header = struct.pack("<IIIIiiHHIIIIII", 4000, 0, 54, 40, side, side, 1, 24, *[0] * 6)
+    with pytest.raises(Unreadable, match="too large"):
+        read(written(tmp_path, "bomb.bmp", b"BM" + header + bytes(4000)))
+
+
+def test_photographs_are_found_below_and_in_order(tmp_path: Path) -> None:
+    wanted = ["a.jpg", "b/a.PNG", "b/c/d.JPeG", "b.webp", "c.tiff", "ö 耳.bmp", "z.tif"]
+    others = [".hidden.jpg", ".folder/a.jpg", "b/.thumbs/a.png", "notes.txt", "a.jpg.txt", "jpg"]
+    for name in (*wanted, *others):
+        written(tmp_path, name, b"x")
+    (tmp_path / "folder.jpg").mkdir()
+    found = find(tmp_path)
+    assert [path.relative_to(tmp_path).as_posix() for path in found] == sorted(
+        wanted, key=lambda name: Path(name).parts
+    )
+
+
+def test_a_source_below_a_hidden_folder_is_not_hidden(tmp_path: Path) -> None:
+    path = written(tmp_path, ".cache/ears/a.jpg", b"x")
+    assert find(path.parent) == [path]
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [("none", "no such folder"), ("a.jpg", "is a file"), ("empty", "holds no photographs")],
+)
+def test_a_source_without_photographs_is_an_error(tmp_path: Path, name: str, says: str) -> None:
+    written(tmp_path, "a.jpg", b"x")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(EarTeachError, match=says) as caught:
+        find(tmp_path / name)
+    assert name in str(caught.value)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_photograph_without_permission_says_so(picture: np.ndarray, tmp_path: Path) -> None:
+    path = written(tmp_path, "a.png", encoded(Image.fromarray(picture), "PNG"))
+    path.chmod(0)
+    with pytest.raises(Unreadable, match="Permission"):
+        read(path)
+
+
+def halves(image: np.ndarray, down: int, across: int) -> np.ndarray:
+    """The mean over blocks of `down` × `across` pixels."""
+    height, width, channels = image.shape
+    blocks = image.reshape(height // down, down, width // across, across, channels)
+    return np.asarray(blocks.mean(axis=(1, 3)))
+
+
+def test_stretch_takes_the_whole_photograph() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (64, 32, 3), np.uint8)
+    squared = square(image, 16)
+    assert squared.box == (0, 0, 32, 64)
+    assert np.abs(squared.image - halves(image, 4, 2)).max() <= 0.5
+
+
+@pytest.mark.parametrize(
+    ("shape", "padding", "box"),
+    [
+        ((64, 32), ((0, 0), (16, 16)), (-16, 0, 64, 64)),
+        ((32, 64), ((16, 16), (0, 0)), (0, -16, 64, 64)),
+        ((64, 63), ((0, 0), (0, 1)), (0, 0, 64, 64)),
+        ((64, 10), ((0, 0), (27, 27)), (-27, 0, 64, 64)),
+        ((64, 64), ((0, 0), (0, 0)), (0, 0, 64, 64)),
+    ],
+)
+def test_reflect_keeps_the_proportions(
+    shape: tuple[int, int],
+    padding: tuple[tuple[int, int], tuple[int, int]],
+    box: tuple[int, int, int, int],
+) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+    squared = square(image, 16, fit="reflect")
+    assert squared.box == box
+    padded = np.pad(image, (*padding, (0, 0)), mode="symmetric")
+    assert np.abs(squared.image - halves(padded, 4, 4)).max() <= 0.5
+
+
+@pytest.mark.parametrize("fit", ["stretch", "reflect"])
+def test_gray_is_the_luma_of_the_square(fit: str) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (64, 48, 3), np.uint8)
+    gray = square(image, 32, 1, fit)  # type: ignore[arg-type]
+    colour = square(image, 32, 3, fit)  # type: ignore[arg-type]
+    assert gray.image.shape == (32, 32, 1)
+    assert gray.box == colour.box
+    luma = colour.image @ np.array([0.299, 0.587, 0.114])
+    assert np.abs(gray.image[..., 0] - luma).max() <= 1
