@@ -149,7 +149,7 @@ class DataConfig(Options):
         Opt(
             "What is reconstructed: the image without its noise, blur and occlusion, or with them."
         ),
-    ] = "clean"
+    ] = "augmented"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -352,7 +352,7 @@ def test_a_folder_that_is_a_file_is_one_line(tmp_path):
 
 
 OTHER_VALUES = {
-    "layout": "nhwc", "augmentation": "light", "target": "augmented", "in_channels": 1,
+    "layout": "nhwc", "augmentation": "light", "target": "clean", "in_channels": 1,
     "kld_reduction": "sum", "kld_anneal_strategy": "linear", "kld_anneal_epochs": 3,
     "accelerator": "cpu", "precision": "bf16", "strategy": "ddp", "checkpoint_every_n_steps": 7,
     "gradient_clip": 0.5, "image_size": 64, "train_data": Path("a.npy"), "val_data": Path("b.npy"),

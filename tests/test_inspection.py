@@ -408,7 +408,9 @@ def test_an_augmented_sheet_shows_what_the_first_epoch_sees(tmp_path, ears, chan
     sheet = augmented_sheet(path, size=48, channels=channels, count=40, seed=5)
     assert sheet.shape == (5 * 50 + 2, 8 * 50 + 2, 3)
     image = EarArray.open(path).image(9, size=48, channels=channels)
-    seen, _ = Augmentation("full", channels)(image, derive(5, Purpose.AUGMENTATION, 0, 9))
+    seen, _ = Augmentation("full", channels, "augmented")(
+        image, derive(5, Purpose.AUGMENTATION, 0, 9)
+    )
     assert np.array_equal(sheet[52:100, 52:100], np.broadcast_to(seen, (48, 48, 3)))
 
 

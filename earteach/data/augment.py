@@ -82,7 +82,7 @@ def obstructions(channels: int) -> list[Any]:
 class Augmentation:
     """Turns an image into an input and its target, as a function of the image and a seed."""
 
-    def __init__(self, strength: Strength, channels: int, target: Target = "clean") -> None:
+    def __init__(self, strength: Strength, channels: int, target: Target) -> None:
         shared = [] if strength == "none" else [*geometry(strength), *colour(strength, channels)]
         self._shared = A.Compose(shared) if shared else None
         self._input_only = A.Compose(obstructions(channels)) if strength == "full" else None

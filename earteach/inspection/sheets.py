@@ -55,7 +55,7 @@ def augmented_sheet(
     array = EarArray.open(path, layout)
     chosen = _spread(len(array), count)
     _check_rows(array, chosen)
-    augment = Augmentation(strength, channels)
+    augment = Augmentation(strength, channels, "augmented")
     shown = []
     for place, tile in enumerate(_tiles(array, chosen, size)):
         epoch = chosen[:place].count(chosen[place])

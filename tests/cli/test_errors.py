@@ -125,7 +125,7 @@ TABLE: list[Row] = [
     ("export run/last.ckpt --format safetensors --out text.txt", 1, "text.txt: exists|--out"),
     ("export run/last.ckpt --out text.txt", 1, "text.txt: exists|--out"),
     ("export run/last.ckpt --out empty", 1, "empty: exists|--out"),
-    ("export run/last.ckpt --format safetensors --out text.txt/below", 1, "text.txt/below:"),
+    ("export run/last.ckpt --format safetensors --out text.txt/below", 1, "text.txt:"),
     # Preparation.
     ("prepare none", 1, "none: no such folder"),
     ("prepare text.txt", 1, "text.txt: is a file|folder"),

@@ -14,7 +14,7 @@ import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 
 from earteach import checkpoint
-from earteach.training import fit
+from earteach.training import trainer
 from tests.conftest import TINY, TINY_RUN, Result, Run, data_options, earteach, run_options
 
 TRAIN_IMAGES, VAL_IMAGES = 41, 7
@@ -61,7 +61,7 @@ def files(folder: Path) -> dict[str, bytes]:
 CUSTOM = {
     "layout": "nhwc",
     "augmentation": "light",
-    "target": "augmented",
+    "target": "clean",
     "in_channels": 1,
     "latent_dim": 12,
     "base_channels": 6,
@@ -225,7 +225,7 @@ def plain(ears: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.mark.parametrize(
     "changed",
-    ["--seed 43", "--augmentation none", "--augmentation light", "--target augmented"],
+    ["--seed 43", "--augmentation none", "--augmentation light", "--target clean"],
 )
 def test_changed_option_changes_what_is_learned(
     ears: Path, tmp_path: Path, plain: Run, changed: str
@@ -266,8 +266,8 @@ def test_workers_are_as_many_as_asked_for_but_never_more_than_the_cores(
         seen.append(made.num_workers)
         return made
 
-    original = fit.training_loader
-    monkeypatch.setattr(fit, "training_loader", loader)
+    original = trainer.training_loader
+    monkeypatch.setattr(trainer, "training_loader", loader)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: cores)
     result = tried(ears, tmp_path, "--num-workers", wanted, "--fast-dev-run")
     assert result.code == 0, result.err

@@ -36,7 +36,7 @@ def test_every_argument_is_one_that_albumentations_knows(strength: Strength, cha
     """It drops an argument that it does not know with a warning only."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        Augmentation(strength, channels)
+        Augmentation(strength, channels, "augmented")
     assert [str(entry.message) for entry in caught] == []
 
 
@@ -85,13 +85,13 @@ def test_each_transform_changes_an_ear_and_leaves_it_one(
 
 
 def test_none_changes_nothing(ears: list[np.ndarray]) -> None:
-    seen, target = Augmentation("none", 3)(ears[0], 5)
+    seen, target = Augmentation("none", 3, "clean")(ears[0], 5)
     np.testing.assert_array_equal(seen, ears[0])
     np.testing.assert_array_equal(target, ears[0])
 
 
 def test_light_flips_and_shifts_brightness_and_nothing_else(ears: list[np.ndarray]) -> None:
-    augmentation = Augmentation("light", 3)
+    augmentation = Augmentation("light", 3, "augmented")
     ear = ears[0]
     flipped = 0
     for seed in SEEDS:
@@ -143,7 +143,7 @@ def test_input_and_clean_target_share_geometry_and_colour(
 
 def test_one_transform_comes_without_the_others(ears: list[np.ndarray]) -> None:
     """Albumentations' `set_random_seed` has every transform draw the same number."""
-    augmentation = Augmentation("full", 1)
+    augmentation = Augmentation("full", 1, "augmented")
     counts = {"as it was": 0, "flipped only": 0, "changed": 0}
     gray = in_channels(ears[0], 1)
     for seed in range(400):
@@ -159,7 +159,7 @@ def test_one_transform_comes_without_the_others(ears: list[np.ndarray]) -> None:
 def test_obstructions_come_one_by_one() -> None:
     """On a plain image noise touches every pixel, occlusion only some."""
     plain = np.full((64, 64, 1), 120, np.uint8)
-    augmentation = Augmentation("full", 1)
+    augmentation = Augmentation("full", 1, "augmented")
     touched = [float((augmentation(plain, seed)[0] != 120).mean()) for seed in range(400)]
     clean = np.array([augmentation(plain, seed)[1][0, 0, 0] == 120 for seed in range(400)])
     shares = np.array(touched)[clean]  # where brightness left the plain as it was
@@ -179,7 +179,7 @@ def test_the_augmented_target_is_the_input(ears: list[np.ndarray]) -> None:
 def test_the_result_depends_on_image_and_seed_alone(
     ears: list[np.ndarray], strength: Strength
 ) -> None:
-    one, other = Augmentation(strength, 3), Augmentation(strength, 3)
+    one, other = Augmentation(strength, 3, "clean"), Augmentation(strength, 3, "clean")
     copied = pickle.loads(pickle.dumps(one))  # as a spawned worker gets it
     forward = [one(ear, seed) for ear, seed in zip(ears[:20], SEEDS, strict=False)]
     np.random.seed(3)  # neither the global state nor what was drawn before may matter
@@ -190,14 +190,14 @@ def test_the_result_depends_on_image_and_seed_alone(
 
 
 def test_other_seeds_give_other_results(ears: list[np.ndarray]) -> None:
-    augmentation = Augmentation("full", 3)
+    augmentation = Augmentation("full", 3, "augmented")
     seen = {augmentation(ears[0], seed)[0].tobytes() for seed in SEEDS}
     assert len(seen) > 40  # some are the ear as it is, or flipped only
 
 
 @pytest.mark.parametrize("bit", [0, 31, 40, 62])
 def test_every_bit_of_the_seed_counts(ears: list[np.ndarray], bit: int) -> None:
-    augmentation = Augmentation("full", 3)
+    augmentation = Augmentation("full", 3, "augmented")
     differing = [
         not np.array_equal(augmentation(ear, seed)[0], augmentation(ear, seed ^ 1 << bit)[0])
         for ear, seed in zip(ears, SEEDS, strict=True)
@@ -208,7 +208,7 @@ def test_every_bit_of_the_seed_counts(ears: list[np.ndarray], bit: int) -> None:
 @pytest.mark.parametrize("channels", [1, 3])
 def test_brightness_stays_and_nothing_saturates(ears: list[np.ndarray], channels: int) -> None:
     """Limits meant for 0 to 255, put on floats in [0, 1], once saturated half of all images."""
-    augmentation = Augmentation("full", channels)
+    augmentation = Augmentation("full", channels, "augmented")
     before = np.stack([in_channels(ear, channels) for ear in ears])
     pairs = [augmentation(ear, seed) for ear, seed in zip(before, SEEDS, strict=True)]
     for after in (np.stack(images) for images in zip(*pairs, strict=True)):
@@ -230,7 +230,7 @@ watched = ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "urll
 sys.addaudithook(lambda event, args: asked.append((event, args)) if event in watched else None)
 from earteach.data.augment import Augmentation
 from earteach.data.drawn import draw_ear
-seen, target = Augmentation("full", 3)(draw_ear(1, 2, 64).image, 12345678901234567)
+seen, target = Augmentation("full", 3, "augmented")(draw_ear(1, 2, 64).image, 12345678901234567)
 print(len(asked), os.environ["NO_ALBUMENTATIONS_UPDATE"])
 print(hashlib.sha256(seen.tobytes() + target.tobytes()).hexdigest())
 """
@@ -245,5 +245,5 @@ def test_another_process_asks_no_network_and_gives_the_same_result(ears: list[np
     assert result.returncode == 0, result.stderr
     network, digest = result.stdout.splitlines()
     assert network == "0 1"
-    seen, target = Augmentation("full", 3)(ears[2], 12345678901234567)
+    seen, target = Augmentation("full", 3, "augmented")(ears[2], 12345678901234567)
     assert digest == hashlib.sha256(seen.tobytes() + target.tobytes()).hexdigest()

@@ -179,7 +179,11 @@ def test_no_augmentation_repeats_over_images_and_epochs(tmp_path: Path) -> None:
 def test_a_dataset_item_depends_on_seed_epoch_and_index(array: EarArray) -> None:
     def item(seed: int, epoch: int) -> torch.Tensor:
         dataset = EarDataset(
-            array, size=SIZE, channels=3, seed=seed, augmentation=Augmentation("full", 3)
+            array,
+            size=SIZE,
+            channels=3,
+            seed=seed,
+            augmentation=Augmentation("full", 3, "augmented"),
         )
         return torch.stack([dataset[epoch, index]["input"] for index in range(12)])
 
