@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
@@ -69,8 +70,6 @@ def train(
     else:
         from earteach.training.fit import train as core
 
-        if not json:
-            line(_headline(settings))
         result = core(
             settings,
             fresh=fresh,
@@ -133,14 +132,6 @@ def epoch_line(record: EpochRecord) -> str:
     )
 
 
-def _headline(settings: TrainConfig) -> str:
-    model, optim = settings.model, settings.optim
-    return (
-        f"training on {settings.data.train_data}: {model.image_size}×{model.image_size}×"
-        f"{model.in_channels}, {model.latent_dim} latent numbers, {optim.epochs} epochs"
-    )
-
-
 def _show_plan(output: Output, settings: TrainConfig) -> None:
     from earteach.training.plan import plan
 
@@ -167,12 +158,9 @@ def _show_plan(output: Output, settings: TrainConfig) -> None:
 def show_outcome(output: Output, result: TrainResult) -> None:
     """The summary after training, and the exit code of an interrupted run."""
     if result.stopped_by == "interrupted":
-        line(
-            f"interrupted: kept {result.last} in epoch {result.epochs_completed + 1}, after step "
-            f"{result.global_step}; continue with `earteach resume {result.last}`"
-        )
+        line(_interruption(result))
         output.show(result)
-        raise typer.Exit(128 + (result.signal or 2))
+        raise typer.Exit(128 + (result.signal or signal.SIGTERM))
     values = {
         "epochs": f"{result.epochs_completed} ({result.stopped_by.replace('_', ' ')})",
         "steps": f"{result.global_step:,}",
@@ -181,9 +169,18 @@ def show_outcome(output: Output, result: TrainResult) -> None:
     for name, best in result.best.items():
         values[f"best {name}"] = f"{best.value:.6g} in epoch {best.epoch + 1}: {best.path}"
     if result.last is not None:
-        values["next"] = "earteach eval" + (
-            "" if str(result.last.parent) == "checkpoints" else f" {result.last}"
-        )
+        folder = result.last.parent
+        option = "" if str(folder) == "checkpoints" else f" --checkpoint-dir {folder}"
+        values["next"] = f"earteach eval{option}"
     else:
         values["written"] = "nothing, as --fast-dev-run asks"
     output.show(result, facts("Trained", values))
+
+
+def _interruption(result: TrainResult) -> str:
+    if result.last is None:
+        return "interrupted; nothing was written, as --fast-dev-run asks"
+    return (
+        f"interrupted: kept {result.last} in epoch {result.epochs_completed + 1}, after step "
+        f"{result.global_step}; continue with `earteach resume {result.last}`"
+    )

@@ -24,6 +24,8 @@ from earteach.errors import EarTeachError
 Scale = Literal["uint8", "uint16", "unit", "byte"]
 
 SAMPLED_ROWS = 64
+# Sixty-four photographs in [0, 255] of which none is brighter than this are a mistake of scale.
+_DARKEST_BYTES = 2.0
 _AXES = {"nhwc": 4, "nchw": 4, "nhw": 3}
 _log = logging.getLogger(__name__)
 
@@ -102,6 +104,11 @@ class EarArray:
         largest = 0.0
         for index in sampled_rows(len(self)):
             largest = max(largest, self._checked_maximum(int(index), 255.0))
+        if 1.0 < largest < _DARKEST_BYTES:
+            raise EarTeachError(
+                f"{self.path}: its values reach {largest:g}, a little over 1, and would be nearly black "
+                "in [0, 255]; clip them with `array.clip(0, 1)`, or multiply by 255"
+            )
         return "unit" if largest <= 1.0 else "byte"
 
     def _checked_maximum(self, index: int, limit: float) -> float:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import signal
+import weakref
 from collections.abc import Iterator
 from typing import Any, TypedDict
 
@@ -18,6 +20,7 @@ from earteach.data.cores import at_most_cores
 from earteach.data.randomness import Purpose, derive, permutation
 
 Key = tuple[int, int]  # (epoch, index)
+_loaders: weakref.WeakSet[DataLoader[Any]] = weakref.WeakSet()
 
 
 class Sample(TypedDict):
@@ -158,7 +161,9 @@ def training_loader(
         augmentation=augmentation,
     )  # fmt: skip
     order = EpochOrder(len(array), config.run.seed, rank, world_size)
-    return TrainingLoader(order, dataset=dataset, **_loading_options(config))
+    loader = TrainingLoader(order, dataset=dataset, **_loading_options(config))
+    _loaders.add(loader)
+    return loader
 
 
 def validation_loader(
@@ -167,7 +172,9 @@ def validation_loader(
     """The images as they are, in array order."""
     dataset = EarDataset(array, size=config.model.image_size, channels=config.model.in_channels)
     sampler = EachOnce(len(array), rank, world_size)
-    return DataLoader(dataset, sampler=sampler, **_loading_options(config))
+    loader = DataLoader(dataset, sampler=sampler, **_loading_options(config))
+    _loaders.add(loader)
+    return loader
 
 
 def _loading_options(config: TrainConfig) -> dict[str, Any]:
@@ -187,3 +194,11 @@ def _start_worker(_: int) -> None:
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+@atexit.register
+def _end_workers() -> None:
+    """At the process's end multiprocessing sends workers SIGTERM, which they ignore, and waits."""
+    for loader in list(_loaders):
+        if loader._iterator is not None and loader.num_workers:
+            loader._iterator._shutdown_workers()  # type: ignore[attr-defined]

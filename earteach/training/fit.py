@@ -28,7 +28,12 @@ from earteach.errors import EarTeachError
 from earteach.model.annealing import note_fewer_cycles
 from earteach.training.checkpoints import Checkpoints, complain_of_folder, epochs_processed
 from earteach.training.guard import FiniteLoss
-from earteach.training.interruption import StopRequest, TrainingInterrupted
+from earteach.training.interruption import (
+    REQUEUE,
+    StopRequest,
+    TrainingInterrupted,
+    requeue,
+)
 from earteach.training.module import EarVAELightning
 from earteach.training.record import EpochRecord, Recorder
 from earteach.training.trainer import RUN_NAME, Loaders, make_trainer, quiet_lightning
@@ -205,11 +210,6 @@ def _fit(config: TrainConfig, start: Start, watch: Watch) -> TrainResult:
     began = time.monotonic()
     run, found = config.run, start.found
     arrays = _open_data(config, found)
-    if not start.dry:
-        if start.fresh and _is_main_process():
-            move_aside(config)
-        complain_of_folder(run.checkpoint_dir)
-        note_fewer_cycles(config.optim.epochs, config.kld)
     with quiet_lightning(), StopRequest() as stop:
         fingerprints = {name: array.fingerprint() for name, array in arrays.items()}
         keeper = Checkpoints(run.checkpoint_dir, fingerprints, stop, run.checkpoint_every_n_steps)
@@ -221,7 +221,13 @@ def _fit(config: TrainConfig, start: Start, watch: Watch) -> TrainResult:
             progress_bar=watch.progress_bar,
             fast_dev_run=start.dry,
         )
-        interrupted = _run(trainer, _module(config, start.weights), arrays, found)
+        module = _module(config, start.weights)
+        if not start.dry:
+            _make_room(config, start)
+            _announce(config, arrays)
+        interrupted = _run(trainer, module, arrays, found)
+    if interrupted and stop.signal == REQUEUE and _is_main_process():
+        requeue()
     stopped_early = trainer.should_stop and trainer.current_epoch < config.optim.epochs
     return TrainResult(
         epochs_completed=epochs_processed(trainer),
@@ -239,6 +245,21 @@ def _fit(config: TrainConfig, start: Start, watch: Watch) -> TrainResult:
         seconds=time.monotonic() - began,
         signal=stop.signal if interrupted else None,
     )
+
+
+def _make_room(config: TrainConfig, start: Start) -> None:
+    """The last thing before training: all else that can be wrong has been looked at."""
+    if start.fresh and _is_main_process():
+        move_aside(config)
+    complain_of_folder(config.run.checkpoint_dir)
+
+
+def _announce(config: TrainConfig, arrays: Mapping[str, EarArray]) -> None:
+    note_fewer_cycles(config.optim.epochs, config.kld)
+    _log.info(
+        "training on %d images and validating on %d; follow it with `tensorboard --logdir %s`",
+        len(arrays["train"]), len(arrays["val"]), config.run.log_dir,
+    )  # fmt: skip
 
 
 def _open_data(config: TrainConfig, found: Checkpoint | None) -> dict[str, EarArray]:

@@ -1,14 +1,17 @@
-"""Ctrl-C and SIGTERM: finish the step, keep it, stop."""
+"""Ctrl-C, SIGTERM, and SLURM's requeue signal: finish the step, keep it, stop."""
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
+import subprocess
 import threading
 from types import FrameType, TracebackType
 from typing import Any
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+REQUEUE = signal.SIGUSR1
+_log = logging.getLogger(__name__)
 
 
 class TrainingInterrupted(BaseException):
@@ -16,15 +19,20 @@ class TrainingInterrupted(BaseException):
 
 
 class StopRequest:
-    """While entered, the first signal is remembered and the second ends the process at once."""
+    """While entered, the first signal is remembered and the second ends the process at once.
+
+    Under SLURM, SIGUSR1 (`#SBATCH --signal=SIGUSR1@90`) is one of them. Lightning's own handler, which
+    this replaces, would write its checkpoint in the middle of a step.
+    """
 
     def __init__(self) -> None:
         self.signal: int | None = None
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> StopRequest:
+        numbers = [signal.SIGINT, signal.SIGTERM, *([REQUEUE] if _slurm_job() else [])]
         if threading.current_thread() is threading.main_thread():
-            self._previous = {number: signal.signal(number, self._receive) for number in _SIGNALS}
+            self._previous = {number: signal.signal(number, self._receive) for number in numbers}
         return self
 
     def __exit__(
@@ -40,3 +48,22 @@ class StopRequest:
         if self.signal is not None:
             os._exit(128 + number)
         self.signal = number
+
+
+def requeue() -> None:
+    """Put this SLURM job back into the queue, where it continues from `last.ckpt`."""
+    job = _slurm_job()
+    assert job is not None
+    try:
+        subprocess.run(["scontrol", "requeue", job], check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        _log.warning("the SLURM job %s could not be requeued: %s", job, error)
+    else:
+        _log.info("SLURM job %s is back in the queue", job)
+
+
+def _slurm_job() -> str | None:
+    """The job's id, or for one task of a job array its two ids."""
+    if array := os.environ.get("SLURM_ARRAY_JOB_ID"):
+        return f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+    return os.environ.get("SLURM_JOB_ID")

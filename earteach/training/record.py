@@ -62,8 +62,12 @@ class Recorder(Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # A run resumed inside an epoch is not told that the epoch starts.
         self._begin_epoch()
-        if trainer.is_global_zero and not is_dry(trainer):
-            _drop_records(self._folder / METRICS_FILE, trainer.current_epoch)
+        if is_dry(trainer) or not trainer.is_global_zero:
+            return
+        _drop_records(self._folder / METRICS_FILE, trainer.current_epoch)
+        assert isinstance(pl_module, EarVAELightning)
+        if trainer.global_step == 0 and trainer.logger is not None:
+            trainer.logger.log_hyperparams(_hyperparameters(pl_module))
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._begin_epoch()
@@ -136,6 +140,15 @@ class Recorder(Callback):
         errors = (decoded - images).abs().mean(dim=1).numpy()
         triples = zip(ears, to_uint8(decoded), errors, strict=True)
         return grid([beside([ear, seen, heat(error)]) for ear, seen, error in triples], columns=2)
+
+
+def _hyperparameters(module: EarVAELightning) -> dict[str, Any]:
+    """The run's options in the types that TensorBoard shows."""
+    options = {option.name: value for _, option, value in module.config.options()}
+    return {
+        name: value if isinstance(value, bool | int | float) else str(value)
+        for name, value in options.items()
+    }
 
 
 def _drop_records(path: Path, epoch: int) -> None:

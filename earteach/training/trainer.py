@@ -80,7 +80,7 @@ def make_trainer(
 
 
 def _logger(config: TrainConfig, purge_step: int) -> TensorBoardLogger:
-    logger = TensorBoardLogger(
+    return TensorBoardLogger(
         save_dir=config.run.log_dir,
         name=RUN_NAME,
         version="",
@@ -88,10 +88,6 @@ def _logger(config: TrainConfig, purge_step: int) -> TensorBoardLogger:
         # TensorBoard drops what an interrupted process logged at or after this step.
         purge_step=purge_step,
     )
-    if purge_step == 0:
-        options = {option.name: value for _, option, value in config.options()}
-        logger.log_hyperparams({name: str(value) for name, value in options.items()})
-    return logger
 
 
 def _check_hardware(hardware: HardwareConfig) -> None:

@@ -446,3 +446,14 @@ def test_nothing_is_noted_where_nothing_changes(
     with caplog.at_level(logging.INFO, "earteach"):
         EarArray.open(saved(tmp_path, ears[:, :24])).note_conversions(24, 3)
     assert caplog.messages == []
+
+
+@pytest.mark.parametrize("highest", [1.001, 1.5])
+def test_floats_a_little_over_one_are_not_read_as_nearly_black(
+    tmp_path: Path, highest: float
+) -> None:
+    """Interpolation overshoots: taken for [0, 255], such ears would be black."""
+    path = tmp_path / "ears.npy"
+    np.save(path, np.linspace(0, highest, 2 * 32 * 32 * 3, dtype=np.float32).reshape(2, 32, 32, 3))
+    with pytest.raises(EarTeachError, match=r"clip\(0, 1\)"):
+        EarArray.open(path).image(0, size=32, channels=3)

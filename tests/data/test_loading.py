@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -247,6 +249,29 @@ def test_workers_are_never_more_than_the_cores(
     for wanted, given in {0: 0, 2: 2, 3: 3, 64: 3}.items():
         for make in (training_loader, validation_loader):
             assert make(config(num_workers=wanted), array).num_workers == given
+
+
+LEAVE_EARLY = """
+import sys
+from earteach.config import TrainConfig
+from earteach.data.arrays import EarArray
+from earteach.data.loading import training_loader, validation_loader
+config = TrainConfig().with_options({"image_size": 32, "batch_size": 2, "num_workers": 2})
+loaders = [make(config, EarArray.open(sys.argv[1])) for make in (training_loader, validation_loader)]
+batches = [iter(loader) for loader in loaders]
+first = [next(loading) for loading in batches]
+raise RuntimeError("left early")
+"""
+
+
+def test_a_process_that_leaves_early_ends_with_its_workers(array: EarArray) -> None:
+    """Workers ignore SIGTERM, by which Python would end them; it once waited for them for ever."""
+    result = subprocess.run(
+        [sys.executable, "-c", LEAVE_EARLY, str(array.path)],
+        capture_output=True, text=True, timeout=100, check=False,
+    )  # fmt: skip
+    assert result.returncode == 1
+    assert result.stderr.strip().splitlines()[-1] == "RuntimeError: left early"
 
 
 def test_bad_floats_are_found_before_the_first_batch(tmp_path: Path) -> None:

@@ -1,0 +1,65 @@
+"""What the README and the docs tell people to type is true."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import earteach, earteach_process
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"```bash\n(.*?)```", re.DOTALL)
+
+
+def commands(page: Path) -> list[str]:
+    """The `earteach` commands in a page's shell blocks, comments and continuations resolved."""
+    text = "\n".join(BLOCK.findall(page.read_text(encoding="utf-8"))).replace("\\\n", " ")
+    lines = [" ".join(shlex.split(line, comments=True)) for line in text.splitlines()]
+    return [line.split("earteach ", 1)[1] for line in lines if "earteach " in line]
+
+
+TYPED = [(page.name, line) for page in PAGES for line in commands(page)]
+
+
+def test_there_are_commands() -> None:
+    assert len(TYPED) > 15
+
+
+@pytest.mark.parametrize(("page", "line"), TYPED)
+def test_every_documented_command_can_be_typed(page: str, line: str) -> None:
+    """An unknown command or option is refused before `--help` is answered."""
+    result = earteach(*line.split(), "--help")
+    assert result.code == 0, result.err
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    targets = re.findall(r"\]\((?!http)([^)#]+)", page.read_text(encoding="utf-8"))
+    assert [t for t in targets if not (page.parent / t).exists()] == []
+
+
+def test_the_reference_is_what_the_commands_say(tmp_path: Path) -> None:
+    """`make docs` writes it anew."""
+    made = tmp_path / "cli.md"
+    command = [
+        "-m", "typer", "earteach.cli.app", "utils", "docs",
+        "--name", "earteach", "--title", "Command line", "--output", made,
+    ]  # fmt: skip
+    subprocess.run([sys.executable, *command], check=True, capture_output=True)
+    assert made.read_text() == (ROOT / "docs" / "reference" / "cli.md").read_text()
+
+
+@pytest.mark.slow
+def test_the_readmes_commands_run_as_written(tmp_path: Path) -> None:
+    for line in commands(ROOT / "README.md"):
+        process = earteach_process(*line.split(), cwd=tmp_path, OMP_NUM_THREADS="2")
+        _, err = process.communicate(timeout=1500)
+        assert process.returncode == 0, f"{line}: {err}"
+    assert len(list((tmp_path / "dir").glob("sample-*.png"))) == 8
+    assert len(list((tmp_path / "reconstructions").glob("*.png"))) == 4
