@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO := demo
-TINY := --image-size 64 --base-channels 16 --latent-dim 64
+SMALL := --image-size 64 --base-channels 32 --latent-dim 256 --augmentation light
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo format lint types test test-slow bench docs check clean
@@ -13,8 +13,8 @@ help: ## list the targets
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch torchvision
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check -c constraints.txt torch torchvision
+	$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
 
 install: $(VENV)/installed ## create the environment in .venv
@@ -24,7 +24,7 @@ demo: $(VENV)/installed ## draw ears, train, evaluate, sample: a few minutes on 
 	$(BIN)/earteach prepare --synthetic 1200 --image-size 64 --out $(DEMO)/data
 	$(BIN)/earteach inspect-data $(DEMO)/data/train_teacher.npy $(DEMO)/data/val_teacher.npy --augmented --out $(DEMO)/inspection
 	$(BIN)/earteach train --train-data $(DEMO)/data/train_teacher.npy --val-data $(DEMO)/data/val_teacher.npy \
-	  $(TINY) --precision bf16 --learning-rate 2e-3 --epochs 12 --checkpoint-dir $(DEMO)/checkpoints --log-dir $(DEMO)/logs
+	  $(SMALL) --precision bf16 --learning-rate 1e-3 --epochs 20 --checkpoint-dir $(DEMO)/checkpoints --log-dir $(DEMO)/logs
 	$(BIN)/earteach eval --checkpoint-dir $(DEMO)/checkpoints
 	$(BIN)/earteach reconstruct --checkpoint-dir $(DEMO)/checkpoints --input $(DEMO)/data/val_teacher.npy -n 8 --out $(DEMO)/reconstructions
 	$(BIN)/earteach sample --checkpoint-dir $(DEMO)/checkpoints -n 16 --out $(DEMO)/samples

@@ -32,8 +32,14 @@ def test_there_are_commands() -> None:
 
 
 @pytest.mark.parametrize(("page", "line"), TYPED)
-def test_every_documented_command_can_be_typed(page: str, line: str) -> None:
+def test_every_documented_command_can_be_typed(
+    page: str, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An unknown command or option is refused before `--help` is answered."""
+    monkeypatch.chdir(tmp_path)
+    shown = re.search(r"```toml\n(.*?)```", (ROOT / "docs" / "guide.md").read_text(), re.DOTALL)
+    assert shown is not None
+    Path("ears.toml").write_text(shown[1])
     result = earteach(*line.split(), "--help")
     assert result.code == 0, result.err
 
