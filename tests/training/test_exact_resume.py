@@ -217,6 +217,7 @@ def test_killed_twenty_times_at_any_time(
         process.send_signal(signal.SIGKILL)
         process.communicate()
         if process.returncode != 0:
+            next_second()
             finished(*command)
         assert_same_run(uninterrupted, Run(folder, None))
         equal_runs += 1
