@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from earteach.cli.options import Config, Json, typed
-from earteach.cli.output import Output, duration, facts, line
+from earteach.cli.output import Output, duration, facts, is_main_process, line
 from earteach.config import (
     DataConfig,
     HardwareConfig,
@@ -160,7 +160,8 @@ def show_outcome(output: Output, result: TrainResult) -> None:
     if result.stopped_by == "interrupted":
         line(_interruption(result))
         output.show(result)
-        raise typer.Exit(128 + (result.signal or signal.SIGTERM))
+        # Lightning kills the first process where another one fails before it is done.
+        raise typer.Exit(128 + (result.signal or signal.SIGTERM) if is_main_process() else 0)
     values = {
         "epochs": f"{result.epochs_completed} ({result.stopped_by.replace('_', ' ')})",
         "steps": f"{result.global_step:,}",

@@ -68,6 +68,9 @@ class Checkpoints(Checkpoint):
         if validating:
             _place_before_validation(checkpoint_state)
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._stop.listen()
+
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
     ) -> None:
@@ -85,8 +88,7 @@ class Checkpoints(Checkpoint):
     def on_validation_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
     ) -> None:
-        # Before Lightning's own answer to SIGTERM, which keeps nothing. After the last batch it is
-        # better to end the epoch.
+        # After the last batch it is better to end the epoch.
         if not trainer.fit_loop.epoch_loop.val_loop.batch_progress.is_last_batch:
             self._answer_stop_request(trainer)
 

@@ -31,9 +31,16 @@ class StopRequest:
 
     def __enter__(self) -> StopRequest:
         numbers = [signal.SIGINT, signal.SIGTERM, *([REQUEUE] if _slurm_job() else [])]
-        if threading.current_thread() is threading.main_thread():
-            self._previous = {number: signal.signal(number, self._receive) for number in numbers}
+        self._previous = {number: signal.getsignal(number) for number in numbers}
+        self.listen()
         return self
+
+    def listen(self) -> None:
+        """Take the signals, also from Lightning, which puts a handler of its own before this one
+        when training starts; with several devices that one would wait for the others forever."""
+        if threading.current_thread() is threading.main_thread():
+            for number in self._previous:
+                signal.signal(number, self._receive)
 
     def __exit__(
         self,
@@ -41,8 +48,9 @@ class StopRequest:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in self._previous.items():
+                signal.signal(number, handler)
 
     def _receive(self, number: int, _: FrameType | None) -> None:
         if self.signal is not None:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import math
+import signal
 from pathlib import Path
 
 import pytest
+import torch
 
 from earteach import checkpoint
 from tests.conftest import TINY_RUN, data_options, earteach, earteach_process, run_options
 
-OPTIONS = [*TINY_RUN, "--epochs", 2]
+EPOCHS = 6
+OPTIONS = [*TINY_RUN, "--epochs", EPOCHS]
 TWO = ["--accelerator", "cpu", "--devices", 2, "--strategy", "ddp"]
 
 
@@ -24,13 +27,15 @@ def two(ears: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out, err = process.communicate(timeout=240)
     assert process.returncode == 0, err
     result = json.loads(out)  # one object: the second process is silent
-    assert result["epochs_completed"] == 2
+    assert result["epochs_completed"] == EPOCHS
     return folder
 
 
 def test_each_process_takes_half_of_the_steps(ears: Path, two: Path) -> None:
     # 41 images: 21 for each of the two, in batches of 8.
-    assert checkpoint.read(two / "checkpoints" / "last.ckpt").global_step == 2 * math.ceil(21 / 8)
+    assert checkpoint.read(two / "checkpoints" / "last.ckpt").global_step == EPOCHS * math.ceil(
+        21 / 8
+    )
 
 
 def test_validation_counts_every_image_once(ears: Path, two: Path) -> None:
@@ -44,4 +49,31 @@ def test_validation_counts_every_image_once(ears: Path, two: Path) -> None:
 
 def test_one_record_for_each_epoch(two: Path) -> None:
     lines = (two / "logs" / "ear_vae" / "metrics.jsonl").read_text().splitlines()
-    assert [json.loads(line)["epoch"] for line in lines] == [0, 1]
+    assert [json.loads(line)["epoch"] for line in lines] == list(range(EPOCHS))
+
+
+def test_stopped_together_they_go_on_as_if_nothing_had_happened(
+    ears: Path, two: Path, tmp_path: Path
+) -> None:
+    """SIGTERM reaches the first process alone; both keep the same step and end."""
+    process = earteach_process(
+        "train", *data_options(ears), *run_options(tmp_path), *OPTIONS, *TWO, cwd=tmp_path
+    )
+    assert process.stderr is not None
+    next(line for line in process.stderr if line.startswith("epoch 1"))
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    stopped = checkpoint.read(last)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert 1 <= stopped.epochs_completed < EPOCHS
+    resumed = earteach_process("resume", last, cwd=tmp_path)
+    _, err = resumed.communicate(timeout=240)
+    assert resumed.returncode == 0, err
+    whole, pieces = (
+        checkpoint.read(path).state for path in (two / "checkpoints" / "last.ckpt", last)
+    )
+    assert whole["global_step"] == pieces["global_step"] > stopped.global_step
+    assert whole["train_sums"] == pieces["train_sums"]
+    for name, weight in whole["state_dict"].items():
+        assert torch.equal(weight, pieces["state_dict"][name]), name
