@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import signal
+import sys
 import weakref
 from collections.abc import Iterator
 from typing import Any, TypedDict
@@ -68,7 +69,8 @@ class EarDataset(Dataset[Sample]):
 
 def as_tensor(image: np.ndarray) -> torch.Tensor:
     """uint8 `(H, W, C)` to uint8 `(C, H, W)`."""
-    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+    # A copy also where none is needed for the order: a row of a mapped file cannot be written to.
+    return torch.from_numpy(np.array(image.transpose(2, 0, 1), order="C"))
 
 
 class EpochOrder(Sampler[Key]):
@@ -190,6 +192,8 @@ def _loading_options(config: TrainConfig) -> dict[str, Any]:
 
 def _start_worker(_: int) -> None:
     """One thread for each worker, and signals left to the training process, which ends them."""
+    # A progress bar's stand-in for stderr has a lock, which another thread may have held at the fork.
+    sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -280,3 +280,13 @@ def test_bad_floats_are_found_before_the_first_batch(tmp_path: Path) -> None:
     np.save(tmp_path / "bad.npy", values)
     with pytest.raises(Exception, match="image 3 holds NaN"):
         training_loader(config(), EarArray.open(tmp_path / "bad.npy"))
+
+
+def test_a_gray_row_of_a_mapped_file_is_copied(tmp_path: Path) -> None:
+    """torch warns of a tensor over read-only memory; in a worker that warning could block."""
+    np.save(tmp_path / "gray.npy", np.zeros((2, 32, 32, 1), np.uint8))
+    dataset = EarDataset(EarArray.open(tmp_path / "gray.npy"), size=32, channels=1)
+    seen = dataset[0, 1]["input"]
+    seen += 1
+    assert int(seen.sum()) == 32 * 32
+    assert int(dataset[0, 1]["input"].sum()) == 0
