@@ -2,32 +2,50 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
+
+from earteach.model.loss import kl_divergence
 
 ACTIVE_VARIANCE = 0.01
 
 
 class LatentStatistics:
-    """Mean and variance of mu in each dimension, gathered batch by batch in float64."""
+    """Mean and variance of mu and the KLD in each dimension, gathered batch by batch in float64."""
 
     def __init__(self, latent_dim: int) -> None:
-        self._count = 0
-        self._sum = torch.zeros(latent_dim, dtype=torch.float64)
-        self._squares = torch.zeros(latent_dim, dtype=torch.float64)
+        # Rows: mu, its square, the KLD, and the number of images.
+        self._sums = torch.zeros(4, latent_dim, dtype=torch.float64)
 
-    def update(self, mu: torch.Tensor) -> None:
-        """Add the codes `(B, latent_dim)`."""
+    def update(self, mu: torch.Tensor, logvar: torch.Tensor | None = None) -> None:
+        """Add the codes `(B, latent_dim)`; without `logvar` the KLD is not known."""
         codes = mu.detach().double().cpu()
-        self._count += len(codes)
-        self._sum += codes.sum(dim=0)
-        self._squares += codes.square().sum(dim=0)
+        self._sums[0] += codes.sum(dim=0)
+        self._sums[1] += codes.square().sum(dim=0)
+        if logvar is not None:
+            self._sums[2] += kl_divergence(mu, logvar).detach().double().cpu().sum(dim=0)
+        self._sums[3] += len(codes)
+
+    def reduced(self, reduce: Callable[[torch.Tensor], torch.Tensor]) -> LatentStatistics:
+        """The statistics of all devices, where `reduce` sums a tensor over them."""
+        made = LatentStatistics(self._sums.shape[1])
+        made._sums = reduce(self._sums.clone()).cpu()
+        return made
 
     def variance(self) -> torch.Tensor:
         """Variance of mu over the images seen, `(latent_dim,)`."""
-        count = max(1, self._count)
-        return (self._squares / count - (self._sum / count).square()).clamp(min=0)
+        mean, squares, _, _ = self._means()
+        return (squares - mean.square()).clamp(min=0)
+
+    def kld_per_dimension(self) -> torch.Tensor:
+        """Mean KLD in nats over the images seen, `(latent_dim,)`."""
+        return self._means()[2]
 
     def active_units(self) -> int:
         """Dimensions whose mean varies: variance over 0.01 (Burda et al. 2016,
         https://arxiv.org/abs/1509.00519)."""
         return int((self.variance() > ACTIVE_VARIANCE).sum())
+
+    def _means(self) -> torch.Tensor:
+        return self._sums / self._sums[3].clamp(min=1)

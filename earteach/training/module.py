@@ -17,6 +17,7 @@ from earteach.data.loading import Sample
 from earteach.data.randomness import training_noise, validation_noise
 from earteach.errors import EarTeachError
 from earteach.images import to_float
+from earteach.metrics.latent import LatentStatistics
 from earteach.model.annealing import final_kld_weight, kld_weight
 from earteach.model.loss import LossTerms, image_losses, total_loss, vae_loss
 from earteach.model.vae import EarVAE, reparameterise
@@ -43,6 +44,7 @@ class EarVAELightning(pl.LightningModule):
         self.val_psnr = PeakSignalNoiseRatio(
             data_range=1.0, dim=(1, 2, 3), reduction="elementwise_mean"
         )
+        self._val_codes = LatentStatistics(self.config.model.latent_dim)
         # Loss, reconstruction loss and KLD of the epoch so far, and the images they are over.
         self._sums = torch.zeros(4, dtype=torch.float64)
 
@@ -109,9 +111,19 @@ class EarVAELightning(pl.LightningModule):
         }
 
     def _sums_of_all_devices(self) -> torch.Tensor:
-        sums = self.trainer.strategy.reduce(self._sums.clone(), reduce_op="sum")
+        return self._over_devices(self._sums.clone())
+
+    def _over_devices(self, sums: torch.Tensor) -> torch.Tensor:
+        sums = self.trainer.strategy.reduce(sums.to(self.device), reduce_op="sum")
         assert isinstance(sums, torch.Tensor)
         return sums
+
+    def validation_codes(self) -> LatentStatistics:
+        """The codes of the last validation's images, over all devices."""
+        return self._val_codes.reduced(self._over_devices)
+
+    def on_validation_epoch_start(self) -> None:
+        self._val_codes = LatentStatistics(self.config.model.latent_dim)
 
     def validation_step(self, batch: Sample, batch_idx: int) -> None:
         images = to_float(batch["input"])
@@ -130,6 +142,7 @@ class EarVAELightning(pl.LightningModule):
             mu.shape[1],
         )
         clean = self.model.decode(mu)
+        self._val_codes.update(mu, logvar)
         self.val_loss.update(loss)
         self.val_recon.update(recon)
         self.val_kld.update(kld)
