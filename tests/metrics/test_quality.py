@@ -1,14 +1,16 @@
-"""PSNR and SSIM of each image against torchmetrics and scikit-image."""
+"""PSNR, SSIM and MS-SSIM of each image against torchmetrics and scikit-image."""
 
 import numpy as np
 import pytest
 import torch
+from scipy.signal import convolve2d
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torchmetrics.functional.image import peak_signal_noise_ratio as torchmetrics_psnr
 from torchmetrics.functional.image import structural_similarity_index_measure as torchmetrics_ssim
+from torchmetrics.image import MultiScaleStructuralSimilarityIndexMeasure
 
 from earteach.errors import EarTeachError
-from earteach.metrics.quality import psnr, ssim
+from earteach.metrics.quality import ImageQuality, ms_ssim, psnr, ssim, ssim_and_ms_ssim
 
 Pair = tuple[torch.Tensor, torch.Tensor]
 
@@ -113,3 +115,100 @@ def test_images_smaller_than_the_window_reaches_are_an_error():
     assert ssim(torch.rand(1, 3, 6, 6), torch.rand(1, 3, 6, 6)).isfinite().all()
     with pytest.raises(EarTeachError, match="at least 6 pixels"):
         ssim(torch.rand(1, 3, 5, 32), torch.rand(1, 3, 5, 32))
+
+
+def soft(shape: tuple[int, ...], amount: float) -> Pair:
+    """Patches as large as an ear's parts, so that the coarse scales have something to compare."""
+    torch.manual_seed(1)
+    coarse = torch.rand(shape[0], shape[1], 9, 9)
+    images = torch.nn.functional.interpolate(coarse, size=shape[2:], mode="bicubic").clamp(0, 1)
+    return images, (images.roll(3, dims=3) + amount * torch.randn(shape)).clamp(0, 1)
+
+
+MULTISCALE: dict[str, Pair] = {
+    "soft": soft((3, 3, 256, 256), 0.05),
+    "noise alone": noisy((2, 3, 192, 192), 0.3),
+    "gray": soft((2, 1, 192, 192), 0.1),
+    "as small as may be, not square": soft((2, 3, 176, 200), 0.1),
+    # Anticorrelated: means under zero count as zero.
+    "a negative": (
+        CASES["smooth"][0].repeat(1, 1, 6, 6),
+        1 - CASES["smooth"][0].repeat(1, 1, 6, 6),
+    ),
+}
+
+
+@pytest.mark.parametrize("pair", MULTISCALE.values(), ids=MULTISCALE)
+def test_ms_ssim_of_each_image_is_that_of_torchmetrics(pair):
+    metric = MultiScaleStructuralSimilarityIndexMeasure(data_range=1.0, reduction="none")
+    metric.update(*pair)
+    assert ms_ssim(*pair).tolist() == pytest.approx(metric.compute().tolist(), abs=1e-5)
+
+
+def ms_ssim_by_hand(image: np.ndarray, target: np.ndarray) -> float:
+    """Of one gray image, as in the paper but for reflected edges where the whole SSIM is averaged."""
+    line = np.exp(-0.5 * (np.arange(-5, 6) / 1.5) ** 2)
+    window = np.outer(line, line) / line.sum() ** 2
+    result = 1.0
+    for weight in (0.0448, 0.2856, 0.3001, 0.2363, 0.1333):
+        last = weight == 0.1333
+        if last:
+            image, target = (np.pad(x, 5, mode="reflect") for x in (image, target))
+        mx, my, xx, yy, xy = (
+            convolve2d(x, window, mode="valid")
+            for x in (image, target, image**2, target**2, image * target)
+        )
+        value = (2 * (xy - mx * my) + 0.03**2) / (xx - mx**2 + yy - my**2 + 0.03**2)
+        if last:
+            value = value * (2 * mx * my + 0.01**2) / (mx**2 + my**2 + 0.01**2)
+        result *= value.mean() ** weight
+        image, target = (
+            x[: len(x) // 2 * 2, : x.shape[1] // 2 * 2].reshape(len(x) // 2, 2, -1, 2).mean((1, 3))
+            for x in (image, target)
+        )
+    return float(result)
+
+
+def test_ms_ssim_is_that_of_the_paper():
+    images, targets = MULTISCALE["gray"]
+    wanted = [
+        ms_ssim_by_hand(image[0].double().numpy(), target[0].double().numpy())
+        for image, target in zip(images, targets, strict=True)
+    ]
+    assert ms_ssim(images, targets).tolist() == pytest.approx(wanted, abs=1e-5)
+
+
+def test_ssim_is_the_same_beside_ms_ssim():
+    for pair in (MULTISCALE["soft"], CASES["noisy colour"]):
+        assert torch.equal(ssim_and_ms_ssim(*pair)[0], ssim(*pair))
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 175, 256), (2, 3, 256, 160), (2, 3, 32, 32)])
+def test_ms_ssim_has_no_other_definition_for_smaller_images(shape):
+    pair = noisy(shape, 0.1)
+    assert ssim_and_ms_ssim(*pair)[1] is None
+    with pytest.raises(EarTeachError, match="at least 176 pixels"):
+        ms_ssim(*pair)
+
+
+def test_quality_is_gathered_image_by_image():
+    images, targets = MULTISCALE["soft"]
+    quality = ImageQuality()
+    for rows in ([0, 1], [2]):
+        quality.update(images[rows], targets[rows])
+    assert quality.ms_ssim is not None
+    for seen, measure in (
+        (quality.psnr, psnr), (quality.ssim, ssim), (quality.ms_ssim, ms_ssim),
+    ):  # fmt: skip
+        assert seen.dtype == np.float64
+        assert seen.tolist() == pytest.approx(measure(images, targets).tolist(), abs=1e-6)
+
+
+def test_quality_is_measured_in_float32_under_autocast():
+    images, targets = CASES["noisy colour"]
+    quality = ImageQuality()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        quality.update(images, targets)
+    assert quality.ssim.tolist() == ssim(images, targets).tolist()
+    assert quality.psnr.tolist() == psnr(images, targets).tolist()
+    assert quality.ms_ssim is None
