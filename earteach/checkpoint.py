@@ -24,13 +24,14 @@ from earteach.config import TrainConfig
 from earteach.errors import EarTeachError
 from earteach.model.vae import EarVAE
 
-FORMAT = 1
+FORMAT = 2
 KEY = "earteach"
 LAST = "last.ckpt"
 PARTIAL = ".partial"
 BEST = "best-epoch="
 BEST_SSIM = "best-ssim-epoch="
-_WEIGHTS = "model."
+# What a run keeps as its network: the moving average of the weights where there is one.
+_AVERAGED, _MODEL = "averaged.", "model."
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -56,10 +57,12 @@ class Checkpoint:
 
         Raises `EarTeachError` where the weights do not fit the configuration.
         """
+        state = self.state["state_dict"]
+        prefix = _AVERAGED if any(name.startswith(_AVERAGED) for name in state) else _MODEL
         weights = {
-            name.removeprefix(_WEIGHTS): value
-            for name, value in self.state["state_dict"].items()
-            if name.startswith(_WEIGHTS)
+            name.removeprefix(prefix): value
+            for name, value in state.items()
+            if name.startswith(prefix)
         }
         with torch.device("meta"):
             model = EarVAE.from_config(self.config.model)
@@ -112,6 +115,11 @@ def read(path: str | Path) -> Checkpoint:
         raise EarTeachError(
             f"{path}: was written by earteach {found.get('version')}, newer than this "
             f"{earteach.__version__}; upgrade earteach to read it"
+        )
+    if found["format"] < FORMAT:
+        raise EarTeachError(
+            f"{path}: was written by earteach {found.get('version')}, whose networks were others; "
+            "train again with `earteach train --fresh`"
         )
     try:
         config = TrainConfig.from_dict(found["config"])

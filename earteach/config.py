@@ -24,6 +24,7 @@ Layout = Literal["nhwc", "nchw", "nhw"]
 Fit = Literal["stretch", "reflect"]
 Strength = Literal["none", "light", "full"]
 Target = Literal["clean", "augmented"]
+LRSchedule = Literal["cosine", "plateau"]
 ExportFormat = Literal["onnx", "safetensors"]
 ExportPart = Literal["full", "encoder", "decoder"]
 
@@ -143,7 +144,7 @@ class DataConfig(Options):
     augmentation: Annotated[
         Strength,
         Opt("How much training images are varied: see `inspect-data --augmented`."),
-    ] = "full"
+    ] = "light"
     target: Annotated[
         Target,
         Opt(
@@ -166,6 +167,10 @@ class ModelConfig(Options):
     image_size: Annotated[
         int, Opt("Side of the square images in pixels.", at_least=32, multiple_of=16)
     ] = 256
+    pca_init: Annotated[
+        bool,
+        Opt("Begin as PCA of ears turned to one side, and learn what that lacks; else from noise."),
+    ] = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,6 +183,29 @@ class OptimConfig(Options):
     batch_size: Annotated[int, Opt("Images in a step, on each device.", at_least=1)] = 32
     learning_rate: Annotated[float, Opt("Learning rate of AdamW.", above=0, at_most=10)] = 1e-4
     weight_decay: Annotated[float, Opt("Weight decay of AdamW.", at_least=0, at_most=10)] = 1e-5
+    ssim_weight: Annotated[
+        float,
+        Opt("Weight of 1 − SSIM, which training lowers beside the loss; 0 for none.", at_least=0),
+    ] = 0.005
+    lr_schedule: Annotated[
+        LRSchedule,
+        Opt(
+            "`cosine` rises to a peak and falls until the last step; `plateau` halves the rate when "
+            "the validation loss stays."
+        ),
+    ] = "cosine"
+    lr_peak: Annotated[
+        float, Opt("Peak of `cosine`, as a multiple of the learning rate.", above=0, at_most=1000)
+    ] = 10.0
+    lr_warmup_steps: Annotated[int, Opt("Steps in which `cosine` rises.", at_least=0)] = 100
+    ema_decay: Annotated[
+        float,
+        Opt(
+            "Decay of the moving average of the weights, which is what is kept; 0 for none.",
+            at_least=0,
+            at_most=0.99999,
+        ),
+    ] = 0.995
     gradient_clip: Annotated[
         float, Opt("Largest norm of the gradient; 0 leaves it unclipped.", at_least=0)
     ] = 1.0

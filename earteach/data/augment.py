@@ -26,13 +26,15 @@ from earteach.config import Strength, Target
 
 
 def geometry(strength: Strength) -> list[Any]:
-    """Flip, and at full strength affine, perspective and elastic; edges are reflected."""
-    flip: list[Any] = [A.HorizontalFlip(p=0.5)]
-    if strength == "light":
-        return flip
+    """Flip and affine, at full strength also perspective and elastic; edges are reflected."""
     border = {"border_mode": cv2.BORDER_REFLECT_101}
+    if strength == "light":
+        gentle = A.Affine(
+            scale=(0.94, 1.06), translate_percent=(-0.04, 0.04), rotate=(-6, 6), p=0.8, **border
+        )
+        return [A.HorizontalFlip(p=0.5), gentle]
     return [
-        *flip,
+        A.HorizontalFlip(p=0.5),
         A.Affine(
             scale=(0.94, 1.08), translate_percent=(-0.04, 0.04), rotate=(-10, 10), shear=(-5, 5),
             p=0.5, **border,

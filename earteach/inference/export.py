@@ -76,10 +76,10 @@ class Reconstructor(nn.Module):
 
     def __init__(self, model: EarVAE) -> None:
         super().__init__()
-        self.encoder, self.decoder = model.encoder, model.decoder
+        self.model = model
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return torch.sigmoid(self.decoder(self.encoder(images)[0]))
+        return self.model.reconstruct(images)
 
 
 class ImageEncoder(nn.Module):
@@ -87,10 +87,10 @@ class ImageEncoder(nn.Module):
 
     def __init__(self, model: EarVAE) -> None:
         super().__init__()
-        self.encoder = model.encoder
+        self.model = model
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return self.encoder(images)
+        return self.model.encode(images)
 
 
 class ImageDecoder(nn.Module):
@@ -98,10 +98,10 @@ class ImageDecoder(nn.Module):
 
     def __init__(self, model: EarVAE) -> None:
         super().__init__()
-        self.decoder = model.decoder
+        self.model = model
 
     def forward(self, codes: torch.Tensor) -> torch.Tensor:
-        return torch.sigmoid(self.decoder(codes))
+        return self.model.decode(codes)
 
 
 def export(
@@ -285,7 +285,11 @@ def _write_safetensors(
     from safetensors.torch import save_file
 
     model = found.model()
-    kept = {"full": ("encoder.", "decoder."), "encoder": ("encoder.",), "decoder": ("decoder.",)}
+    kept = {
+        "full": ("linear.", "encoder.", "decoder."),
+        "encoder": ("linear.", "encoder."),
+        "decoder": ("linear.", "decoder."),
+    }
     weights = {
         name: value.contiguous()
         for name, value in model.state_dict().items()

@@ -7,24 +7,19 @@ on the images and their mirrors.
 
 from __future__ import annotations
 
-import json
 import logging
-import zipfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
-from sklearn.decomposition import PCA
 
 from earteach.data.arrays import EarArray
 from earteach.data.batches import image_batches
+from earteach.metrics.fitted import load_fitted, store_fitted
+from earteach.metrics.principal_axes import principal_axes
 from earteach.metrics.quality import psnr, ssim
 
-_EXACT_BYTES = 2**26
-_ITERATIONS = 6
-_SPARE = 64
 _PIECE = 256
 _FITTED_VALUES = 2**30
 _log = logging.getLogger(__name__)
@@ -63,100 +58,50 @@ class Scores:
 
 
 def eigenears(array: EarArray, *, components: int, size: int, channels: int) -> Eigenears:
-    """PCA of the array's images, from the cache beside it where it was fitted before."""
+    """PCA of the array's images, from the file beside it where it was fitted before."""
     about = {
         "fingerprint": array.fingerprint(),
         "components": components,
         "size": size,
         "channels": channels,
-        "version": 3,
+        "version": 4,
     }
-    cache = array.path.with_name(
+    kept = array.path.with_name(
         f"{array.path.stem}.eigenears-{components}-{size}px-{channels}c.npz"
     )
-    if (found := _cached(cache, about)) is not None:
-        return found
+    if (found := load_fitted(kept, about)) is not None:
+        return Eigenears(
+            found["mean"], found["components"], found["variances"], int(found["images"])
+        )
     _log.info("fitting PCA on %s and the mirrored images", array.path)
     fitted = fit(array, components=components, size=size, channels=channels)
-    _store(cache, fitted, about)
+    store_fitted(kept, about, **{name: np.asarray(value) for name, value in vars(fitted).items()})
     return fitted
 
 
 def fit(array: EarArray, *, components: int, size: int, channels: int) -> Eigenears:
-    """Fit on the n images and their mirrors, with at most n − 1 components.
+    """Fit on the n images and their mirrors, with at most n − 1 components, in bounded memory."""
+    rows = _fitted_rows(len(array), channels * size**2)
 
-    Where all of them take at most 64 MB the fit is scikit-learn's. Else it is by subspace iteration
-    over an array that is read piece by piece, in bounded memory, where scikit-learn's IncrementalPCA
-    takes many times as long; and on an evenly spread sample where that would take hours.
-    """
-    dimensions = channels * size * size
-    rows = _fitted_rows(len(array), dimensions)
-    count = min(components, max(1, len(rows) - 1), dimensions)
-    ears = _FlattenedEars(array, rows, size, channels)
-    if ears.shape[0] * dimensions * 4 <= _EXACT_BYTES:
-        pca = PCA(n_components=count, svd_solver="full").fit(ears.whole())
-        mean, axes, variances = pca.mean_, pca.components_, pca.explained_variance_
-    else:
-        axes, variances = _leading_axes(ears, count)
-        mean = ears.mean
+    def pieces() -> Iterator[torch.Tensor]:
+        for batch in image_batches(
+            array, size=size, channels=channels, batch_size=_PIECE, indices=rows.tolist()
+        ):
+            yield torch.cat([batch.images, batch.images.flip(3)]).flatten(1)
+
+    found = principal_axes(pieces, min(components, max(1, len(rows) - 1)))
     return Eigenears(
-        mean=mean.astype(np.float32),
-        components=axes.astype(np.float32),
-        variances=variances.astype(np.float32),
-        images=len(rows),
+        found.mean.numpy(), found.axes.numpy(), found.variances.numpy(), images=len(rows)
     )
 
 
-def _leading_axes(ears: _FlattenedEars, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """The first principal axes, orthonormal `(count, D)`, and their variances.
-
-    Randomized subspace iteration, Halko et al. 2011 (https://doi.org/10.1137/090771806), algorithm 4.4.
-    """
-    width = min(count + _SPARE, *ears.shape)
-    generator = torch.Generator().manual_seed(0)
-    basis = torch.randn(ears.shape[1], width, generator=generator)
-    for _ in range(_ITERATIONS):
-        basis, _ = torch.linalg.qr(ears.scatter(basis))
-    values, rotation = torch.linalg.eigh(basis.T @ ears.scatter(basis))
-    leading = values.argsort(descending=True)[:count]
-    axes = (basis @ rotation[:, leading]).T
-    return axes.numpy(), (values[leading] / (ears.shape[0] - 1)).numpy()
-
-
-class _FlattenedEars:
-    """The centred matrix of flattened images and their mirrors, `(2 · images, D)`, never held whole."""
-
-    def __init__(self, array: EarArray, rows: np.ndarray, size: int, channels: int) -> None:
-        self._array, self._rows, self._size, self._channels = array, rows, size, channels
-        self.shape = (2 * len(rows), channels * size * size)
-        total = np.zeros(self.shape[1], np.float64)
-        for piece in self._pieces():
-            total += piece.sum(dim=0, dtype=torch.float64).numpy()
-        self.mean = (total / self.shape[0]).astype(np.float32)
-
-    def whole(self) -> np.ndarray:
-        """The matrix itself, not centred, for when it is small."""
-        return np.concatenate([piece.numpy() for piece in self._pieces()])
-
-    def scatter(self, right: torch.Tensor) -> torch.Tensor:
-        """The scatter matrix (the covariance times rows − 1) times `right`, in one pass."""
-        mean = torch.from_numpy(self.mean)
-        shift = mean @ right
-        total = torch.zeros_like(right)
-        for piece in self._pieces():
-            total += (piece - mean).T @ (piece @ right - shift)
-        return total
-
-    def _pieces(self) -> Iterator[torch.Tensor]:
-        """Images, then their mirrors, a few hundred at a time, float32 `(rows, D)` in [0, 1]."""
-        for batch in image_batches(
-            self._array,
-            size=self._size,
-            channels=self._channels,
-            batch_size=_PIECE,
-            indices=self._rows.tolist(),
-        ):
-            yield torch.cat([batch.images, batch.images.flip(3)]).flatten(1)
+def _fitted_rows(length: int, dimensions: int) -> np.ndarray:
+    """All rows, or as many evenly spread ones as make PCA take minutes and not hours."""
+    most = max(1024, _FITTED_VALUES // (2 * dimensions))
+    if length <= most:
+        return np.arange(length)
+    _log.info("PCA is fitted on %d of %d images, evenly spread", most, length)
+    return np.linspace(0, length - 1, most).round().astype(int)
 
 
 def measure(fitted: Eigenears, batches: Iterable[torch.Tensor]) -> Scores:
@@ -169,37 +114,3 @@ def measure(fitted: Eigenears, batches: Iterable[torch.Tensor]) -> Scores:
         count += len(images)
     mean_image, pca = (sums / max(1, count)).tolist()
     return Scores(mean_image=tuple(mean_image), pca=tuple(pca))
-
-
-def _fitted_rows(length: int, dimensions: int) -> np.ndarray:
-    most = max(1024, _FITTED_VALUES // (2 * dimensions))
-    if length <= most:
-        return np.arange(length)
-    _log.info("PCA is fitted on %d of %d images, evenly spread", most, length)
-    return np.linspace(0, length - 1, most).round().astype(int)
-
-
-def _cached(path: Path, about: dict[str, object]) -> Eigenears | None:
-    try:
-        # numpy leaves a file open that turns out to be no archive.
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            if json.loads(str(stored["about"])) != about:
-                return None
-            return Eigenears(
-                stored["mean"], stored["components"], stored["variances"], int(stored["images"])
-            )
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        return None
-
-
-def _store(path: Path, fitted: Eigenears, about: dict[str, object]) -> None:
-    partial = path.with_suffix(".partial.npz")
-    try:
-        np.savez(
-            partial, about=json.dumps(about), mean=fitted.mean, components=fitted.components,
-            variances=fitted.variances, images=fitted.images,
-        )  # fmt: skip
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        _log.info("PCA is not cached beside %s: %s", path.name, error.strerror)

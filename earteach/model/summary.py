@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
 
 from earteach.model.vae import EarVAE
 
@@ -37,77 +39,60 @@ class ModelSummary:
 
 def summarise(model: EarVAE) -> ModelSummary:
     """Count by running one image through a copy of the network that holds no values."""
-    counts = _multiply_adds(model)
-    shapes = counts.shapes
-    layers = tuple(
-        Layer(
-            name=name,
-            kind=type(module).__name__,
-            shape=shapes[name],
-            parameters=_parameters(module),
-            multiply_adds=sum(n for leaf, n in counts.leaves.items() if _within(leaf, name)),
-        )
-        for name, module in model.named_modules()
-        if name in shapes and name.count(".") == (2 if ".blocks." in name else 1)
-    )
+    shapes, work, in_all = _traced(model)
+    modules = dict(model.named_modules())
+    layers = [
+        Layer(name, type(modules[name]).__name__, shape, _parameters(modules[name]), work[name])
+        for name, shape in shapes.items()
+        if name.count(".") == (2 if ".blocks." in name else 1)
+    ]
+    if model.linear is not None:
+        rest = in_all - sum(layer.multiply_adds for layer in layers)
+        layers.insert(0, Layer("linear", "LinearPath", model.linear.shape, 0, rest))
     return ModelSummary(
         parameters=_parameters(model),
-        parts={name: _parameters(module) for name, module in model.named_children()},
-        multiply_adds=sum(counts.leaves.values()),
+        parts={name: _parameters(part) for name, part in model.named_children()},
+        multiply_adds=in_all,
         latent_dim=model.latent_dim,
         image_size=model.image_size,
         in_channels=model.in_channels,
         base_channels=model.base_channels,
-        layers=layers,
+        layers=tuple(layers),
     )
 
 
-def _parameters(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
-
-
-def _within(leaf: str, name: str) -> bool:
-    return leaf == name or leaf.startswith(name + ".")
-
-
-@dataclass(frozen=True)
-class _Counts:
-    leaves: dict[str, int]
-    shapes: dict[str, tuple[int, ...]]
-
-
-def _multiply_adds(model: EarVAE) -> _Counts:
-    counts = _Counts({}, {})
+def _traced(model: EarVAE) -> tuple[dict[str, tuple[int, ...]], dict[str, int], int]:
+    """The shape that leaves each module and its multiply-adds, and the multiply-adds in all."""
+    shapes: dict[str, tuple[int, ...]] = {}
 
     def watch(name: str, module: nn.Module) -> None:
-        def note(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: object) -> None:
+        def note(module: nn.Module, inputs: object, output: object) -> None:
             first = output[0] if isinstance(output, tuple) else output
             assert isinstance(first, torch.Tensor)
-            counts.shapes[name] = tuple(first.shape[1:])
-            if (work := _work(module, inputs[0], first)) is not None:
-                counts.leaves[name] = counts.leaves.get(name, 0) + work
+            shapes[name] = tuple(first.shape[1:])
 
         module.register_forward_hook(note)
 
-    with torch.device("meta"):
+    with FakeTensorMode(), torch.no_grad(), FlopCounterMode(display=False) as counter:
         shadow = EarVAE(
             in_channels=model.in_channels,
             latent_dim=model.latent_dim,
             base_channels=model.base_channels,
             image_size=model.image_size,
+            pca_init=model.linear is not None,
         )
         for name, module in shadow.named_modules():
             watch(name, module)
-        shadow.reconstruct(torch.zeros(1, model.in_channels, model.image_size, model.image_size))
-    return counts
+        image = torch.zeros(1, model.in_channels, model.image_size, model.image_size)
+        shadow(image, torch.zeros(1, model.latent_dim))
+    # Named from the whole's class on: EarVAE.encoder.blocks.0.
+    counted = {
+        name.partition(".")[2]: sum(kinds.values()) // 2
+        for name, kinds in counter.get_flop_counts().items()
+    }
+    work = {name: counted.get(name, 0) for name in shapes}
+    return shapes, work, counter.get_total_flops() // 2
 
 
-def _work(module: nn.Module, before: torch.Tensor, after: torch.Tensor) -> int | None:
-    """Multiply-adds of one call, for the layers that do nearly all of them."""
-    if isinstance(module, nn.Linear):
-        return after.numel() * module.in_features
-    if isinstance(module, nn.ConvTranspose2d):
-        return before.numel() * module.weight[0].numel()
-    if isinstance(module, nn.Conv2d):
-        return after.numel() * module.weight[0].numel()
-    return None
+def _parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())

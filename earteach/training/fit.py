@@ -25,6 +25,7 @@ from earteach.config import TrainConfig
 from earteach.data.arrays import EarArray
 from earteach.data.randomness import Purpose, derive
 from earteach.errors import EarTeachError
+from earteach.metrics.doctor import Advice
 from earteach.model.annealing import note_fewer_cycles
 from earteach.training.checkpoints import Checkpoints, complain_of_folder, epochs_processed
 from earteach.training.guard import FiniteLoss
@@ -35,6 +36,7 @@ from earteach.training.interruption import (
     requeue,
 )
 from earteach.training.module import EarVAELightning
+from earteach.training.pca_init import first_weights
 from earteach.training.record import EpochRecord, Recorder
 from earteach.training.trainer import RUN_NAME, Loaders, make_trainer, quiet_lightning
 
@@ -52,7 +54,10 @@ class Best:
 
 @dataclass(frozen=True)
 class TrainResult:
-    """How a run ended. Under `fast_dev_run`, which writes nothing, `last` and `best` are empty."""
+    """How a run ended, and what is wrong with it.
+
+    Under `fast_dev_run`, which writes nothing, `last` and `best` are empty.
+    """
 
     epochs_completed: int
     global_step: int
@@ -63,6 +68,7 @@ class TrainResult:
     log_dir: Path | None
     seconds: float
     signal: int | None = None
+    advice: tuple[Advice, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -213,7 +219,7 @@ def _fit(config: TrainConfig, start: Start, watch: Watch) -> TrainResult:
     with quiet_lightning(), StopRequest() as stop:
         fingerprints = {name: array.fingerprint() for name, array in arrays.items()}
         keeper = Checkpoints(run.checkpoint_dir, fingerprints, stop, run.checkpoint_every_n_steps)
-        recorder = Recorder(run.log_dir / RUN_NAME, arrays["val"], watch.on_epoch)
+        recorder = Recorder(run.log_dir / RUN_NAME, arrays, watch.on_epoch)
         trainer = make_trainer(
             config,
             [FiniteLoss(), recorder, keeper],
@@ -221,11 +227,12 @@ def _fit(config: TrainConfig, start: Start, watch: Watch) -> TrainResult:
             progress_bar=watch.progress_bar,
             fast_dev_run=start.dry,
         )
-        module = _module(config, start.weights)
+        module = _module(config, start, arrays["train"])
         if not start.dry:
             _make_room(config, start)
             _announce(config, arrays)
         interrupted = _run(trainer, module, arrays, found)
+        advice = recorder.diagnosis(trainer, module, finished=not interrupted)
     if interrupted and stop.signal == REQUEUE and _is_main_process():
         requeue()
     stopped_early = trainer.should_stop and trainer.current_epoch < config.optim.epochs
@@ -244,6 +251,7 @@ def _fit(config: TrainConfig, start: Start, watch: Watch) -> TrainResult:
         log_dir=None if start.dry else run.log_dir / RUN_NAME,
         seconds=time.monotonic() - began,
         signal=stop.signal if interrupted else None,
+        advice=advice,
     )
 
 
@@ -281,18 +289,20 @@ def _open_data(config: TrainConfig, found: Checkpoint | None) -> dict[str, EarAr
     return arrays
 
 
-def _module(config: TrainConfig, weights: Checkpoint | None) -> EarVAELightning:
+def _module(config: TrainConfig, start: Start, train: EarArray) -> EarVAELightning:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(config.run.seed, Purpose.WEIGHTS))
         module = EarVAELightning(config.to_dict())
-    if weights is not None:
+    if start.weights is not None:
         try:
-            module.model.load_state_dict(weights.model().state_dict())
+            module.begin_with_model(start.weights.model())
         except RuntimeError as error:
             raise EarTeachError(
-                f"--init-from {weights.path}: is a network of another shape; give the options that it "
-                "was trained with (`earteach inspect-model` shows them)"
+                f"--init-from {start.weights.path}: is a network of another shape; give the options "
+                "that it was trained with (`earteach inspect-model` shows them)"
             ) from error
+    elif config.model.pca_init and start.found is None:
+        module.begin_with_pca(first_weights(train, config.model))
     return module
 
 

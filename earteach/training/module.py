@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 from torchmetrics import MeanMetric
 from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMeasure
 
@@ -19,14 +20,19 @@ from earteach.errors import EarTeachError
 from earteach.images import to_float
 from earteach.metrics.latent import LatentStatistics
 from earteach.model.annealing import final_kld_weight, kld_weight
-from earteach.model.loss import LossTerms, image_losses, total_loss, vae_loss
+from earteach.model.linear_path import LinearWeights
+from earteach.model.loss import LossTerms, dissimilarity, image_losses, total_loss, vae_loss
 from earteach.model.vae import EarVAE, reparameterise
+from earteach.training.learning_rate import cosine_factor
 
 _SUMS = "train_sums"
 
 
 class EarVAELightning(pl.LightningModule):
     """An `EarVAE` with its loss and optimizer.
+
+    `model` is what the steps train; `averaged` is the moving average of its weights, or `model` itself
+    with `--ema-decay 0`. All that is measured, shown and used later is the averaged network.
 
     `EarVAELightning.load_from_checkpoint(path)` works with torch's safe loading.
     """
@@ -37,6 +43,7 @@ class EarVAELightning(pl.LightningModule):
         self.save_hyperparameters()
         self.config = TrainConfig.from_dict(config)
         self.model = EarVAE.from_config(self.config.model)
+        self.averaged = self._copy_of_model() if self.config.optim.ema_decay else self.model
         self.val_loss = MeanMetric(nan_strategy="disable")
         self.val_recon = MeanMetric(nan_strategy="disable")
         self.val_kld = MeanMetric(nan_strategy="disable")
@@ -45,28 +52,46 @@ class EarVAELightning(pl.LightningModule):
             data_range=1.0, dim=(1, 2, 3), reduction="elementwise_mean"
         )
         self._val_codes = LatentStatistics(self.config.model.latent_dim)
-        # Loss, reconstruction loss and KLD of the epoch so far, and the images they are over.
-        self._sums = torch.zeros(4, dtype=torch.float64)
+        # Loss, reconstruction loss, KLD and 1 − SSIM of the epoch so far, and the images they are over.
+        self._sums = torch.zeros(5, dtype=torch.float64)
+
+    def _copy_of_model(self) -> EarVAE:
+        averaged = copy.deepcopy(self.model).requires_grad_(False)
+        averaged.linear = self.model.linear  # not trained, so kept once
+        return averaged
+
+    def begin_with_pca(self, weights: LinearWeights) -> None:
+        """Become PCA, before the first step."""
+        weight = final_kld_weight(self.config.kld)
+        if self.config.kld.kld_reduction == "mean":
+            weight /= self.config.model.latent_dim
+        for network in (self.model, self.averaged):
+            network.begin_with(weights, weight)
+
+    def begin_with_model(self, trained: EarVAE) -> None:
+        """Take the weights of another network of the same shape; raises `RuntimeError` for another."""
+        for network in (self.model, self.averaged):
+            network.load_state_dict(trained.state_dict())
 
     def encode(self, x: torch.Tensor) -> torch.Tensor:
         """Images `(B, C, S, S)` in [0, 1] to their codes mu, `(B, latent_dim)`."""
-        return self.model.encode(x)[0]
+        return self.averaged.encode(x)[0]
 
     def decode(self, z: torch.Tensor) -> torch.Tensor:
         """Codes to images in (0, 1)."""
-        return self.model.decode(z)
+        return self.averaged.decode(z)
 
     def reconstruct(self, x: torch.Tensor) -> torch.Tensor:
         """Images to their reconstructions from mu, without noise."""
-        return self.model.reconstruct(x)
+        return self.averaged.reconstruct(x)
 
     def sample(self, num_samples: int, generator: torch.Generator | None = None) -> torch.Tensor:
         """New images from the standard normal prior."""
-        return self.model.sample(num_samples, generator)
+        return self.averaged.sample(num_samples, generator)
 
     def features(self, x: torch.Tensor) -> list[torch.Tensor]:
         """The encoder's maps at strides 2, 4, 8 and 16."""
-        return self.model.features(x)
+        return self.averaged.features(x)
 
     @property
     def kld_weight(self) -> float:
@@ -80,35 +105,44 @@ class EarVAELightning(pl.LightningModule):
             self.global_rank,
             (len(batch["input"]), self.config.model.latent_dim),
         )
-        outputs = self.model(to_float(batch["input"]), noise.to(self.device, non_blocking=True))
-        terms = vae_loss(
-            outputs[0],
-            to_float(batch["target"]),
-            *outputs[1:],
-            weight=self.kld_weight,
-            reduction=self.config.kld.kld_reduction,
+        target = to_float(batch["target"])
+        reconstruction, mu, logvar = self.model(
+            to_float(batch["input"]), noise.to(self.device, non_blocking=True)
         )
-        self._add_to_sums(terms, len(batch["input"]))
-        return terms.total
+        terms = vae_loss(
+            reconstruction, target, mu, logvar,
+            weight=self.kld_weight, reduction=self.config.kld.kld_reduction,
+        )  # fmt: skip
+        unlike = dissimilarity(reconstruction, target).mean() if self._takes_ssim else None
+        self._add_to_sums(terms, unlike, len(target))
+        return (
+            terms.total if unlike is None else terms.total + self.config.optim.ssim_weight * unlike
+        )
 
-    def _add_to_sums(self, terms: LossTerms, images: int) -> None:
-        values = torch.stack([terms.total, terms.recon, terms.kld, torch.ones_like(terms.kld)])
+    @property
+    def _takes_ssim(self) -> bool:
+        return self.config.optim.ssim_weight > 0
+
+    def _add_to_sums(self, terms: LossTerms, unlike: torch.Tensor | None, images: int) -> None:
+        one = torch.ones_like(terms.kld)
+        values = [terms.total, terms.recon, terms.kld, one if unlike is None else unlike, one]
         self._sums = self._sums.to(self.device)
-        self._sums += values.detach() * images
+        self._sums += torch.stack(values).detach() * images
 
     def on_train_epoch_start(self) -> None:
-        self._sums = torch.zeros(4, dtype=torch.float64, device=self.device)
+        self._sums = torch.zeros(5, dtype=torch.float64, device=self.device)
 
     def training_means(self) -> dict[str, float]:
         """Means over the images of the epoch so far, over all devices."""
         sums = self._sums_of_all_devices()
-        loss, recon, kld = (sums[:3] / sums[3]).tolist()
-        return {
+        loss, recon, kld, unlike = (sums[:4] / sums[4]).tolist()
+        means = {
             "train/loss": loss,
             "train/recon_loss": recon,
             "train/kld": kld,
             "train/kld_weight": self.kld_weight,
         }
+        return means | ({"train/ssim": 1 - unlike} if self._takes_ssim else {})
 
     def _sums_of_all_devices(self) -> torch.Tensor:
         return self._over_devices(self._sums.clone())
@@ -131,8 +165,8 @@ class EarVAELightning(pl.LightningModule):
         noise = validation_noise(
             self.config.run.seed, batch["index"].tolist(), self.config.model.latent_dim
         ).to(self.device)
-        mu, logvar = self.model.encode(images)
-        noisy = self.model.decode(reparameterise(mu, logvar, noise))
+        mu, logvar = self.averaged.encode(images)
+        noisy = self.averaged.decode(reparameterise(mu, logvar, noise))
         recon, kld = image_losses(noisy, images, mu, logvar)
         loss = total_loss(
             recon,
@@ -141,7 +175,7 @@ class EarVAELightning(pl.LightningModule):
             self.config.kld.kld_reduction,
             mu.shape[1],
         )
-        clean = self.model.decode(mu)
+        clean = self.averaged.decode(mu)
         self._val_codes.update(mu, logvar)
         self.val_loss.update(loss)
         self.val_recon.update(recon)
@@ -168,28 +202,48 @@ class EarVAELightning(pl.LightningModule):
                 f"try a smaller --learning-rate than {self.config.optim.learning_rate:g}"
             )
         self.log_dict(values, logger=False, rank_zero_only=False)
-        scheduler = self.lr_schedulers()
-        assert isinstance(scheduler, ReduceLROnPlateau)
-        scheduler.step(values["val/loss"])
+        # Lightning would step this one after the epoch's checkpoint has been written, and a resumed
+        # run would miss that step.
+        if isinstance(scheduler := self.lr_schedulers(), ReduceLROnPlateau):
+            scheduler.step(values["val/loss"])
 
     def configure_optimizers(self) -> Any:
         optim = self.config.optim
         optimizer = torch.optim.AdamW(
-            self.parameters(), lr=optim.learning_rate, weight_decay=optim.weight_decay
+            self.model.parameters(), lr=optim.learning_rate, weight_decay=optim.weight_decay
         )
-        scheduler = ReduceLROnPlateau(optimizer, factor=0.5, patience=10)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "monitor": "val/loss", "name": "lr"},
-        }
+        if optim.lr_schedule == "plateau":
+            plateau = ReduceLROnPlateau(optimizer, factor=0.5, patience=10)
+            schedule: Any = {"scheduler": plateau, "monitor": "val/loss"}
+        else:
+            steps = int(self.trainer.estimated_stepping_batches)
+            cosine = LambdaLR(optimizer, lambda step: cosine_factor(step, steps, optim))
+            schedule = {"scheduler": cosine, "interval": "step"}
+        return {"optimizer": optimizer, "lr_scheduler": {**schedule, "name": "lr"}}
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
-        """Nothing: Lightning would step it after the epoch's checkpoint has been written, and a
-        resumed run would miss that step. `on_validation_epoch_end` has stepped it already."""
+        """Step the schedule that goes by steps; `on_validation_epoch_end` has stepped the other."""
+        if not isinstance(scheduler, ReduceLROnPlateau):
+            scheduler.step()
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """A step of the optimizer, then of the moving average.
+
+        The average begins short and grows to its length, so that the first weights leave it soon.
+        """
+        super().optimizer_step(*args, **kwargs)
+        if self.averaged is self.model:
+            return
+        taken = self.trainer.global_step
+        decay = min(self.config.optim.ema_decay, taken / (taken + 9))
+        with torch.no_grad():
+            torch._foreach_lerp_(
+                list(self.averaged.parameters()), list(self.model.parameters()), 1 - decay
+            )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[_SUMS] = self._sums_of_all_devices().tolist()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        sums = torch.tensor(checkpoint.get(_SUMS, [0.0] * 4), dtype=torch.float64)
+        sums = torch.tensor(checkpoint.get(_SUMS, [0.0] * 5), dtype=torch.float64)
         self._sums = sums if self.global_rank == 0 else torch.zeros_like(sums)

@@ -1,0 +1,76 @@
+"""PCA of more images than fit into memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from sklearn.decomposition import PCA
+
+_EXACT_BYTES = 2**26
+_ITERATIONS = 6
+_SPARE = 64
+
+# Gives the rows of a matrix, float32 (some, D) at a time, the same in each call.
+Pieces = Callable[[], Iterator[torch.Tensor]]
+
+
+@dataclass(frozen=True)
+class PrincipalAxes:
+    """Mean `(D,)`, orthonormal axes `(K, D)` by descending variance, and the variances `(K,)`."""
+
+    mean: torch.Tensor
+    axes: torch.Tensor
+    variances: torch.Tensor
+
+
+def principal_axes(pieces: Pieces, count: int) -> PrincipalAxes:
+    """The first `count` principal axes of the rows, or as many as there are dimensions, float32.
+
+    Where the matrix takes at most 64 MB the fit is scikit-learn's. Else it is by subspace iteration,
+    piece by piece, in bounded memory, where scikit-learn's IncrementalPCA takes many times as long.
+    """
+    matrix = _CentredMatrix(pieces)
+    rows, dimensions = matrix.shape
+    count = min(count, dimensions)
+    if rows * dimensions * 4 > _EXACT_BYTES:
+        return PrincipalAxes(matrix.mean, *_leading_axes(matrix, count))
+    pca = PCA(n_components=count, svd_solver="full").fit(torch.cat(list(pieces())).numpy())
+    found = (pca.mean_, pca.components_, pca.explained_variance_)
+    return PrincipalAxes(*(torch.from_numpy(np.asarray(values, np.float32)) for values in found))
+
+
+def _leading_axes(matrix: _CentredMatrix, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Axes and variances by randomized subspace iteration, Halko et al. 2011
+    (https://doi.org/10.1137/090771806), algorithm 4.4."""
+    width = min(count + _SPARE, *matrix.shape)
+    generator = torch.Generator().manual_seed(0)
+    basis = torch.randn(matrix.shape[1], width, generator=generator)
+    for _ in range(_ITERATIONS):
+        basis, _ = torch.linalg.qr(matrix.scatter(basis))
+    values, rotation = torch.linalg.eigh(basis.T @ matrix.scatter(basis))
+    leading = values.argsort(descending=True)[:count]
+    return (basis @ rotation[:, leading]).T, values[leading] / (matrix.shape[0] - 1)
+
+
+class _CentredMatrix:
+    """The rows minus their mean, `(rows, D)`, never held whole."""
+
+    def __init__(self, pieces: Pieces) -> None:
+        self._pieces = pieces
+        rows, total = 0, torch.zeros(1, dtype=torch.float64)
+        for piece in pieces():
+            total = total + piece.sum(dim=0, dtype=torch.float64)
+            rows += len(piece)
+        self.mean = (total / rows).float()
+        self.shape = (rows, len(self.mean))
+
+    def scatter(self, right: torch.Tensor) -> torch.Tensor:
+        """The scatter matrix (the covariance times rows − 1) times `right`, in one pass."""
+        shift = self.mean @ right
+        total = torch.zeros_like(right)
+        for piece in self._pieces():
+            total += (piece - self.mean).T @ (piece @ right - shift)
+        return total

@@ -1,0 +1,157 @@
+"""The network's beginning: eigenears of ears that all look to one side, for `--pca-init`.
+
+Nobody says which side an ear is from, so the sides are found first: ears are turned about until PCA
+of them all explains most, as k-means moves points between its centres.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from earteach.config import ModelConfig
+from earteach.data.arrays import EarArray
+from earteach.metrics.fitted import load_fitted, store_fitted
+from earteach.metrics.principal_axes import principal_axes
+from earteach.model.linear_path import LinearWeights, mirrored, shrink_factor
+from earteach.model.vae import code_grid
+
+_MOST_EARS = 2**14
+_PIECE = 256
+# Sides are found on few and small ears, with components that grow in number from step to step: the
+# first ones tell the sides apart, all of them together would fit either side of an ear.
+_SIDED_EARS, _SIDED_SIZE, _STEPS, _FIRST, _MORE = 2**12, 32, 12, 16, 8
+_DRAWN_CODES = 4096
+_CELL = 16
+_log = logging.getLogger(__name__)
+
+
+def first_weights(array: EarArray, model: ModelConfig) -> LinearWeights:
+    """The weights of a `LinearPath`, fitted on at most 16,384 evenly spread images of the array.
+
+    The fit is kept beside the array and found there again.
+    """
+    size, channels, latent_dim = model.image_size, model.in_channels, model.latent_dim
+    about = {"fingerprint": array.fingerprint(), "size": size, "channels": channels}
+    about |= {"latent_dim": latent_dim, "version": 1}
+    kept = array.path.with_name(f"{array.path.stem}.pca-init-{latent_dim}-{size}px-{channels}c.npz")
+    if (found := load_fitted(kept, about)) is not None:
+        return LinearWeights(**{name: torch.from_numpy(value) for name, value in found.items()})
+    _log.info("fitting the first weights: PCA of %s, all ears turned to one side", array.path)
+    ears = _read(array, size // shrink_factor(size), channels)
+    weights = fit(ears, latent_dim=latent_dim, grid=code_grid(latent_dim, size))
+    store_fitted(kept, about, **{name: value.numpy() for name, value in vars(weights).items()})
+    return weights
+
+
+def fit(ears: torch.Tensor, *, latent_dim: int, grid: int) -> LinearWeights:
+    """The weights for uint8 images `(N, C, L, L)`."""
+    faces = sides(ears)
+    count = latent_dim - 1
+
+    def pieces() -> Iterator[torch.Tensor]:
+        for start in range(0, len(ears), _PIECE):
+            some = slice(start, start + _PIECE)
+            yield (mirrored(ears[some], ~faces[some]).float() / 255).flatten(1)
+
+    found = principal_axes(pieces, max(0, min(count, len(ears) - 1)))
+    missing = count - len(found.axes)
+    components = functional.pad(found.axes, (0, 0, 0, missing))
+    variances = functional.pad(found.variances.clamp(min=1e-8), (0, missing), value=1.0)
+    rotation = _towards_grid(components * variances.sqrt()[:, None], ears.shape[1:], grid)
+    return LinearWeights(found.mean, components, variances, rotation)
+
+
+def sides(ears: torch.Tensor) -> torch.Tensor:
+    """Which of the images `(N, C, L, L)`, uint8, look to the side of most of them, bool `(N,)`.
+
+    Two guesses are improved in turns, that all ears look to one side and that they differ as the
+    strongest asymmetry does; the one whose ears PCA explains better is taken.
+    """
+    rows = np.linspace(0, len(ears) - 1, min(len(ears), _SIDED_EARS)).round().astype(int)
+    few = _small(ears[torch.from_numpy(rows)])
+    uneven = (few - mirrored(few)).flatten(1)
+    strongest = principal_axes(lambda: iter([torch.cat([uneven, -uneven])]), 1).axes[0]
+    guesses = (torch.ones(len(few), dtype=torch.bool), uneven @ strongest > 0)
+    likeliest = min((_settled(few, guess) for guess in guesses), key=lambda found: found.missed)
+    faces = torch.cat([likeliest.faces(_small(some)) for some in torch.split(ears, _PIECE)])
+    return faces if faces.float().mean() >= 0.5 else ~faces
+
+
+@dataclass(frozen=True)
+class _OneSide:
+    """PCA of ears that were turned to one side; `missed` is what it leaves of them."""
+
+    mean: torch.Tensor
+    axes: torch.Tensor  # (D, K)
+    missed: float
+
+    def faces(self, images: torch.Tensor) -> torch.Tensor:
+        return self.leaves(images) <= self.leaves(mirrored(images))
+
+    def leaves(self, images: torch.Tensor) -> torch.Tensor:
+        centred = images.flatten(1) - self.mean
+        return centred.square().sum(dim=1) - (centred @ self.axes).square().sum(dim=1)
+
+
+def _settled(images: torch.Tensor, faces: torch.Tensor) -> _OneSide:
+    """Turn ears and fit PCA by turns, from a first guess."""
+    generator = torch.Generator().manual_seed(0)
+    most = min(_FIRST + _MORE * _STEPS, len(images) // 4)
+    basis = torch.randn(images[0].numel(), most, generator=generator)
+    for step in range(_STEPS):
+        oriented = mirrored(images, ~faces).flatten(1)
+        mean = oriented.mean(dim=0)
+        centred = oriented - mean
+        for _ in range(2):
+            basis, _ = torch.linalg.qr(centred.T @ (centred @ basis))
+        _, rotation = torch.linalg.eigh((centred @ basis).T @ (centred @ basis))
+        basis = basis @ rotation.flip(1)
+        side = _OneSide(mean, basis[:, : _FIRST + _MORE * step], 0.0)
+        faces = side.faces(images)
+    missed = torch.minimum(side.leaves(images), side.leaves(mirrored(images))).sum()
+    return _OneSide(side.mean, side.axes, float(missed))
+
+
+def _small(ears: torch.Tensor) -> torch.Tensor:
+    return functional.interpolate(
+        ears.float() / 255, size=(min(_SIDED_SIZE, ears.shape[2]),) * 2, mode="area"
+    )
+
+
+def _towards_grid(loadings: torch.Tensor, shape: torch.Size, grid: int) -> torch.Tensor:
+    """The rotation `(K, K)` that brings whitened codes nearest to a grid of local details.
+
+    `loadings` `(K, D)` make images of the shape from whitened codes. The details are PCA of each
+    cell of the images that random codes make.
+    """
+    generator = torch.Generator().manual_seed(0)
+    codes = torch.randn(_DRAWN_CODES, len(loadings), generator=generator)
+    images = functional.adaptive_avg_pool2d((codes @ loadings).reshape(-1, *shape), grid * _CELL)
+    cells = functional.unfold(images, _CELL, stride=_CELL).transpose(1, 2)  # (N, grid², C · 16²)
+    depth = (len(loadings) + 1) // grid**2
+    found = principal_axes(lambda: iter([cells.flatten(0, 1)]), depth)
+    details = (cells - found.mean) @ (
+        found.axes / found.variances.clamp(min=1e-8).sqrt()[:, None]
+    ).T
+    details = functional.pad(details, (0, depth - len(found.axes)))
+    # A code's numbers are ordered by channel, then by place; the side has the last one's place.
+    target = details.transpose(1, 2).flatten(1)[:, : len(loadings)]
+    left, _, right = torch.linalg.svd(codes.T @ target)
+    return left @ right
+
+
+def _read(array: EarArray, size: int, channels: int) -> torch.Tensor:
+    rows = np.arange(len(array))
+    if len(array) > _MOST_EARS:
+        rows = np.linspace(0, len(array) - 1, _MOST_EARS).round().astype(int)
+    ears = torch.empty(len(rows), channels, size, size, dtype=torch.uint8)
+    for place, row in enumerate(rows):
+        image = array.image(int(row), size=size, channels=channels)
+        ears[place] = torch.from_numpy(image.copy()).permute(2, 0, 1)
+    return ears
