@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
+from rich.console import RenderableType
 
 from earteach.cli.options import CheckpointDir, Ckpt, Json, LayoutChoice, found
 from earteach.cli.output import Output, facts, table
 from earteach.config import InferenceConfig
 
 if TYPE_CHECKING:
-    from earteach.inference.evaluate import Evaluation
+    from earteach.inference.evaluate import (
+        Evaluation,
+        Intervals,
+        Margin,
+        MeanImageScore,
+        Metrics,
+        PCAScore,
+        Rival,
+    )
+    from earteach.inference.evaluation_files import Picture
+    from earteach.metrics.bootstrap import Interval
+
+    Score = Metrics | PCAScore | MeanImageScore
+
+_NONE = "–"
 
 
 def evaluate(
@@ -22,6 +38,14 @@ def evaluate(
         Optional[Path],  # noqa: UP045
         typer.Option("--data", help="An array; left out, the checkpoint's validation array."),
     ] = None,
+    against: Annotated[
+        Optional[list[Path]],  # noqa: UP045
+        typer.Option(
+            "--against",
+            help="Another checkpoint, or a folder with a best one, to measure beside it; repeatable.",
+            metavar="CKPT",
+        ),
+    ] = None,
     baselines: Annotated[
         bool,
         typer.Option(
@@ -29,42 +53,114 @@ def evaluate(
             help="Measure the mean training image and PCA of the training images beside it.",
         ),
     ] = True,
+    out: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(
+            "--out",
+            help="Folder for pictures of the worst and best images and a table of each one's values.",
+        ),
+    ] = None,
     layout: LayoutChoice = None,
     checkpoint_dir: CheckpointDir = Path("checkpoints"),
     json: Json = False,
 ) -> None:
-    """Measure how well a model reconstructs ears, beside the mean image and PCA."""
+    """Measure how well a model reconstructs ears, beside the mean image, PCA and other models."""
     from earteach.inference.evaluate import evaluate as core
 
     path = found(ckpt, checkpoint_dir)
-    result = core(path, data, layout=layout, baselines=baselines, config=config)
-    metrics = result.metrics
-    Output(json).show(
-        result,
-        table(
-            f"{result.images:,} images of {result.data}", "", "PSNR", "SSIM",
-            rows=_rows(result),
-        ),
-        facts(
-            str(result.checkpoint),
-            {
-                "loss": f"{metrics.loss:.6f}, with the final KLD weight",
-                "reconstruction loss": f"{metrics.recon_loss:.6f}, from noisy codes",
-                "KLD": f"{metrics.kld:.2f} nats",
-                "active units": f"{metrics.active_units} of {metrics.latent_dim}",
-            },
-        ),
+    result = core(
+        path, data, layout=layout, baselines=baselines, against=against or (), out=out,
+        config=config,
     )  # fmt: skip
+    Output(json).show(result, *_parts(result))
 
 
-def _rows(result: Evaluation) -> list[tuple[str, ...]]:
-    rows: list[tuple[str, ...]] = [
-        ("this model", f"{result.metrics.psnr:.2f} dB", f"{result.metrics.ssim:.4f}")
+def _parts(result: Evaluation) -> list[RenderableType]:
+    images = "1 image" if result.images == 1 else f"{result.images:,} images"
+    cells = [_cells(name, score) for name, score, _ in _rows(result)]
+    parts: list[RenderableType] = [
+        table(
+            f"{images} of {result.data}", *cells[0], rows=[tuple(row.values()) for row in cells]
+        )
+    ]  # fmt: skip
+    if result.intervals.ssim is not None:
+        intervals = [
+            (name, _interval(interval.psnr, 2, " dB"), _interval(interval.ssim, 4))
+            for name, _, interval in _rows(result)
+        ]
+        title = "95 % intervals of the means, by bootstrap over images"
+        parts.append(table(title, "", "PSNR", "SSIM", rows=intervals))
+    return [*parts, facts(str(result.checkpoint), _facts(result))]
+
+
+def _rows(result: Evaluation) -> list[tuple[str, Score, Intervals]]:
+    """This model, the others, the baselines."""
+    models: list[Evaluation | Rival] = [result, *result.against]
+    rows: list[tuple[str, Score, Intervals]] = [
+        (str(model.checkpoint), model.metrics, model.intervals) for model in models
     ]
     if result.baselines is not None:
         pca, mean = result.baselines.pca, result.baselines.mean_image
-        rows += [
-            (f"PCA, {pca.components} components", f"{pca.psnr:.2f} dB", f"{pca.ssim:.4f}"),
-            ("mean training image", f"{mean.psnr:.2f} dB", f"{mean.ssim:.4f}"),
-        ]
+        rows.append((f"PCA, {pca.components} components", pca, pca.intervals))
+        rows.append(("mean training image", mean, mean.intervals))
     return rows
+
+
+def _cells(name: str, score: Score) -> dict[str, str]:
+    from earteach.inference.evaluate import Metrics
+
+    cells = {"": name, "PSNR": f"{score.psnr:.2f} dB", "SSIM": f"{score.ssim:.4f}"}
+    if score.ms_ssim is not None:
+        cells["MS-SSIM"] = f"{score.ms_ssim:.4f}"
+    if isinstance(score, Metrics):
+        active = f"{score.active_units}/{score.latent_dim}"
+        return {**cells, "KLD": f"{score.kld:.2f} nats", "active": active}
+    return {**cells, "KLD": _NONE, "active": _NONE}
+
+
+def _interval(interval: Interval | None, digits: int, unit: str = "") -> str:
+    if interval is None:
+        return _NONE
+    low, high = interval
+    return f"{low:.{digits}f} to {high:.{digits}f}{unit}"
+
+
+def _facts(result: Evaluation) -> dict[str, str]:
+    metrics = result.metrics
+    others = {"PCA": result.over_pca} if result.over_pca else {}
+    others |= {str(rival.checkpoint): rival.over_it for rival in result.against}
+    values = {}
+    if others:
+        values["PSNR"] = "\n".join(_verdict(n, m.psnr, 2, " dB") for n, m in others.items())
+        values["SSIM"] = "\n".join(_verdict(n, m.ssim, 4) for n, m in others.items())
+    values["loss"] = f"{metrics.loss:.6f}, with the final KLD weight"
+    values["reconstruction loss"] = f"{metrics.recon_loss:.6f}, from noisy codes"
+    if result.files is not None:
+        values["worst images"] = _picture(result.files.worst)
+        values["best images"] = _picture(result.files.best)
+        values["each image"] = str(result.files.per_image)
+    return values
+
+
+def _verdict(other: str, margin: Margin, digits: int, unit: str = "") -> str:
+    """Whether this model is ahead: `ahead of PCA by 0.52 dB (0.47 to 0.57)`."""
+    mean, low, high = margin.difference, margin.low, margin.high
+    if not math.isfinite(mean):
+        return f"not comparable with {other}: an image without any error"
+    if low is None or high is None:
+        return f"{_where(mean)} {other} by {abs(mean):.{digits}f}{unit}, on one image"
+    if low <= 0 <= high:
+        interval = f"({low:+.{digits}f} to {high:+.{digits}f})"
+        return f"undecided against {other}: {mean:+.{digits}f}{unit} {interval}"
+    low, high = sorted((abs(low), abs(high)))
+    interval = f"({low:.{digits}f} to {high:.{digits}f})"
+    return f"{_where(mean)} {other} by {abs(mean):.{digits}f}{unit} {interval}"
+
+
+def _where(difference: float) -> str:
+    return "behind" if difference < 0 else "ahead of"
+
+
+def _picture(picture: Picture) -> str:
+    rows = "row" if len(picture.rows) == 1 else "rows"
+    return f"{picture.path}: {rows} {', '.join(map(str, picture.rows))}"

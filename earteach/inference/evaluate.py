@@ -8,19 +8,25 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 
+from earteach import checkpoint
 from earteach.config import InferenceConfig, Layout
 from earteach.data.arrays import EarArray
-from earteach.data.batches import image_batches
+from earteach.data.batches import ImageBatch, image_batches
 from earteach.data.randomness import validation_noise
 from earteach.errors import EarTeachError
+from earteach.inference import evaluation_files
+from earteach.inference.evaluation_files import Files, PCAValues
 from earteach.inference.running import RunningModel, open_model
+from earteach.metrics.bootstrap import Interval, mean_interval
 from earteach.metrics.latent import LatentStatistics
-from earteach.metrics.quality import psnr, ssim
+from earteach.metrics.quality import ImageQuality
 from earteach.model.annealing import final_kld_weight
 from earteach.model.loss import image_losses, total_loss
 from earteach.model.vae import reparameterise
@@ -32,7 +38,7 @@ _log = logging.getLogger(__name__)
 class Metrics:
     """Means over the images. PSNR (dB) and SSIM decode mu; loss and recon_loss decode a noisy code.
 
-    `kld` is in nats, summed over the dimensions.
+    `kld` is in nats, summed over the dimensions. `ms_ssim` is None for images under 176 pixels.
     """
 
     loss: float
@@ -42,6 +48,40 @@ class Metrics:
     psnr: float
     active_units: int
     latent_dim: int
+    ms_ssim: float | None
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """95 % bootstrap intervals of the means over images.
+
+    They say what other images of the same kind could have given, and take the images as independent:
+    where there are several of each person, other people could differ by more. None for a single
+    image, or where an image's PSNR is infinite.
+    """
+
+    psnr: Interval | None
+    ssim: Interval | None
+
+
+@dataclass(frozen=True)
+class Margin:
+    """The mean of this model's value minus another's, and its 95 % bootstrap interval.
+
+    Both are measured on the same images, so that the interval is far narrower than either's own.
+    """
+
+    difference: float
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class Margins:
+    """This model minus another, paired by image; above 0 where this model is ahead."""
+
+    psnr: Margin
+    ssim: Margin
 
 
 @dataclass(frozen=True)
@@ -50,6 +90,8 @@ class MeanImageScore:
 
     psnr: float
     ssim: float
+    ms_ssim: float | None
+    intervals: Intervals
 
 
 @dataclass(frozen=True)
@@ -58,8 +100,10 @@ class PCAScore:
 
     psnr: float
     ssim: float
+    ms_ssim: float | None
     components: int
     images: int
+    intervals: Intervals
 
 
 @dataclass(frozen=True)
@@ -71,6 +115,16 @@ class Baselines:
 
 
 @dataclass(frozen=True)
+class Rival:
+    """Another checkpoint on the same images, and how far this model is ahead of it."""
+
+    checkpoint: Path
+    metrics: Metrics
+    intervals: Intervals
+    over_it: Margins
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """What `earteach eval` shows."""
 
@@ -78,8 +132,32 @@ class Evaluation:
     data: Path
     images: int
     metrics: Metrics
+    intervals: Intervals
     baselines: Baselines | None
+    over_pca: Margins | None
+    against: tuple[Rival, ...]
+    files: Files | None
     seconds: float
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """One pass of a model over an array: values of each image in the order of the rows."""
+
+    losses: np.ndarray  # float64 (N, 3): loss, reconstruction loss, KLD in nats
+    quality: ImageQuality
+    codes: LatentStatistics
+
+    def metrics(self, latent_dim: int) -> Metrics:
+        loss, recon, kld = self.losses.mean(axis=0).tolist()
+        psnr, ssim, ms_ssim = _means(self.quality)
+        return Metrics(loss, recon, kld, ssim, psnr, self.codes.active_units(), latent_dim, ms_ssim)
+
+
+@dataclass(frozen=True)
+class _Yardsticks:
+    mean_image: ImageQuality
+    pca: PCAValues
 
 
 def evaluate(
@@ -88,78 +166,123 @@ def evaluate(
     *,
     layout: Layout | None = None,
     baselines: bool = True,
+    against: Sequence[str | Path] = (),
+    out: Path | None = None,
     config: InferenceConfig | None = None,
 ) -> Evaluation:
     """Measure a checkpoint on an array; left out, on the validation array that it names.
 
     On that array the values are those that training logged. `baselines` are fitted on the training
-    array that the checkpoint names, and None where it is gone.
+    array that the checkpoint names, and None where it is gone. `against` names other checkpoints, or
+    folders with a best one, to measure on the same images. `out` is a folder for pictures of the
+    worst and best images and a table of each image's values.
 
-    Raises `EarTeachError` for a checkpoint or an array that cannot be read.
+    Raises `EarTeachError` for a checkpoint or an array that cannot be read, for one of `against` that
+    takes images of another size or other channels, and where `out` cannot be written.
     """
     began = time.monotonic()
     config = config or InferenceConfig()
     model = open_model(Path(path), config)
-    named = model.checkpoint.config.data
-    array = _open(Path(data) if data is not None else named.val_data, layout or named.layout)
-    size, channels = model.network.image_size, model.network.in_channels
-    array.note_conversions(size, channels)
-    metrics = _measure(model, array, config.batch_size)
+    rivals = [_comparable(Path(other), model) for other in against]
+    array = _open_array(model, data, layout)
+    if out is not None:
+        evaluation_files.prepare_folder(out)
+    measured = _measure(model, array, config.batch_size)
+    yardsticks = _yardsticks(model, array, config.batch_size) if baselines else None
     return Evaluation(
         checkpoint=model.checkpoint.path,
         data=array.path,
         images=len(array),
-        metrics=metrics,
-        baselines=_baselines(model, array, config.batch_size) if baselines else None,
+        metrics=measured.metrics(model.network.latent_dim),
+        intervals=_intervals(measured.quality),
+        baselines=_scores(yardsticks),
+        over_pca=_margins(measured.quality, yardsticks.pca.quality) if yardsticks else None,
+        against=tuple(_rival(other, array, measured, config) for other in rivals),
+        files=_files(out, model, array, measured, yardsticks, config.batch_size),
         seconds=time.monotonic() - began,
     )
 
 
-def _open(path: Path, layout: Layout | None) -> EarArray:
+def _comparable(path: Path, model: RunningModel) -> Path:
+    """The checkpoint at `path`, or the best in that folder, if it takes images as `model` does.
+
+    It is opened again when its turn comes, so that one network at a time is in memory.
+    """
     try:
-        return EarArray.open(path, layout)
+        found = checkpoint.read(checkpoint.best(path) if path.is_dir() else path)
+    except EarTeachError as error:
+        raise EarTeachError(f"--against {error}") from error
+    theirs, ours = (c.config.model for c in (found, model.checkpoint))
+    if (theirs.image_size, theirs.in_channels) != (ours.image_size, ours.in_channels):
+        described = "{0.image_size}×{0.image_size}×{0.in_channels}".format
+        raise EarTeachError(
+            f"--against {found.path}: takes images of {described(theirs)}, and "
+            f"{model.checkpoint.path} of {described(ours)}; their PSNR and SSIM cannot be compared: "
+            "evaluate it by itself"
+        )
+    return found.path
+
+
+def _open_array(model: RunningModel, data: str | Path | None, layout: Layout | None) -> EarArray:
+    named = model.checkpoint.config.data
+    path = Path(data) if data is not None else named.val_data
+    try:
+        array = EarArray.open(path, layout or named.layout)
     except EarTeachError as error:
         if path.exists():
             raise
         raise EarTeachError(f"{path}: no such file; name an array with --data") from error
+    array.note_conversions(model.network.image_size, model.network.in_channels)
+    return array
 
 
-def _measure(model: RunningModel, array: EarArray, batch_size: int) -> Metrics:
-    network, config = model.network, model.checkpoint.config
-    sums = torch.zeros(5, dtype=torch.float64)
-    statistics = LatentStatistics(network.latent_dim)
+def _batches(model: RunningModel, array: EarArray, batch_size: int) -> Iterator[ImageBatch]:
+    size, channels = model.network.image_size, model.network.in_channels
+    return image_batches(array, size=size, channels=channels, batch_size=batch_size)
+
+
+def _measure(model: RunningModel, array: EarArray, batch_size: int) -> _Measured:
+    network = model.network
+    losses, quality, codes = [], ImageQuality(), LatentStatistics(network.latent_dim)
+    _note_if_trained_on(model, array)
     with model.running():
-        for batch in image_batches(
-            array, size=network.image_size, channels=network.in_channels, batch_size=batch_size
-        ):
+        for batch in _batches(model, array, batch_size):
             images = batch.images.to(model.device)
-            noise = validation_noise(config.run.seed, batch.indices, network.latent_dim)
             mu, logvar = network.encode(images)
-            noisy = network.decode(reparameterise(mu, logvar, noise.to(model.device)))
-            recon, kld = image_losses(noisy, images, mu, logvar)
-            loss = total_loss(
-                recon, kld, final_kld_weight(config.kld), config.kld.kld_reduction, mu.shape[1]
-            )
-            decoded = network.decode(mu)
-            with torch.autocast(model.device.type, enabled=False):
-                rows = [loss, recon, kld, ssim(decoded, images), psnr(decoded, images)]
-            sums += torch.stack(rows).double().sum(dim=1).cpu()
-            statistics.update(mu)
-    loss_mean, recon_mean, kld_mean, ssim_mean, psnr_mean = (sums / len(array)).tolist()
-    return Metrics(
-        loss=loss_mean,
-        recon_loss=recon_mean,
-        kld=kld_mean,
-        ssim=ssim_mean,
-        psnr=psnr_mean,
-        active_units=statistics.active_units(),
-        latent_dim=network.latent_dim,
-    )
+            losses.append(_losses(model, batch.indices, images, mu, logvar).double().cpu())
+            codes.update(mu, logvar)
+            quality.update(network.decode(mu), images)
+    return _Measured(torch.cat(losses).numpy(), quality, codes)
 
 
-def _baselines(model: RunningModel, array: EarArray, batch_size: int) -> Baselines | None:
+def _losses(
+    model: RunningModel,
+    indices: Sequence[int],
+    images: torch.Tensor,
+    mu: torch.Tensor,
+    logvar: torch.Tensor,
+) -> torch.Tensor:
+    """Loss, reconstruction loss and KLD of each image as validation has them, `(B, 3)`."""
+    config = model.checkpoint.config
+    noise = validation_noise(config.run.seed, list(indices), mu.shape[1]).to(model.device)
+    noisy = model.network.decode(reparameterise(mu, logvar, noise))
+    recon, kld = image_losses(noisy, images, mu, logvar)
+    weight = final_kld_weight(config.kld)
+    loss = total_loss(recon, kld, weight, config.kld.kld_reduction, mu.shape[1])
+    return torch.stack([loss, recon, kld], dim=1)
+
+
+def _note_if_trained_on(model: RunningModel, array: EarArray) -> None:
+    if model.checkpoint.about["data"].get("train") == array.fingerprint():
+        _log.info(
+            "%s was trained on the images of %s; how it does on others is another matter",
+            model.checkpoint.path, array.path,
+        )  # fmt: skip
+
+
+def _yardsticks(model: RunningModel, array: EarArray, batch_size: int) -> _Yardsticks | None:
     # scikit-learn takes a second to import, which `--no-baselines` need not wait for.
-    from earteach.metrics.eigenears import eigenears, measure
+    from earteach.metrics.eigenears import eigenears
 
     named = model.checkpoint.config.data
     size, channels = model.network.image_size, model.network.in_channels
@@ -169,9 +292,71 @@ def _baselines(model: RunningModel, array: EarArray, batch_size: int) -> Baselin
     except EarTeachError as error:
         _log.info("no baselines: %s", error)
         return None
-    batches = image_batches(array, size=size, channels=channels, batch_size=batch_size)
-    scores = measure(fitted, (batch.images for batch in batches))
+    mean_image, pca = ImageQuality(), ImageQuality()
+    for batch in _batches(model, array, batch_size):
+        mean_image.update(fitted.mean_image(batch.images), batch.images)
+        pca.update(fitted.reconstruct(batch.images), batch.images)
+    return _Yardsticks(mean_image, PCAValues(fitted, pca))
+
+
+def _scores(yardsticks: _Yardsticks | None) -> Baselines | None:
+    if yardsticks is None:
+        return None
+    mean_image, pca = yardsticks.mean_image, yardsticks.pca
     return Baselines(
-        MeanImageScore(*scores.mean_image),
-        PCAScore(*scores.pca, components=fitted.count, images=fitted.images),
+        MeanImageScore(*_means(mean_image), intervals=_intervals(mean_image)),
+        PCAScore(
+            *_means(pca.quality),
+            components=pca.fitted.count,
+            images=pca.fitted.images,
+            intervals=_intervals(pca.quality),
+        ),
     )
+
+
+def _rival(path: Path, array: EarArray, ours: _Measured, config: InferenceConfig) -> Rival:
+    model = open_model(path, config)
+    theirs = _measure(model, array, config.batch_size)
+    return Rival(
+        checkpoint=model.checkpoint.path,
+        metrics=theirs.metrics(model.network.latent_dim),
+        intervals=_intervals(theirs.quality),
+        over_it=_margins(ours.quality, theirs.quality),
+    )
+
+
+def _files(
+    out: Path | None,
+    model: RunningModel,
+    array: EarArray,
+    measured: _Measured,
+    yardsticks: _Yardsticks | None,
+    batch_size: int,
+) -> Files | None:
+    if out is None:
+        return None
+    pca = yardsticks.pca if yardsticks else None
+    kld = measured.losses[:, 2]
+    return evaluation_files.write(out, model, array, measured.quality, kld, pca, batch_size)
+
+
+def _means(quality: ImageQuality) -> tuple[float, float, float | None]:
+    """PSNR, SSIM and MS-SSIM."""
+    ms_ssim = None if quality.ms_ssim is None else float(quality.ms_ssim.mean())
+    return float(quality.psnr.mean()), float(quality.ssim.mean()), ms_ssim
+
+
+def _intervals(quality: ImageQuality) -> Intervals:
+    return Intervals(mean_interval(quality.psnr), mean_interval(quality.ssim))
+
+
+def _margins(ours: ImageQuality, theirs: ImageQuality) -> Margins:
+    return Margins(_margin(ours.psnr, theirs.psnr), _margin(ours.ssim, theirs.ssim))
+
+
+def _margin(ours: np.ndarray, theirs: np.ndarray) -> Margin:
+    with np.errstate(invalid="ignore"):  # two infinite PSNRs have no difference
+        differences = ours - theirs
+        mean = float(differences.mean())
+    low, high = mean_interval(differences) or (None, None)
+    return Margin(mean, low, high)

@@ -3,21 +3,25 @@
 import json
 import logging
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from scipy import stats
+from sklearn.decomposition import PCA
 from torch.distributions import Normal, kl_divergence
 from torchmetrics.functional.image import (
+    multiscale_structural_similarity_index_measure,
     peak_signal_noise_ratio,
     structural_similarity_index_measure,
 )
 
 import earteach
 from earteach.config import InferenceConfig
+from earteach.data.arrays import EarArray
 from earteach.data.randomness import validation_noise
 from earteach.errors import EarTeachError
 from earteach.inference.evaluate import Evaluation, evaluate
@@ -98,7 +102,9 @@ def test_values_are_those_of_a_second_computation(trained, ears):
         "latent_dim": 16,
     }
     seen = evaluate(trained.last, baselines=False)
-    assert asdict(seen.metrics) == pytest.approx(wanted, rel=1e-5)
+    metrics = asdict(seen.metrics)
+    assert metrics.pop("ms_ssim") is None  # 32 pixels
+    assert metrics == pytest.approx(wanted, rel=1e-5)
     assert (seen.images, seen.checkpoint, seen.baselines) == (len(images), trained.last, None)
     assert seen.data == ears / "val_teacher.npy"
 
@@ -107,10 +113,19 @@ def test_values_are_those_of_a_second_computation(trained, ears):
 def test_the_batch_size_does_not_matter(trained, batch_size):
     wanted = evaluate(trained.last)
     seen = evaluate(trained.last, config=InferenceConfig(batch_size=batch_size))
-    assert asdict(seen.metrics) == pytest.approx(asdict(wanted.metrics), rel=1e-5)
-    for name in ("mean_image", "pca"):
-        pair = (asdict(getattr(result.baselines, name)) for result in (seen, wanted))
-        assert next(pair) == pytest.approx(next(pair), rel=1e-5)
+    assert numbers(seen.metrics) == pytest.approx(numbers(wanted.metrics), rel=1e-5)
+    # Differences between models are small beside what they are differences of.
+    assert numbers(seen) == pytest.approx(numbers(wanted), rel=1e-5, abs=2e-5)
+
+
+def numbers(value: Any) -> list[float]:
+    """All numbers in a result but the time it took, in order."""
+    if is_dataclass(value):
+        entries = [entry.name for entry in fields(value) if entry.name != "seconds"]
+        return [number for name in entries for number in numbers(getattr(value, name))]
+    if isinstance(value, tuple):
+        return [number for entry in value for number in numbers(entry)]
+    return [value] if isinstance(value, int | float) else []
 
 
 def psnr_by_hand(guess: np.ndarray, images: np.ndarray) -> float:
@@ -205,3 +220,176 @@ def test_an_array_with_a_nan_names_the_image(trained, ears, tmp_path):
     np.save(tmp_path / "nan.npy", images)
     with pytest.raises(EarTeachError, match="image 2 holds NaN"):
         evaluate(trained.last, tmp_path / "nan.npy")
+
+
+# Intervals, and how far the model is ahead.
+
+
+def values_of(guesses: torch.Tensor, images: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """PSNR and SSIM of each image by torchmetrics."""
+    pairs = list(zip(guesses.float().split(1), images.split(1), strict=True))
+    return (
+        np.array([peak_signal_noise_ratio(*pair, data_range=1.0).item() for pair in pairs]),
+        np.array(
+            [structural_similarity_index_measure(*pair, data_range=1.0).item() for pair in pairs]
+        ),
+    )
+
+
+def percentile_interval(values: np.ndarray) -> tuple[float, float]:
+    found = stats.bootstrap(
+        (values,), np.mean, n_resamples=20_000, method="percentile", rng=np.random.default_rng(3)
+    ).confidence_interval
+    return found.low, found.high
+
+
+def model_and_pca(run: Run, ears: Path) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The validation images, their reconstructions, and those of scikit-learn's PCA."""
+    train = np.load(ears / "train_teacher.npy").astype(np.float64) / 255
+    rows = np.concatenate([train, train[:, :, ::-1]]).transpose(0, 3, 1, 2)
+    images = validation_images(ears)
+    pca = PCA(16, svd_solver="full").fit(rows.reshape(len(rows), -1))
+    flat = images.double().numpy().reshape(len(images), -1)
+    guesses = pca.inverse_transform(pca.transform(flat)).clip(0, 1).reshape(images.shape)
+    with torch.no_grad():
+        return images, earteach.load(run.last).reconstruct(images), torch.from_numpy(guesses)
+
+
+def assert_close(seen: tuple[float, float] | None, wanted: tuple[float, float]) -> None:
+    assert seen is not None
+    assert seen == pytest.approx(wanted, abs=0.05 * (wanted[1] - wanted[0]) + 1e-4)
+
+
+def test_intervals_and_margins_are_those_of_scipy(trained, ears):
+    images, by_model, by_pca = model_and_pca(trained, ears)
+    ours, theirs = values_of(by_model, images), values_of(by_pca, images)
+    seen = evaluate(trained.last)
+    for place, name in enumerate(("psnr", "ssim")):
+        assert_close(getattr(seen.intervals, name), percentile_interval(ours[place]))
+        assert_close(
+            getattr(seen.baselines.pca.intervals, name), percentile_interval(theirs[place])
+        )
+        # Paired: the interval of the differences, and not the difference of the intervals.
+        margin, differences = getattr(seen.over_pca, name), ours[place] - theirs[place]
+        assert margin.difference == pytest.approx(differences.mean(), abs=2e-4)
+        assert_close((margin.low, margin.high), percentile_interval(differences))
+
+
+def test_one_image_has_no_interval(trained, ears, tmp_path):
+    np.save(tmp_path / "one.npy", np.load(ears / "val_teacher.npy")[:1])
+    seen = evaluate(trained.last, tmp_path / "one.npy")
+    assert (seen.intervals.psnr, seen.intervals.ssim) == (None, None)
+    margin = seen.over_pca.psnr
+    assert margin.difference == pytest.approx(seen.metrics.psnr - seen.baselines.pca.psnr)
+    assert (margin.low, margin.high) == (None, None)
+
+
+def test_an_image_without_error_has_no_interval_of_psnr(trained, ears, monkeypatch):
+    monkeypatch.setattr("earteach.metrics.eigenears.Eigenears.reconstruct", lambda _, x: x.clone())
+    seen = evaluate(trained.last)
+    assert seen.baselines.pca.psnr == np.inf
+    assert seen.baselines.pca.intervals.psnr is None
+    assert seen.over_pca.psnr.difference == -np.inf
+    assert seen.over_pca.ssim.high < 0
+
+
+# Other checkpoints beside it.
+
+
+@pytest.fixture(scope="module")
+def gray(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A network of gray images that are just large enough for MS-SSIM."""
+    folder = tmp_path_factory.mktemp("gray")
+    made = command("prepare", "--synthetic", 8, "--image-size", 176, "--gray", "--out", folder)
+    assert made.code == 0, made.err
+    result = command(
+        "train", *data_options(folder), *run_options(folder), "--in-channels", 1,
+        "--image-size", 176, "--base-channels", 4, "--latent-dim", 8, "--batch-size", 4,
+        "--num-workers", 0, "--epochs", 1, "--json",
+    )  # fmt: skip
+    assert result.code == 0, result.err
+    return Run(folder, result.json)
+
+
+def test_another_checkpoint_has_the_values_that_it_has_alone(trained, trained_in_bf16, ears):
+    data = ears / "val_teacher.npy"
+    seen = evaluate(trained.last, data, against=[trained_in_bf16.last, trained.checkpoints])
+    first, second = seen.against
+    alone = evaluate(trained_in_bf16.last, data, baselines=False)
+    assert (first.checkpoint, first.metrics, first.intervals) == (
+        trained_in_bf16.last, alone.metrics, alone.intervals,
+    )  # fmt: skip
+    # A folder stands for its best.
+    assert str(second.checkpoint) == trained.result["best"]["loss"]["path"]
+    assert seen.metrics == evaluate(trained.last, baselines=False).metrics
+
+
+def test_the_margin_over_another_checkpoint_is_paired(trained, trained_in_bf16, ears):
+    images = validation_images(ears)
+    as_trained = InferenceConfig(precision="32")
+    seen = evaluate(trained.last, against=[trained_in_bf16.last, trained.last], config=as_trained)
+    with torch.no_grad():
+        ours, theirs = (
+            values_of(earteach.load(run.last).reconstruct(images), images)
+            for run in (trained, trained_in_bf16)
+        )
+    for place, name in enumerate(("psnr", "ssim")):
+        margin, differences = getattr(seen.against[0].over_it, name), ours[place] - theirs[place]
+        assert margin.difference == pytest.approx(differences.mean(), abs=1e-4)
+        assert_close((margin.low, margin.high), percentile_interval(differences))
+    itself = seen.against[1].over_it
+    assert (itself.psnr.difference, itself.psnr.low, itself.psnr.high) == (0, 0, 0)
+
+
+def test_a_network_of_other_images_is_refused_before_anything_is_measured(
+    trained, gray, monkeypatch
+):
+    monkeypatch.setattr("earteach.inference.evaluate._measure", pytest.fail)
+    wanted = r"--against .*last\.ckpt: takes images of 176×176×1, and .*last\.ckpt of 32×32×3"
+    with pytest.raises(EarTeachError, match=wanted):
+        evaluate(trained.last, against=[trained.last, gray.last])
+
+
+def test_a_missing_checkpoint_is_named_with_its_option(trained, tmp_path, monkeypatch):
+    monkeypatch.setattr("earteach.inference.evaluate._measure", pytest.fail)
+    with pytest.raises(EarTeachError, match=r"--against .*none\.ckpt: no such checkpoint"):
+        evaluate(trained.last, against=[tmp_path / "none.ckpt"])
+
+
+def test_ms_ssim_stands_beside_where_the_size_allows(gray):
+    images = validation_images(gray.folder)
+    with torch.no_grad():
+        guesses = earteach.load(gray.last).reconstruct(images)
+    wanted = np.mean(
+        [
+            multiscale_structural_similarity_index_measure(*pair, data_range=1.0).item()
+            for pair in zip(guesses.split(1), images.split(1), strict=True)
+        ]
+    )
+    seen = evaluate(gray.last, against=[gray.last])
+    assert seen.metrics.ms_ssim == pytest.approx(wanted, abs=1e-5)
+    assert seen.against[0].metrics.ms_ssim == seen.metrics.ms_ssim
+    assert 0 < seen.baselines.mean_image.ms_ssim < 1
+    assert 0 < seen.baselines.pca.ms_ssim < 1
+
+
+def test_the_array_is_read_once_for_the_model(trained, ears, monkeypatch):
+    read, image = [], EarArray.image
+
+    def counted(self: EarArray, index: int, **options: int) -> np.ndarray:
+        read.append(index)
+        return image(self, index, **options)
+
+    monkeypatch.setattr(EarArray, "image", counted)
+    seen = evaluate(trained.last, baselines=False)
+    assert read == list(range(seen.images))
+
+
+def test_a_checkpoint_that_was_trained_on_the_images_says_so(trained, ears, caplog):
+    with caplog.at_level(logging.INFO, "earteach"):
+        evaluate(trained.last, baselines=False)
+        assert "was trained on the images" not in caplog.text
+        evaluate(trained.last, ears / "train_teacher.npy", baselines=False)
+    assert (
+        f"{trained.last} was trained on the images of {ears / 'train_teacher.npy'}" in caplog.text
+    )
