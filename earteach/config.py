@@ -186,7 +186,7 @@ class OptimConfig(Options):
     ssim_weight: Annotated[
         float,
         Opt("Weight of 1 − SSIM, which training lowers beside the loss; 0 for none.", at_least=0),
-    ] = 0.005
+    ] = 0.02
     lr_schedule: Annotated[
         LRSchedule,
         Opt(
