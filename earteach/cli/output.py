@@ -11,13 +11,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
+
+if TYPE_CHECKING:
+    from earteach.metrics.doctor import Advice
 
 
 class Output:
@@ -98,6 +101,13 @@ def facts(title: str, values: Mapping[str, str]) -> Table:
     for name, value in values.items():
         made.add_row(name, escape(value))
     return made
+
+
+def advice_table(advice: Sequence[Advice]) -> list[Table]:
+    """What is wrong and what to change; no table where nothing is."""
+    if not advice:
+        return []
+    return [facts("Advice", {found.code.replace("_", " "): found.message for found in advice})]
 
 
 def _heading(title: str) -> Text:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from earteach.cli.options import Config, Json, typed
-from earteach.cli.output import Output, duration, facts, is_main_process, line
+from earteach.cli.output import Output, advice_table, duration, facts, is_main_process, line
 from earteach.config import (
     DataConfig,
     HardwareConfig,
@@ -175,7 +175,7 @@ def show_outcome(output: Output, result: TrainResult) -> None:
         values["next"] = f"earteach eval{option}"
     else:
         values["written"] = "nothing, as --fast-dev-run asks"
-    output.show(result, facts("Trained", values))
+    output.show(result, facts("Trained", values), *advice_table(result.advice))
 
 
 def _interruption(result: TrainResult) -> str:

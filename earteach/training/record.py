@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,9 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from earteach.data.arrays import EarArray
 from earteach.data.batches import to_batch
 from earteach.images import beside, grid, heat, to_uint8
+from earteach.metrics.doctor import Advice
 from earteach.training.checkpoints import is_dry
+from earteach.training.health import Health
 from earteach.training.module import EarVAELightning
 
 METRICS_FILE = "metrics.jsonl"
@@ -49,15 +51,22 @@ class Recorder(Callback):
     def __init__(
         self,
         folder: Path,
-        val_array: EarArray,
+        arrays: Mapping[str, EarArray],
         on_epoch: Callable[[EpochRecord], None] | None = None,
     ) -> None:
         self._folder = folder
-        self._val_array = val_array
+        self._val_array = arrays["val"]
+        self._health = Health(arrays["train"])
         self._on_epoch = on_epoch
         self._started = 0.0
         self._trained = 0.0
         self._images = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        return self._health.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._health.load_state_dict(state_dict)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # A run resumed inside an epoch is not told that the epoch starts.
@@ -84,14 +93,26 @@ class Recorder(Callback):
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._trained = time.monotonic()
 
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(pl_module, EarVAELightning)
+        self._health.look_at_clean_images(pl_module)
+
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, EarVAELightning)
         record = self._record(trainer, pl_module)
+        self._health.add(record.metrics, record.learning_rate)
         if trainer.is_global_zero:
             if not is_dry(trainer):
                 self._write(trainer, pl_module, record)
             if self._on_epoch is not None:
                 self._on_epoch(record)
+            self._health.note(pl_module, trainer.global_step)
+
+    def diagnosis(
+        self, trainer: pl.Trainer, module: EarVAELightning, *, finished: bool
+    ) -> tuple[Advice, ...]:
+        """What is wrong with the run as it stands."""
+        return self._health.diagnosis(module, trainer.global_step, finished=finished)
 
     def _record(self, trainer: pl.Trainer, module: EarVAELightning) -> EpochRecord:
         validated = {
@@ -99,6 +120,7 @@ class Recorder(Callback):
             for name, value in trainer.callback_metrics.items()
             if name.startswith("val/")
         }
+        metrics = {**module.training_means(), **validated}
         seconds = time.monotonic() - self._started
         epochs = module.config.optim.epochs
         training_seconds = max(1e-9, self._trained - self._started)
@@ -108,7 +130,7 @@ class Recorder(Callback):
             # The step before the next one, as in Lightning's own epoch logs: a run that resumes
             # at `global_step` has TensorBoard drop what lies at or after it.
             step=trainer.global_step - 1,
-            metrics={**module.training_means(), **validated},
+            metrics={**metrics, **self._health.scalars(module, metrics)},
             learning_rate=float(trainer.optimizers[0].param_groups[0]["lr"]),
             seconds=seconds,
             images_per_second=self._images * trainer.world_size / training_seconds,
@@ -121,6 +143,9 @@ class Recorder(Callback):
         logger = trainer.logger
         assert isinstance(logger, TensorBoardLogger)
         logger.log_metrics(record.metrics, record.step)
+        logger.experiment.add_histogram(
+            "val/kld_per_dimension", self._health.kld_per_dimension, record.step
+        )
         sheet = self._reconstructions(module)
         logger.experiment.add_image("val/reconstructions", sheet, record.step, dataformats="HWC")
         logger.experiment.flush()

@@ -1,0 +1,473 @@
+"""What is wrong with a run, told from its signs, and which option to change by how much.
+
+The yardstick for the weight of the KLD is probabilistic PCA (Tipping and Bishop 1999; Lucas et al. 2019,
+https://arxiv.org/abs/1911.02469). With D = pixels · channels, w the weight on the summed KLD and
+β = w · D / 2 (`model.loss.elbo_beta`), the least loss mse + w · KLD of a linear network is where
+
+    a dimension is kept only if the variance λ that it explains, summed over pixels, exceeds β;
+    a kept one has a KLD of ½ ln(λ / β) nats, and its mu has variance 1 − β / λ;
+    its noise costs β / D of mean squared error.
+
+A deep network is not linear, but it drops and keeps dimensions by the same balance.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from statistics import fmean, median
+
+from earteach.config import OptimConfig, Strength, TrainConfig
+from earteach.metrics.latent import ACTIVE_VARIANCE
+from earteach.model.annealing import final_kld_weight, kld_weight
+from earteach.model.loss import elbo_beta
+
+# A younger run has hardly begun, and every sign is of its beginning.
+FEWEST_EPOCHS, FEWEST_STEPS = 5, 100
+# Trends need more; they compare means of the last three epochs, as single ones are noisy.
+TREND_EPOCHS, LAST = 10, 3
+
+# A tenth of the dimensions may be idle in a good run: 240 of 256 active ones are usual.
+IDLE_SHARE = 0.1
+# Eigenvalues of ear photographs fall as rank^−1.7: from the 16th of 64 photographs of 64 px, the 256th
+# of 11,800 was foretold to within 30 %.
+SPECTRUM_DECAY = 1.7
+# β is put at a quarter of the least eigenvalue, whose mu then has variance ¾ and 0.7 nats.
+KEPT_MARGIN = 4.0
+# A deep network drops dimensions before a linear one has to; within a factor of ten it may.
+SPECTRUM_DOUBT = 10.0
+# A mean squared error that nobody sees: 40 dB.
+INVISIBLE = 1e-4
+# A dimension of ln 100 nats has noise below a hundredth of the prior's spread, which says nothing.
+DEEPEST_KLD = math.log(100)
+# The prior has variance 1, and mu has less, as the noise adds its own.
+WIDEST_VARIANCE = 2.0
+# With less than a ten-thousandth of the loss the KLD has no say in where codes lie.
+LEAST_SHARE = 1e-4
+# Where even the least eigenvalue is a thousand times β, every dimension is meant to have 3.5 nats and
+# more; the default weight has it at 3 to 250 times, whatever the size of images and code.
+LEAST_OVER_BETA = 1000.0
+# Shares of the final weight from which on the annealed one shows what the final one will do.
+HALF_ANNEALED, FULLY_ANNEALED = 0.5, 0.9
+
+# Who does hardly better than the mean image has learned nothing of single ears.
+NOTHING_LEARNED = 0.9
+# The error of an epoch is a mean over many steps: twice the least before means many bad steps, and
+# two such epochs are no accident.
+JUMP, JUMPS = 2.0, 2
+# So many nats over what the weight asks for are not of its making.
+NATS_TOO_MANY = 5.0
+# Worse than after the first epoch by a fifth, beyond what the noise of the codes explains.
+WORSE = 1.2
+# AdamW moves a weight by about the learning rate in a step at most, and weights are about 0.1: on a
+# way of 0.003 in all they stay what they were.
+SHORTEST_WAY = 0.003
+
+# Unseen ears half as bad again as seen ones, and worse than they were.
+GAP, RISE = 1.5, 1.05
+# Noise and occlusion cost something in any run; twice the error says that they cost too much.
+AUGMENTED_COST = 2.0
+# Means over a few dozen images of seen and unseen ears differ by that much by chance.
+ALIKE = 0.15
+
+# What the last quarter of the run gained; for less, as many epochs again are not worth their time.
+STILL_FALLING = 0.05
+# Best in the first third of the run, and so many epochs without a better one.
+EARLY_SHARE, IDLE_EPOCHS = 1 / 3, 20
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What was seen and what to do about it: set `option`, a key of the configuration, to `value`."""
+
+    code: str
+    message: str
+    option: str
+    value: float | int | str
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What one epoch came to; the reconstruction losses are mean squared errors.
+
+    `clean_recon` is that of a few training images without augmentation, at the epoch's end.
+    """
+
+    train_recon: float
+    clean_recon: float
+    val_recon: float
+    val_loss: float
+    learning_rate: float
+
+
+@dataclass(frozen=True)
+class Signs:
+    """What is known of a run; None or empty where it is not.
+
+    `kld_per_dimension` (nats), `variance` (of mu) and `recon_loss` are of the validation images.
+    `mean_image_error` is the mean squared error of the mean training image. `eigenvalues` are the first
+    ones, as many as are known well, of PCA of the training images in [0, 1], summed over pixels.
+    `side_dimension` is one whose code is fixed, so that it says nothing about the weight.
+    """
+
+    config: TrainConfig
+    epochs: int = 0
+    steps: int = 0
+    finished: bool = False
+    history: tuple[Epoch, ...] = ()
+    kld_per_dimension: tuple[float, ...] = ()
+    variance: tuple[float, ...] = ()
+    recon_loss: float | None = None
+    mean_image_error: float | None = None
+    eigenvalues: tuple[float, ...] = ()
+    side_dimension: int | None = None
+
+    @property
+    def dimensions(self) -> int:
+        """Pixels times channels."""
+        return self.config.model.in_channels * self.config.model.image_size**2
+
+    @property
+    def latent_dim(self) -> int:
+        """The latent dimensions that are judged."""
+        return self.config.model.latent_dim - (self.side_dimension is not None)
+
+    @property
+    def klds(self) -> list[float]:
+        return self._judged(self.kld_per_dimension)
+
+    @property
+    def variances(self) -> list[float]:
+        return self._judged(self.variance)
+
+    def _judged(self, values: Sequence[float]) -> list[float]:
+        return [value for place, value in enumerate(values) if place != self.side_dimension]
+
+    @property
+    def active_units(self) -> int:
+        return sum(value > ACTIVE_VARIANCE for value in self.variances)
+
+    @property
+    def codes_are_known(self) -> bool:
+        """Whether codes were measured, of a run that is old enough for them to say something."""
+        old = self.epochs >= FEWEST_EPOCHS and self.steps >= FEWEST_STEPS
+        return old and bool(self.variance and self.kld_per_dimension and self.recon_loss)
+
+    @property
+    def annealed(self) -> float:
+        """The current weight of the KLD as a share of the final one."""
+        kld, final = self.config.kld, final_kld_weight(self.config.kld)
+        current = kld_weight(max(0, self.epochs - 1), self.config.optim.epochs, kld)
+        return current / final if final else 1.0
+
+    @property
+    def beta(self) -> float:
+        """The final weight in ELBO units."""
+        return self._beta_of(final_kld_weight(self.config.kld))
+
+    def eigenvalue(self, rank: int) -> float:
+        """The variance that a linear dimension of this rank (from 1) explains, summed over pixels."""
+        known = min(rank, len(self.eigenvalues))
+        return self.eigenvalues[known - 1] * (known / rank) ** SPECTRUM_DECAY
+
+    def weight_of(self, beta: float) -> float:
+        """The `kld_weight` that ends in this β, to two digits."""
+        share = self.config.kld.kld_anneal_end or 1.0
+        return _rounded(beta / self._beta_of(share))
+
+    def _beta_of(self, weight: float) -> float:
+        reduction, latent_dim = self.config.kld.kld_reduction, self.config.model.latent_dim
+        return elbo_beta(weight, reduction, latent_dim, self.dimensions)
+
+
+def diagnose(signs: Signs) -> tuple[Advice, ...]:
+    """What is wrong, the gravest first; empty for a run that is well or too young to be judged.
+
+    Once a run has `finished` its length is judged too.
+    """
+    if rate := _first(signs, _rate_low, _rate_high):
+        return rate  # all else follows from it
+    found = _first(signs, _collapse, _weight_low) + _first(signs, _overfitting, _augmentation)
+    return found or _first(signs, _still_improving, _plateau)
+
+
+def _first(signs: Signs, *examinations: Callable[[Signs], Advice | None]) -> tuple[Advice, ...]:
+    """The first finding of examinations that exclude each other, if any."""
+    findings = (examine(signs) for examine in examinations)
+    return tuple(found for found in findings if found is not None)[:1]
+
+
+# The code
+
+
+def _collapse(signs: Signs) -> Advice | None:
+    """Dimensions that carry nothing, because β is above what they explain or they explain nothing."""
+    if not signs.codes_are_known:
+        return None
+    latent_dim, active, beta = signs.latent_dim, signs.active_units, signs.beta
+    if active > (1 - IDLE_SHARE) * latent_dim:
+        return None
+    if (signs.recon_loss or 0.0) < INVISIBLE:
+        return _fewer_dimensions(signs)
+    if signs.annealed < HALF_ANNEALED or not signs.eigenvalues:
+        return None
+    if beta < (least := signs.eigenvalue(latent_dim)):
+        return None  # it is not the weight that drops them
+    target = least / KEPT_MARGIN
+    seen = (
+        f"collapse: {active} of {latent_dim} latent dimensions are in use, as the KLD's weight drops "
+        f"each one that explains less than its β in ELBO units, {beta:.2g}"
+    )
+    per_dimension = beta / signs.config.model.latent_dim
+    if signs.config.kld.kld_reduction == "sum" and per_dimension <= target:
+        message = f"{seen}; try --kld-reduction mean, which makes β {per_dimension:.2g}"
+        return Advice("collapse", message, "kld_reduction", "mean")
+    weight = signs.weight_of(target)
+    message = f"{seen}; try --kld-weight {weight:g}, which makes β {target:.2g}"
+    if active:
+        message += f", or --latent-dim {active} if these are enough"
+    return Advice("collapse", message, "kld_weight", weight)
+
+
+def _fewer_dimensions(signs: Signs) -> Advice:
+    active = max(1, signs.active_units)
+    message = (
+        f"latent dimensions to spare: {active} of {signs.latent_dim} are in use, and what they miss "
+        f"is too little to be seen (a mean squared error of {signs.recon_loss:.2g}); "
+        f"--latent-dim {active} would do"
+    )
+    return Advice("latent_dim", message, "latent_dim", active)
+
+
+def _weight_low(signs: Signs) -> Advice | None:
+    """A β so small that nothing holds the codes near the prior."""
+    # A weight on its way up is meant to be small.
+    if not (signs.codes_are_known and signs.eigenvalues) or signs.annealed < FULLY_ANNEALED:
+        return None
+    seen, beta, least = _far_from_prior(signs), signs.beta, signs.eigenvalue(signs.latent_dim)
+    if not seen or least < LEAST_OVER_BETA * beta:
+        return None
+    target = least / KEPT_MARGIN
+    weight = signs.weight_of(target)
+    message = (
+        f"the KLD weighs too little: {seen}, so samples from the prior will not look like ears; try "
+        f"--kld-weight {weight:g}, which raises β in ELBO units from {beta:.2g} to {target:.2g}"
+    )
+    return Advice("kld_weight_low", message, "kld_weight", weight)
+
+
+def _far_from_prior(signs: Signs) -> str:
+    """What shows that codes are not held near the prior; empty where nothing does."""
+    found = []
+    if (depth := median(signs.klds)) > DEEPEST_KLD:
+        found.append(f"at {depth:.1f} nats a dimension has no noise to speak of")
+    if (width := median(signs.variances)) > WIDEST_VARIANCE:
+        found.append(f"codes have a variance of {width:.3g} where the prior has 1")
+    weighted = signs.beta * 2 / signs.dimensions * sum(signs.klds)
+    share = weighted / (weighted + (signs.recon_loss or 0.0))
+    if share < LEAST_SHARE:
+        found.append(f"it makes {share:.1g} of the loss")
+    return " and ".join(found)
+
+
+# The learning rate
+
+
+def _rate_low(signs: Signs) -> Advice | None:
+    """Steps so short that all of them together lead nowhere."""
+    if len(signs.history) < TREND_EPOCHS or signs.steps < FEWEST_STEPS:
+        return None
+    rates = [epoch.learning_rate for epoch in signs.history]
+    way = fmean(rates) * signs.steps
+    planned = way if signs.finished else way * signs.config.optim.epochs / len(rates)
+    if planned > SHORTEST_WAY:
+        return None
+    rate, first, last = (
+        signs.config.optim.learning_rate,
+        signs.history[0].clean_recon,
+        signs.history[-1].clean_recon,
+    )
+    higher = max(_rounded(10 * rate), OptimConfig().learning_rate)
+    message = (
+        f"the learning rate is too low: in {signs.steps} steps the error on training images went from "
+        f"{first:.4g} to {last:.4g}; try --learning-rate {higher:g} in place of {rate:g}"
+    )
+    return Advice("learning_rate_low", message, "learning_rate", higher)
+
+
+def _rate_high(signs: Signs) -> Advice | None:
+    """Steps so long that they destroy what was learned."""
+    if len(signs.history) < FEWEST_EPOCHS or signs.steps < FEWEST_STEPS:
+        return None
+    if _weight_may_drop_all(signs):
+        return None  # what this looks like is the same
+    seen = _nothing_learned(signs) or _jumped(signs) or _worsened(signs) or _codes_thrown(signs)
+    if not seen:
+        return None
+    rate = signs.config.optim.learning_rate
+    lower = _rounded(min(rate / 10, max(OptimConfig().learning_rate, rate / 1000)))
+    message = (
+        f"the learning rate is too high: {seen}; try --learning-rate {lower:g} in place of {rate:g}"
+    )
+    return Advice("learning_rate_high", message, "learning_rate", lower)
+
+
+def _weight_may_drop_all(signs: Signs) -> bool:
+    """Whether β comes near the largest eigenvalue, so that it can be why nothing is learned."""
+    return bool(signs.eigenvalues) and signs.beta * SPECTRUM_DOUBT > signs.eigenvalue(1)
+
+
+def _nothing_learned(signs: Signs) -> str:
+    history, mean = signs.history, signs.mean_image_error
+    if mean is None or len(history) < TREND_EPOCHS:
+        return ""
+    first = fmean(epoch.clean_recon for epoch in history[:LAST])
+    last = _lately(history, "clean_recon")
+    # An error that falls is that of a slow beginning.
+    if last < max(NOTHING_LEARNED * mean, (1 - STILL_FALLING) * first):
+        return ""
+    return (
+        f"after {len(history)} epochs the error on training images is {last:.3g}, and the mean image "
+        f"would have {mean:.3g}"
+    )
+
+
+def _jumped(signs: Signs) -> str:
+    """Epochs thrown back far behind the best one before them."""
+    errors = [epoch.train_recon for epoch in signs.history]
+    jumps = [
+        place
+        for place in range(1, len(errors))
+        if errors[place] > JUMP * min(errors[:place]) and errors[place] > errors[place - 1]
+    ]
+    if len(jumps) < JUMPS:
+        return ""
+    last = jumps[-1]
+    return (
+        f"the training error jumped {len(jumps)} times, last to {errors[last]:.3g} in epoch {last + 1} "
+        f"after {min(errors[:last]):.3g}"
+    )
+
+
+def _worsened(signs: Signs) -> str:
+    first, last = signs.history[0].clean_recon, _lately(signs.history, "clean_recon")
+    noise = signs.latent_dim * signs.beta / signs.dimensions
+    if last < WORSE * first + noise:
+        return ""
+    return f"the error on training images rose from {first:.3g} to {last:.3g}"
+
+
+def _codes_thrown(signs: Signs) -> str:
+    """Codes much farther from the prior than the weight allows in the long run."""
+    if not (signs.codes_are_known and signs.eigenvalues and signs.beta):
+        return ""
+    if signs.annealed < FULLY_ANNEALED:
+        return ""
+    middle = signs.eigenvalue((signs.latent_dim + 1) // 2)
+    expected = max(0.0, 0.5 * math.log(middle / signs.beta))
+    if (seen := median(signs.klds)) < expected + NATS_TOO_MANY:
+        return ""
+    return (
+        f"a dimension of the code has {seen:.1f} nats, where the KLD's weight would leave "
+        f"{expected:.1f}"
+    )
+
+
+# Seen and unseen ears
+
+
+def _overfitting(signs: Signs) -> Advice | None:
+    """Seen ears get better and unseen ones worse."""
+    history = signs.history
+    if len(history) < TREND_EPOCHS or signs.steps < FEWEST_STEPS:
+        return None
+    best = min(range(len(history)), key=lambda place: history[place].val_recon)
+    lowest = history[best]
+    seen, unseen = _lately(history, "clean_recon"), _lately(history, "val_recon")
+    if len(history) - best <= LAST or unseen < GAP * seen:
+        return None
+    # Where seen ears got worse too, it is the weight of the KLD that rose.
+    if unseen < RISE * lowest.val_recon or seen >= lowest.clean_recon:
+        return None
+    message = (
+        f"overfitting: since epoch {best + 1} the error on training images fell from "
+        f"{lowest.clean_recon:.3g} to {seen:.3g}, and on validation images it rose from "
+        f"{lowest.val_recon:.3g} to {unseen:.3g}; more images would help most; "
+    )
+    model, data = signs.config.model, signs.config.data
+    stronger: dict[Strength, Strength] = {"none": "light", "light": "full"}
+    if (more := stronger.get(data.augmentation)) is not None:
+        message += f"try --augmentation {more} in place of {data.augmentation}"
+        return Advice("overfitting", message, "augmentation", more)
+    fewer = max(1, model.base_channels // 2)
+    message += f"try --base-channels {fewer} in place of {model.base_channels}, or fewer epochs"
+    return Advice("overfitting", message, "base_channels", fewer)
+
+
+def _augmentation(signs: Signs) -> Advice | None:
+    """Augmented ears are hard, and ears as they are equally easy whether seen or not."""
+    history, strength = signs.history, signs.config.data.augmentation
+    if len(history) < TREND_EPOCHS or signs.steps < FEWEST_STEPS or strength == "none":
+        return None
+    seen, unseen = _lately(history, "clean_recon"), _lately(history, "val_recon")
+    # An epoch's training error is a mean over its steps: compare with the ends of the epoch.
+    during = fmean((a.clean_recon + b.clean_recon) / 2 for a, b in pairwise(history[-LAST - 1 :]))
+    augmented = _lately(history, "train_recon")
+    if augmented < AUGMENTED_COST * during or abs(unseen / seen - 1) > ALIKE:
+        return None
+    weaker = "light" if strength == "full" else "none"
+    message = (
+        f"augmentation holds learning back: the error is {augmented:.3g} on augmented images, "
+        f"{augmented / during:.1f} times that on the same ones as they are ({during:.3g}), and unseen "
+        f"ears are no harder ({unseen:.3g}); try --augmentation {weaker} in place of {strength}"
+    )
+    return Advice("augmentation", message, "augmentation", weaker)
+
+
+# The length of the run
+
+
+def _still_improving(signs: Signs) -> Advice | None:
+    history = signs.history
+    if not signs.finished or len(history) < TREND_EPOCHS or signs.steps < FEWEST_STEPS:
+        return None
+    quarter = len(history) // 4
+    before = fmean(epoch.val_loss for epoch in history[-quarter - LAST : -quarter])
+    last = _lately(history, "val_loss")
+    if last > (1 - STILL_FALLING) * before:
+        return None
+    epochs = 2 * len(history)
+    message = (
+        f"still improving: the validation loss fell by {1 - last / before:.0%} in the last {quarter} "
+        f"epochs; try `earteach resume --epochs {epochs}`"
+    )
+    return Advice("still_improving", message, "epochs", epochs)
+
+
+def _plateau(signs: Signs) -> Advice | None:
+    history = signs.history
+    if not signs.finished or signs.steps < FEWEST_STEPS:
+        return None
+    best = min(range(len(history)), key=lambda place: history[place].val_loss, default=0)
+    since = len(history) - 1 - best
+    if since < IDLE_EPOCHS or best > EARLY_SHARE * len(history):
+        return None
+    rate = signs.config.optim.learning_rate
+    lower = _rounded(rate / 3)
+    message = (
+        f"an early plateau: the validation loss was least, {history[best].val_loss:.4g}, in epoch "
+        f"{best + 1}, and {since} more epochs found nothing better; try --learning-rate {lower:g} in "
+        f"place of {rate:g}, or fewer epochs"
+    )
+    return Advice("plateau", message, "learning_rate", lower)
+
+
+def _lately(history: Sequence[Epoch], name: str) -> float:
+    """The mean of a value over the last epochs."""
+    return fmean(getattr(epoch, name) for epoch in history[-LAST:])
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.2g}")
