@@ -3,13 +3,18 @@ PYTHON ?= python3.11
 VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO := demo
+# `make bench-quality`: what it measures on, and where it writes. Keep real ears out of the checkout.
+BENCH_TRAIN ?= data/preprocessed/train_teacher.npy
+BENCH_VAL ?= val=data/preprocessed/val_teacher.npy
+BENCH_OUT ?= ../earteach-quality
+MINUTES ?= 45
 SMALL := --image-size 64 --base-channels 32 --latent-dim 256 --augmentation light
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo format lint types test test-slow bench docs check clean
+.PHONY: help install demo format lint types test test-slow bench-quality docs check clean
 
 help: ## list the targets
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -46,6 +51,10 @@ test: $(VENV)/installed ## run the tests, in minutes
 
 test-slow: $(VENV)/installed ## run the long tests: killed processes and the like
 	$(BIN)/python -m pytest -m slow
+
+bench-quality: $(VENV)/installed ## earteach beside eigenears and two peers, MINUTES of training each
+	$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	$(BIN)/python -m benchmarks.quality --train $(BENCH_TRAIN) $(addprefix --val ,$(BENCH_VAL)) --minutes $(MINUTES) --out $(BENCH_OUT)
 
 docs: $(VENV)/installed ## write the command-line reference anew
 	$(BIN)/python -m typer earteach.cli.app utils docs --name earteach --title "Command line" --output docs/reference/cli.md

@@ -1,0 +1,1 @@
+"""Measurements that the documentation carries; run from a checkout, not installed."""

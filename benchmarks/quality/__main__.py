@@ -1,0 +1,173 @@
+"""`python -m benchmarks.quality`: train each model in a process of its own, then write the report."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.quality.report import table, write_report
+from benchmarks.quality.results import Results, open_results
+from benchmarks.quality.scoring import open_arrays, sheet_ears
+from benchmarks.quality.settings import MODELS, ROW_FILE, SETTINGS_FILE, Settings, named_array
+from earteach.errors import EarTeachError
+from earteach.images import make_folder, to_uint8
+
+_log = logging.getLogger("benchmarks.quality")
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """The command line; its defaults are those of `Settings`."""
+    default = Settings(train=Path(), val={"": Path()}, minutes=45)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.quality", description=__doc__)
+    add = parser.add_argument
+    add("--train", type=Path, required=True, help="training images, a .npy array")
+    add(
+        "--val",
+        action="append",
+        required=True,
+        metavar="NAME=PATH",
+        help="validation images; repeat it for more arrays, of which earteach validates on the first",
+    )
+    add("--out", type=Path, required=True, help="folder of the results")
+    add("--minutes", type=float, default=default.minutes, help="wall-clock of each training")
+    add("--models", default=",".join(MODELS), help="which, separated by commas (%(default)s)")
+    add("--fresh", action="store_true", help="train the models again, whatever the folder holds")
+    for name, about in (
+        ("latent_dim", "numbers in a code"),
+        ("base_channels", "channels of the first block; AutoencoderKL gets half of them"),
+        ("image_size", "side of the images in pixels"),
+        ("batch_size", "images in a step"),
+        ("threads", "threads of torch"),
+        ("points", "moments of the curve"),
+        ("curve_images", "images of each array for a moment of the curve"),
+        ("samples", "new ears for the distances to real ones; 0 leaves these out"),
+        ("seed", "source of randomness"),
+    ):
+        value = getattr(default, name)
+        add(f"--{name.replace('_', '-')}", type=int, default=value, help=f"{about} ({value})")
+    add("--workers", type=int, help="processes that load images (left out: as earteach does)")
+    add("--precision", choices=("bf16", "32"), default=default.precision)
+    add("--accelerator", choices=("cpu", "gpu", "auto"), default=default.accelerator)
+    add("--vae-learning-rate", type=float, default=default.vae_learning_rate)
+    add("--kl-learning-rate", type=float, default=default.kl_learning_rate)
+    add(
+        "--peer-ssim-weight",
+        type=float,
+        default=default.peer_ssim_weight,
+        help="weight of 1 - SSIM in the peers' losses (%(default)s)",
+    )
+    add(
+        "--earteach-options",
+        default="",
+        metavar="'--OPTION …'",
+        help="further options of `earteach train`; left out, its defaults are measured",
+    )
+    return parser.parse_args(arguments)  # fmt: skip
+
+
+def settings_of(parsed: argparse.Namespace) -> Settings:
+    """Raises `EarTeachError` for values that cannot be."""
+    known = {name: value for name, value in vars(parsed).items() if name in Settings.names()}
+    known["val"] = dict(named_array(text) for text in parsed.val)
+    if len(known["val"]) < len(parsed.val):
+        raise EarTeachError("--val: two arrays have one name; write them as NAME=PATH")
+    known["earteach_options"] = tuple(shlex.split(parsed.earteach_options))
+    return Settings(**known)
+
+
+def chosen_models(text: str) -> list[str]:
+    """The models in their order; raises `EarTeachError` for an unknown one."""
+    wanted = {name.strip() for name in text.split(",")}
+    if unknown := wanted - set(MODELS):
+        raise EarTeachError(f"--models {', '.join(sorted(unknown))}: there are {', '.join(MODELS)}")
+    return [name for name in MODELS if name in wanted]
+
+
+def benchmark(
+    settings: Settings, out: Path, models: Sequence[str], command: str, *, fresh: bool
+) -> Results:
+    """Train and measure what `out` does not hold yet; the report is written anew after each model.
+
+    Raises `EarTeachError` where `out` holds something else, or a model fails.
+    """
+    make_folder(out)
+    results = open_results(settings, out, command, fresh=fresh)
+    originals = to_uint8(sheet_ears(open_arrays(settings), settings))
+    for name in models:
+        if name in results.rows and not fresh:
+            _log.info("%s: kept from %s", name, results.rows[name]["date"])
+            continue
+        results.add(run_child(name, settings, out))
+        write_report(results, out, originals)
+    write_report(results, out, originals)
+    return results
+
+
+def run_child(name: str, settings: Settings, out: Path) -> dict[str, Any]:
+    """Train and measure one model in a process of its own; gives its row."""
+    folder = emptied(out / name)
+    settings.save(folder / SETTINGS_FILE)
+    threads = str(settings.threads)
+    environment = {
+        **os.environ,
+        **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), threads),
+        # Nothing is downloaded: AutoencoderKL begins with fresh weights.
+        "HF_HUB_OFFLINE": "1",
+    }
+    command = [sys.executable, "-m", "benchmarks.quality.child", name, str(folder)]
+    process = subprocess.Popen(command, env=environment)
+    try:
+        code = process.wait()
+    except BaseException:
+        process.terminate()
+        process.wait()
+        raise
+    if code:
+        raise EarTeachError(f"{name}: was not measured, see above; the rows before it are kept")
+    row: dict[str, Any] = json.loads((folder / ROW_FILE).read_text(encoding="utf-8"))
+    return row
+
+
+def emptied(folder: Path) -> Path:
+    """The folder of a model, without what an earlier run left there.
+
+    Raises `EarTeachError` for a folder that this benchmark did not make.
+    """
+    if folder.exists():
+        if not (folder / SETTINGS_FILE).exists():
+            raise EarTeachError(f"{folder}: exists already; move it away or choose another --out")
+        shutil.rmtree(folder)
+    return make_folder(folder)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Print the table; exit code 0, or 1 after one line that says what the user can do."""
+    parsed = parse(arguments)
+    command = shlex.join(["python", "-m", "benchmarks.quality", *arguments])
+    try:
+        models = chosen_models(parsed.models)
+        results = benchmark(settings_of(parsed), parsed.out, models, command, fresh=parsed.fresh)
+    except EarTeachError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    print(table(results), end="")
+    return 0
+
+
+if __name__ == "__main__":
+    logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stderr)
+    # An exit like any other, which ends the model's process too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    sys.exit(main(sys.argv[1:]))

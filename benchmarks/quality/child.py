@@ -1,0 +1,284 @@
+"""One model in a process of its own: `python -m benchmarks.quality.child MODEL FOLDER`.
+
+FOLDER holds `settings.json`; `row.json` and `sheet.npy` are written into it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import platform
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+import earteach
+from benchmarks.quality import command
+from benchmarks.quality.sampling import (
+    Distance,
+    Sampler,
+    can_measure,
+    distance,
+    from_command,
+    from_prior,
+)
+from benchmarks.quality.scoring import (
+    Codec,
+    Point,
+    open_arrays,
+    real_ears,
+    reconstructed,
+    score_all,
+    scores_to_dict,
+    sheet_ears,
+)
+from benchmarks.quality.settings import ROW_FILE, SETTINGS_FILE, SHEET_FILE, Settings
+from earteach.data.arrays import EarArray
+from earteach.errors import EarTeachError
+
+_log = logging.getLogger("benchmarks.quality")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A trained model and how it came about.
+
+    `parameters` were trained by gradient, `fitted` numbers by linear algebra or running averages.
+    """
+
+    codec: Codec
+    parameters: int
+    fitted: int
+    seconds: float
+    images_per_second: float | None
+    curve: Sequence[Point]
+    samplers: Sequence[Sampler]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Bench:
+    """What every model is measured with."""
+
+    def __init__(self, settings: Settings, folder: Path) -> None:
+        self.settings = settings
+        self.folder = folder
+        self.device = find_device(settings.accelerator)
+        self.arrays = open_arrays(settings)
+
+    def point(self, seconds: float, codec: Codec) -> Point:
+        """A moment of the curve."""
+        most = self.settings.curve_images
+        found = score_all(codec, self.arrays, self.settings, most=most, device=self.device)
+        shown = ", ".join(f"{name} {s.psnr:.2f} dB {s.ssim:.4f}" for name, s in found.items())
+        _log.info("%5.1f min: %s", seconds / 60, shown)
+        return Point(seconds, found)
+
+    def prior(self, codec: Codec, latent_dim: int) -> Sampler:
+        return from_prior(codec, latent_dim, self.settings.seed, self.device)
+
+
+def find_device(accelerator: str) -> str:
+    """The device of torch for --accelerator; raises `EarTeachError` for a GPU that is not there."""
+    if accelerator == "gpu" and not torch.cuda.is_available():
+        raise EarTeachError("--accelerator gpu: torch finds no GPU here; use --accelerator cpu")
+    return "cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+def run_pca(bench: Bench) -> Outcome:
+    """Eigenears; their curve is one point, and the distance of real training ears stands with them."""
+    from benchmarks.quality import linear
+
+    fitted = linear.fit_eigenears(bench.settings)
+    codec = fitted.codec
+    bench.device = "cpu"
+    train = {"train": EarArray.open(bench.settings.train)}
+    return Outcome(
+        codec=codec,
+        parameters=0,
+        fitted=codec.fitted,
+        seconds=fitted.seconds,
+        images_per_second=None,
+        curve=[bench.point(fitted.seconds, codec)],
+        samplers=[
+            bench.prior(codec, codec.count),
+            Sampler("training ears", lambda count: real_ears(train, bench.settings, count)),
+        ],
+        facts={"components": codec.count},
+    )
+
+
+def run_peer(bench: Bench, name: str) -> Outcome:
+    """A peer, trained by the plain loop."""
+    # What the others need not wait for: albumentations.
+    from benchmarks.quality import peers
+
+    curve: list[Point] = []
+    settings = bench.settings
+    start = peers.recipe(name, settings)
+    trained = peers.train(
+        start,
+        settings,
+        bench.device,
+        lambda seconds, model: curve.append(bench.point(seconds, model)),
+    )
+    return Outcome(
+        codec=trained.model,
+        parameters=parameters(trained.model),
+        fitted=buffers(trained.model),
+        seconds=trained.seconds,
+        images_per_second=trained.images / trained.seconds,
+        curve=curve,
+        samplers=[bench.prior(trained.model, settings.latent_dim)],
+        facts={"steps": trained.steps, "learning_rate": start.learning_rate},
+    )
+
+
+def run_earteach(bench: Bench) -> Outcome:
+    """earteach by its command; its last checkpoint is measured, as no peer chooses its best either."""
+    run = command.run(bench.settings, bench.folder)
+    curve = []
+    for kept in run.kept:
+        curve.append(bench.point(kept.seconds, earteach.load(kept.path).to(bench.device)))
+        kept.path.unlink()
+    model = earteach.load(run.last).to(bench.device)
+    seed = bench.settings.seed
+    return Outcome(
+        codec=model,
+        parameters=parameters(model),
+        fitted=buffers(model),
+        seconds=run.seconds,
+        images_per_second=run.images_per_second,
+        curve=curve,
+        samplers=[from_command(run.last, name, seed) for name in ("prior", "gmm")],
+        facts={
+            "command": run.command,
+            **{key: run.summary[key] for key in ("epochs_completed", "global_step", "stopped_by")},
+        },
+    )
+
+
+RUNS: dict[str, Callable[[Bench], Outcome]] = {
+    "pca": run_pca,
+    "vae": lambda bench: run_peer(bench, "vae"),
+    "autoencoderkl": lambda bench: run_peer(bench, "autoencoderkl"),
+    "earteach": run_earteach,
+}
+
+
+def parameters(model: nn.Module) -> int:
+    """Numbers that are trained."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def buffers(model: nn.Module) -> int:
+    """Numbers that are kept but not trained."""
+    return sum(buffer.numel() for buffer in model.buffers() if buffer.is_floating_point())
+
+
+def measure(name: str, bench: Bench) -> dict[str, Any]:
+    """Train and measure a model: its row of the results, in builtin values."""
+    found = RUNS[name](bench)
+    settings, arrays, device = bench.settings, bench.arrays, bench.device
+    np.save(
+        bench.folder / SHEET_FILE,
+        reconstructed(found.codec, sheet_ears(arrays, settings), device),
+    )
+    _log.info("measuring on all validation images")
+    scores = score_all(found.codec, arrays, settings, device=device)
+    return {
+        "model": name,
+        "parameters": found.parameters,
+        "fitted": found.fitted,
+        "seconds": found.seconds,
+        "images_per_second": found.images_per_second,
+        "scores": scores_to_dict(scores),
+        "samples": {n: asdict(d) for n, d in distances(found.samplers, bench).items()},
+        "curve": [{"seconds": p.seconds, "scores": scores_to_dict(p.scores)} for p in found.curve],
+        "facts": dict(found.facts),
+        "machine": machine(device),
+        "date": time.strftime("%Y-%m-%d"),
+    }
+
+
+def distances(samplers: Sequence[Sampler], bench: Bench) -> dict[str, Distance]:
+    """Each sampler's distance to as many real ears of the validation arrays."""
+    if not bench.settings.samples or not can_measure():
+        return {}
+    real = real_ears(bench.arrays, bench.settings, bench.settings.samples)
+    found = {}
+    for sampler in samplers:
+        _log.info("%d new ears: %s", len(real), sampler.name)
+        try:
+            found[sampler.name] = distance(sampler.draw(len(real)), real)
+        except EarTeachError as error:  # the training before it is not thrown away
+            _log.info("%s is left out: %s", sampler.name, error)
+    return found
+
+
+def machine(device: str) -> dict[str, Any]:
+    """What the figures were made on."""
+    return {
+        "cpu": _cpu_model(),
+        "cores": len(os.sched_getaffinity(0)),
+        "gpu": torch.cuda.get_device_name() if device == "cuda" else None,
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "earteach": earteach.__version__,
+        "commit": _commit(),
+    }
+
+
+def _commit() -> str | None:
+    """The checkout's commit, marked where files differ from it; None outside a checkout."""
+    root = Path(earteach.__file__).parent
+    try:
+        found = subprocess.run(
+            ["git", "-C", str(root), "describe", "--always", "--dirty"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return found.stdout.strip()
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor())
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Exit code 0, or 1 after one line that says what the user can do."""
+    name, folder = arguments[0], Path(arguments[1])
+    logging.basicConfig(format=f"{name}: %(message)s", level=logging.INFO, stream=sys.stderr)
+    settings = Settings.load(folder / SETTINGS_FILE)
+    torch.set_num_threads(settings.threads)
+    # An exit like any other: `earteach train`, which this process may have started, is ended too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        row = measure(name, Bench(settings, folder))
+    except EarTeachError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    (folder / ROW_FILE).write_text(json.dumps(row), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,194 @@
+"""The peers' training: a plain loop on a clock that stops while the model is measured.
+
+They get what earteach has beside its own ideas: the same images, read and varied in the same way by
+the same loader (`--augmentation light`), AdamW, a short warm-up and then a cosine down to the end of
+the time, clipped gradients, reduced precision, averaged weights.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from benchmarks.quality.kl_autoencoder import KLAutoencoder
+from benchmarks.quality.scoring import CHANNELS
+from benchmarks.quality.settings import Settings, due_times
+from benchmarks.quality.standard_vae import StandardVAE
+from earteach.config import (
+    DataConfig,
+    HardwareConfig,
+    ModelConfig,
+    OptimConfig,
+    RunConfig,
+    TrainConfig,
+)
+from earteach.data.arrays import EarArray
+from earteach.data.loading import training_loader
+from earteach.errors import EarTeachError
+from earteach.images import to_float
+from earteach.model.loss import dissimilarity, kl_divergence, squared_error
+
+Peer = StandardVAE | KLAutoencoder
+_KLD_WEIGHT = 0.00025
+_WARMUP_STEPS, _WARMUP_SHARE = 100, 0.1
+_EMA_DECAY = 0.995
+_WEIGHT_DECAY = 1e-5
+_GRADIENT_CLIP = 1.0
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A peer before training.
+
+    Its loss is the MSE, a mean over pixels, and the KLD in nats and 1 − SSIM with their weights.
+    """
+
+    model: Peer
+    learning_rate: float
+    kld_weight: float
+    ssim_weight: float
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A peer after training, its weights averaged. `seconds` are those of the clock."""
+
+    model: Peer
+    seconds: float
+    steps: int
+    images: int
+
+
+def recipe(name: str, settings: Settings) -> Recipe:
+    """The peer of this name with fresh weights.
+
+    The standard VAE has the summed KLD of the standard recipe. AutoencoderKL has it per latent number:
+    about 1e-6 of the sum for 256 numbers, as in latent diffusion; and half the base channels, with
+    which it has no more parameters than the others.
+    """
+    torch.manual_seed(settings.seed)
+    latent_dim, size = settings.latent_dim, settings.image_size
+    if name == "vae":
+        vae = StandardVAE(latent_dim, settings.base_channels, size)
+        return Recipe(vae, settings.vae_learning_rate, _KLD_WEIGHT, settings.peer_ssim_weight)
+    autoencoder = KLAutoencoder(latent_dim, max(1, settings.base_channels // 2), size)
+    return Recipe(
+        autoencoder,
+        settings.kl_learning_rate,
+        _KLD_WEIGHT / latent_dim,
+        settings.peer_ssim_weight,
+    )
+
+
+def train(
+    start: Recipe, settings: Settings, device: str, on_due: Callable[[float, Peer], None]
+) -> Trained:
+    """Train for the settings' time; `on_due` is called with the clock stopped at each due time.
+
+    Raises `EarTeachError` where the loss is not finite.
+    """
+    model = start.model.to(device).train()
+    average = WeightAverage(model)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=start.learning_rate, weight_decay=_WEIGHT_DECAY
+    )
+    due = due_times(settings)
+    spent, steps, images = 0.0, 0, 0
+    batches = training_batches(settings)
+    while spent < settings.seconds:
+        began = time.monotonic()
+        for group in optimizer.param_groups:
+            group["lr"] = start.learning_rate * schedule(steps, spent / settings.seconds)
+        batch = next(batches)
+        step(start, optimizer, batch.to(device), settings.precision)
+        average.update(steps)
+        steps, images = steps + 1, images + len(batch)
+        spent += time.monotonic() - began
+        if spent >= due[0]:
+            on_due(spent, average.model)
+            due = [moment for moment in due if moment > spent]
+    return Trained(average.model, spent, steps, images)
+
+
+def step(peer: Recipe, optimizer: torch.optim.Optimizer, x: torch.Tensor, precision: str) -> None:
+    """One step on images `(B, 3, S, S)` in [0, 1]."""
+    model = peer.model
+    with torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bf16"):
+        mu, logvar = model.encode(x)
+        decoded = model.decode(mu + torch.exp(0.5 * logvar) * torch.randn_like(mu))
+    kld = kl_divergence(mu, logvar).sum(dim=1)
+    loss = squared_error(decoded, x).mean() + peer.kld_weight * kld.mean()
+    if peer.ssim_weight:
+        loss = loss + peer.ssim_weight * dissimilarity(decoded, x).mean()
+    # Asked each time, so that on a GPU the clock sees the step's end.
+    if not math.isfinite(loss.item()):
+        raise EarTeachError(
+            f"the loss of {type(model).__name__} is not finite; try a lower learning rate"
+        )
+    optimizer.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]
+    nn.utils.clip_grad_norm_(model.parameters(), _GRADIENT_CLIP)
+    optimizer.step()
+
+
+def schedule(steps: int, share: float) -> float:
+    """Factor of the learning rate: a linear warm-up, and a cosine over the share of the time spent.
+
+    The warm-up takes 100 steps, or a tenth of the time where that is less.
+    """
+    warmed = min(1.0, max((steps + 1) / _WARMUP_STEPS, share / _WARMUP_SHARE))
+    return warmed * (1 + math.cos(math.pi * min(1.0, share))) / 2
+
+
+class WeightAverage:
+    """An exponential average of the weights, and of BatchNorm's statistics, in `model`."""
+
+    def __init__(self, source: Peer) -> None:
+        self.model: Peer = copy.deepcopy(source)
+        self.model.eval().requires_grad_(False)
+        self._pairs = [
+            (ours, theirs)
+            for ours, theirs in zip(
+                self.model.state_dict().values(), source.state_dict().values(), strict=True
+            )
+            if ours.is_floating_point()
+        ]
+
+    @torch.no_grad()
+    def update(self, steps: int) -> None:
+        """Move towards the source after step number `steps`, faster at the beginning."""
+        decay = min(_EMA_DECAY, (1 + steps) / (10 + steps))
+        for ours, theirs in self._pairs:
+            ours.lerp_(theirs, 1 - decay)
+
+
+def training_batches(settings: Settings) -> Iterator[torch.Tensor]:
+    """Batches `(B, 3, S, S)` in [0, 1] without end, as earteach's own loader gives them."""
+    config = loading_config(settings)
+    loader = training_loader(config, EarArray.open(settings.train))
+    epoch = 0
+    while True:
+        loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
+        for batch in loader:
+            yield to_float(batch["input"])
+        epoch += 1
+
+
+def loading_config(settings: Settings) -> TrainConfig:
+    """What the loader needs to know."""
+    hardware = HardwareConfig()
+    if settings.workers is not None:
+        hardware = HardwareConfig(num_workers=settings.workers)
+    return TrainConfig(
+        data=DataConfig(train_data=settings.train, augmentation="light"),
+        model=ModelConfig(image_size=settings.image_size, in_channels=CHANNELS),
+        optim=OptimConfig(batch_size=settings.batch_size),
+        hardware=hardware,
+        run=RunConfig(seed=settings.seed),
+    )

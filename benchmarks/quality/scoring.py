@@ -1,0 +1,137 @@
+"""One way of measuring for all models: PSNR and SSIM of the image decoded from mu, in float32."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from benchmarks.quality.settings import Settings
+from earteach.data.arrays import EarArray
+from earteach.data.batches import image_batches, to_batch
+from earteach.images import to_uint8
+from earteach.metrics.latent import LatentStatistics
+from earteach.metrics.quality import psnr, ssim
+
+CHANNELS = 3
+SHEET_EARS = 12
+_BATCH = 64
+
+
+class Codec(Protocol):
+    """What is measured: images `(B, 3, S, S)` in [0, 1] to mu and logvar, `(B, D)`, and back."""
+
+    def encode(self, x: torch.Tensor, /) -> tuple[torch.Tensor, torch.Tensor]: ...
+
+    def decode(self, z: torch.Tensor, /) -> torch.Tensor: ...
+
+
+@dataclass(frozen=True)
+class Score:
+    """Means over the images; PSNR in dB. `active_units`: dimensions of mu with a variance over 0.01."""
+
+    images: int
+    psnr: float
+    ssim: float
+    active_units: int
+
+
+@dataclass(frozen=True)
+class Point:
+    """One moment of the curve: seconds of training, and the score on a part of each array."""
+
+    seconds: float
+    scores: dict[str, Score]
+
+
+def spread(length: int, count: int) -> list[int]:
+    """At most `count` row numbers, evenly spread from the first to the last."""
+    return np.linspace(0, length - 1, min(length, count)).round().astype(int).tolist()
+
+
+def open_arrays(settings: Settings) -> dict[str, EarArray]:
+    """The validation arrays by name."""
+    return {name: EarArray.open(path) for name, path in settings.val.items()}
+
+
+@torch.no_grad()
+def score(
+    codec: Codec,
+    array: EarArray,
+    settings: Settings,
+    *,
+    most: int | None = None,
+    device: str = "cpu",
+) -> Score:
+    """Measure on the whole array, or on `most` images of it, evenly spread."""
+    rows = spread(len(array), len(array) if most is None else most)
+    sums = torch.zeros(2, dtype=torch.float64)
+    statistics = None
+    for batch in image_batches(
+        array, size=settings.image_size, channels=CHANNELS, batch_size=_BATCH, indices=rows
+    ):
+        images = batch.images.to(device)
+        mu, _ = codec.encode(images)
+        decoded = codec.decode(mu).clamp(0, 1)
+        found = torch.stack([psnr(decoded, images), ssim(decoded, images)])
+        sums += found.double().sum(dim=1).cpu()
+        # Eigenears can have fewer components than were asked for.
+        statistics = statistics or LatentStatistics(mu.shape[1])
+        statistics.update(mu)
+    assert statistics is not None
+    psnr_mean, ssim_mean = (sums / len(rows)).tolist()
+    return Score(len(rows), psnr_mean, ssim_mean, statistics.active_units())
+
+
+def score_all(
+    codec: Codec,
+    arrays: Mapping[str, EarArray],
+    settings: Settings,
+    *,
+    most: int | None = None,
+    device: str = "cpu",
+) -> dict[str, Score]:
+    """`score` on each array."""
+    return {
+        name: score(codec, array, settings, most=most, device=device)
+        for name, array in arrays.items()
+    }
+
+
+def real_ears(arrays: Mapping[str, EarArray], settings: Settings, count: int) -> torch.Tensor:
+    """At most `count` images, evenly spread over all arrays together, `(N, 3, S, S)` in [0, 1]."""
+    places = [(array, row) for array in arrays.values() for row in range(len(array))]
+    chosen = [places[place] for place in spread(len(places), count)]
+    return _stack(chosen, settings)
+
+
+def sheet_ears(arrays: Mapping[str, EarArray], settings: Settings) -> torch.Tensor:
+    """The ears of the sheet: as many of each array as it allows, evenly spread within it."""
+    share, rest = divmod(SHEET_EARS, len(arrays))
+    chosen = [
+        (array, row)
+        for place, array in enumerate(arrays.values())
+        for row in spread(len(array), share + (place < rest))
+    ]
+    return _stack(chosen, settings)
+
+
+@torch.no_grad()
+def reconstructed(codec: Codec, images: torch.Tensor, device: str = "cpu") -> np.ndarray:
+    """Images as the codec gives them back, uint8 `(B, S, S, 3)`."""
+    mu, _ = codec.encode(images.to(device))
+    return to_uint8(codec.decode(mu))
+
+
+def _stack(chosen: list[tuple[EarArray, int]], settings: Settings) -> torch.Tensor:
+    size = settings.image_size
+    return to_batch(
+        np.stack([array.image(row, size=size, channels=CHANNELS) for array, row in chosen])
+    )
+
+
+def scores_to_dict(scores: Mapping[str, Score]) -> dict[str, Any]:
+    return {name: asdict(found) for name, found in scores.items()}
