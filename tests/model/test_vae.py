@@ -1,39 +1,17 @@
 """The network: shapes, modes, gradients, and what must not matter to it."""
 
+import copy
+
 import pytest
 import torch
 
 from earteach.config import ModelConfig
 from earteach.model.vae import EarVAE, reparameterise
+from tests.model.networks import SHAPES, lively, network, random_weights
 
-SHAPES = [
-    # image_size, latent_dim, base_channels, in_channels
-    (32, 16, 8, 3),
-    (32, 1, 4, 1),
-    (32, 7, 3, 3),
-    (48, 100, 5, 3),
-    (64, 255, 4, 1),
-    (64, 256, 8, 3),
-    (144, 12, 2, 3),
-    (144, 7, 1, 1),
-]
-
-
-def network(
-    image_size: int = 32, latent_dim: int = 16, base_channels: int = 8, in_channels: int = 3
-) -> EarVAE:
-    torch.manual_seed(0)
-    return EarVAE(
-        in_channels=in_channels,
-        latent_dim=latent_dim,
-        base_channels=base_channels,
-        image_size=image_size,
-    )
-
-
-@pytest.fixture(scope="module")
-def model() -> EarVAE:
-    return network()
+@pytest.fixture(scope="module", params=[True, False], ids=["pca_init", "no_pca_init"])
+def model(request: pytest.FixtureRequest) -> EarVAE:
+    return lively(pca_init=request.param)
 
 
 @pytest.fixture
@@ -41,9 +19,10 @@ def images() -> torch.Tensor:
     return torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(1))
 
 
+@pytest.mark.parametrize("pca_init", [True, False])
 @pytest.mark.parametrize(("size", "latent", "base", "channels"), SHAPES)
-def test_shapes(size, latent, base, channels):
-    model = network(size, latent, base, channels)
+def test_shapes(size, latent, base, channels, pca_init):
+    model = lively(size, latent, base, channels, pca_init=pca_init)
     x = torch.rand(2, channels, size, size)
     reconstruction, mu, logvar = model(x, torch.randn(2, latent))
     assert mu.shape == logvar.shape == (2, latent)
@@ -60,9 +39,10 @@ def test_shapes(size, latent, base, channels):
     assert reconstruction.max() < 1
 
 
-def test_the_default_network_is_small_and_not_its_bottleneck():
+@pytest.mark.parametrize("pca_init", [True, False])
+def test_the_default_network_is_small_and_not_its_bottleneck(pca_init):
     with torch.device("meta"):
-        model = EarVAE.from_config(ModelConfig())
+        model = EarVAE.from_config(ModelConfig(pca_init=pca_init))
 
     def count(module: torch.nn.Module) -> int:
         return sum(parameter.numel() for parameter in module.parameters())
@@ -72,25 +52,59 @@ def test_the_default_network_is_small_and_not_its_bottleneck():
     assert bottleneck < 0.1 * count(model)
 
 
+def kinds(module: torch.nn.Module) -> list[str]:
+    return [type(part).__name__ for part in module.modules()]
+
+
 def test_attention_in_each_of_four_blocks_and_squeeze_excitation_in_both_halves():
-    names = [type(module).__name__ for module in network().modules()]
-    for name, number in [
-        ("ChannelAttention", 8), ("SpatialAttention", 8), ("SqueezeExcitation", 2),
-        ("DownBlock", 4), ("UpBlock", 4),
-    ]:  # fmt: skip
-        assert names.count(name) == number, name
+    model = network()
+    assert [type(block).__name__ for block in model.encoder.blocks] == ["DownBlock"] * 4
+    assert [type(block).__name__ for block in model.decoder.blocks] == ["UpBlock"] * 3
+    # The fourth block up makes the image.
+    for block in [*model.encoder.blocks, *model.decoder.blocks, model.decoder.to_image]:
+        assert kinds(block).count("ChannelAttention") == 1
+        assert kinds(block).count("SpatialAttention") == 1
+    for half in (model.encoder, model.decoder):
+        assert kinds(half).count("SqueezeExcitation") == 1
 
 
-@pytest.mark.parametrize("base", [8, 16, 5])
-def test_gradients_reach_every_parameter(base):
-    model = network(base_channels=base)
-    reconstruction, mu, logvar = model(torch.rand(4, 3, 32, 32), torch.randn(4, 16))
+def gradients(model: EarVAE) -> dict[str, torch.Tensor | None]:
+    model.zero_grad()
+    generator = torch.Generator().manual_seed(2)
+    size, latent = model.image_size, model.latent_dim
+    reconstruction, mu, logvar = model(
+        torch.rand(4, model.in_channels, size, size, generator=generator),
+        torch.randn(4, latent, generator=generator),
+    )
     loss = reconstruction.square().mean() + 1e-3 * (mu.square() - logvar + logvar.exp()).mean()
     loss.backward()
-    for name, parameter in model.named_parameters():
-        assert parameter.grad is not None, name
-        assert parameter.grad.isfinite().all(), name
-        assert parameter.grad.abs().sum() > 0, name
+    return {name: parameter.grad for name, parameter in model.named_parameters()}
+
+
+@pytest.mark.parametrize("pca_init", [True, False])
+@pytest.mark.parametrize("base", [8, 16, 5])
+def test_gradients_reach_every_parameter(base, pca_init):
+    model = lively(32, 16, base, 3, pca_init=pca_init)
+    for name, gradient in gradients(model).items():
+        assert gradient is not None, name
+        assert gradient.isfinite().all(), name
+        assert gradient.abs().sum() > 0, name
+
+
+@pytest.mark.parametrize("pca_init", [True, False])
+def test_what_begins_at_zero_learns_from_the_first_step_and_all_else_soon(pca_init):
+    model = network(pca_init=pca_init)
+    if pca_init:
+        model.begin_with(random_weights(model), 1e-4)
+    silent = {name for name, p in model.named_parameters() if p.abs().max() == 0}
+    heads = {"encoder.to_code.logvar.weight", "encoder.to_code.mu.weight"}
+    heads |= {"decoder.to_image.3.weight"}
+    assert heads & silent == (heads if pca_init else {"encoder.to_code.logvar.weight"})
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for _ in range(4):  # from the last layers to the first
+        seen = gradients(model)
+        optimizer.step()
+    assert all(gradient is not None and gradient.abs().sum() > 0 for gradient in seen.values())
 
 
 CALLS = {
@@ -180,17 +194,18 @@ def test_forward_decodes_the_noisy_code(model, images):
 
 
 def test_logvar_stays_where_its_exponential_is_finite(model, images):
-    wild = network()
+    wild = copy.deepcopy(model)
     for value in (1e9, -1e9):
-        torch.nn.init.constant_(wild.encoder.to_code.logvar.bias, value)
+        torch.nn.init.constant_(wild.encoder.to_code.first_logvar, value)
         _, logvar = wild.encode(images)
         assert logvar.exp().isfinite().all()
         assert (logvar.exp() > 0).all()
 
 
+@pytest.mark.parametrize("pca_init", [True, False])
 @pytest.mark.parametrize("latent", [16, 10, 1])
-def test_samples_follow_from_the_seed_alone(latent):
-    model = network(latent_dim=latent)
+def test_samples_follow_from_the_seed_alone(latent, pca_init):
+    model = lively(32, latent, pca_init=pca_init)
     state = torch.get_rng_state()
 
     def sampled(*numbers: int, seed: int = 3) -> torch.Tensor:
