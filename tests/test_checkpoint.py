@@ -76,7 +76,7 @@ def hostile(path: Path) -> dict[str, Callable[[], bytes]]:
         "a path's method": lambda: saved([1, Calls(Path.touch, path)]),
         "beside good entries": lambda: saved(
             {
-                "earteach": {"format": 1, "config": TrainConfig().to_dict()},
+                "earteach": {"format": checkpoint.FORMAT, "config": TrainConfig().to_dict()},
                 "state_dict": {"a": system},
             }
         ),
@@ -180,13 +180,18 @@ ALTERED: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
         with_about(format=checkpoint.FORMAT + 1, version="9.8.7"),
         "was written by earteach 9.8.7, newer than this",
     ),
+    "an older format": (
+        with_about(format=1, version="0.0.9"),
+        "was written by earteach 0.0.9, whose networks were others; train again with `earteach train",
+    ),
     "no configuration": (with_about(config=3), "its configuration cannot be read"),
     "an unknown option": (with_config(depth=5), "its configuration cannot be read"),
     "a bad option": (with_config(latent_dim=0), "its configuration cannot be read"),
     "another size of code": (with_config(latent_dim=32), "its weights do not fit"),
+    "another kind of network": (with_config(pca_init=False), "its weights do not fit"),
     "more channels": (with_config(base_channels=16), "its weights do not fit"),
     "a weight left out": (
-        with_weights(lambda name, value: {} if "to_image.2.bias" in name else {name: value}),
+        with_weights(lambda name, value: {} if "to_image.3.bias" in name else {name: value}),
         "its weights do not fit",
     ),
     "a weight too many": (
@@ -242,8 +247,23 @@ def test_what_training_wrote_can_be_read(trained):
     model = found.model()
     assert not any(module.training for module in model.modules())
     assert all(parameter.requires_grad for parameter in model.parameters())
+    weights = found.state["state_dict"]
     for name, value in model.state_dict().items():
-        assert torch.equal(value, found.state["state_dict"][f"model.{name}"]), name
+        assert torch.equal(value, weights[f"averaged.{name}"]), name
+        assert f"model.{name}" in weights
+    # The average is not the last step's network; what is not trained is the same in both.
+    differing = [
+        n for n, v in model.state_dict().items() if not torch.equal(v, weights[f"model.{n}"])
+    ]
+    assert set(differing) == {name for name, _ in model.named_parameters()}
+
+
+def test_of_a_run_without_averages_the_trained_network_is_read(trained, tmp_path):
+    state = torch.load(trained.last, weights_only=True)
+    weights = {n: v for n, v in state["state_dict"].items() if not n.startswith("averaged.")}
+    checkpoint.write({**state, "state_dict": weights}, tmp_path / "x.ckpt")
+    for name, value in earteach.load(tmp_path / "x.ckpt").state_dict().items():
+        assert torch.equal(value, weights[f"model.{name}"]), name
 
 
 def test_a_folder_stands_for_its_best_checkpoint(trained):
@@ -352,12 +372,13 @@ def test_a_folder_that_is_a_file_is_one_line(tmp_path):
 
 
 OTHER_VALUES = {
-    "layout": "nhwc", "augmentation": "light", "target": "clean", "in_channels": 1,
+    "layout": "nhwc", "augmentation": "full", "target": "clean", "in_channels": 1,
     "kld_reduction": "sum", "kld_anneal_strategy": "linear", "kld_anneal_epochs": 3,
     "accelerator": "cpu", "precision": "bf16", "strategy": "ddp", "checkpoint_every_n_steps": 7,
     "gradient_clip": 0.5, "image_size": 64, "train_data": Path("a.npy"), "val_data": Path("b.npy"),
     "checkpoint_dir": Path("c"), "log_dir": Path("d"), "kld_anneal_ratio": 0.25,
-    "kld_anneal_start": 0.5, "kld_anneal_end": 0.5, "learning_rate": 0.5,
+    "kld_anneal_start": 0.5, "kld_anneal_end": 0.5, "learning_rate": 0.5, "pca_init": False,
+    "lr_schedule": "plateau", "ema_decay": 0.5,
 }  # fmt: skip
 UNDECIDING = {
     "accelerator", "devices", "num_nodes", "strategy", "precision", "num_workers",

@@ -7,6 +7,7 @@ import logging
 import os
 import zipfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ def load_fitted(path: Path, about: Mapping[str, Any]) -> dict[str, np.ndarray] |
             if json.loads(str(stored["about"])) != about:
                 return None
             return {name: stored[name] for name in stored.files if name != "about"}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile):
         return None
 
 
@@ -34,5 +35,6 @@ def store_fitted(path: Path, about: Mapping[str, Any], **values: np.ndarray) -> 
         np.savez(partial, allow_pickle=False, about=np.array(json.dumps(about)), **values)
         partial.replace(path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
-        _log.info("%s is not kept: %s", path, error.strerror)
+        with suppress(OSError):  # of a read-only disk not even a missing file can be removed
+            partial.unlink()
+        _log.info("%s is not kept: %s", path, error.strerror or error)

@@ -35,9 +35,13 @@ def principal_axes(pieces: Pieces, count: int) -> PrincipalAxes:
     matrix = _CentredMatrix(pieces)
     rows, dimensions = matrix.shape
     count = min(count, dimensions)
+    if count == 0:
+        return PrincipalAxes(matrix.mean, torch.zeros(0, dimensions), torch.zeros(0))
     if rows * dimensions * 4 > _EXACT_BYTES:
         return PrincipalAxes(matrix.mean, *_leading_axes(matrix, count))
-    pca = PCA(n_components=count, svd_solver="full").fit(torch.cat(list(pieces())).numpy())
+    # Of a tall matrix the covariance gives the same axes several times sooner.
+    solver = "covariance_eigh" if rows > 4 * dimensions else "full"
+    pca = PCA(n_components=count, svd_solver=solver).fit(torch.cat(list(pieces())).numpy())
     found = (pca.mean_, pca.components_, pca.explained_variance_)
     return PrincipalAxes(*(torch.from_numpy(np.asarray(values, np.float32)) for values in found))
 

@@ -71,9 +71,11 @@ def _bands(side: int) -> torch.Tensor:
     """The matrix `(side − 10, side)` that takes Gaussian windows of a line of pixels."""
     offsets = torch.arange(_WINDOW) - _WINDOW // 2
     window = torch.exp(-((offsets / _SIGMA) ** 2) / 2)
-    bands = torch.zeros(side - _WINDOW + 1, side)
-    for place, row in enumerate(bands):
-        row[place : place + _WINDOW] = window / window.sum()
+    # Made once for evaluation and training alike; gradients do not pass an inference tensor.
+    with torch.inference_mode(False):
+        bands = torch.zeros(side - _WINDOW + 1, side)
+        for place, row in enumerate(bands):
+            row[place : place + _WINDOW] = window / window.sum()
     return bands
 
 

@@ -10,6 +10,7 @@ from skimage.metrics import peak_signal_noise_ratio
 
 from earteach.data.arrays import EarArray
 from earteach.metrics import eigenears as module
+from earteach.metrics import principal_axes
 from earteach.metrics.eigenears import Eigenears, eigenears, fit, measure
 
 SIZE = 16
@@ -76,7 +77,7 @@ def test_the_exact_fit_is_numpys_singular_values(tmp_path, number, channels, com
 @pytest.mark.parametrize("components", [12, 30])
 def test_the_incremental_fit_is_as_good_as_the_exact_one(tmp_path, monkeypatch, components):
     train, unseen = pictures(1300, 1), pictures(40, 1, seed=1)
-    monkeypatch.setattr(module, "_EXACT_BYTES", 0)
+    monkeypatch.setattr(principal_axes, "_EXACT_BYTES", 0)
     options = {"components": components, "size": SIZE, "channels": 1}
     fitted = fit(array(tmp_path, train), **options)
     assert fitted.images == 1300
@@ -204,7 +205,7 @@ def test_without_room_for_the_cache_there_is_a_note(tmp_path, monkeypatch, caplo
     monkeypatch.setattr(np, "savez", full)
     with caplog.at_level(logging.INFO, "earteach"):
         assert ask(array(tmp_path, pictures(12))).count == 4
-    assert "not cached" in caplog.text
+    assert "is not kept" in caplog.text
     assert "No space left" in caplog.text
     assert [path.name for path in tmp_path.iterdir()] == ["train.npy"]
 

@@ -195,7 +195,9 @@ def test_the_first_logvar_by_hand():
 def test_a_posterior_is_never_begun_wider_than_the_prior():
     model = network()
     weights = random_weights(model)
-    unused = type(weights)(weights.mean, 0 * weights.components, weights.variances, weights.rotation)
+    unused = type(weights)(
+        weights.mean, 0 * weights.components, weights.variances, weights.rotation
+    )
     model.begin_with(unused, 0.002)
     _, logvar = model.encode(images_for(model))
     assert (logvar[:, :-1] == 0).all()

@@ -2,12 +2,15 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
+from skimage.metrics import structural_similarity
 from torch.distributions import Normal
 from torch.distributions import kl_divergence as reference_kl
 
-from earteach.model.loss import elbo_beta, kl_divergence, total_loss, vae_loss
+from earteach.model import loss as module
+from earteach.model.loss import dissimilarity, elbo_beta, kl_divergence, total_loss, vae_loss
 
 
 def reference(mu: torch.Tensor, logvar: torch.Tensor) -> torch.Tensor:
@@ -106,3 +109,64 @@ def test_the_gradient_of_an_extreme_code_is_finite():
     torch.testing.assert_close(mu.grad, torch.tensor([[1e3, -1e3]]))
     wanted = torch.tensor([[(math.exp(10) - 1) / 2, (math.exp(-20) - 1) / 2]])
     torch.testing.assert_close(logvar.grad, wanted)
+
+
+def two_images(number: int, channels: int, height: int, width: int) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(4)
+    target = torch.rand(number, channels, height, width, generator=generator)
+    noise = torch.randn(target.shape, generator=generator)
+    return [(target + 0.1 * noise).clamp(0, 1), target]
+
+
+@pytest.mark.parametrize("shape", [(3, 3, 32, 32), (2, 1, 48, 32), (1, 3, 11, 12), (2, 3, 64, 64)])
+def test_dissimilarity_is_that_of_scikit_image_on_whole_windows(shape):
+    seen, target = two_images(*shape)
+    wanted = []
+    for x, y in zip(seen.double().numpy(), target.double().numpy(), strict=True):
+        maps = [
+            structural_similarity(
+                a, b, data_range=1, gaussian_weights=True, sigma=1.5, truncate=3.4,
+                use_sample_covariance=False, full=True,
+            )[1][5:-5, 5:-5]
+            for a, b in zip(x, y, strict=True)
+        ]  # fmt: skip
+        wanted.append(1 - np.mean(maps))
+    found = dissimilarity(seen, target)
+    assert found.shape == (shape[0],)
+    np.testing.assert_allclose(found, wanted, atol=2e-5)
+
+
+def test_equal_images_are_not_dissimilar_and_inverted_ones_are():
+    _, target = two_images(2, 3, 32, 32)
+    torch.testing.assert_close(dissimilarity(target, target), torch.zeros(2), rtol=0, atol=1e-5)
+    assert (dissimilarity(1 - target, target) > 1).all()
+
+
+def test_dissimilarity_falls_along_its_gradient():
+    seen, target = two_images(2, 3, 32, 32)
+    seen.requires_grad_(True)
+    before = dissimilarity(seen, target).mean()
+    before.backward()
+    assert (seen.grad.abs().amax(dim=(2, 3)) > 0).all()
+    after = dissimilarity(seen.detach() - 50 * seen.grad, target).mean()
+    assert after < 0.9 * before
+
+
+def test_dissimilarity_in_autocast_is_that_of_float32():
+    seen, target = two_images(2, 3, 32, 32)
+    wanted = dissimilarity(seen, target)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = dissimilarity(seen, target)
+    assert found.dtype == torch.float32
+    assert torch.equal(found, wanted)
+
+
+def test_training_can_follow_an_evaluation_in_one_process():
+    """The windows' matrices are kept, and what is made in inference mode takes no gradient."""
+    module._bands.cache_clear()
+    seen, target = two_images(1, 1, 32, 32)
+    with torch.inference_mode():
+        dissimilarity(seen, target)
+    seen.requires_grad_(True)
+    dissimilarity(seen, target).sum().backward()
+    assert seen.grad.abs().sum() > 0

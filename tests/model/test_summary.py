@@ -1,4 +1,4 @@
-"""Counts of parameters and multiply-adds against torch's own counter."""
+"""Counts of parameters and multiply-adds against torch's own counter, and by hand."""
 
 import pytest
 import torch
@@ -15,13 +15,20 @@ NETWORKS = [
 ]
 
 
+@pytest.mark.parametrize("pca_init", [True, False])
 @pytest.mark.parametrize("options", NETWORKS)
-def test_counts_are_those_of_torch(options):
-    model = EarVAE(**options)
+def test_counts_are_those_of_torch(options, pca_init):
+    model = EarVAE(**options, pca_init=pca_init)
     summary = summarise(model)
-    stored = sum(tensor.numel() for tensor in model.state_dict().values())
-    assert summary.parameters == stored == sum(summary.parts.values())
-    assert set(summary.parts) == {"encoder", "decoder"}
+    trained = {
+        name: tensor
+        for name, tensor in model.state_dict().items()
+        if not name.startswith("linear.")
+    }
+    assert summary.parameters == sum(tensor.numel() for tensor in trained.values())
+    assert summary.parameters == sum(summary.parts.values())
+    assert set(summary.parts) - {"linear"} == {"encoder", "decoder"}
+    assert summary.parts.get("linear", 0) == 0
     size, channels = options["image_size"], options["in_channels"]
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model.reconstruct(torch.zeros(1, channels, size, size))
@@ -29,9 +36,46 @@ def test_counts_are_those_of_torch(options):
     assert {name: getattr(summary, name) for name in options} == options
 
 
+def products_by_hand(model: EarVAE) -> int:
+    """Multiply-adds of one image: of convolutions and dense layers from the shapes that pass."""
+    total = 0
+
+    def count(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], out: torch.Tensor) -> None:
+        nonlocal total
+        assert not isinstance(module, torch.nn.Linear | torch.nn.Conv2d) or len(out) == 1
+        if isinstance(module, torch.nn.Linear):
+            total += module.in_features * module.out_features * out.numel() // out.shape[-1]
+        elif isinstance(module, torch.nn.ConvTranspose2d):
+            # Each number that enters is laid down once for each place of the kernel.
+            total += inputs[0][0].numel() * module.weight[0].numel()
+        elif isinstance(module, torch.nn.Conv2d):
+            total += out[0].numel() * module.weight[0].numel()
+
+    hooks = [module.register_forward_hook(count) for module in model.modules()]
+    size = model.image_size
+    with torch.no_grad():
+        model(torch.rand(1, model.in_channels, size, size), torch.zeros(1, model.latent_dim))
+    for hook in hooks:
+        hook.remove()
+    if model.linear is not None:
+        # Image and mirror image are each brought to the code, which is rotated; it is made a picture
+        # twice, for the encoder and for the decoder, each time rotated back first.
+        pixels, count_ = model.linear.mean.numel(), model.latent_dim - 1
+        total += 2 * pixels * count_ + count_**2 + 2 * (pixels * count_ + count_**2)
+    return total
+
+
+@pytest.mark.parametrize("pca_init", [True, False])
 @pytest.mark.parametrize("options", NETWORKS)
-def test_layers_add_up_to_the_whole(options):
-    summary = summarise(EarVAE(**options))
+def test_counts_are_those_by_hand(options, pca_init):
+    model = EarVAE(**options, pca_init=pca_init)
+    assert summarise(model).multiply_adds == products_by_hand(model)
+
+
+@pytest.mark.parametrize("pca_init", [True, False])
+@pytest.mark.parametrize("options", NETWORKS)
+def test_layers_add_up_to_the_whole(options, pca_init):
+    summary = summarise(EarVAE(**options, pca_init=pca_init))
     assert sum(layer.parameters for layer in summary.layers) == summary.parameters
     assert sum(layer.multiply_adds for layer in summary.layers) == summary.multiply_adds
 
@@ -44,11 +88,28 @@ def test_layers_have_the_shapes_that_leave_them():
     assert shapes["decoder.to_image"] == (3, 32, 32)
 
 
-def test_one_strided_convolution_by_hand():
+def test_the_decoders_last_convolutions_by_hand():
     layers = {layer.name: layer for layer in summarise(EarVAE(**NETWORKS[0])).layers}
-    # 3·3 weights of 8 + 8 channels at 32 × 32 for the image's convolution, 64 → 32 at the deepest.
-    assert layers["decoder.to_image"].multiply_adds == 32 * 32 * 9 * 8 * 3
-    assert layers["decoder.to_image"].parameters == 9 * 8 * 3 + 3 + 2 * 8
+    # At 16 × 16, 3·3 weights each: the picture's 4 · 3 channels to 8.
+    assert layers["decoder.from_picture"].multiply_adds == 16 * 16 * 9 * 12 * 8
+    assert layers["decoder.from_picture"].parameters == 9 * 12 * 8 + 8
+    # The attention block's two convolutions of 8 channels, 7·7 weights over its mean and maximum, its
+    # two dense layers (for mean and maximum each), and 8 channels to 4 · 3.
+    work = 16 * 16 * (9 * 8 * 8 * 2 + 49 * 2 + 9 * 8 * 12)
+    hidden = layers["decoder.to_image"].multiply_adds - work
+    assert hidden == 2 * 2 * 8 * (hidden // 32)
+    assert 1 <= hidden // 32 <= 8
+
+
+def test_the_linear_path_by_hand():
+    (first, *_) = summarise(EarVAE(**NETWORKS[0])).layers
+    assert (first.name, first.shape, first.parameters) == ("linear", (3, 32, 32), 0)
+    assert first.multiply_adds == 4 * 3 * 32 * 32 * 15 + 3 * 15 * 15
+    # At 144 pixels it works at 48.
+    large = EarVAE(image_size=144, latent_dim=8, base_channels=2, in_channels=1)
+    (first, *_) = summarise(large).layers
+    assert first.shape == (1, 48, 48)
+    assert first.multiply_adds == 4 * 48 * 48 * 7 + 3 * 7 * 7
 
 
 def test_summarising_leaves_the_network_alone():

@@ -9,6 +9,7 @@ from earteach.config import ModelConfig
 from earteach.model.vae import EarVAE, reparameterise
 from tests.model.networks import SHAPES, lively, network, random_weights
 
+
 @pytest.fixture(scope="module", params=[True, False], ids=["pca_init", "no_pca_init"])
 def model(request: pytest.FixtureRequest) -> EarVAE:
     return lively(pca_init=request.param)
