@@ -90,6 +90,7 @@ def test_the_pictures_show_the_worst_and_the_best(trained, ears, tmp_path, batch
         trained.last, ears / "train_teacher.npy", out=tmp_path,
         config=InferenceConfig(batch_size=batch_size),
     ).files  # fmt: skip
+    assert (files.worst.path, files.best.path) == (tmp_path / "worst.png", tmp_path / "best.png")
     for picture, rows in ((files.worst, order[:8]), (files.best, order[::-1][:8])):
         assert picture.rows == tuple(rows)
         shown = panels(picture.path, 4)

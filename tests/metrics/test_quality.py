@@ -125,16 +125,19 @@ def soft(shape: tuple[int, ...], amount: float) -> Pair:
     return images, (images.roll(3, dims=3) + amount * torch.randn(shape)).clamp(0, 1)
 
 
+def checkered(side: int) -> Pair:
+    """Anticorrelated at the finest scale, and equal at the others: a mean under 0 counts as 0."""
+    board = 0.2 * (torch.arange(side)[:, None] + torch.arange(side)).remainder(2).sub(0.5)
+    images, _ = soft((2, 1, side, side), 0.0)
+    return 0.2 + 0.6 * images + board, 0.2 + 0.6 * images - board
+
+
 MULTISCALE: dict[str, Pair] = {
     "soft": soft((3, 3, 256, 256), 0.05),
     "noise alone": noisy((2, 3, 192, 192), 0.3),
     "gray": soft((2, 1, 192, 192), 0.1),
     "as small as may be, not square": soft((2, 3, 176, 200), 0.1),
-    # Anticorrelated: means under zero count as zero.
-    "a negative": (
-        CASES["smooth"][0].repeat(1, 1, 6, 6),
-        1 - CASES["smooth"][0].repeat(1, 1, 6, 6),
-    ),
+    "alike but for an inverted checkerboard": checkered(192),
 }
 
 
