@@ -41,7 +41,8 @@ def principal_axes(pieces: Pieces, count: int) -> PrincipalAxes:
         return PrincipalAxes(matrix.mean, *_leading_axes(matrix, count))
     # Of a tall matrix the covariance gives the same axes several times sooner.
     solver = "covariance_eigh" if rows > 4 * dimensions else "full"
-    pca = PCA(n_components=count, svd_solver=solver).fit(torch.cat(list(pieces())).numpy())
+    with np.errstate(invalid="ignore"):  # shares of a variance of zero, where no row differs
+        pca = PCA(n_components=count, svd_solver=solver).fit(torch.cat(list(pieces())).numpy())
     found = (pca.mean_, pca.components_, pca.explained_variance_)
     return PrincipalAxes(*(torch.from_numpy(np.asarray(values, np.float32)) for values in found))
 

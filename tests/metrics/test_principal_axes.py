@@ -78,3 +78,12 @@ def test_iteration_never_holds_the_rows_together(monkeypatch):
     monkeypatch.setattr(module, "_EXACT_BYTES", 0)
     monkeypatch.setattr(torch, "cat", lambda *_: pytest.fail("the rows were put together"))
     principal_axes(in_pieces(matrix(60, 10)), 3)
+
+
+@pytest.mark.parametrize("bytes_", [2**26, 0])
+def test_rows_that_do_not_differ_have_no_variance(monkeypatch, bytes_):
+    monkeypatch.setattr(module, "_EXACT_BYTES", bytes_)
+    found = principal_axes(in_pieces(torch.full((40, 6), 0.25)), 2)
+    assert found.mean.tolist() == [0.25] * 6
+    assert found.variances.tolist() == [0, 0]
+    assert found.axes.isfinite().all()

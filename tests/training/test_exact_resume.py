@@ -68,6 +68,11 @@ def assert_same_run(run: Run, other: Run) -> None:
     a, b = checkpoint.read(run.last), checkpoint.read(other.last)
     for key in ("state_dict", "optimizer_states", "lr_schedulers", "global_step", "train_sums"):
         assert equal(a.state[key], b.state[key]), key
+    weights = a.state["state_dict"]
+    averages = [name for name in weights if name.startswith("averaged.") and "linear" not in name]
+    trained = [name.replace("averaged.", "model.") for name in averages]
+    assert len(averages) > 50
+    assert not any(equal(weights[a], weights[b]) for a, b in zip(averages, trained, strict=True))
     early = [key for key in a.state["callbacks"] if key.startswith("EarlyStopping")]
     assert len(early) == 1
     assert equal(a.state["callbacks"][early[0]], b.state["callbacks"][early[0]])
@@ -134,6 +139,23 @@ def test_a_signal_in_a_step_keeps_the_step(
     assert resumed.code == 0, resumed.err
     assert resumed.json["resumed_from"] == str(tmp_path / "checkpoints" / "last.ckpt")
     assert_same_run(uninterrupted, Run(tmp_path, None))
+
+
+def test_the_other_schedule_and_network_go_on_exactly_too(ears: Path, tmp_path: Path) -> None:
+    """Halved by its plateau, begun from noise, and without averages."""
+    more = ["--no-pca-init", "--lr-schedule", "plateau", "--ema-decay", 0, "--ssim-weight", 0]
+    whole, pieces = Run(tmp_path / "whole", None), Run(tmp_path / "pieces", None)
+    finished("train", *options(ears, whole.folder, 0, *more))
+    with pytest.MonkeyPatch.context() as patch:
+        stop = lambda: os.kill(os.getpid(), signal.SIGTERM)  # noqa: E731
+        at_call(patch, EarVAELightning, "training_step", STEPS_PER_EPOCH + 3, stop)
+        assert earteach("train", *options(ears, pieces.folder, 0, *more)).code == 143
+    next_second()
+    finished("resume", pieces.last)
+    a, b = checkpoint.read(whole.last), checkpoint.read(pieces.last)
+    for key in ("state_dict", "optimizer_states", "lr_schedulers", "global_step", "train_sums"):
+        assert equal(a.state[key], b.state[key]), key
+    assert recorded(whole.logs) == recorded(pieces.logs)
 
 
 @pytest.mark.parametrize("batch", [1, 2, 3])

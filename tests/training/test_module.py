@@ -2,12 +2,14 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch.optim import AdamW
-from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 from torchmetrics.functional.image import (
     peak_signal_noise_ratio,
     structural_similarity_index_measure,
@@ -18,14 +20,19 @@ from earteach.config import TrainConfig
 from earteach.data.randomness import training_noise, validation_noise
 from earteach.errors import EarTeachError
 from earteach.training.module import EarVAELightning
-from tests.conftest import Run
+from tests.conftest import TINY_RUN, Run, data_options, run_options
+from tests.conftest import earteach as command
 
 TINY = {"image_size": 32, "base_channels": 8, "latent_dim": 16}
 
 
 def lightning(**options: object) -> EarVAELightning:
     torch.manual_seed(0)
-    return EarVAELightning(TrainConfig().with_options({**TINY, **options}).to_dict())
+    module = EarVAELightning(TrainConfig().with_options({**TINY, **options}).to_dict())
+    module.trainer = SimpleNamespace(  # type: ignore[assignment]
+        current_epoch=0, global_step=0, global_rank=0, estimated_stepping_batches=1000
+    )
+    return module
 
 
 def batch_of(number: int) -> dict[str, torch.Tensor]:
@@ -87,11 +94,14 @@ def test_the_validation_of_a_run_is_that_of_a_second_computation(trained: Run, i
     assert {name: logged[name] for name in wanted} == pytest.approx(wanted, rel=1e-5)
 
 
+@pytest.mark.parametrize("ssim_weight", [0.0, 0.3])
 @pytest.mark.parametrize(
     ("reduction", "share"), [("mean", 0.5 / 16), ("sum", 0.5)]
 )  # of the KLD's weight, which is 0.5 in a run of one epoch
-def test_a_step_takes_the_loss_of_its_batch(monkeypatch, reduction, share):
-    module = lightning(kld_weight=0.5, kld_reduction=reduction, epochs=1, seed=7)
+def test_a_step_takes_the_loss_of_its_batch(reduction, share, ssim_weight):
+    module = lightning(
+        kld_weight=0.5, kld_reduction=reduction, epochs=1, seed=7, ssim_weight=ssim_weight
+    )
     batch = batch_of(3)
     loss = module.training_step(batch, 0)
     given, wanted = (batch[name].float() / 255 for name in ("input", "target"))
@@ -101,9 +111,15 @@ def test_a_step_takes_the_loss_of_its_batch(monkeypatch, reduction, share):
         decoded = module.decode(mu + (logvar / 2).exp() * noise)
     kld = (0.5 * (mu**2 + logvar.exp() - 1 - logvar)).sum(dim=1).mean().item()
     recon = ((decoded - wanted) ** 2).mean().item()
-    assert loss.item() == pytest.approx(recon + share * kld, rel=1e-5)
+    # torchmetrics takes the windows that reach over the edge too; five pixels at each side are those.
+    _, maps = structural_similarity_index_measure(
+        decoded, wanted, data_range=1.0, return_full_image=True
+    )
+    ssim = maps[..., 5:-5, 5:-5].mean().item()
+    total = recon + share * kld + ssim_weight * (1 - ssim)
+    assert loss.item() == pytest.approx(total, rel=1e-4)
     loss.backward()
-    assert all(p.grad is not None and p.grad.isfinite().all() for p in module.parameters())
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in module.model.parameters())
 
 
 def test_the_weight_of_an_epoch_is_what_training_logged(trained: Run):
@@ -113,16 +129,17 @@ def test_the_weight_of_an_epoch_is_what_training_logged(trained: Run):
 
 
 def test_the_optimizer_is_adamw_as_asked_for():
-    module = lightning(learning_rate=3e-3, weight_decay=0.02)
+    module = lightning(learning_rate=3e-3, weight_decay=0.02, lr_schedule="plateau")
     optimizer = module.configure_optimizers()["optimizer"]
     assert type(optimizer) is AdamW
     (group,) = optimizer.param_groups
     assert (group["lr"], group["weight_decay"]) == (3e-3, 0.02)
-    assert {id(p) for p in group["params"]} == {id(p) for p in module.parameters()}
+    assert list(map(id, group["params"])) == list(map(id, module.model.parameters()))
+    assert not any(p.requires_grad for p in module.averaged.parameters())
 
 
 def test_the_learning_rate_halves_after_ten_epochs_without_a_better_loss():
-    made = lightning(learning_rate=1e-2).configure_optimizers()
+    made = lightning(learning_rate=1e-2, lr_schedule="plateau").configure_optimizers()
     optimizer, scheduler = made["optimizer"], made["lr_scheduler"]["scheduler"]
     assert made["lr_scheduler"]["monitor"] == "val/loss"
     optimizer.step()
@@ -138,7 +155,6 @@ def validated(module: EarVAELightning, monkeypatch: pytest.MonkeyPatch) -> dict[
     optimizer = module.configure_optimizers()
     monkeypatch.setattr(module, "log_dict", lambda values, **_: logged.update(values))
     monkeypatch.setattr(module, "lr_schedulers", lambda: optimizer["lr_scheduler"]["scheduler"])
-    module.trainer = type("Trainer", (), {"current_epoch": 0})()
     module.validation_step(batch_of(4), 0)
     module.on_validation_epoch_end()
     return logged
@@ -169,16 +185,116 @@ def test_metrics_in_autocast_are_those_of_float32(monkeypatch):
 def test_a_validation_loss_that_is_no_number_stops_the_run(monkeypatch):
     module = lightning(learning_rate=5.0)
     with torch.no_grad():
-        module.model.encoder.to_code.mu.bias.fill_(float("nan"))
+        module.averaged.encoder.to_code.mu.bias.fill_(float("nan"))
     with pytest.raises(EarTeachError, match=r"epoch 1 is not finite.*--learning-rate than 5"):
         validated(module, monkeypatch)
 
 
-def test_the_plateau_is_counted_on_the_validation_loss(trained: Run):
-    (state,) = torch.load(trained.last, weights_only=True)["lr_schedulers"]
-    assert isinstance(lightning().configure_optimizers()["lr_scheduler"]["scheduler"],
-                      ReduceLROnPlateau)  # fmt: skip
-    lines = map(json.loads, (trained.logs / "metrics.jsonl").read_text().splitlines())
-    losses = [line["metrics"]["val/loss"] for line in lines]
-    assert state["last_epoch"] == len(losses)  # stepped once in each epoch
+def recorded(run: Path) -> list[dict[str, float]]:
+    lines = (run / "logs" / "ear_vae" / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line)["metrics"] for line in lines]
+
+
+def trained_with(ears: Path, folder: Path, *options: object) -> Path:
+    result = command("train", *data_options(ears), *run_options(folder), *TINY_RUN, *options)
+    assert result.code == 0, result.err
+    return folder / "checkpoints" / "last.ckpt"
+
+
+def test_the_plateau_is_counted_on_the_validation_loss(ears: Path, tmp_path: Path):
+    last = trained_with(ears, tmp_path, "--epochs", 4, "--lr-schedule", "plateau")
+    (state,) = torch.load(last, weights_only=True)["lr_schedulers"]
+    made = lightning(lr_schedule="plateau").configure_optimizers()
+    assert isinstance(made["lr_scheduler"]["scheduler"], ReduceLROnPlateau)
+    losses = [metrics["val/loss"] for metrics in recorded(tmp_path)]
+    assert state["last_epoch"] == len(losses) == 4  # stepped once in each epoch
     assert state["best"] == pytest.approx(min(losses), rel=1e-3)  # within its threshold
+
+
+def test_the_cosine_is_counted_in_steps(trained: Run):
+    state = torch.load(trained.last, weights_only=True)
+    (schedule,) = state["lr_schedulers"]
+    assert schedule["last_epoch"] == state["global_step"] == 24
+    made = lightning().configure_optimizers()["lr_scheduler"]
+    assert isinstance(made["scheduler"], LambdaLR)
+    assert made["interval"] == "step"
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.02])
+def test_training_reports_the_similarity_that_it_takes(ears: Path, tmp_path: Path, weight):
+    trained_with(ears, tmp_path, "--epochs", 2, "--ssim-weight", weight)
+    for metrics in recorded(tmp_path):
+        assert ("train/ssim" in metrics) == (weight > 0)
+        assert 0 < metrics.get("train/ssim", 0.5) < 1
+        # The loss stays free of it, whatever its weight.
+        kld = metrics["train/kld_weight"] * metrics["train/kld"] / 16
+        assert metrics["train/loss"] == pytest.approx(metrics["train/recon_loss"] + kld, rel=1e-5)
+
+
+def flat(module: torch.nn.Module) -> torch.Tensor:
+    return torch.cat([p.detach().double().flatten() for p in module.parameters()])
+
+
+@pytest.mark.parametrize("decay", [0.3, 0.995])
+def test_the_average_follows_its_recurrence(ears: Path, tmp_path: Path, monkeypatch, decay):
+    raw: list[torch.Tensor] = []
+    averaged: list[torch.Tensor] = []
+    original = EarVAELightning.optimizer_step
+
+    def step(module: EarVAELightning, *args: Any, **kwargs: Any) -> None:
+        if not averaged:
+            raw.append(flat(module.model))
+            averaged.append(flat(module.averaged))
+        original(module, *args, **kwargs)
+        raw.append(flat(module.model))
+        averaged.append(flat(module.averaged))
+
+    monkeypatch.setattr(EarVAELightning, "optimizer_step", step)
+    last = trained_with(ears, tmp_path, "--epochs", 2, "--ema-decay", decay)
+    assert len(raw) == 1 + 12
+    assert torch.equal(raw[0], averaged[0])
+    wanted = averaged[0]
+    for number, weights in enumerate(raw[1:]):
+        # The first step's weights replace the beginning; then the memory grows to its length.
+        kept = min(decay, number / (number + 9))
+        wanted = kept * wanted + (1 - kept) * weights
+        torch.testing.assert_close(averaged[number + 1], wanted, rtol=1e-5, atol=1e-6)
+    assert (averaged[-1] - raw[-1]).abs().max() > 1e-4
+    assert torch.equal(flat(earteach.load(last)), averaged[-1])
+
+
+def test_without_a_decay_one_network_is_kept(ears: Path, tmp_path: Path):
+    module = lightning(ema_decay=0.0)
+    assert module.averaged is module.model
+    last = trained_with(ears, tmp_path, "--epochs", 1, "--ema-decay", 0)
+    state = torch.load(last, weights_only=True)
+    weights = {n: v for n, v in state["state_dict"].items() if n.startswith("model.")}
+    for name, value in earteach.load(last).state_dict().items():
+        assert torch.equal(value, weights[f"model.{name}"]), name
+    averaged = lightning()
+    assert averaged.averaged is not averaged.model
+    assert averaged.averaged.linear is averaged.model.linear
+
+
+def test_what_is_shown_and_measured_is_the_averaged_network(monkeypatch, images):
+    module = lightning(kld_weight=0.5)
+    with torch.no_grad():
+        for parameter in module.averaged.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape))
+        codes = module.encode(images)
+        assert torch.equal(codes, module.averaged.encode(images)[0])
+        assert torch.equal(module.reconstruct(images), module.averaged.reconstruct(images))
+        assert torch.equal(module.decode(codes), module.averaged.decode(codes))
+        assert not torch.allclose(module.reconstruct(images), module.model.reconstruct(images))
+        batch = batch_of(4)["input"].float() / 255
+        seen = module.averaged.reconstruct(batch)
+    logged = validated(module, monkeypatch)
+    wanted = structural_similarity_index_measure(seen, batch, data_range=1.0)
+    assert logged["val/ssim"].item() == pytest.approx(wanted.item(), rel=1e-5)
+
+
+def test_a_run_can_begin_with_the_weights_of_another(ears: Path, tmp_path: Path, trained: Run):
+    module = lightning()
+    module.begin_with_model(earteach.load(trained.last))
+    for network in (module.model, module.averaged):
+        assert torch.equal(flat(network), flat(earteach.load(trained.last)))
