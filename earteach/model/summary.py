@@ -73,7 +73,9 @@ def _traced(model: EarVAE) -> tuple[dict[str, tuple[int, ...]], dict[str, int], 
 
         module.register_forward_hook(note)
 
-    with FakeTensorMode(), torch.no_grad(), FlopCounterMode(display=False) as counter:
+    # Not on the caller's device: "meta", where networks without values are made, knows no autocast.
+    cpu = torch.device("cpu")
+    with FakeTensorMode(), cpu, torch.no_grad(), FlopCounterMode(display=False) as counter:
         shadow = EarVAE(
             in_channels=model.in_channels,
             latent_dim=model.latent_dim,

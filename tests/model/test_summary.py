@@ -122,6 +122,8 @@ def test_summarising_leaves_the_network_alone():
 def test_a_network_without_values_can_be_counted():
     with torch.device("meta"):
         model = EarVAE.from_config(ModelConfig())
+        inside = summarise(model)
     summary = summarise(model)
+    assert summary == inside
     assert summary.parameters == sum(p.numel() for p in model.parameters())
     assert summary.image_size == 256
