@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 from rich.console import RenderableType
 
 from earteach.cli.options import CheckpointDir, Ckpt, Json, LayoutChoice, found
-from earteach.cli.output import Output, facts, table
+from earteach.cli.output import Output, advice_table, facts, table
 from earteach.config import InferenceConfig
 
 if TYPE_CHECKING:
@@ -90,7 +92,7 @@ def _parts(result: Evaluation) -> list[RenderableType]:
         ]
         title = "95 % intervals of the means, by bootstrap over images"
         parts.append(table(title, "", "PSNR", "SSIM", rows=intervals))
-    return [*parts, facts(str(result.checkpoint), _facts(result))]
+    return [*parts, facts(str(result.checkpoint), _facts(result)), *advice_table(result.advice)]
 
 
 def _rows(result: Evaluation) -> list[tuple[str, Score, Intervals]]:
@@ -133,13 +135,23 @@ def _facts(result: Evaluation) -> dict[str, str]:
     if others:
         values["PSNR"] = "\n".join(_verdict(n, m.psnr, 2, " dB") for n, m in others.items())
         values["SSIM"] = "\n".join(_verdict(n, m.ssim, 4) for n, m in others.items())
-    values["loss"] = f"{metrics.loss:.6f}, with the final KLD weight"
+    health = result.health
+    values["loss"] = (
+        f"{metrics.loss:.6f}, of it {100 * health.share_kld:.2g} % KLD at its final weight"
+    )
     values["reconstruction loss"] = f"{metrics.recon_loss:.6f}, from noisy codes"
+    if health.train_recon_loss is not None:
+        values["on training images"] = f"{health.train_recon_loss:.6f}, without augmentation"
+    values["KLD per dimension"] = _spread(health.kld_per_dimension)
     if result.files is not None:
         values["worst images"] = _picture(result.files.worst)
         values["best images"] = _picture(result.files.best)
         values["each image"] = str(result.files.per_image)
     return values
+
+
+def _spread(klds: Sequence[float]) -> str:
+    return f"{min(klds):.2f} to {max(klds):.2f} nats, median {median(klds):.2f}"
 
 
 def _verdict(other: str, margin: Margin, digits: int, unit: str = "") -> str:

@@ -23,8 +23,10 @@ from earteach.data.randomness import validation_noise
 from earteach.errors import EarTeachError
 from earteach.inference import evaluation_files
 from earteach.inference.evaluation_files import Files, PCAValues
+from earteach.inference.health import Health, examine
 from earteach.inference.running import RunningModel, open_model
 from earteach.metrics.bootstrap import Interval, mean_interval
+from earteach.metrics.doctor import Advice
 from earteach.metrics.latent import LatentStatistics
 from earteach.metrics.quality import ImageQuality
 from earteach.model.annealing import final_kld_weight
@@ -126,7 +128,7 @@ class Rival:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What `earteach eval` shows."""
+    """What `earteach eval` shows; `advice` is what the doctor says to it."""
 
     checkpoint: Path
     data: Path
@@ -137,6 +139,8 @@ class Evaluation:
     over_pca: Margins | None
     against: tuple[Rival, ...]
     files: Files | None
+    health: Health
+    advice: tuple[Advice, ...]
     seconds: float
 
 
@@ -189,16 +193,22 @@ def evaluate(
         evaluation_files.prepare_folder(out)
     measured = _measure(model, array, config.batch_size)
     yardsticks = _yardsticks(model, array, config.batch_size) if baselines else None
+    metrics = measured.metrics(model.network.latent_dim)
+    health, advice = examine(
+        model, measured.codes, images=len(array), loss=metrics.loss, recon_loss=metrics.recon_loss
+    )
     return Evaluation(
         checkpoint=model.checkpoint.path,
         data=array.path,
         images=len(array),
-        metrics=measured.metrics(model.network.latent_dim),
+        metrics=metrics,
         intervals=_intervals(measured.quality),
         baselines=_scores(yardsticks),
         over_pca=_margins(measured.quality, yardsticks.pca.quality) if yardsticks else None,
         against=tuple(_rival(other, array, measured, config) for other in rivals),
         files=_files(out, model, array, measured, yardsticks, config.batch_size),
+        health=health,
+        advice=advice,
         seconds=time.monotonic() - began,
     )
 

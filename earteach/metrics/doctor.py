@@ -26,6 +26,8 @@ from earteach.model.loss import elbo_beta
 
 # A younger run has hardly begun, and every sign is of its beginning.
 FEWEST_EPOCHS, FEWEST_STEPS = 5, 100
+# The variance of a code over fewer images is chance.
+FEWEST_IMAGES = 5
 # Trends need more; they compare means of the last three epochs, as single ones are noisy.
 TREND_EPOCHS, LAST = 10, 3
 
@@ -34,8 +36,12 @@ IDLE_SHARE = 0.1
 # Eigenvalues of ear photographs fall as rank^−1.7: from the 16th of 64 photographs of 64 px, the 256th
 # of 11,800 was foretold to within 30 %.
 SPECTRUM_DECAY = 1.7
-# β is put at a quarter of the least eigenvalue, whose mu then has variance ¾ and 0.7 nats.
-KEPT_MARGIN = 4.0
+# β is put at a tenth of the least eigenvalue, whose mu then has variance 0.9 and 1.2 nats.
+KEPT_MARGIN = 10.0
+# Under `mean` a third of the least eigenvalue will do: no number has to be chosen.
+MEAN_MARGIN = 3.0
+# Half a nat is noise about as wide as the code.
+SHALLOW_KLD = 0.5
 # A deep network drops dimensions before a linear one has to; within a factor of ten it may.
 SPECTRUM_DOUBT = 10.0
 # A mean squared error that nobody sees: 40 dB.
@@ -62,11 +68,13 @@ NATS_TOO_MANY = 5.0
 # Worse than after the first epoch by a fifth, beyond what the noise of the codes explains.
 WORSE = 1.2
 # AdamW moves a weight by about the learning rate in a step at most, and weights are about 0.1: on a
-# way of 0.003 in all they stay what they were.
-SHORTEST_WAY = 0.003
+# way of 0.003 in all they stay what they were, on one of 0.1 they may become anything.
+SHORTEST_WAY, LONG_WAY = 0.003, 0.1
 
 # Unseen ears half as bad again as seen ones, and worse than they were.
 GAP, RISE = 1.5, 1.05
+# Or five times as bad, and no better by a fiftieth in half of the run.
+WIDE_GAP, STANDING = 5.0, 0.02
 # Noise and occlusion cost something in any run; twice the error says that they cost too much.
 AUGMENTED_COST = 2.0
 # Means over a few dozen images of seen and unseen ears differ by that much by chance.
@@ -106,7 +114,7 @@ class Epoch:
 class Signs:
     """What is known of a run; None or empty where it is not.
 
-    `kld_per_dimension` (nats), `variance` (of mu) and `recon_loss` are of the validation images.
+    `kld_per_dimension` (nats), `variance` (of mu) and `recon_loss` are of so many validation `images`.
     `mean_image_error` is the mean squared error of the mean training image. `eigenvalues` are the first
     ones, as many as are known well, of PCA of the training images in [0, 1], summed over pixels.
     `side_dimension` is one whose code is fixed, so that it says nothing about the weight.
@@ -117,6 +125,7 @@ class Signs:
     steps: int = 0
     finished: bool = False
     history: tuple[Epoch, ...] = ()
+    images: int = 0
     kld_per_dimension: tuple[float, ...] = ()
     variance: tuple[float, ...] = ()
     recon_loss: float | None = None
@@ -151,9 +160,10 @@ class Signs:
 
     @property
     def codes_are_known(self) -> bool:
-        """Whether codes were measured, of a run that is old enough for them to say something."""
+        """Whether codes of a few images were measured in a run that is old enough to be judged."""
         old = self.epochs >= FEWEST_EPOCHS and self.steps >= FEWEST_STEPS
-        return old and bool(self.variance and self.kld_per_dimension and self.recon_loss)
+        measured = bool(self.variance and self.kld_per_dimension and self.recon_loss)
+        return old and measured and self.images >= FEWEST_IMAGES
 
     @property
     def annealed(self) -> float:
@@ -166,6 +176,16 @@ class Signs:
     def beta(self) -> float:
         """The final weight in ELBO units."""
         return self._beta_of(final_kld_weight(self.config.kld))
+
+    @property
+    def way(self) -> float:
+        """The learning rates of all steps together."""
+        return fmean(epoch.learning_rate for epoch in self.history) * self.steps
+
+    @property
+    def noise(self) -> float:
+        """The mean squared error that the noise of the codes costs at the final weight."""
+        return self.latent_dim * self.beta / self.dimensions
 
     def eigenvalue(self, rank: int) -> float:
         """The variance that a linear dimension of this rank (from 1) explains, summed over pixels."""
@@ -189,7 +209,8 @@ def diagnose(signs: Signs) -> tuple[Advice, ...]:
     """
     if rate := _first(signs, _rate_low, _rate_high):
         return rate  # all else follows from it
-    found = _first(signs, _collapse, _weight_low) + _first(signs, _overfitting, _augmentation)
+    code = _first(signs, _spare_dimensions, _weight_high, _weight_low)
+    found = code + _first(signs, _overfitting, _augmentation)
     return found or _first(signs, _still_improving, _plateau)
 
 
@@ -202,36 +223,51 @@ def _first(signs: Signs, *examinations: Callable[[Signs], Advice | None]) -> tup
 # The code
 
 
-def _collapse(signs: Signs) -> Advice | None:
-    """Dimensions that carry nothing, because β is above what they explain or they explain nothing."""
-    if not signs.codes_are_known:
+def _weight_high(signs: Signs) -> Advice | None:
+    """A β above what dimensions explain, which it drops, or drowns in noise on its way to that."""
+    if not (signs.codes_are_known and signs.eigenvalues) or signs.annealed < HALF_ANNEALED:
         return None
-    latent_dim, active, beta = signs.latent_dim, signs.active_units, signs.beta
-    if active > (1 - IDLE_SHARE) * latent_dim:
-        return None
-    if (signs.recon_loss or 0.0) < INVISIBLE:
-        return _fewer_dimensions(signs)
-    if signs.annealed < HALF_ANNEALED or not signs.eigenvalues:
-        return None
-    if beta < (least := signs.eigenvalue(latent_dim)):
-        return None  # it is not the weight that drops them
+    beta, least = signs.beta, signs.eigenvalue(signs.latent_dim)
+    seen = _little_in_use(signs)
+    if not seen or beta < least:
+        return None  # if dimensions are idle, it is not the weight that makes them so
     target = least / KEPT_MARGIN
     seen = (
-        f"collapse: {active} of {latent_dim} latent dimensions are in use, as the KLD's weight drops "
-        f"each one that explains less than its β in ELBO units, {beta:.2g}"
+        f"{seen}, as the KLD's weight drops what explains less than its β in ELBO units, {beta:.2g}"
     )
     per_dimension = beta / signs.config.model.latent_dim
-    if signs.config.kld.kld_reduction == "sum" and per_dimension <= target:
+    if signs.config.kld.kld_reduction == "sum" and per_dimension * MEAN_MARGIN <= least:
         message = f"{seen}; try --kld-reduction mean, which makes β {per_dimension:.2g}"
-        return Advice("collapse", message, "kld_reduction", "mean")
+        return Advice("kld_weight_high", message, "kld_reduction", "mean")
     weight = signs.weight_of(target)
-    message = f"{seen}; try --kld-weight {weight:g}, which makes β {target:.2g}"
-    if active:
-        message += f", or --latent-dim {active} if these are enough"
-    return Advice("collapse", message, "kld_weight", weight)
+    message = (
+        f"{seen}; try --kld-weight {weight:g} in place of {signs.config.kld.kld_weight:g}, which makes "
+        f"β {target:.2g}{_or_fewer(signs)}"
+    )
+    return Advice("kld_weight_high", message, "kld_weight", weight)
 
 
-def _fewer_dimensions(signs: Signs) -> Advice:
+def _little_in_use(signs: Signs) -> str:
+    """How an unused code shows; empty where the code is used."""
+    latent_dim, active = signs.latent_dim, signs.active_units
+    if active < (1 - IDLE_SHARE) * latent_dim:
+        return f"collapse: {active} of {latent_dim} latent dimensions are in use"
+    if (depth := median(signs.klds)) < SHALLOW_KLD:
+        return f"collapse: at {depth:.2g} nats a latent dimension drowns in noise"
+    return ""
+
+
+def _or_fewer(signs: Signs) -> str:
+    carried = sum(kld > SHALLOW_KLD for kld in signs.klds)
+    return f", or --latent-dim {carried} if so many are enough" if carried else ""
+
+
+def _spare_dimensions(signs: Signs) -> Advice | None:
+    """Idle dimensions that nobody misses."""
+    if not signs.codes_are_known or signs.active_units > (1 - IDLE_SHARE) * signs.latent_dim:
+        return None
+    if (signs.recon_loss or 0.0) > INVISIBLE:
+        return None
     active = max(1, signs.active_units)
     message = (
         f"latent dimensions to spare: {active} of {signs.latent_dim} are in use, and what they miss "
@@ -279,16 +315,11 @@ def _rate_low(signs: Signs) -> Advice | None:
     """Steps so short that all of them together lead nowhere."""
     if len(signs.history) < TREND_EPOCHS or signs.steps < FEWEST_STEPS:
         return None
-    rates = [epoch.learning_rate for epoch in signs.history]
-    way = fmean(rates) * signs.steps
-    planned = way if signs.finished else way * signs.config.optim.epochs / len(rates)
-    if planned > SHORTEST_WAY:
+    share = 1.0 if signs.finished else signs.epochs / signs.config.optim.epochs
+    if signs.way / share > SHORTEST_WAY:
         return None
-    rate, first, last = (
-        signs.config.optim.learning_rate,
-        signs.history[0].clean_recon,
-        signs.history[-1].clean_recon,
-    )
+    rate = signs.config.optim.learning_rate
+    first, last = signs.history[0].clean_recon, signs.history[-1].clean_recon
     higher = max(_rounded(10 * rate), OptimConfig().learning_rate)
     message = (
         f"the learning rate is too low: in {signs.steps} steps the error on training images went from "
@@ -307,7 +338,7 @@ def _rate_high(signs: Signs) -> Advice | None:
     if not seen:
         return None
     rate = signs.config.optim.learning_rate
-    lower = _rounded(min(rate / 10, max(OptimConfig().learning_rate, rate / 1000)))
+    lower = _rounded(min(rate / 10, OptimConfig().learning_rate))
     message = (
         f"the learning rate is too high: {seen}; try --learning-rate {lower:g} in place of {rate:g}"
     )
@@ -321,7 +352,7 @@ def _weight_may_drop_all(signs: Signs) -> bool:
 
 def _nothing_learned(signs: Signs) -> str:
     history, mean = signs.history, signs.mean_image_error
-    if mean is None or len(history) < TREND_EPOCHS:
+    if mean is None or len(history) < TREND_EPOCHS or signs.way < LONG_WAY:
         return ""
     first = fmean(epoch.clean_recon for epoch in history[:LAST])
     last = _lately(history, "clean_recon")
@@ -335,12 +366,13 @@ def _nothing_learned(signs: Signs) -> str:
 
 
 def _jumped(signs: Signs) -> str:
-    """Epochs thrown back far behind the best one before them."""
+    """Epochs thrown back far behind the best one before them, not by noise alone."""
     errors = [epoch.train_recon for epoch in signs.history]
+    noise = INVISIBLE + signs.noise
     jumps = [
         place
         for place in range(1, len(errors))
-        if errors[place] > JUMP * min(errors[:place]) and errors[place] > errors[place - 1]
+        if errors[place] > max(errors[place - 1], JUMP * min(errors[:place]) + noise)
     ]
     if len(jumps) < JUMPS:
         return ""
@@ -353,8 +385,7 @@ def _jumped(signs: Signs) -> str:
 
 def _worsened(signs: Signs) -> str:
     first, last = signs.history[0].clean_recon, _lately(signs.history, "clean_recon")
-    noise = signs.latent_dim * signs.beta / signs.dimensions
-    if last < WORSE * first + noise:
+    if last < WORSE * first + signs.noise:
         return ""
     return f"the error on training images rose from {first:.3g} to {last:.3g}"
 
@@ -379,31 +410,50 @@ def _codes_thrown(signs: Signs) -> str:
 
 
 def _overfitting(signs: Signs) -> Advice | None:
-    """Seen ears get better and unseen ones worse."""
-    history = signs.history
-    if len(history) < TREND_EPOCHS or signs.steps < FEWEST_STEPS:
+    """Seen ears get better, and unseen ones get worse or stay much harder."""
+    if len(signs.history) < TREND_EPOCHS or signs.steps < FEWEST_STEPS:
         return None
-    best = min(range(len(history)), key=lambda place: history[place].val_recon)
-    lowest = history[best]
-    seen, unseen = _lately(history, "clean_recon"), _lately(history, "val_recon")
-    if len(history) - best <= LAST or unseen < GAP * seen:
+    if not (seen := _rises(signs.history) or _stands(signs.history)):
         return None
-    # Where seen ears got worse too, it is the weight of the KLD that rose.
-    if unseen < RISE * lowest.val_recon or seen >= lowest.clean_recon:
-        return None
-    message = (
-        f"overfitting: since epoch {best + 1} the error on training images fell from "
-        f"{lowest.clean_recon:.3g} to {seen:.3g}, and on validation images it rose from "
-        f"{lowest.val_recon:.3g} to {unseen:.3g}; more images would help most; "
-    )
-    model, data = signs.config.model, signs.config.data
+    message = f"overfitting: {seen}; more images would help most, else "
+    model, strength = signs.config.model, signs.config.data.augmentation
     stronger: dict[Strength, Strength] = {"none": "light", "light": "full"}
-    if (more := stronger.get(data.augmentation)) is not None:
-        message += f"try --augmentation {more} in place of {data.augmentation}"
+    if (more := stronger.get(strength)) is not None:
+        message += f"try --augmentation {more} in place of {strength}"
         return Advice("overfitting", message, "augmentation", more)
     fewer = max(1, model.base_channels // 2)
     message += f"try --base-channels {fewer} in place of {model.base_channels}, or fewer epochs"
     return Advice("overfitting", message, "base_channels", fewer)
+
+
+def _rises(history: Sequence[Epoch]) -> str:
+    """How the error on unseen ears rose while that on seen ones fell."""
+    best = min(range(len(history)), key=lambda place: history[place].val_recon)
+    lowest = history[best]
+    seen, unseen = _lately(history, "clean_recon"), _lately(history, "val_recon")
+    if len(history) - best <= LAST or unseen < GAP * seen:
+        return ""
+    # Where seen ears got worse too, it is the weight of the KLD that rose.
+    if unseen < RISE * lowest.val_recon or seen >= lowest.clean_recon:
+        return ""
+    return (
+        f"since epoch {best + 1} the error on training images fell from {lowest.clean_recon:.3g} to "
+        f"{seen:.3g} and on validation images it rose from {lowest.val_recon:.3g} to {unseen:.3g}"
+    )
+
+
+def _stands(history: Sequence[Epoch]) -> str:
+    """How the error on unseen ears stands, far above that on seen ones."""
+    half = len(history) // 2
+    before = min(epoch.val_recon for epoch in history[:half])
+    since = min(epoch.val_recon for epoch in history[half:])
+    seen, unseen = _lately(history, "clean_recon"), _lately(history, "val_recon")
+    if unseen < WIDE_GAP * seen or since < (1 - STANDING) * before:
+        return ""
+    return (
+        f"the error on validation images, {unseen:.3g}, is {unseen / seen:.0f} times that on training "
+        "images and does not fall"
+    )
 
 
 def _augmentation(signs: Signs) -> Advice | None:
@@ -415,7 +465,7 @@ def _augmentation(signs: Signs) -> Advice | None:
     # An epoch's training error is a mean over its steps: compare with the ends of the epoch.
     during = fmean((a.clean_recon + b.clean_recon) / 2 for a, b in pairwise(history[-LAST - 1 :]))
     augmented = _lately(history, "train_recon")
-    if augmented < AUGMENTED_COST * during or abs(unseen / seen - 1) > ALIKE:
+    if augmented < AUGMENTED_COST * during or unseen > (1 + ALIKE) * seen:
         return None
     weaker = "light" if strength == "full" else "none"
     message = (

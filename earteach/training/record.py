@@ -56,7 +56,7 @@ class Recorder(Callback):
     ) -> None:
         self._folder = folder
         self._val_array = arrays["val"]
-        self._health = Health(arrays["train"])
+        self._health = Health(arrays)
         self._on_epoch = on_epoch
         self._started = 0.0
         self._trained = 0.0

@@ -1,0 +1,87 @@
+"""How a trained network uses its code, what its loss is made of, and what the doctor says to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from earteach.data.arrays import EarArray
+from earteach.errors import EarTeachError
+from earteach.inference.running import RunningModel
+from earteach.metrics.clean_images import CleanImages
+from earteach.metrics.doctor import Advice, Epoch, Signs, diagnose
+from earteach.metrics.latent import LatentStatistics
+
+# Where Lightning keeps what training's `Recorder` saw.
+_CALLBACKS, _RECORDER = "callbacks", "Recorder"
+
+
+@dataclass(frozen=True)
+class Health:
+    """What stands behind the means.
+
+    `kld_per_dimension` is in nats, `share_recon` and `share_kld` are of the loss. `train_recon_loss` is
+    that of up to 64 training images without augmentation, and `gap` how much the evaluated images
+    exceed it; None where the training array is gone or another.
+    """
+
+    kld_per_dimension: tuple[float, ...]
+    share_recon: float
+    share_kld: float
+    train_recon_loss: float | None
+    gap: float | None
+
+
+def examine(
+    model: RunningModel, codes: LatentStatistics, *, images: int, loss: float, recon_loss: float
+) -> tuple[Health, tuple[Advice, ...]]:
+    """From the codes and the mean losses of evaluated images, beside what training has kept."""
+    klds = tuple(codes.kld_per_dimension().tolist())
+    clean = _clean_images(model)
+    train_recon_loss = None if clean is None else _reconstruction_loss(model, clean)
+    health = Health(
+        kld_per_dimension=klds,
+        share_recon=recon_loss / loss if loss else 0.0,
+        share_kld=(loss - recon_loss) / loss if loss else 0.0,
+        train_recon_loss=train_recon_loss,
+        gap=None if train_recon_loss is None else recon_loss - train_recon_loss,
+    )
+    found = model.checkpoint
+    signs = Signs(
+        config=found.config,
+        epochs=found.epochs_completed,
+        steps=found.global_step,
+        history=_history(found.state),
+        images=images,
+        kld_per_dimension=klds,
+        variance=tuple(codes.variance().tolist()),
+        recon_loss=recon_loss,
+        mean_image_error=None if clean is None else clean.mean_image_error,
+        eigenvalues=() if clean is None else clean.eigenvalues,
+        side_dimension=model.network.side_dimension,
+    )
+    return health, diagnose(signs)
+
+
+def _history(state: dict[str, Any]) -> tuple[Epoch, ...]:
+    kept = state.get(_CALLBACKS, {}).get(_RECORDER, {})
+    return tuple(Epoch(**epoch) for epoch in kept.get("history", ()))
+
+
+def _clean_images(model: RunningModel) -> CleanImages | None:
+    named, network = model.checkpoint.config.data, model.network
+    try:
+        train = EarArray.open(named.train_data, named.layout)
+    except EarTeachError:
+        return None
+    if model.checkpoint.about["data"].get("train") != train.fingerprint():
+        return None
+    return CleanImages(train, size=network.image_size, channels=network.in_channels)
+
+
+def _reconstruction_loss(model: RunningModel, clean: CleanImages) -> float:
+    config = model.checkpoint.config
+    with model.running() as network:
+        return clean.reconstruction_loss(
+            network, seed=config.run.seed, batch_size=config.optim.batch_size
+        )
