@@ -216,10 +216,15 @@ class EarVAELightning(pl.LightningModule):
             plateau = ReduceLROnPlateau(optimizer, factor=0.5, patience=10)
             schedule: Any = {"scheduler": plateau, "monitor": "val/loss"}
         else:
-            steps = int(self.trainer.estimated_stepping_batches)
+            steps = self._steps_of_the_run()
             cosine = LambdaLR(optimizer, lambda step: cosine_factor(step, steps, optim))
             schedule = {"scheduler": cosine, "interval": "step"}
         return {"optimizer": optimizer, "lr_scheduler": {**schedule, "name": "lr"}}
+
+    def _steps_of_the_run(self) -> int:
+        """Lightning's own count would open the loader before a resumed run's place in it is known."""
+        datamodule = self.trainer.datamodule  # type: ignore[attr-defined]
+        return len(datamodule.train_dataloader()) * self.config.optim.epochs
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         """Step the schedule that goes by steps; `on_validation_epoch_end` has stepped the other."""

@@ -30,8 +30,9 @@ def lightning(**options: object) -> EarVAELightning:
     torch.manual_seed(0)
     module = EarVAELightning(TrainConfig().with_options({**TINY, **options}).to_dict())
     module.trainer = SimpleNamespace(  # type: ignore[assignment]
-        current_epoch=0, global_step=0, global_rank=0, estimated_stepping_batches=1000
-    )
+        current_epoch=0, global_step=0, global_rank=0,
+        datamodule=SimpleNamespace(train_dataloader=lambda: range(5)),
+    )  # fmt: skip
     return module
 
 
