@@ -394,3 +394,34 @@ def test_a_checkpoint_that_was_trained_on_the_images_says_so(trained, ears, capl
     assert (
         f"{trained.last} was trained on the images of {ears / 'train_teacher.npy'}" in caplog.text
     )
+
+
+def test_health_is_what_training_logged(trained):
+    records = map(json.loads, (trained.logs / "metrics.jsonl").read_text().splitlines())
+    logged = list(records)[-1]["metrics"]
+    seen = evaluate(trained.last, config=InferenceConfig(batch_size=8), baselines=False)
+    assert seen.health.train_recon_loss == pytest.approx(logged["train/clean_recon_loss"], rel=1e-6)
+    assert seen.health.gap == pytest.approx(logged["val/gap"], rel=1e-5)
+    assert sum(seen.health.kld_per_dimension) == pytest.approx(logged["val/kld"], rel=1e-6)
+    assert seen.health.share_kld == pytest.approx(
+        0.00025 * logged["val/kld"] / 16 / logged["val/loss"], rel=1e-6
+    )
+    assert seen.health.share_recon + seen.health.share_kld == pytest.approx(1)
+
+
+@pytest.mark.parametrize("change", ["gone", "another"])
+def test_without_its_training_images_nothing_is_said_of_them(ears, tmp_path, change):
+    for name in ("train_teacher.npy", "val_teacher.npy"):
+        np.save(tmp_path / name, np.load(ears / name))
+    result = command(
+        "train", *data_options(tmp_path), *run_options(tmp_path), *TINY_RUN, "--epochs", 1
+    )
+    assert result.code == 0, result.err
+    if change == "gone":
+        (tmp_path / "train_teacher.npy").unlink()
+    else:
+        np.save(tmp_path / "train_teacher.npy", 255 - np.load(ears / "train_teacher.npy"))
+    seen = evaluate(tmp_path / "checkpoints", baselines=False)
+    assert seen.health.train_recon_loss is None
+    assert seen.health.gap is None
+    assert len(seen.health.kld_per_dimension) == 16
