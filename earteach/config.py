@@ -196,7 +196,7 @@ class OptimConfig(Options):
     ] = "cosine"
     lr_peak: Annotated[
         float, Opt("Peak of `cosine`, as a multiple of the learning rate.", above=0, at_most=1000)
-    ] = 10.0
+    ] = 20.0
     lr_warmup_steps: Annotated[int, Opt("Steps in which `cosine` rises.", at_least=0)] = 100
     ema_decay: Annotated[
         float,

@@ -84,15 +84,15 @@ class EarVAE(nn.Module):
     def begin_with(self, weights: LinearWeights, kld_weight: float) -> None:
         """Become PCA: load the linear path, and start the posterior at the width that suits it.
 
-        `kld_weight` is the loss's weight of the KLD summed over dimensions, beside the mean squared
-        error. A code whose unit of variance costs g in squared error summed over the D numbers of an
-        image has its best variance at kld_weight · D / (2 g), at most 1.
+        `kld_weight` w is the loss's weight of the KLD summed over dimensions, beside the mean squared
+        error. Where a unit of a code's variance costs g in squared error summed over the D numbers of
+        an image, g s² / D + w (s² − log s²) / 2 is least at s² = w D / (2 g + w D).
         """
         assert self.linear is not None
         self.linear.load_weights(weights)
+        weight = kld_weight * self.in_channels * self.image_size**2
         gain = self.linear.noise_gain().clamp(min=1e-9)
-        dimensions = self.in_channels * self.image_size**2
-        best = torch.log((kld_weight * dimensions / (2 * gain)).clamp(1e-4, 1))
+        best = torch.log((weight / (2 * gain + weight)).clamp(min=1e-4))
         self.encoder.to_code.begin_logvar(functional.pad(best, (0, 1), value=_SIDE_LOGVAR))
 
     def forward(

@@ -302,7 +302,7 @@ def _module(config: TrainConfig, start: Start, train: EarArray) -> EarVAELightni
                 "that it was trained with (`earteach inspect-model` shows them)"
             ) from error
     elif config.model.pca_init and start.found is None:
-        module.begin_with_pca(first_weights(train, config.model))
+        module.begin_with_pca(first_weights(train, config.model, keep=not start.dry))
     return module
 
 

@@ -26,26 +26,29 @@ _PIECE = 256
 # Sides are found on few and small ears, with components that grow in number from step to step: the
 # first ones tell the sides apart, all of them together would fit either side of an ear.
 _SIDED_EARS, _SIDED_SIZE, _STEPS, _FIRST, _MORE = 2**12, 32, 12, 16, 8
-_DRAWN_CODES = 4096
+# A deviation below which an image is not brought to full contrast.
+_FAINTEST = 0.02
+_DRAWN_CODES, _CODES_PER_NUMBER = 4096, 16
 _CELL = 16
 _log = logging.getLogger(__name__)
 
 
-def first_weights(array: EarArray, model: ModelConfig) -> LinearWeights:
+def first_weights(array: EarArray, model: ModelConfig, *, keep: bool = True) -> LinearWeights:
     """The weights of a `LinearPath`, fitted on at most 16,384 evenly spread images of the array.
 
-    The fit is kept beside the array and found there again.
+    The fit is found beside the array, where one was kept, and kept there unless `keep` is False.
     """
     size, channels, latent_dim = model.image_size, model.in_channels, model.latent_dim
     about = {"fingerprint": array.fingerprint(), "size": size, "channels": channels}
-    about |= {"latent_dim": latent_dim, "version": 1}
+    about |= {"latent_dim": latent_dim, "version": 2}
     kept = array.path.with_name(f"{array.path.stem}.pca-init-{latent_dim}-{size}px-{channels}c.npz")
     if (found := load_fitted(kept, about)) is not None:
         return LinearWeights(**{name: torch.from_numpy(value) for name, value in found.items()})
     _log.info("fitting the first weights: PCA of %s, all ears turned to one side", array.path)
     ears = _read(array, size // shrink_factor(size), channels)
     weights = fit(ears, latent_dim=latent_dim, grid=code_grid(latent_dim, size))
-    store_fitted(kept, about, **{name: value.numpy() for name, value in vars(weights).items()})
+    if keep:
+        store_fitted(kept, about, **{name: value.numpy() for name, value in vars(weights).items()})
     return weights
 
 
@@ -71,15 +74,17 @@ def sides(ears: torch.Tensor) -> torch.Tensor:
     """Which of the images `(N, C, L, L)`, uint8, look to the side of most of them, bool `(N,)`.
 
     Two guesses are improved in turns, that all ears look to one side and that they differ as the
-    strongest asymmetry does; the one whose ears PCA explains better is taken.
+    strongest asymmetry does. The one whose ears PCA explains better is improved once more, in colour.
     """
     rows = np.linspace(0, len(ears) - 1, min(len(ears), _SIDED_EARS)).round().astype(int)
     few = _small(ears[torch.from_numpy(rows)])
-    uneven = (few - mirrored(few)).flatten(1)
+    shapes = _shapes(few)
+    uneven = (shapes - mirrored(shapes)).flatten(1)
     strongest = principal_axes(lambda: iter([torch.cat([uneven, -uneven])]), 1).axes[0]
     guesses = (torch.ones(len(few), dtype=torch.bool), uneven @ strongest > 0)
-    likeliest = min((_settled(few, guess) for guess in guesses), key=lambda found: found.missed)
-    faces = torch.cat([likeliest.faces(_small(some)) for some in torch.split(ears, _PIECE)])
+    likeliest = min((_settled(shapes, guess) for guess in guesses), key=lambda found: found.missed)
+    found = _settled(few, likeliest.faces(shapes))
+    faces = torch.cat([found.faces(_small(some)) for some in torch.split(ears, _PIECE)])
     return faces if faces.float().mean() >= 0.5 else ~faces
 
 
@@ -119,9 +124,19 @@ def _settled(images: torch.Tensor, faces: torch.Tensor) -> _OneSide:
 
 
 def _small(ears: torch.Tensor) -> torch.Tensor:
-    return functional.interpolate(
-        ears.float() / 255, size=(min(_SIDED_SIZE, ears.shape[2]),) * 2, mode="area"
-    )
+    """In [0, 1], at most 32 pixels a side."""
+    side = min(_SIDED_SIZE, ears.shape[2])
+    return functional.interpolate(ears.float() / 255, size=(side, side), mode="area")
+
+
+def _shapes(images: torch.Tensor) -> torch.Tensor:
+    """Gray, with mean 0 and deviation 1, `(N, 1, s, s)`.
+
+    In colour, and as bright as they are, ears would first be sorted by skin and light.
+    """
+    gray = images.mean(dim=1, keepdim=True)
+    centred = gray - gray.mean(dim=(2, 3), keepdim=True)
+    return centred / (centred.std(dim=(2, 3), keepdim=True) + _FAINTEST)
 
 
 def _towards_grid(loadings: torch.Tensor, shape: torch.Size, grid: int) -> torch.Tensor:
@@ -131,7 +146,8 @@ def _towards_grid(loadings: torch.Tensor, shape: torch.Size, grid: int) -> torch
     cell of the images that random codes make.
     """
     generator = torch.Generator().manual_seed(0)
-    codes = torch.randn(_DRAWN_CODES, len(loadings), generator=generator)
+    count = min(_DRAWN_CODES, _CODES_PER_NUMBER * (len(loadings) + 1))
+    codes = torch.randn(count, len(loadings), generator=generator)
     images = functional.adaptive_avg_pool2d((codes @ loadings).reshape(-1, *shape), grid * _CELL)
     cells = functional.unfold(images, _CELL, stride=_CELL).transpose(1, 2)  # (N, grid², C · 16²)
     depth = (len(loadings) + 1) // grid**2
