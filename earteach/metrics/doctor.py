@@ -40,8 +40,8 @@ SPECTRUM_DECAY = 1.7
 KEPT_MARGIN = 10.0
 # Under `mean` a third of the least eigenvalue will do: no number has to be chosen.
 MEAN_MARGIN = 3.0
-# Half a nat is noise about as wide as the code.
-SHALLOW_KLD = 0.5
+# At one nat the noise has over a third of the code's spread.
+SHALLOW_KLD = 1.0
 # A deep network drops dimensions before a linear one has to; within a factor of ten it may.
 SPECTRUM_DOUBT = 10.0
 # A mean squared error that nobody sees: 40 dB.
@@ -143,6 +143,10 @@ class Signs:
         """The latent dimensions that are judged."""
         return self.config.model.latent_dim - (self.side_dimension is not None)
 
+    def with_side(self, dimensions: int) -> int:
+        """The `latent_dim` that has so many judged dimensions."""
+        return dimensions + (self.side_dimension is not None)
+
     @property
     def klds(self) -> list[float]:
         return self._judged(self.kld_per_dimension)
@@ -192,6 +196,12 @@ class Signs:
         known = min(rank, len(self.eigenvalues))
         return self.eigenvalues[known - 1] * (known / rank) ** SPECTRUM_DECAY
 
+    @property
+    def kept(self) -> int:
+        """The dimensions that a linear network keeps at the final weight."""
+        ranks = range(1, self.latent_dim + 1)
+        return sum(self.eigenvalue(rank) > self.beta for rank in ranks)
+
     def weight_of(self, beta: float) -> float:
         """The `kld_weight` that ends in this β, to two digits."""
         share = self.config.kld.kld_anneal_end or 1.0
@@ -227,23 +237,27 @@ def _weight_high(signs: Signs) -> Advice | None:
     """A β above what dimensions explain, which it drops, or drowns in noise on its way to that."""
     if not (signs.codes_are_known and signs.eigenvalues) or signs.annealed < HALF_ANNEALED:
         return None
-    beta, least = signs.beta, signs.eigenvalue(signs.latent_dim)
-    seen = _little_in_use(signs)
-    if not seen or beta < least:
+    seen, kept = _little_in_use(signs), signs.kept
+    if not seen or kept == signs.latent_dim:
         return None  # if dimensions are idle, it is not the weight that makes them so
-    target = least / KEPT_MARGIN
+    beta, least = signs.beta, signs.eigenvalue(signs.latent_dim)
     seen = (
-        f"{seen}, as the KLD's weight drops what explains less than its β in ELBO units, {beta:.2g}"
+        f"collapse: {seen}, and β, {beta:.2g} in ELBO units, is more than what "
+        f"{signs.latent_dim - kept} of {signs.latent_dim} dimensions explain"
     )
     per_dimension = beta / signs.config.model.latent_dim
     if signs.config.kld.kld_reduction == "sum" and per_dimension * MEAN_MARGIN <= least:
         message = f"{seen}; try --kld-reduction mean, which makes β {per_dimension:.2g}"
         return Advice("kld_weight_high", message, "kld_reduction", "mean")
+    target = least / KEPT_MARGIN
     weight = signs.weight_of(target)
     message = (
         f"{seen}; try --kld-weight {weight:g} in place of {signs.config.kld.kld_weight:g}, which makes "
-        f"β {target:.2g}{_or_fewer(signs)}"
+        f"β {target:.2g}"
     )
+    # Under `mean` β would rise with fewer dimensions.
+    if signs.config.kld.kld_reduction == "sum" and kept > 1:
+        message += f", or --latent-dim {signs.with_side(kept)} if so many are enough"
     return Advice("kld_weight_high", message, "kld_weight", weight)
 
 
@@ -251,15 +265,12 @@ def _little_in_use(signs: Signs) -> str:
     """How an unused code shows; empty where the code is used."""
     latent_dim, active = signs.latent_dim, signs.active_units
     if active < (1 - IDLE_SHARE) * latent_dim:
-        return f"collapse: {active} of {latent_dim} latent dimensions are in use"
-    if (depth := median(signs.klds)) < SHALLOW_KLD:
-        return f"collapse: at {depth:.2g} nats a latent dimension drowns in noise"
+        return f"{active} latent dimensions of {latent_dim} are in use"
+    # A code that began as PCA, rotated, does not drop a dimension: all of them get noisy.
+    depth = median(signs.klds)
+    if depth < SHALLOW_KLD and signs.kept < latent_dim / 2:
+        return f"at {depth:.2g} nats a latent dimension is mostly noise"
     return ""
-
-
-def _or_fewer(signs: Signs) -> str:
-    carried = sum(kld > SHALLOW_KLD for kld in signs.klds)
-    return f", or --latent-dim {carried} if so many are enough" if carried else ""
 
 
 def _spare_dimensions(signs: Signs) -> Advice | None:
@@ -268,13 +279,13 @@ def _spare_dimensions(signs: Signs) -> Advice | None:
         return None
     if (signs.recon_loss or 0.0) > INVISIBLE:
         return None
-    active = max(1, signs.active_units)
+    active, enough = signs.active_units, signs.with_side(max(1, signs.active_units))
     message = (
         f"latent dimensions to spare: {active} of {signs.latent_dim} are in use, and what they miss "
         f"is too little to be seen (a mean squared error of {signs.recon_loss:.2g}); "
-        f"--latent-dim {active} would do"
+        f"--latent-dim {enough} would do"
     )
-    return Advice("latent_dim", message, "latent_dim", active)
+    return Advice("latent_dim", message, "latent_dim", enough)
 
 
 def _weight_low(signs: Signs) -> Advice | None:

@@ -93,8 +93,8 @@ def test_collapse_under_sum_asks_for_mean() -> None:
     # β 1.5 drops the ranks from 12 on; a sixteenth of it keeps the last one ten times over.
     advice = only(diagnose(collapsed(kld_reduction="sum", kld_weight=0.001)), "kld_weight_high")
     assert (advice.option, advice.value) == ("kld_reduction", "mean")
-    assert "11 of 16 latent dimensions" in advice.message
-    assert "β in ELBO units, 1.5" in advice.message
+    assert "11 latent dimensions of 16 are in use" in advice.message
+    assert "β, 1.5 in ELBO units, is more than what 5 of 16 dimensions explain" in advice.message
 
 
 @pytest.mark.parametrize("reduction", ["sum", "mean"])
@@ -131,16 +131,37 @@ def test_idle_dimensions_are_not_the_weights_fault_where_it_would_keep_them() ->
 
 def test_codes_that_drown_in_noise_are_a_collapse_though_all_vary() -> None:
     """A network that began as PCA still has the variance of its codes when their noise is as wide."""
-    drowned = {"kld_per_dimension": (0.3,) * LATENT, "variance": (0.8,) * LATENT}
-    sick = signs(config=config(kld_weight=2.5), **drowned, history=())
-    assert "drowns in noise" in only(diagnose(sick), "kld_weight_high").message
+    drowned = {"kld_per_dimension": (0.6,) * LATENT, "variance": (0.8,) * LATENT}
+    sick = signs(config=config(kld_weight=0.05), **drowned, history=())
+    advice = only(diagnose(sick), "kld_weight_high")
+    assert "at 0.6 nats a latent dimension is mostly noise" in advice.message
+    # β 4.8: 100 · 5^−1.7 is the last that is more.
+    assert "more than what 11 of 16 dimensions explain" in advice.message
+    assert diagnose(replace(sick, kld_per_dimension=(1.2,) * LATENT)) == ()
+    # At β 2 more than half of them are worth their cost.
+    assert diagnose(replace(sick, config=config(kld_weight=0.02))) == ()
 
 
-def test_dimensions_to_spare_are_said_where_nothing_is_missed() -> None:
+@pytest.mark.parametrize(("reduction", "side", "fewer"), [
+    ("sum", None, "or --latent-dim 5 if"), ("sum", 15, "or --latent-dim 6 if"),
+    ("mean", None, None),
+])  # fmt: skip
+def test_fewer_dimensions_are_a_way_out_where_the_weight_does_not_rise_with_them(
+    reduction: str, side: int | None, fewer: str | None
+) -> None:
+    sick = collapsed(kld_reduction=reduction, kld_weight=0.05 / (16 if reduction == "sum" else 1))
+    few = replace(sick, side_dimension=side, eigenvalues=(*EIGENVALUES[:5], *[1e-3] * 11))
+    advice = only(diagnose(few), "kld_weight_high")
+    assert fewer in advice.message if fewer else "--latent-dim" not in advice.message
+
+
+@pytest.mark.parametrize("side", [None, 15])
+def test_dimensions_to_spare_are_said_where_nothing_is_missed(side: int | None) -> None:
     idle = codes()
     idle["variance"] = (*idle["variance"][:6], *[0.0] * 10)
-    advice = only(diagnose(signs(**idle, recon_loss=5e-5, history=())), "latent_dim")
-    assert (advice.option, advice.value) == ("latent_dim", 6)
+    spare = signs(**idle, recon_loss=5e-5, history=(), side_dimension=side)
+    advice = only(diagnose(spare), "latent_dim")
+    assert (advice.option, advice.value) == ("latent_dim", 6 if side is None else 7)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.4])
