@@ -27,9 +27,8 @@ from benchmarks.quality import command
 from benchmarks.quality.sampling import (
     Distance,
     Sampler,
-    can_measure,
     distance,
-    from_command,
+    from_mixture,
     from_prior,
 )
 from benchmarks.quality.scoring import (
@@ -145,13 +144,13 @@ def run_peer(bench: Bench, name: str) -> Outcome:
 
 def run_earteach(bench: Bench) -> Outcome:
     """earteach by its command; its last checkpoint is measured, as no peer chooses its best either."""
-    run = command.run(bench.settings, bench.folder)
+    settings = bench.settings
+    run = command.run(settings, bench.folder)
     curve = []
     for kept in run.kept:
         curve.append(bench.point(kept.seconds, earteach.load(kept.path).to(bench.device)))
         kept.path.unlink()
     model = earteach.load(run.last).to(bench.device)
-    seed = bench.settings.seed
     return Outcome(
         codec=model,
         parameters=parameters(model),
@@ -159,7 +158,10 @@ def run_earteach(bench: Bench) -> Outcome:
         seconds=run.seconds,
         images_per_second=run.images_per_second,
         curve=curve,
-        samplers=[from_command(run.last, name, seed) for name in ("prior", "gmm")],
+        samplers=[
+            bench.prior(model, settings.latent_dim),
+            from_mixture(run.last, settings.seed, settings.accelerator),
+        ],
         facts={
             "command": run.command,
             **{key: run.summary[key] for key in ("epochs_completed", "global_step", "stopped_by")},
@@ -212,7 +214,7 @@ def measure(name: str, bench: Bench) -> dict[str, Any]:
 
 def distances(samplers: Sequence[Sampler], bench: Bench) -> dict[str, Distance]:
     """Each sampler's distance to as many real ears of the validation arrays."""
-    if not bench.settings.samples or not can_measure():
+    if not bench.settings.samples:
         return {}
     real = real_ears(bench.arrays, bench.settings, bench.settings.samples)
     found = {}

@@ -4,6 +4,9 @@ Its clock is the wall-clock of the whole process: imports, eigenears, validation
 in it. It sees the training array through a link in a folder of its own, so that what an earlier run
 fitted and left beside the array saves it nothing. The curve comes from its checkpoints, which are kept
 aside as they appear and measured when the run is over.
+
+Its length is told in epochs, so as many are asked for as will fit: a first, short run on a few images
+shows how long they take here.
 """
 
 from __future__ import annotations
@@ -15,16 +18,19 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from benchmarks.quality.settings import Settings, due_times
 from earteach.config import HardwareConfig, ModelConfig, OptimConfig, RunConfig
 from earteach.errors import EarTeachError
 
 _POLL_SECONDS = 0.2
+_PROBE_IMAGES = {"train": 2048, "val": 256}
 _TRAIN = "train.npy"
 _METRICS = Path("logs/ear_vae/metrics.jsonl")
 
@@ -49,7 +55,7 @@ class Run:
     images_per_second: float | None
 
 
-def train_command(settings: Settings, folder: Path) -> list[str]:
+def train_command(settings: Settings, folder: Path, epochs: int) -> list[str]:
     """The arguments of `earteach`; options that have their default are left out."""
     hardware, optim, model = HardwareConfig(), OptimConfig(), ModelConfig()
     options: list[tuple[str, Any, Any]] = [
@@ -63,7 +69,7 @@ def train_command(settings: Settings, folder: Path) -> list[str]:
         ("--accelerator", settings.accelerator, "auto"),
         ("--num-workers", settings.workers, None),
         ("--seed", settings.seed, RunConfig().seed),
-        ("--max-minutes", f"{settings.minutes:g}", None),
+        ("--epochs", epochs, None),
         ("--checkpoint-dir", folder / "checkpoints", None),
         ("--log-dir", folder / "logs", None),
     ]
@@ -82,32 +88,60 @@ def run(settings: Settings, folder: Path) -> Run:
     Raises `EarTeachError` with the command's last line where it fails.
     """
     (folder / _TRAIN).symlink_to(settings.train.resolve())
-    arguments = train_command(settings, folder)
+    arguments = train_command(settings, folder, epochs_within(settings, folder / "probe"))
     keeper = Keeper(folder / "checkpoints" / "last.ckpt", folder / "curve", due_times(settings))
+    summary = _typed(arguments, folder, keeper.look)
+    keeper.look(final=True)
+    return Run(
+        command=shlex.join(["earteach", *arguments]),
+        seconds=keeper.elapsed(),
+        last=keeper.source,
+        kept=tuple(keeper.kept),
+        summary=summary,
+        images_per_second=_images_per_second(folder / _METRICS),
+    )
+
+
+def _typed(arguments: Sequence[str], folder: Path, look: Callable[[], None]) -> dict[str, Any]:
+    """Run `earteach` and give what it printed as JSON; `look` is called while it runs."""
     with (folder / "train.json").open("w") as out, (folder / "train.log").open("w") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "earteach", *arguments], stdout=out, stderr=log
         )
         try:
             while process.poll() is None:
-                keeper.look()
+                look()
                 time.sleep(_POLL_SECONDS)
         except BaseException:
             process.terminate()
             process.wait()
             raise
-    keeper.look(final=True)
     if process.returncode:
         lines = (folder / "train.log").read_text(encoding="utf-8").strip().splitlines()
         raise EarTeachError(f"earteach train: {lines[-1] if lines else process.returncode}")
-    return Run(
-        command=shlex.join(["earteach", *arguments]),
-        seconds=keeper.elapsed(),
-        last=keeper.source,
-        kept=tuple(keeper.kept),
-        summary=json.loads((folder / "train.json").read_text(encoding="utf-8")),
-        images_per_second=_images_per_second(folder / _METRICS),
-    )
+    printed: dict[str, Any] = json.loads((folder / "train.json").read_text(encoding="utf-8"))
+    return printed
+
+
+def epochs_within(settings: Settings, folder: Path) -> int:
+    """How many epochs end within the settings' time, as one epoch on a few images tells."""
+    images = {"train": settings.train, "val": next(iter(settings.val.values()))}
+    counts = {name: len(np.load(path, mmap_mode="r")) for name, path in images.items()}
+    folder.mkdir(parents=True)
+    for name, path in images.items():
+        few = np.load(path, mmap_mode="r")[: _PROBE_IMAGES[name]]
+        np.save(folder / f"{name}.npy", few)
+    few_settings = replace(settings, train=folder / "train.npy", val={"probe": folder / "val.npy"})
+    began = time.time()
+    _typed(train_command(few_settings, folder, epochs=1), folder, lambda: None)
+    took = time.time() - began
+    record = json.loads((folder / _METRICS).read_text(encoding="utf-8"))
+    rate = record["images_per_second"]
+    trained, validated = (min(counts[name], _PROBE_IMAGES[name]) for name in ("train", "val"))
+    validation = max(0.0, record["seconds"] - trained / rate) / validated
+    start = (took - record["seconds"]) * max(1.0, counts["train"] / trained)
+    epoch = counts["train"] / rate + counts["val"] * validation
+    return max(1, int((settings.seconds - start) / epoch))
 
 
 class Keeper:

@@ -47,8 +47,8 @@ def table(results: Results) -> str:
     ]
     if any(row["samples"] for row in rows):
         parts += [
-            f"New ears: distance to {settings['samples']} real ones of the validation arrays, on the "
-            "features of a fixed random network; smaller is nearer.",
+            f"New ears: GIST distances to {settings['samples']} real ones of the validation arrays "
+            "(edges and colours in a grid of 4×4 cells; not FID and KID); smaller is nearer.",
             _markdown(*_samples(rows)),
         ]
     return "\n\n".join([*parts, *_provenance(results)]) + "\n"
@@ -98,23 +98,33 @@ def _markdown(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 
 
 def _provenance(results: Results) -> Iterator[str]:
-    """Where and when the rows were made, one line for each machine and date, and how."""
+    """Where and when the rows were made, a line for each machine and date, and by which commands."""
     made: dict[str, list[str]] = {}
     for name, row in results.rows.items():
         m = row["machine"]
-        processor = m["gpu"] or f"{m['cpu']}, {m['cores']} cores, {m['threads']} threads"
+        processor = (
+            m["gpu"]
+            or f"{m['cpu']}, {_count(m['cores'], 'core')}, {_count(m['threads'], 'thread')}"
+        )
         commit = f" ({m['commit']})" if m["commit"] else ""
         text = f"{processor}, torch {m['torch']}, earteach {m['earteach']}{commit}, {row['date']}"
         made.setdefault(text, []).append(name)
     for text, names in made.items():
         yield f"{', '.join(names)}: {text}."
-    yield f"`{results.command}`"
+    for command in dict.fromkeys(
+        row["command"] for row in results.rows.values() if "command" in row
+    ):
+        yield f"`{command}`"
     if "earteach" in results.rows:
         facts = results.rows["earteach"]["facts"]
         yield (
             f"earteach: `{facts['command']}`, {facts['epochs_completed']} epochs, "
             f"{facts['global_step']} steps, {facts['stopped_by']}."
         )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def write_curve(rows: Mapping[str, Row], path: Path) -> None:

@@ -16,7 +16,7 @@ FILE = "results.json"
 
 @dataclass
 class Results:
-    """The benchmark of one folder. A row is what `child.measure` gives."""
+    """The benchmark of one folder. A row is what `child.measure` gives, and the command it came by."""
 
     path: Path
     settings: dict[str, Any]
@@ -25,10 +25,10 @@ class Results:
 
     def add(self, row: dict[str, Any]) -> None:
         """Put the row in the table's order and write the file, whole or not at all."""
-        rows = {**self.rows, row["model"]: row}
+        rows = {**self.rows, row["model"]: {**row, "command": self.command}}
         self.rows = {name: rows[name] for name in MODELS if name in rows}
         partial = self.path.with_suffix(".partial")
-        values = {"settings": self.settings, "command": self.command, "models": self.rows}
+        values = {"settings": self.settings, "models": self.rows}
         partial.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
         partial.replace(self.path)
 

@@ -5,25 +5,26 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import numpy as np
 import torch
 from PIL import Image
 
 from benchmarks.quality.scoring import Codec
+from earteach.config import InferenceConfig
 from earteach.data.batches import to_batch
+from earteach.inference.sample import sample
+from earteach.metrics.distances import features, frechet_distance, kernel_distance
 
+Accelerator = Literal["cpu", "gpu", "auto"]
 _BATCH = 64
-_DISTANCES = "earteach.metrics.distances"
 
 
 @dataclass(frozen=True)
 class Distance:
-    """Fréchet and kernel distance on the features of a fixed random network; smaller is nearer."""
+    """GIST Fréchet and kernel distance; smaller is nearer."""
 
     frechet: float
     kernel: float
@@ -39,17 +40,8 @@ class Sampler:
 
 def distance(images: torch.Tensor, real: torch.Tensor) -> Distance:
     """Between two sets of images `(N, 3, S, S)` in [0, 1]."""
-    distances: Any = import_module(_DISTANCES)
-    ours, theirs = distances.features(images), distances.features(real)
-    return Distance(
-        float(distances.frechet_distance(ours, theirs)),
-        float(distances.kernel_distance(ours, theirs)),
-    )
-
-
-def can_measure() -> bool:
-    """Whether this earteach has the distances."""
-    return find_spec(_DISTANCES) is not None
+    ours, theirs = features(images), features(real)
+    return Distance(frechet_distance(ours, theirs), kernel_distance(ours, theirs))
 
 
 def from_prior(codec: Codec, latent_dim: int, seed: int, device: str = "cpu") -> Sampler:
@@ -64,16 +56,24 @@ def from_prior(codec: Codec, latent_dim: int, seed: int, device: str = "cpu") ->
     return Sampler("prior", draw)
 
 
-def from_command(checkpoint: Path, name: str, seed: int) -> Sampler:
-    """What `earteach sample --sampler NAME` writes."""
+def from_mixture(checkpoint: Path, seed: int, accelerator: Accelerator) -> Sampler:
+    """What `earteach sample --sampler gmm` writes."""
+    config = InferenceConfig(precision="32", accelerator=accelerator)
 
     def draw(count: int) -> torch.Tensor:
-        sample: Any = import_module("earteach.inference.sample").sample
-        with tempfile.TemporaryDirectory() as folder:
-            written = sample(checkpoint, Path(folder), number=count, seed=seed, sampler=name)
+        with tempfile.TemporaryDirectory() as name:
+            written = sample(
+                checkpoint,
+                Path(name),
+                number=count,
+                seed=seed,
+                sampler="gmm",
+                nearest=False,
+                config=config,
+            )
             return to_batch(np.stack([_read(path) for path in written.images]))
 
-    return Sampler(name, draw)
+    return Sampler("gmm", draw)
 
 
 def _read(path: Path) -> np.ndarray:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from earteach.errors import EarTeachError
 
@@ -36,7 +36,7 @@ class Settings:
     threads: int = 2
     workers: int | None = None  # None: earteach's own default
     precision: str = "bf16"
-    accelerator: str = "cpu"
+    accelerator: Literal["cpu", "gpu", "auto"] = "cpu"
     vae_learning_rate: float = 1e-3
     kl_learning_rate: float = 1e-3
     peer_ssim_weight: float = 0.0
