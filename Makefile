@@ -8,7 +8,7 @@ BENCH_TRAIN ?= data/preprocessed/train_teacher.npy
 BENCH_VAL ?= val=data/preprocessed/val_teacher.npy
 BENCH_OUT ?= ../earteach-quality
 MINUTES ?= 45
-SMALL := --image-size 64 --base-channels 32 --latent-dim 256 --augmentation light
+SMALL := --image-size 64 --base-channels 32
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo format lint types test test-slow bench-quality docs check clean
@@ -29,7 +29,7 @@ demo: $(VENV)/installed ## draw ears, train, evaluate, sample: a few minutes on 
 	$(BIN)/earteach prepare --synthetic 1200 --image-size 64 --out $(DEMO)/data
 	$(BIN)/earteach inspect-data $(DEMO)/data/train_teacher.npy $(DEMO)/data/val_teacher.npy --augmented --out $(DEMO)/inspection
 	$(BIN)/earteach train --train-data $(DEMO)/data/train_teacher.npy --val-data $(DEMO)/data/val_teacher.npy \
-	  $(SMALL) --precision bf16 --learning-rate 1e-3 --epochs 20 --checkpoint-dir $(DEMO)/checkpoints --log-dir $(DEMO)/logs
+	  $(SMALL) --precision bf16 --epochs 10 --checkpoint-dir $(DEMO)/checkpoints --log-dir $(DEMO)/logs
 	$(BIN)/earteach eval --checkpoint-dir $(DEMO)/checkpoints
 	$(BIN)/earteach reconstruct --checkpoint-dir $(DEMO)/checkpoints --input $(DEMO)/data/val_teacher.npy -n 8 --out $(DEMO)/reconstructions
 	$(BIN)/earteach sample --checkpoint-dir $(DEMO)/checkpoints -n 16 --out $(DEMO)/samples

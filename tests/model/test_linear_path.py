@@ -183,7 +183,8 @@ def test_the_first_logvar_by_hand():
     # unit of z_j costs Σ_k R_kj² v_k.
     rotation, variances = weights.rotation.double().numpy(), weights.variances.double().numpy()
     gain = np.array([sum(rotation[k, j] ** 2 * variances[k] for k in range(15)) for j in range(15)])
-    wanted = np.log(np.clip(1e-4 * 3 * 32 * 32 / (2 * gain), 1e-4, 1))
+    weight = 1e-4 * 3 * 32 * 32
+    wanted = np.log(weight / (2 * gain + weight))
     assert np.ptp(wanted) > 0.1
     images = images_for(model)
     with torch.no_grad():
