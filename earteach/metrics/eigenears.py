@@ -8,7 +8,7 @@ on the images and their mirrors.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +18,6 @@ from earteach.data.arrays import EarArray
 from earteach.data.batches import image_batches
 from earteach.metrics.fitted import load_fitted, store_fitted
 from earteach.metrics.principal_axes import principal_axes
-from earteach.metrics.quality import psnr, ssim
 
 _PIECE = 256
 _FITTED_VALUES = 2**30
@@ -47,14 +46,6 @@ class Eigenears:
     def mean_image(self, images: torch.Tensor) -> torch.Tensor:
         """The mean image, once for each of `images`."""
         return torch.from_numpy(self.mean).reshape(1, *images.shape[1:]).expand_as(images)
-
-
-@dataclass(frozen=True)
-class Scores:
-    """(PSNR in dB, SSIM) of the mean image and of PCA, means over images."""
-
-    mean_image: tuple[float, float]
-    pca: tuple[float, float]
 
 
 def eigenears(array: EarArray, *, components: int, size: int, channels: int) -> Eigenears:
@@ -102,15 +93,3 @@ def _fitted_rows(length: int, dimensions: int) -> np.ndarray:
         return np.arange(length)
     _log.info("PCA is fitted on %d of %d images, evenly spread", most, length)
     return np.linspace(0, length - 1, most).round().astype(int)
-
-
-def measure(fitted: Eigenears, batches: Iterable[torch.Tensor]) -> Scores:
-    """PSNR and SSIM of the mean image and of PCA on batches `(B, C, H, W)` in [0, 1]."""
-    sums, count = torch.zeros(2, 2, dtype=torch.float64), 0
-    for images in batches:
-        for place, guess in enumerate((fitted.mean_image(images), fitted.reconstruct(images))):
-            sums[place, 0] += psnr(guess, images).double().sum()
-            sums[place, 1] += ssim(guess, images).double().sum()
-        count += len(images)
-    mean_image, pca = (sums / max(1, count)).tolist()
-    return Scores(mean_image=tuple(mean_image), pca=tuple(pca))
