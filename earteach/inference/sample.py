@@ -1,31 +1,52 @@
-"""New ears from the prior."""
+"""New ears: from a mixture of the training images' codes, or from the prior.
+
+>>> sample("checkpoints", Path("samples"), number=8).grid
+PosixPath('samples/grid.png')
+"""
 
 from __future__ import annotations
 
+import logging
 import math
+import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 
 from earteach.config import InferenceConfig
+from earteach.data.arrays import EarArray, sampled_rows
 from earteach.errors import EarTeachError
 from earteach.images import grid, make_folder, refuse_foreign, remove_stale, to_uint8, write_png
-from earteach.inference.running import open_model
+from earteach.inference.code_mixture import fitted_mixture, kept_mixture, training_images
+from earteach.inference.nearest import Nearest, nearest_images, shown
+from earteach.inference.running import RunningModel, open_model
+from earteach.metrics.mixture import CodeMixture
 
+Sampler = Literal["prior", "gmm"]
 GRID = "grid.png"
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Samples:
-    """The pictures that were written: one for each ear, and one grid of them all."""
+    """The pictures that were written: one for each ear, and one grid of them all.
+
+    `components` is the number of Gaussians of `gmm`. `nearest` is the nearest training image of each
+    ear, and `validation_distance` the median distance of unseen ears to theirs, to compare with.
+    """
 
     checkpoint: Path
     seed: int
-    sampler: Literal["prior"]
+    sampler: Sampler
+    components: int | None
     images: tuple[Path, ...]
     grid: Path
+    nearest: tuple[Nearest, ...] | None
+    validation_distance: float | None
 
 
 def sample(
@@ -34,32 +55,162 @@ def sample(
     *,
     number: int = 8,
     seed: int = 42,
+    sampler: Sampler | None = None,
+    nearest: bool = True,
     config: InferenceConfig | None = None,
 ) -> Samples:
-    """Decode `number` codes drawn from the standard normal prior and write them as PNGs.
+    """Draw `number` codes, decode them and write the ears as PNGs.
+
+    `gmm` draws from a Gaussian mixture of the training images' codes, which is fitted once and kept
+    beside the checkpoint, `prior` from the standard normal distribution. Left out it is `gmm`, or
+    `prior` with a note where neither a kept mixture nor the training array is there. `nearest` looks
+    for each ear's nearest training image; the grid shows it below the ear.
 
     The same checkpoint and seed give the same ears. Pictures of an earlier call are replaced; files
-    that earteach did not write are an `EarTeachError`.
+    that earteach did not write are an `EarTeachError`, as is `gmm` where it cannot be had.
     """
     if number < 1:
         raise EarTeachError(f"--number {number}: must be at least 1")
+    if sampler not in (None, "gmm", "prior"):
+        raise EarTeachError(f"--sampler {sampler}: must be gmm or prior")
     config = config or InferenceConfig()
     model = open_model(Path(path), config)
-    generator = torch.Generator().manual_seed(seed)
-    with model.running() as network:
-        decoded = [
-            to_uint8(network.sample(min(config.batch_size, number - start), generator))
-            for start in range(0, number, config.batch_size)
-        ]
-    ears = [ear for batch in decoded for ear in batch]
+    found = _find(model, sampler)
+    paths = claim(out, number)
+    mixture = fitted_mixture(model, found) if isinstance(found, EarArray) else found
+    if mixture is None:
+        ears = _from_prior(model, number, seed, config.batch_size)
+    else:
+        ears = decoded(model, mixture.draw(number, seed), config.batch_size)
+    looked = _look(model, ears, found) if nearest else None
+    tiles = looked.below(ears) if looked else list(ears)
+    columns = math.ceil(math.sqrt(number * tiles[0].shape[0] / tiles[0].shape[1]))
+    facts = {"Checkpoint": model.checkpoint.path.name, "Seed": str(seed)}
+    write_ears(out, paths, ears, grid(tiles, columns=columns), facts)
+    return Samples(
+        checkpoint=model.checkpoint.path,
+        seed=seed,
+        sampler="gmm" if mixture else "prior",
+        components=mixture.components if mixture else None,
+        images=paths,
+        grid=out / GRID,
+        nearest=looked.nearest if looked else None,
+        validation_distance=looked.validation_distance if looked else None,
+    )
+
+
+def find_mixture(model: RunningModel) -> CodeMixture | EarArray:
+    """The kept mixture, or the array to fit it on; `EarTeachError` where both are gone."""
+    if (kept := kept_mixture(model)) is not None:
+        return kept
+    try:
+        return training_images(model)
+    except EarTeachError as error:
+        raise EarTeachError(
+            f"no mixture of codes is kept beside {model.checkpoint.path}, and {error}"
+        ) from error
+
+
+def _find(model: RunningModel, sampler: Sampler | None) -> CodeMixture | EarArray | None:
+    if sampler == "prior":
+        return None
+    try:
+        return find_mixture(model)
+    except EarTeachError as error:
+        if sampler is not None:
+            raise EarTeachError(f"--sampler {sampler}: {error}; or use --sampler prior") from error
+        _log.info("drawing from the prior: %s", error)
+        return None
+
+
+def claim(out: Path, number: int) -> tuple[Path, ...]:
+    """The paths of the ears' PNGs in the folder, which is made.
+
+    Raises `EarTeachError` where it cannot be made, or a file is in the way that is not ours.
+    """
     make_folder(out)
     digits = max(3, len(str(number - 1)))
     paths = tuple(out / f"sample-{place:0{digits}d}.png" for place in range(number))
     for target in (*paths, out / GRID):
         refuse_foreign(target)
-    facts = {"Checkpoint": model.checkpoint.path.name, "Seed": str(seed)}
+    return paths
+
+
+def write_ears(
+    out: Path,
+    paths: Sequence[Path],
+    ears: np.ndarray,
+    sheet: np.ndarray,
+    facts: dict[str, str],
+) -> None:
+    """The ears, uint8 `(N, S, S, C)`, and the sheet of all of them; what an earlier call left goes."""
     for target, ear in zip(paths, ears, strict=True):
         write_png(target, ear, facts)
-    write_png(out / GRID, grid(ears, columns=math.ceil(math.sqrt(number))), facts)
+    write_png(out / GRID, sheet, facts)
     remove_stale(out, "sample-*.png", keep=paths)
-    return Samples(model.checkpoint.path, seed, "prior", paths, out / GRID)
+
+
+def decoded(model: RunningModel, codes: torch.Tensor, batch_size: int) -> np.ndarray:
+    """Codes `(N, D)` to ears, uint8 `(N, S, S, C)`."""
+    with model.running() as network:
+        return np.concatenate(
+            [
+                to_uint8(network.decode(some.to(model.device)))
+                for some in torch.split(codes, batch_size)
+            ]
+        )
+
+
+def _from_prior(model: RunningModel, number: int, seed: int, batch_size: int) -> np.ndarray:
+    generator = torch.Generator().manual_seed(seed)
+    with model.running() as network:
+        return np.concatenate(
+            [
+                to_uint8(network.sample(min(batch_size, number - start), generator))
+                for start in range(0, number, batch_size)
+            ]
+        )
+
+
+@dataclass(frozen=True)
+class _Looked:
+    """Which training images are nearest to ears."""
+
+    array: EarArray
+    nearest: tuple[Nearest, ...]
+    validation_distance: float | None
+
+    def below(self, ears: np.ndarray) -> list[np.ndarray]:
+        """Each of the ears over its nearest training image."""
+        size, channels = ears.shape[1], ears.shape[3]
+        return [
+            np.concatenate([ear, shown(self.array, found.row, found.mirrored, size, channels)])
+            for ear, found in zip(ears, self.nearest, strict=True)
+        ]
+
+
+def _look(
+    model: RunningModel, ears: np.ndarray, found: CodeMixture | EarArray | None
+) -> _Looked | None:
+    try:
+        array = found if isinstance(found, EarArray) else training_images(model)
+    except EarTeachError as error:
+        _log.info("no nearest training images: %s", error)
+        return None
+    unseen = _unseen(model)
+    nearest = nearest_images(np.concatenate([ears, unseen]), array)
+    apart = [entry.distance for entry in nearest[len(ears) :]]
+    return _Looked(array, tuple(nearest[: len(ears)]), statistics.median(apart) if apart else None)
+
+
+def _unseen(model: RunningModel) -> np.ndarray:
+    """At most 64 validation images as the network sees them, uint8 `(N, S, S, C)`."""
+    network, named = model.network, model.checkpoint.config.data
+    size, channels = network.image_size, network.in_channels
+    try:
+        array = EarArray.open(named.val_data, named.layout)
+    except EarTeachError as error:
+        _log.info("no distance of validation images to compare with: %s", error)
+        return np.empty((0, size, size, channels), np.uint8)
+    rows = sampled_rows(len(array)).tolist()
+    return np.stack([array.image(row, size=size, channels=channels) for row in rows])

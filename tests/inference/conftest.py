@@ -1,0 +1,31 @@
+"""A checkpoint in a folder of its own, of a network with and without sides."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from earteach.model.vae import EarVAE
+from tests.conftest import Run
+
+
+@pytest.fixture
+def placed(trained: Run, tmp_path: Path) -> Path:
+    """The trained run's last checkpoint, with nothing beside it."""
+    (tmp_path / "run").mkdir()
+    return Path(shutil.copy(trained.last, tmp_path / "run"))
+
+
+@pytest.fixture
+def sideless(placed: Path) -> Path:
+    """A checkpoint of a network without a linear path, whose code has no side."""
+    state = torch.load(placed, weights_only=True)
+    model = state["earteach"]["config"]["model"]
+    model["pca_init"] = False
+    torch.manual_seed(0)
+    weights = EarVAE(**model).state_dict()
+    state["state_dict"] = {f"model.{name}": value for name, value in weights.items()}
+    path = placed.with_name("sideless.ckpt")
+    torch.save(state, path)
+    return path
