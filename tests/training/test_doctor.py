@@ -17,6 +17,7 @@ SMALL = [
     "--num-workers", 0, "--accelerator", "cpu",
 ]  # fmt: skip
 PLAIN = ["--augmentation", "none"]
+RATE_1 = ["--learning-rate", 1, "--lr-schedule", "plateau"]
 
 
 def train(data: Path, folder: Path, *options: object) -> Result:
@@ -68,7 +69,7 @@ SICK = {
          "--no-pca-init"],
     ),
     "no weight": ("kld_weight_low", [*PLAIN, "--epochs", 10, "--kld-weight", 1e-9]),
-    "rate too high": ("learning_rate_high", [*PLAIN, "--epochs", 10, "--learning-rate", 1]),
+    "rate too high": ("learning_rate_high", [*PLAIN, *RATE_1, "--epochs", 10]),
     "rate too low": ("learning_rate_low", [*PLAIN, "--epochs", 10, "--learning-rate", 1e-7]),
 }  # fmt: skip
 OPTIONS = {
@@ -147,7 +148,7 @@ def test_a_run_from_noise_is_to_go_on(ears: Path, tmp_path: Path) -> None:
     assert followed(result.json["advice"][0]) == ["--epochs", 24]
 
 
-@pytest.mark.parametrize("options", [["--kld-weight", 1e-9], ["--learning-rate", 1]])
+@pytest.mark.parametrize("options", [["--kld-weight", 1e-9], RATE_1])
 def test_a_short_run_hears_nothing(ears: Path, tmp_path: Path, options: list[object]) -> None:
     assert codes(train(ears, tmp_path, *PLAIN, "--epochs", 3, *options)) == []
 
