@@ -32,7 +32,7 @@ def store_fitted(path: Path, about: Mapping[str, Any], **values: np.ndarray) -> 
     """Write the arrays with what they are about, whole or not at all; where that fails, say so."""
     partial = path.with_suffix(f".{os.getpid()}.partial.npz")
     try:
-        np.savez(partial, allow_pickle=False, about=np.array(json.dumps(about)), **values)
+        np.savez(partial, **{"about": np.array(json.dumps(about)), **values})  # type: ignore[arg-type]
         partial.replace(path)
     except OSError as error:
         with suppress(OSError):  # of a read-only disk not even a missing file can be removed

@@ -224,7 +224,7 @@ class EarVAELightning(pl.LightningModule):
     def _steps_of_the_run(self) -> int:
         """Lightning's own count would open the loader before a resumed run's place in it is known."""
         datamodule = self.trainer.datamodule  # type: ignore[attr-defined]
-        return len(datamodule.train_dataloader()) * self.config.optim.epochs
+        return int(datamodule.steps_per_epoch()) * self.config.optim.epochs
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         """Step the schedule that goes by steps; `on_validation_epoch_end` has stepped the other."""

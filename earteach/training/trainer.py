@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -128,6 +129,11 @@ class Loaders(pl.LightningDataModule):
     def _place(self) -> dict[str, int]:
         assert self.trainer is not None
         return {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size}
+
+    def steps_per_epoch(self) -> int:
+        """Steps of each device, told without opening a loader."""
+        share = math.ceil(len(self._arrays["train"]) / self._place()["world_size"])
+        return math.ceil(share / self._config.optim.batch_size)
 
     def train_dataloader(self) -> TrainingLoader:
         return training_loader(self._config, self._arrays["train"], **self._place())

@@ -199,4 +199,4 @@ def test_best_checkpoints_are_the_files_named(trained: Run) -> None:
         assert path.name.startswith(f"{prefix}={best['epoch']:03d}-{which}=")
         measured = checkpoint.read(path).about["metrics"][f"val/{which}"]
         assert best["value"] == measured
-    assert len(list(trained.checkpoints.iterdir())) == 3
+    assert len(list(trained.checkpoints.glob("*.ckpt"))) == 3

@@ -113,7 +113,8 @@ def test_all_loaders_together_see_each_image(array: EarArray, world_size: int) -
 @pytest.mark.parametrize("target", ["clean", "augmented"])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_batches_have_the_promised_form(array: EarArray, channels: int, target: str) -> None:
-    loader = training_loader(config(in_channels=channels, target=target, image_size=48), array)
+    options = {"in_channels": channels, "target": target, "augmentation": "full"}
+    loader = training_loader(config(**options, image_size=48), array)
     differing = 0
     for batch in epoch_of(loader, 0):
         count = len(batch["index"])  # type: ignore[arg-type]

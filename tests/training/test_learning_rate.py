@@ -31,7 +31,7 @@ def by_hand(step: int, steps: int, warmup: int, peak: float) -> float:
     [(0, 0.1), (49, 5), (98, 9.9), (99, 10), (100, 10), (550, 5.1), (1000, 0.2), (1200, 0.2)],
 )
 def test_a_thousand_steps_on_paper(step, wanted):
-    assert cosine_factor(step, 1000, OptimConfig()) == pytest.approx(wanted)
+    assert cosine_factor(step, 1000, OptimConfig(lr_peak=10)) == pytest.approx(wanted)
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,8 @@ def test_every_step_has_the_rate_of_the_formula(steps, asked, warmup):
 @pytest.mark.parametrize("steps", [1, 2, 5, 9, 19])
 @pytest.mark.parametrize("asked", [0, 1, 100])
 def test_short_runs_begin_at_the_peak_and_fall(steps, asked):
-    rates = [cosine_factor(n, steps, OptimConfig(lr_warmup_steps=asked)) for n in range(steps + 1)]
+    optim = OptimConfig(lr_peak=10, lr_warmup_steps=asked)
+    rates = [cosine_factor(n, steps, optim) for n in range(steps + 1)]
     assert rates[0] == 10
     assert rates == sorted(rates, reverse=True)
     assert rates[-1] == pytest.approx(0.2 if steps > 1 else 10)
@@ -55,7 +56,8 @@ def test_short_runs_begin_at_the_peak_and_fall(steps, asked):
 
 def command(ears: Path, folder: Path, *more: object) -> list[object]:
     return [
-        "train", *data_options(ears), *run_options(folder), *TINY_RUN, "--epochs", EPOCHS, *more,
+        "train", *data_options(ears), *run_options(folder), *TINY_RUN, "--epochs", EPOCHS,
+        "--lr-peak", 10, *more,
     ]  # fmt: skip
 
 
@@ -100,6 +102,6 @@ def test_a_resumed_run_goes_on_with_its_rates(ears, tmp_path, stop_at):
 
 def test_plateau_keeps_the_rate_while_the_loss_falls(ears, tmp_path, monkeypatch):
     rates = recorded(monkeypatch)
-    options = ["--lr-schedule", "plateau", "--lr-peak", 5, "--lr-warmup-steps", 3]
+    options = ["--lr-schedule", "plateau", "--lr-warmup-steps", 3]
     assert earteach(*command(ears, tmp_path, *options)).code == 0
     assert rates == [(step, 1e-3) for step in range(STEPS)]
