@@ -31,7 +31,7 @@ def lightning(**options: object) -> EarVAELightning:
     module = EarVAELightning(TrainConfig().with_options({**TINY, **options}).to_dict())
     module.trainer = SimpleNamespace(  # type: ignore[assignment]
         current_epoch=0, global_step=0, global_rank=0,
-        datamodule=SimpleNamespace(train_dataloader=lambda: range(5)),
+        datamodule=SimpleNamespace(steps_per_epoch=lambda: 5),
     )  # fmt: skip
     return module
 
