@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from benchmarks.quality.settings import Settings
-from earteach.data.arrays import EarArray
+from earteach.data.arrays import EarArray, sampled_rows
 from earteach.data.batches import image_batches, to_batch
 from earteach.images import to_uint8
 from earteach.metrics.latent import LatentStatistics
@@ -47,11 +47,6 @@ class Point:
     scores: dict[str, Score]
 
 
-def spread(length: int, count: int) -> list[int]:
-    """At most `count` row numbers, evenly spread from the first to the last."""
-    return np.linspace(0, length - 1, min(length, count)).round().astype(int).tolist()
-
-
 def open_arrays(settings: Settings) -> dict[str, EarArray]:
     """The validation arrays by name."""
     return {name: EarArray.open(path) for name, path in settings.val.items()}
@@ -67,7 +62,7 @@ def score(
     device: str = "cpu",
 ) -> Score:
     """Measure on the whole array, or on `most` images of it, evenly spread."""
-    rows = spread(len(array), len(array) if most is None else most)
+    rows = sampled_rows(len(array), len(array) if most is None else most).tolist()
     sums = torch.zeros(2, dtype=torch.float64)
     statistics = None
     for batch in image_batches(
@@ -104,7 +99,7 @@ def score_all(
 def real_ears(arrays: Mapping[str, EarArray], settings: Settings, count: int) -> torch.Tensor:
     """At most `count` images, evenly spread over all arrays together, `(N, 3, S, S)` in [0, 1]."""
     places = [(array, row) for array in arrays.values() for row in range(len(array))]
-    chosen = [places[place] for place in spread(len(places), count)]
+    chosen = [places[place] for place in sampled_rows(len(places), count)]
     return _stack(chosen, settings)
 
 
@@ -114,7 +109,7 @@ def sheet_ears(arrays: Mapping[str, EarArray], settings: Settings) -> torch.Tens
     chosen = [
         (array, row)
         for place, array in enumerate(arrays.values())
-        for row in spread(len(array), share + (place < rest))
+        for row in sampled_rows(len(array), share + (place < rest)).tolist()
     ]
     return _stack(chosen, settings)
 

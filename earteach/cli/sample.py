@@ -17,48 +17,54 @@ if TYPE_CHECKING:
     from earteach.inference.walk import Interpolation, Traversal
 
 
+Number = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option(
+        "--number",
+        "-n",
+        help="How many ears; with --traverse, in each row.",
+        min=1,
+        show_default="8; 7 with --traverse",
+    ),
+]
+SamplerChoice = Annotated[
+    Optional[Literal["gmm", "prior"]],  # noqa: UP045
+    typer.Option(
+        "--sampler",
+        help="Draw codes from a Gaussian mixture of the training images' codes, which is kept "
+        "beside the checkpoint, or from the prior.",
+        show_default="gmm",
+    ),
+]
+Ends = Annotated[
+    Optional[tuple[str, str]],  # noqa: UP045
+    typer.Option(
+        "--interpolate",
+        help="Go from one ear to another: two images, or row numbers of the validation array.",
+        metavar="A B",
+    ),
+]
+Directions = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option(
+        "--traverse",
+        help="Move the mean ear along the K directions in which ears differ most, from -3 to +3 "
+        "standard deviations.",
+        metavar="K",
+        min=1,
+    ),
+]
+
+
 def sample(
     config: InferenceConfig,
     out: Annotated[Path, typer.Option("--out", help="Folder for the PNGs.")],
     ckpt: Ckpt = None,
-    number: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option(
-            "--number",
-            "-n",
-            help="How many ears; with --traverse, in each row.",
-            min=1,
-            show_default="8; 7 with --traverse",
-        ),
-    ] = None,
+    number: Number = None,
     seed: Seed = 42,
-    sampler: Annotated[
-        Optional[Literal["gmm", "prior"]],  # noqa: UP045
-        typer.Option(
-            "--sampler",
-            help="Draw codes from a Gaussian mixture of the training images' codes, which is kept "
-            "beside the checkpoint, or from the prior.",
-            show_default="gmm",
-        ),
-    ] = None,
-    interpolate: Annotated[
-        Optional[tuple[str, str]],  # noqa: UP045
-        typer.Option(
-            "--interpolate",
-            help="Go from one ear to another: two images, or row numbers of the validation array.",
-            metavar="A B",
-        ),
-    ] = None,
-    traverse: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option(
-            "--traverse",
-            help="Move the mean ear along the K directions in which ears differ most, from -3 to +3 "
-            "standard deviations.",
-            metavar="K",
-            min=1,
-        ),
-    ] = None,
+    sampler: SamplerChoice = None,
+    interpolate: Ends = None,
+    traverse: Directions = None,
     nearest: Annotated[
         bool,
         typer.Option(

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from earteach.data.arrays import EarArray
+from earteach.data.arrays import EarArray, sampled_rows
 from earteach.data.batches import image_batches
 from earteach.inference.running import RunningModel
 from earteach.metrics.fitted import load_fitted, store_fitted
@@ -47,7 +47,7 @@ def kept_mixture(model: RunningModel) -> CodeMixture | None:
 
 def fitted_mixture(model: RunningModel, array: EarArray) -> CodeMixture:
     """Fit on mu of at most 4,096 evenly spread images of the array, and keep it for the next time."""
-    rows = np.linspace(0, len(array) - 1, min(len(array), _MOST_IMAGES)).round().astype(int)
+    rows = sampled_rows(len(array), _MOST_IMAGES)
     _log.info("fitting a mixture to the codes of %d images of %s", len(rows), array.path)
     codes, pictures = _read(model, array, rows)
     mixture = fit_mixture(codes, pictures, sided=model.network.side_dimension is not None)

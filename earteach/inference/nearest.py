@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from earteach.data.arrays import EarArray, resized
+from earteach.data.arrays import EarArray, resized, sampled_rows
 from earteach.data.batches import image_batches, to_batch
 
 _SEARCHED_SIZE = 64
@@ -66,12 +66,13 @@ def shown(array: EarArray, row: int, flip: bool, size: int, channels: int) -> np
 
 
 def _looked_through(array: EarArray) -> list[int]:
-    if len(array) <= _MOST_IMAGES:
-        return list(range(len(array)))
-    _log.info(
-        "the nearest image is looked for among %d of %d, evenly spread", _MOST_IMAGES, len(array)
-    )
-    return np.linspace(0, len(array) - 1, _MOST_IMAGES).round().astype(int).tolist()
+    if len(array) > _MOST_IMAGES:
+        _log.info(
+            "the nearest image is looked for among %d of %d, evenly spread",
+            _MOST_IMAGES, len(array),
+        )  # fmt: skip
+    rows: list[int] = sampled_rows(len(array), _MOST_IMAGES).tolist()
+    return rows
 
 
 def _distance(a: np.ndarray, b: np.ndarray) -> float:

@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from earteach.data.arrays import EarArray
+from earteach.data.arrays import EarArray, sampled_rows
 from earteach.data.batches import to_batch
 from earteach.data.randomness import validation_noise
 from earteach.model.loss import squared_error
@@ -23,8 +23,7 @@ class CleanImages:
     """At most 64 images, evenly spread over an array, kept in memory."""
 
     def __init__(self, array: EarArray, *, size: int, channels: int) -> None:
-        count = min(_MOST, len(array))
-        self._rows = np.linspace(0, len(array) - 1, count).round().astype(int).tolist()
+        self._rows = sampled_rows(len(array), _MOST).tolist()
         self._images = np.stack(
             [array.image(row, size=size, channels=channels) for row in self._rows]
         )

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from earteach.data.arrays import EarArray
+from earteach.data.arrays import EarArray, sampled_rows
 from earteach.data.batches import image_batches
 from earteach.metrics.fitted import load_fitted, store_fitted
 from earteach.metrics.principal_axes import principal_axes
@@ -89,7 +89,6 @@ def fit(array: EarArray, *, components: int, size: int, channels: int) -> Eigene
 def _fitted_rows(length: int, dimensions: int) -> np.ndarray:
     """All rows, or as many evenly spread ones as make PCA take minutes and not hours."""
     most = max(1024, _FITTED_VALUES // (2 * dimensions))
-    if length <= most:
-        return np.arange(length)
-    _log.info("PCA is fitted on %d of %d images, evenly spread", most, length)
-    return np.linspace(0, length - 1, most).round().astype(int)
+    if length > most:
+        _log.info("PCA is fitted on %d of %d images, evenly spread", most, length)
+    return sampled_rows(length, most)

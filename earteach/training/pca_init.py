@@ -10,12 +10,11 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch.nn import functional
 
 from earteach.config import ModelConfig
-from earteach.data.arrays import EarArray
+from earteach.data.arrays import EarArray, sampled_rows
 from earteach.metrics.fitted import load_fitted, store_fitted
 from earteach.metrics.principal_axes import principal_axes
 from earteach.model.linear_path import LinearWeights, mirrored, shrink_factor
@@ -76,8 +75,7 @@ def sides(ears: torch.Tensor) -> torch.Tensor:
     Two guesses are improved in turns, that all ears look to one side and that they differ as the
     strongest asymmetry does. The one whose ears PCA explains better is improved once more, in colour.
     """
-    rows = np.linspace(0, len(ears) - 1, min(len(ears), _SIDED_EARS)).round().astype(int)
-    few = _small(ears[torch.from_numpy(rows)])
+    few = _small(ears[torch.from_numpy(sampled_rows(len(ears), _SIDED_EARS))])
     shapes = _shapes(few)
     uneven = (shapes - mirrored(shapes)).flatten(1)
     strongest = principal_axes(lambda: iter([torch.cat([uneven, -uneven])]), 1).axes[0]
@@ -163,9 +161,7 @@ def _towards_grid(loadings: torch.Tensor, shape: torch.Size, grid: int) -> torch
 
 
 def _read(array: EarArray, size: int, channels: int) -> torch.Tensor:
-    rows = np.arange(len(array))
-    if len(array) > _MOST_EARS:
-        rows = np.linspace(0, len(array) - 1, _MOST_EARS).round().astype(int)
+    rows = sampled_rows(len(array), _MOST_EARS)
     ears = torch.empty(len(rows), channels, size, size, dtype=torch.uint8)
     for place, row in enumerate(rows):
         image = array.image(int(row), size=size, channels=channels)

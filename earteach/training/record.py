@@ -15,7 +15,7 @@ import torch
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import TensorBoardLogger
 
-from earteach.data.arrays import EarArray
+from earteach.data.arrays import EarArray, sampled_rows
 from earteach.data.batches import to_batch
 from earteach.images import beside, grid, heat, to_uint8
 from earteach.metrics.doctor import Advice
@@ -153,8 +153,7 @@ class Recorder(Callback):
     def _reconstructions(self, module: EarVAELightning) -> np.ndarray:
         """A few fixed validation ears: input, reconstruction and error, uint8 `(H, W, 3)`."""
         model = module.config.model
-        count = min(_SHOWN_EARS, len(self._val_array))
-        rows = np.linspace(0, len(self._val_array) - 1, count).round().astype(int)
+        rows = sampled_rows(len(self._val_array), _SHOWN_EARS)
         ears = [
             self._val_array.image(int(row), size=model.image_size, channels=model.in_channels)
             for row in rows

@@ -26,7 +26,6 @@ from benchmarks.quality import peers
 from benchmarks.quality.__main__ import main
 from benchmarks.quality.command import Keeper, train_command
 from benchmarks.quality.kl_autoencoder import KLAutoencoder
-from benchmarks.quality.scoring import spread
 from benchmarks.quality.settings import MODELS, Settings, due_times
 from benchmarks.quality.standard_vae import StandardVAE
 from earteach.config import InferenceConfig
@@ -246,11 +245,6 @@ def test_due_times_end_with_the_time() -> None:
     assert due[-1] == 45 * 60
     assert all(a < b for a, b in pairwise(due))
     assert due[0] < 70
-
-
-def test_spread_reaches_both_ends() -> None:
-    assert spread(10, 4) == [0, 3, 6, 9]
-    assert spread(3, 500) == [0, 1, 2]
 
 
 def test_defaults_of_earteach_are_not_typed() -> None:
