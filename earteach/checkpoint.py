@@ -24,7 +24,7 @@ from earteach.config import TrainConfig
 from earteach.errors import EarTeachError
 from earteach.model.vae import EarVAE
 
-FORMAT = 2
+FORMAT = 3
 KEY = "earteach"
 LAST = "last.ckpt"
 PARTIAL = ".partial"

@@ -93,9 +93,9 @@ def test_the_decoders_last_convolutions_by_hand():
     # At 16 × 16, 3·3 weights each: the picture's 4 · 3 channels to 8.
     assert layers["decoder.from_picture"].multiply_adds == 16 * 16 * 9 * 12 * 8
     assert layers["decoder.from_picture"].parameters == 9 * 12 * 8 + 8
-    # The attention block's two convolutions of 8 channels, 7·7 weights over its mean and maximum, its
-    # two dense layers (for mean and maximum each), and 8 channels to 4 · 3.
-    work = 16 * 16 * (9 * 8 * 8 * 2 + 49 * 2 + 9 * 8 * 12)
+    # The attention block's convolutions from 8 channels to 4 and back, 7·7 weights over its mean and
+    # maximum, its two dense layers (for mean and maximum each), and 8 channels to 4 · 3.
+    work = 16 * 16 * (9 * 8 * 4 * 2 + 49 * 2 + 9 * 8 * 12)
     hidden = layers["decoder.to_image"].multiply_adds - work
     assert hidden == 2 * 2 * 8 * (hidden // 32)
     assert 1 <= hidden // 32 <= 8
