@@ -1,0 +1,79 @@
+"""Two things timed in turn, as a ratio beside its target."""
+
+from __future__ import annotations
+
+import resource
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+Bound = Literal["at most", "at least"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: earteach's figure divided by the other's, and what it is to be."""
+
+    what: str
+    ours: float
+    other: float
+    unit: str
+    bound: Bound
+    target: float
+    beside: str  # what the other is
+
+    @property
+    def ratio(self) -> float:
+        return self.ours / self.other
+
+    @property
+    def met(self) -> bool:
+        return self.ratio <= self.target if self.bound == "at most" else self.ratio >= self.target
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Seconds of each turn."""
+
+    ours: tuple[float, ...]
+    other: tuple[float, ...]
+
+    def row(self, what: str, bound: Bound, target: float, beside: str, scale: float = 1) -> Row:
+        """Of the medians, in seconds times `scale`."""
+        ours, other = (statistics.median(times) * scale for times in (self.ours, self.other))
+        return Row(what, ours, other, "s", bound, target, beside)
+
+    def throughput(self, what: str, images: int, target: float, beside: str) -> Row:
+        """Images a second, of the medians; earteach is to be at least `target` times as fast."""
+        ours, other = (images / statistics.median(times) for times in (self.ours, self.other))
+        return Row(what, ours, other, "images/s", "at least", target, beside)
+
+
+def in_turn(ours: Callable[[], object], other: Callable[[], object], turns: int) -> Pair:
+    """Time both alternately, after one turn of each that is not counted."""
+    for warm_up in (ours, other):
+        warm_up()
+    times: tuple[list[float], list[float]] = ([], [])
+    for _ in range(turns):
+        for kept, call in zip(times, (ours, other), strict=True):
+            began = time.perf_counter()
+            call()
+            kept.append(time.perf_counter() - began)
+    return Pair(tuple(times[0]), tuple(times[1]))
+
+
+def processes_in_turn(ours: Sequence[str], other: Sequence[str], turns: int) -> Pair:
+    """Time two commands as whole processes; raises `CalledProcessError` where one fails."""
+    return in_turn(lambda: _run(ours), lambda: _run(other), turns)
+
+
+def _run(command: Sequence[str]) -> None:
+    subprocess.run(command, check=True, capture_output=True)
+
+
+def peak_megabytes() -> float:
+    """This process's largest resident memory so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
