@@ -8,15 +8,13 @@ stores them as plain values. In Python:
     256
 """
 
-from __future__ import annotations
-
-import tomllib
+# Annotations stay objects here: as text each would be compiled at every start of the command line.
 import types
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, Self, Union, get_args, get_origin, get_type_hints
 
 from earteach.errors import EarTeachError
 
@@ -314,7 +312,7 @@ class TrainConfig:
         return {name: getattr(self, name).to_dict() for name in GROUPS}
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Mapping[str, Any]]) -> TrainConfig:
+    def from_dict(cls, values: Mapping[str, Mapping[str, Any]]) -> Self:
         """The configuration that `to_dict` gave; raises `EarTeachError` for unknown or bad values."""
         try:
             groups: dict[str, Any] = {name: group(**values[name]) for name, group in GROUPS.items()}
@@ -324,13 +322,13 @@ class TrainConfig:
                 f"a configuration of another version of earteach: {error}"
             ) from error
 
-    def with_options(self, changes: Mapping[str, Any]) -> TrainConfig:
+    def with_options(self, changes: Mapping[str, Any]) -> Self:
         """A copy in which each option named in `changes` has its new value."""
         groups: dict[str, Any] = {
             name: replace(getattr(self, name), **_of_group(group, changes))
             for name, group in GROUPS.items()
         }
-        return TrainConfig(**groups)
+        return type(self)(**groups)
 
     def options(self) -> Iterator[tuple[str, OptionField, Any]]:
         """Every option as (group, field, value)."""
@@ -359,6 +357,8 @@ def read_toml(path: Path) -> dict[str, Any]:
 
     Raises `EarTeachError` for a file that cannot be read, an unknown key or a value of a wrong type.
     """
+    import tomllib  # only here: most commands read no such file
+
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

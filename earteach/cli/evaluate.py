@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import median
 from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
@@ -151,6 +150,8 @@ def _facts(result: Evaluation) -> dict[str, str]:
 
 
 def _spread(klds: Sequence[float]) -> str:
+    from statistics import median
+
     return f"{min(klds):.2f} to {max(klds):.2f} nats, median {median(klds):.2f}"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Optional
 
@@ -125,9 +124,11 @@ def _drawn(result: Samples) -> dict[str, str]:
     }
     if result.nearest is not None:
         values["grid"] += ", each ear over its nearest training image"
+        from statistics import median
+
         apart = [entry.distance for entry in result.nearest]
         values["nearest training image"] = (
-            f"{statistics.median(apart):.3f} away in the median, {min(apart):.3f} at least (RMSE)"
+            f"{median(apart):.3f} away in the median, {min(apart):.3f} at least (RMSE)"
         )
     if result.validation_distance is not None:
         values["of a validation image"] = f"{result.validation_distance:.3f} away in the median"
