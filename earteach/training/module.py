@@ -98,6 +98,11 @@ class EarVAELightning(pl.LightningModule):
         """The annealed weight of the current epoch."""
         return kld_weight(self.current_epoch, self.config.optim.epochs, self.config.kld)
 
+    def setup(self, stage: str) -> None:
+        if self.trainer.strategy.root_device.type == "cuda":
+            # Tensor cores take convolutions in this order; images follow their weights.
+            self.to(memory_format=torch.channels_last)
+
     def training_step(self, batch: Sample, batch_idx: int) -> torch.Tensor:
         noise = training_noise(
             self.config.run.seed,
@@ -106,6 +111,8 @@ class EarVAELightning(pl.LightningModule):
             (len(batch["input"]), self.config.model.latent_dim),
         )
         target = to_float(batch["target"])
+        if self.device.type == "cuda":
+            noise = noise.pin_memory()  # else the copy would wait for the device
         reconstruction, mu, logvar = self.model(
             to_float(batch["input"]), noise.to(self.device, non_blocking=True)
         )
@@ -210,7 +217,10 @@ class EarVAELightning(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         optim = self.config.optim
         optimizer = torch.optim.AdamW(
-            self.model.parameters(), lr=optim.learning_rate, weight_decay=optim.weight_decay
+            self.model.parameters(),
+            lr=optim.learning_rate,
+            weight_decay=optim.weight_decay,
+            fused=not self._scales_gradients,
         )
         if optim.lr_schedule == "plateau":
             plateau = ReduceLROnPlateau(optimizer, factor=0.5, patience=10)
@@ -220,6 +230,23 @@ class EarVAELightning(pl.LightningModule):
             cosine = LambdaLR(optimizer, lambda step: cosine_factor(step, steps, optim))
             schedule = {"scheduler": cosine, "interval": "step"}
         return {"optimizer": optimizer, "lr_scheduler": {**schedule, "name": "lr"}}
+
+    @property
+    def _scales_gradients(self) -> bool:
+        """Whether gradients are scaled against underflow; a fused step would come before clipping."""
+        return self.trainer.precision == "16-mixed"
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip also for a fused optimizer, which Lightning refuses whether gradients are scaled or not."""
+        if self._scales_gradients:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        elif gradient_clip_val:
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), gradient_clip_val)
 
     def _steps_of_the_run(self) -> int:
         """Lightning's own count would open the loader before a resumed run's place in it is known."""

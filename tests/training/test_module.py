@@ -30,7 +30,7 @@ def lightning(**options: object) -> EarVAELightning:
     torch.manual_seed(0)
     module = EarVAELightning(TrainConfig().with_options({**TINY, **options}).to_dict())
     module.trainer = SimpleNamespace(  # type: ignore[assignment]
-        current_epoch=0, global_step=0, global_rank=0,
+        current_epoch=0, global_step=0, global_rank=0, precision="32-true",
         datamodule=SimpleNamespace(steps_per_epoch=lambda: 5),
     )  # fmt: skip
     return module
