@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import resource
 import statistics
 import subprocess
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 Bound = Literal["at most", "at least"]
@@ -75,5 +75,10 @@ def _run(command: Sequence[str]) -> None:
 
 
 def peak_megabytes() -> float:
-    """This process's largest resident memory so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    """This process's largest resident memory so far.
+
+    Not `ru_maxrss`, which also counts what its parent had when it started this process.
+    """
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    line = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1]) / 1024

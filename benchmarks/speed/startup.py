@@ -9,6 +9,10 @@ from pathlib import Path
 
 import earteach
 from benchmarks.speed.pairs import Row, processes_in_turn
+from benchmarks.speed.workspace import drawn_ears, trained
+from earteach import checkpoint
+
+_HERE = Path(__file__).parent
 
 
 def rows(workspace: Path) -> Iterator[Row]:
@@ -20,3 +24,23 @@ def rows(workspace: Path) -> Iterator[Row]:
         [sys.executable, "-c", "import typer, rich"],
         turns=15,
     ).row("`earteach --help`", "at most", 3, "import typer, rich")
+    best = str(checkpoint.best(trained(workspace)))
+    decode = [sys.executable, str(_HERE / "bare_decode.py"), best, str(workspace / "bare.pt")]
+    ears = str(drawn_ears(workspace) / "val_teacher.npy")
+    commands = {
+        "sample -n 8": ["sample", best, "-n", "8", "--out", str(workspace / "new")],
+        "reconstruct -n 8": [
+            "reconstruct", best, "-n", "8", "--input", ears, "--out", str(workspace / "seen"),
+        ],
+        "export --format safetensors": [
+            "export", best, "--format", "safetensors", "--out", str(workspace / "weights"),
+        ],
+    }  # fmt: skip
+    for name, command in commands.items():
+        ours = [sys.executable, "-m", "earteach", *command]
+        pair = processes_in_turn(ours, decode, turns=3)
+        yield pair.row(f"`earteach {name}`", "at most", 1.3, "bare script that decodes 8")
+    onnx = ["export", best, "--format", "onnx", "--out", str(workspace / "ears.onnx")]
+    bare = [sys.executable, str(_HERE / "bare_onnx.py"), best, str(workspace / "bare.onnx")]
+    pair = processes_in_turn([sys.executable, "-m", "earteach", *onnx], bare, turns=2)
+    yield pair.row("`earteach export --format onnx`", "at most", 1.3, "bare export, run once")

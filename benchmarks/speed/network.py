@@ -1,0 +1,128 @@
+"""A training step at the defaults beside that of the standard recipe, each in a process of its own.
+
+The step: 256 pixels, base 64, batches of 8, bf16, forward and backward with AdamW.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from benchmarks.quality.standard_vae import StandardVAE
+from benchmarks.speed.pairs import Pair, Row, in_turn, peak_megabytes
+from earteach.model.loss import dissimilarity, vae_loss
+from earteach.model.vae import EarVAE
+
+LATENT, BASE, SIZE, BATCH = 256, 64, 256, 8
+TURNS = 3
+_KLD_WEIGHT = 0.00025
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Megabytes: of the process at its peak beyond what its imports take, and of a checkpoint."""
+
+    peak: float
+    checkpoint: float
+
+
+class Earteach:
+    """One step as `earteach train` takes it, its moving average included."""
+
+    def __init__(self) -> None:
+        self.model = EarVAE(latent_dim=LATENT, base_channels=BASE, image_size=SIZE)
+        self.averaged = copy.deepcopy(self.model).requires_grad_(False)
+        self.averaged.linear = self.model.linear
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-4, fused=True)
+
+    def step(self, images: torch.Tensor) -> None:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            seen, mu, logvar = self.model(images, torch.randn(len(images), LATENT))
+            terms = vae_loss(seen, images, mu, logvar, weight=_KLD_WEIGHT, reduction="mean")
+            loss = terms.total + 0.02 * dissimilarity(seen, images).mean()
+        descend(self.model, self.optimizer, loss)
+        follow(self.averaged, self.model)
+
+    def state(self) -> dict[str, Any]:
+        networks = nn.ModuleDict({"model": self.model, "averaged": self.averaged})
+        return {"weights": networks.state_dict(), "optimizer": self.optimizer.state_dict()}
+
+
+class Standard:
+    """One step of the standard recipe."""
+
+    def __init__(self) -> None:
+        self.model = StandardVAE(LATENT, BASE, SIZE)
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-4)
+
+    def step(self, images: torch.Tensor) -> None:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            mu, logvar = self.model.encode(images)
+            seen = self.model.decode(mu + torch.randn_like(mu) * torch.exp(0.5 * logvar))
+        kld = -0.5 * (1 + logvar - mu.square() - logvar.exp()).sum(dim=1).mean()
+        descend(self.model, self.optimizer, functional.mse_loss(seen, images) + _KLD_WEIGHT * kld)
+
+    def state(self) -> dict[str, Any]:
+        return {"weights": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+
+
+@torch.no_grad()
+def follow(averaged: nn.Module, model: nn.Module) -> None:
+    """A moving average of the weights."""
+    ours: list[torch.Tensor] = list(averaged.parameters())
+    theirs: list[torch.Tensor] = list(model.parameters())
+    torch._foreach_lerp_(ours, theirs, 0.005)
+
+
+def descend(model: nn.Module, optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> None:
+    optimizer.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+
+
+RECIPES: dict[str, Callable[[], Earteach | Standard]] = {"earteach": Earteach, "standard": Standard}
+
+
+def rows(workspace: Path) -> Iterator[Row]:
+    images = torch.rand(BATCH, 3, SIZE, SIZE)
+    ours, other = Earteach(), Standard()
+    beside = "standard recipe"
+    pair: Pair = in_turn(lambda: ours.step(images), lambda: other.step(images), TURNS)
+    yield pair.row("a step at the defaults", "at most", 0.5, beside)
+    of = {name: _footprint_of(name, workspace) for name in RECIPES}
+    a, b = of["earteach"], of["standard"]
+    yield Row("memory of a step", a.peak, b.peak, "MB", "at most", 1 / 3, beside)
+    yield Row("size of a checkpoint", a.checkpoint, b.checkpoint, "MB", "at most", 0.25, beside)
+
+
+def _footprint_of(name: str, workspace: Path) -> Footprint:
+    """Measured in a fresh process: memory that was once taken is not given back."""
+    command = [sys.executable, "-m", "benchmarks.speed.network", name, str(workspace)]
+    seen = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return Footprint(**json.loads(seen))
+
+
+def _footprint(name: str, workspace: Path) -> Footprint:
+    bare = peak_megabytes()
+    recipe = RECIPES[name]()
+    for _ in range(2):
+        recipe.step(torch.rand(BATCH, 3, SIZE, SIZE))
+    peak = peak_megabytes() - bare
+    path = workspace / f"{name}.ckpt"
+    torch.save(recipe.state(), path)
+    return Footprint(peak, path.stat().st_size / 2**20)
+
+
+if __name__ == "__main__":
+    print(json.dumps(asdict(_footprint(sys.argv[1], Path(sys.argv[2])))))
