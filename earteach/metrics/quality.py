@@ -1,10 +1,14 @@
 """PSNR, SSIM and MS-SSIM of each image, in plain torch.
 
 Training uses torchmetrics, which takes seconds to import; commands that only decode use these, and
-a test holds that both agree.
+a test holds that both agree. These are several times as fast and round less: SSIM in torchmetrics'
+float32 is up to 1e-5 from the exact value of an image, here 2e-6.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
 
 import numpy as np
 import torch
@@ -19,6 +23,7 @@ _SCALES = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 MIN_SIDE = _RADIUS + 1
 # The coarsest of the five scales must hold the whole window.
 MS_SSIM_MIN_SIDE = (2 * _RADIUS + 1) * 2 ** (len(_SCALES) - 1)
+_CACHED_VALUES = 2**17
 
 
 class ImageQuality:
@@ -69,8 +74,8 @@ def ssim(images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
 
     Raises `EarTeachError` for images with a side under `MIN_SIDE`.
     """
-    luminance, structure = _similarity(images.float(), targets.float())
-    return _image_means(luminance * structure)
+    pairs = (_similarity(*some) for some in _pieces(images, targets))
+    return torch.cat([_image_means(luminance * structure) for luminance, structure in pairs])
 
 
 def ms_ssim(images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -93,10 +98,28 @@ def ssim_and_ms_ssim(
     images: torch.Tensor, targets: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Both at once, for the cost of MS-SSIM alone; None where the images are too small for it."""
-    x, y = images.float(), targets.float()
+    found = [_measured(*some) for some in _pieces(images, targets)]
+    if any(multiscale is None for _, multiscale in found):
+        return torch.cat([finest for finest, _ in found]), None
+    finest, multiscale = (torch.cat(values) for values in zip(*found, strict=True))
+    return finest, multiscale
+
+
+def _pieces(
+    images: torch.Tensor, targets: torch.Tensor
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """A few images at a time as float32: what a core's own cache holds is several times as fast."""
+    at_once = len(images)
+    if images.device.type == "cpu":
+        at_once = max(1, _CACHED_VALUES // images[0].numel())
+    for some, wanted in zip(images.split(at_once), targets.split(at_once), strict=True):
+        yield some.float(), wanted.float()
+
+
+def _measured(x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
     luminance, structure = _similarity(x, y)
     finest = _image_means(luminance * structure)
-    if min(images.shape[2:]) < MS_SSIM_MIN_SIDE:
+    if min(x.shape[2:]) < MS_SSIM_MIN_SIDE:
         return finest, None
     product = torch.ones_like(finest)
     for weight in _SCALES[:-1]:
@@ -108,17 +131,19 @@ def ssim_and_ms_ssim(
 
 
 def _similarity(x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """SSIM's luminance term, and its contrast and structure terms in one, `(B, C, H, W)` each."""
+    """SSIM's luminance term, and its contrast and structure terms in one, `(B, C, H, W)` each.
+
+    They are written with the sum s and the difference d of the images, as 4xy = s² − d² and
+    2(x² + y²) = s² + d²: four maps to blur instead of five, and what differs little loses no digits.
+    """
     if min(x.shape[2:]) < MIN_SIDE:
         raise EarTeachError(f"SSIM needs images of at least {MIN_SIDE} pixels a side")
-    mean_x, mean_y, mean_xx, mean_yy, mean_xy = _blur(torch.cat([x, y, x * x, y * y, x * y])).chunk(
-        5
-    )
-    var_x = (mean_xx - mean_x.square()).clamp(min=0)
-    var_y = (mean_yy - mean_y.square()).clamp(min=0)
-    covariance = mean_xy - mean_x * mean_y
-    luminance = (2 * mean_x * mean_y + _C1) / (mean_x.square() + mean_y.square() + _C1)
-    structure = (2 * covariance + _C2) / (var_x + var_y + _C2)
+    s, d = x + y, x - y
+    mean_s, mean_d, mean_ss, mean_dd = _blur(torch.cat([s, d, s * s, d * d], dim=1)).chunk(4, dim=1)
+    ss, dd = mean_s.square(), mean_d.square()
+    var_s, var_d = (mean_ss - ss).clamp(min=0), (mean_dd - dd).clamp(min=0)
+    luminance = (ss - dd + 2 * _C1) / (ss + dd + 2 * _C1)
+    structure = (var_s - var_d + 2 * _C2) / (var_s + var_d + 2 * _C2)
     return luminance, structure
 
 
@@ -128,14 +153,19 @@ def _image_means(maps: torch.Tensor) -> torch.Tensor:
 
 
 def _blur(x: torch.Tensor) -> torch.Tensor:
-    """The Gaussian window's weighted mean at each place, `(B, C, H, W)`.
-
-    One convolution with the whole window, as in torchmetrics: two with its factors would be faster,
-    and round so differently that `eval` and training disagreed in the fifth digit.
-    """
+    """The Gaussian window's weighted mean at each place, `(B, C, H, W)`, along each axis in turn."""
     x = functional.pad(x, (_RADIUS,) * 4, mode="reflect")
-    offsets = torch.arange(-_RADIUS, _RADIUS + 1, dtype=x.dtype, device=x.device)
+    line = _window().to(x.device)
+    for shape in ((-1, 1), (1, -1)):
+        x = functional.conv2d(
+            x, line.reshape(1, 1, *shape).expand(x.shape[1], -1, -1, -1), groups=x.shape[1]
+        )
+    return x
+
+
+@cache
+def _window() -> torch.Tensor:
+    """The Gaussian window along a line, of sum 1."""
+    offsets = torch.arange(-_RADIUS, _RADIUS + 1, dtype=torch.float64)
     line = torch.exp(-((offsets / _SIGMA) ** 2) / 2)
-    line = line / line.sum()
-    window = torch.outer(line, line).expand(x.shape[1], 1, -1, -1)
-    return functional.conv2d(x, window, groups=x.shape[1])
+    return (line / line.sum()).float()

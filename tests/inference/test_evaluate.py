@@ -32,6 +32,8 @@ LOGGED = {
     "loss": "val/loss", "recon_loss": "val/recon_loss", "kld": "val/kld",
     "ssim": "val/ssim", "psnr": "val/psnr",
 }  # fmt: skip
+# torchmetrics, which training uses, rounds SSIM's windows to about the fifth digit.
+WITHIN = dict.fromkeys(LOGGED, 1e-6) | {"ssim": 1e-5}
 
 
 @pytest.fixture(scope="module")
@@ -63,14 +65,14 @@ def test_values_are_those_that_training_logged(request, run, choose):
     batch_size = torch.load(path, weights_only=True)["earteach"]["config"]["optim"]["batch_size"]
     seen = evaluate(path, config=InferenceConfig(batch_size=batch_size), baselines=False)
     for name, scalar in LOGGED.items():
-        assert getattr(seen.metrics, name) == pytest.approx(logged[scalar], rel=1e-6), name
+        assert getattr(seen.metrics, name) == pytest.approx(logged[scalar], rel=WITHIN[name]), name
 
 
 def test_best_values_are_those_in_the_file_names(trained):
     for name in ("loss", "ssim"):
         entry = trained.result["best"][name]
         seen = evaluate(entry["path"], baselines=False).metrics
-        assert getattr(seen, name) == pytest.approx(entry["value"], rel=1e-6)
+        assert getattr(seen, name) == pytest.approx(entry["value"], rel=WITHIN[name])
 
 
 def validation_images(ears: Path) -> torch.Tensor:

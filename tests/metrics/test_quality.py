@@ -89,6 +89,14 @@ def test_ssim_of_each_image_is_that_of_scikit_image(pair, tolerance):
     assert ssim(*pair).tolist() == pytest.approx(wanted, abs=tolerance)
 
 
+def test_ssim_keeps_more_digits_than_float32_windows_of_products_would():
+    """Of images that differ little, where the variances are small differences of large numbers."""
+    images, targets = smooth(64)
+    targets = images + 0.1 * (targets - images)
+    wanted = [skimage_ssim(*pair) for pair in zip(images, targets, strict=True)]
+    assert ssim(images, targets).tolist() == pytest.approx(wanted, abs=1e-6)
+
+
 def test_equal_images():
     images = torch.rand(2, 3, 32, 32)
     assert psnr(images, images).tolist() == [float("inf")] * 2
