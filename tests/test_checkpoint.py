@@ -191,7 +191,7 @@ ALTERED: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "another kind of network": (with_config(pca_init=False), "its weights do not fit"),
     "more channels": (with_config(base_channels=16), "its weights do not fit"),
     "a weight left out": (
-        with_weights(lambda name, value: {} if "to_image.3.bias" in name else {name: value}),
+        with_weights(lambda name, value: {} if "to_image.1.conv.bias" in name else {name: value}),
         "its weights do not fit",
     ),
     "a weight too many": (

@@ -57,8 +57,8 @@ def dissimilarity(reconstruction: torch.Tensor, target: torch.Tensor) -> torch.T
     with torch.autocast(target.device.type, enabled=False):
         x, y = reconstruction.float(), target.float()
         rows, columns = (_bands(side).to(x.device) for side in x.shape[2:])
-        maps = torch.stack([x, y, x * x, y * y, x * y])
-        mean_x, mean_y, mean_xx, mean_yy, mean_xy = rows @ maps @ columns.T
+        windows = rows @ torch.stack([x, y, x * x, y * y, x * y]) @ columns.T
+        mean_x, mean_y, mean_xx, mean_yy, mean_xy = windows
         both = mean_x * mean_y
         squares = mean_x.square() + mean_y.square()
         structure = (2 * (mean_xy - both) + _C2) / (mean_xx + mean_yy - squares + _C2)

@@ -16,7 +16,6 @@ nothing before the first step, when the network is PCA with latent_dim − 1 com
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from itertools import pairwise
 
@@ -27,6 +26,7 @@ from torchvision.ops import SqueezeExcitation
 
 from earteach.config import ModelConfig
 from earteach.model.attention import ChannelSpatialAttention
+from earteach.model.convolution import NormSiLUConv, group_norm
 from earteach.model.linear_path import LinearPath, LinearWeights, logits, mirrored
 
 STRIDES = (2, 4, 8, 16)
@@ -244,12 +244,8 @@ class AttentionBlock(nn.Module):
         super().__init__()
         middle = max(1, channels // 2)
         self.branch = nn.Sequential(
-            group_norm(channels),
-            nn.SiLU(),
-            nn.Conv2d(channels, middle, 3, padding=1),
-            group_norm(middle),
-            nn.SiLU(),
-            nn.Conv2d(middle, channels, 3, padding=1),
+            NormSiLUConv(channels, middle),
+            NormSiLUConv(middle, channels),
             ChannelSpatialAttention(channels),
         )
 
@@ -291,19 +287,17 @@ class ToImage(nn.Sequential):
     def __init__(self, channels: int, in_channels: int) -> None:
         super().__init__(
             AttentionBlock(channels),
-            group_norm(channels),
-            nn.SiLU(),
-            nn.Conv2d(channels, 4 * in_channels, 3, padding=1),
+            NormSiLUConv(channels, 4 * in_channels),
             nn.PixelShuffle(2),
         )
 
     def begin_silent(self) -> None:
         """Give zero until trained."""
         last = self[-2]
-        assert isinstance(last, nn.Conv2d)
-        assert last.bias is not None
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias)
+        assert isinstance(last, NormSiLUConv)
+        assert last.conv.bias is not None
+        nn.init.zeros_(last.conv.weight)
+        nn.init.zeros_(last.conv.bias)
 
 
 class ToCode(nn.Module):
@@ -365,8 +359,3 @@ def code_grid(latent_dim: int, image_size: int) -> int:
 
 def squeeze_excitation(channels: int) -> SqueezeExcitation:
     return SqueezeExcitation(channels, max(4, channels // 16), activation=nn.SiLU)
-
-
-def group_norm(channels: int) -> nn.GroupNorm:
-    """Eight groups where the channels allow it; unlike BatchNorm the same in training and use."""
-    return nn.GroupNorm(math.gcd(8, channels), channels)

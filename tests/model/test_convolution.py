@@ -1,0 +1,75 @@
+"""The convolution that normalises again: the values and gradients of the plain one, in less memory."""
+
+import pytest
+import torch
+from torch.nn import functional
+
+from earteach.model.convolution import NormSiLUConv
+
+
+def plainly(layer: NormSiLUConv, x: torch.Tensor) -> torch.Tensor:
+    return layer.conv(functional.silu(layer.norm(x)))
+
+
+def layer_of(before: int, after: int) -> NormSiLUConv:
+    torch.manual_seed(0)
+    layer = NormSiLUConv(before, after)
+    for parameter in layer.parameters():
+        torch.nn.init.normal_(parameter)
+    return layer
+
+
+def test_gradients_are_those_of_finite_differences():
+    layer = layer_of(6, 4).double()
+    x = torch.randn(2, 6, 5, 5, dtype=torch.double, requires_grad=True)
+    names, weights = zip(*layer.named_parameters(), strict=True)
+
+    def call(x: torch.Tensor, *values: torch.Tensor) -> torch.Tensor:
+        return torch.func.functional_call(layer, dict(zip(names, values, strict=True)), (x,))
+
+    assert torch.autograd.gradcheck(call, (x, *weights))
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_values_and_gradients_are_those_of_the_plain_layers(autocast):
+    layer = layer_of(16, 8)
+    x = torch.randn(2, 16, 12, 12)
+    found = []
+    for call in (layer.__call__, lambda seen: plainly(layer, seen)):
+        layer.zero_grad()
+        given = (x.bfloat16() if autocast else x).requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            out = call(given)
+        out.float().square().sum().backward()
+        found.append([out.detach(), given.grad, *(p.grad for p in layer.parameters())])
+    for ours, theirs in zip(*found, strict=True):
+        assert ours.dtype == theirs.dtype
+        assert torch.equal(ours, theirs)
+
+
+def test_without_gradients_it_is_the_plain_layers():
+    layer, x = layer_of(8, 4), torch.randn(1, 8, 6, 6)
+    with torch.inference_mode():
+        assert torch.equal(layer(x), plainly(layer, x))
+
+
+def kept_numbers(call, x: torch.Tensor) -> int:
+    """How many numbers a forward pass keeps for the backward pass, each storage once."""
+    kept: dict[int, int] = {}
+
+    def pack(value: torch.Tensor) -> torch.Tensor:
+        kept[value.untyped_storage().data_ptr()] = value.numel()
+        return value
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda value: value):
+        out = call(x)
+    assert out.requires_grad
+    return sum(kept.values())
+
+
+def test_it_keeps_its_input_alone():
+    layer = layer_of(16, 8)
+    x = torch.randn(2, 16, 12, 12, requires_grad=True)
+    weights = sum(p.numel() for p in layer.parameters())
+    assert x.numel() <= kept_numbers(layer, x) <= x.numel() + weights
+    assert kept_numbers(lambda seen: plainly(layer, seen), x) > 3 * x.numel()
