@@ -14,7 +14,7 @@ from albumentations.pytorch import ToTensorV2
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.speed.pairs import Row, in_turn
-from benchmarks.speed.workspace import drawn_ears, options
+from benchmarks.speed.workspace import drawn_ears
 from earteach.config import Strength, TrainConfig
 from earteach.data.arrays import EarArray
 from earteach.data.loading import training_loader
