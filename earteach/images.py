@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from earteach.errors import EarTeachError
 
 _SOFTWARE = "earteach"
 _PAPER = 255
+# A fifth of the time of Pillow's defaults, for files that are an eighth larger.
+_FAST = {"compress_level": 1, "compress_type": zlib.Z_RLE}
 
 
 def to_uint8(images: torch.Tensor) -> np.ndarray:
@@ -66,7 +69,7 @@ def write_png(path: Path, image: np.ndarray, facts: Mapping[str, str] | None = N
     picture = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
     partial = path.with_name(path.name + ".partial")
     try:
-        picture.save(partial, format="PNG", pnginfo=about)
+        picture.save(partial, format="PNG", pnginfo=about, **_FAST)
         partial.replace(path)
     except OSError as error:
         partial.unlink(missing_ok=True)

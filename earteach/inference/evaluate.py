@@ -22,9 +22,10 @@ from earteach.data.batches import ImageBatch, image_batches
 from earteach.data.randomness import validation_noise
 from earteach.errors import EarTeachError
 from earteach.inference import evaluation_files
-from earteach.inference.evaluation_files import Files, PCAValues
+from earteach.inference.evaluation_files import Files
 from earteach.inference.health import Health, examine
 from earteach.inference.running import RunningModel, open_model
+from earteach.inference.yardsticks import Yardsticks, yardsticks
 from earteach.metrics.bootstrap import Interval, mean_interval
 from earteach.metrics.doctor import Advice
 from earteach.metrics.latent import LatentStatistics
@@ -158,12 +159,6 @@ class _Measured:
         return Metrics(loss, recon, kld, ssim, psnr, self.codes.active_units(), latent_dim, ms_ssim)
 
 
-@dataclass(frozen=True)
-class _Yardsticks:
-    mean_image: ImageQuality
-    pca: PCAValues
-
-
 def evaluate(
     path: str | Path,
     data: str | Path | None = None,
@@ -192,7 +187,7 @@ def evaluate(
     if out is not None:
         evaluation_files.prepare_folder(out)
     measured = _measure(model, array, config.batch_size)
-    yardsticks = _yardsticks(model, array, config.batch_size) if baselines else None
+    beside = yardsticks(model, array, config.batch_size) if baselines else None
     metrics = measured.metrics(model.network.latent_dim)
     health, advice = examine(
         model, measured.codes, images=len(array), loss=metrics.loss, recon_loss=metrics.recon_loss
@@ -203,10 +198,10 @@ def evaluate(
         images=len(array),
         metrics=metrics,
         intervals=_intervals(measured.quality),
-        baselines=_scores(yardsticks),
-        over_pca=_margins(measured.quality, yardsticks.pca.quality) if yardsticks else None,
+        baselines=_scores(beside),
+        over_pca=_margins(measured.quality, beside.pca.quality) if beside else None,
         against=tuple(_rival(other, array, measured, config) for other in rivals),
-        files=_files(out, model, array, measured, yardsticks, config.batch_size),
+        files=_files(out, model, array, measured, beside, config.batch_size),
         health=health,
         advice=advice,
         seconds=time.monotonic() - began,
@@ -290,29 +285,10 @@ def _note_if_trained_on(model: RunningModel, array: EarArray) -> None:
         )  # fmt: skip
 
 
-def _yardsticks(model: RunningModel, array: EarArray, batch_size: int) -> _Yardsticks | None:
-    # scikit-learn takes a second to import, which `--no-baselines` need not wait for.
-    from earteach.metrics.eigenears import eigenears
-
-    named = model.checkpoint.config.data
-    size, channels = model.network.image_size, model.network.in_channels
-    try:
-        train = EarArray.open(named.train_data, named.layout)
-        fitted = eigenears(train, components=model.network.latent_dim, size=size, channels=channels)
-    except EarTeachError as error:
-        _log.info("no baselines: %s", error)
+def _scores(beside: Yardsticks | None) -> Baselines | None:
+    if beside is None:
         return None
-    mean_image, pca = ImageQuality(), ImageQuality()
-    for batch in _batches(model, array, batch_size):
-        mean_image.update(fitted.mean_image(batch.images), batch.images)
-        pca.update(fitted.reconstruct(batch.images), batch.images)
-    return _Yardsticks(mean_image, PCAValues(fitted, pca))
-
-
-def _scores(yardsticks: _Yardsticks | None) -> Baselines | None:
-    if yardsticks is None:
-        return None
-    mean_image, pca = yardsticks.mean_image, yardsticks.pca
+    mean_image, pca = beside.mean_image, beside.pca
     return Baselines(
         MeanImageScore(*_means(mean_image), intervals=_intervals(mean_image)),
         PCAScore(
@@ -340,12 +316,12 @@ def _files(
     model: RunningModel,
     array: EarArray,
     measured: _Measured,
-    yardsticks: _Yardsticks | None,
+    beside: Yardsticks | None,
     batch_size: int,
 ) -> Files | None:
     if out is None:
         return None
-    pca = yardsticks.pca if yardsticks else None
+    pca = beside.pca if beside else None
     kld = measured.losses[:, 2]
     return evaluation_files.write(out, model, array, measured.quality, kld, pca, batch_size)
 

@@ -7,7 +7,6 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,10 +15,8 @@ from earteach.data.batches import image_batches
 from earteach.errors import EarTeachError
 from earteach.images import grid, heat, make_folder, refuse_foreign, to_uint8, write_png
 from earteach.inference.running import RunningModel
+from earteach.inference.yardsticks import PCAValues
 from earteach.metrics.quality import ImageQuality
-
-if TYPE_CHECKING:
-    from earteach.metrics.eigenears import Eigenears
 
 WORST, BEST, PER_IMAGE = "worst.png", "best.png", "per_image.csv"
 PICTURED = 8
@@ -42,14 +39,6 @@ class Files:
     worst: Picture
     best: Picture
     per_image: Path
-
-
-@dataclass(frozen=True)
-class PCAValues:
-    """PCA, and the quality of its reconstruction of each image."""
-
-    fitted: Eigenears
-    quality: ImageQuality
 
 
 def prepare_folder(out: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -14,9 +15,10 @@ from earteach.config import Fit, InferenceConfig, Layout
 from earteach.data import photographs
 from earteach.data.arrays import EarArray
 from earteach.data.batches import to_batch
+from earteach.data.cores import at_most_cores
 from earteach.data.photographs import Unreadable
 from earteach.errors import EarTeachError
-from earteach.images import beside, heat, make_folder, refuse_foreign, to_uint8, write_png
+from earteach.images import beside, heat, make_folder, to_uint8, write_png
 from earteach.inference.running import RunningModel, open_model
 from earteach.metrics.quality import psnr, ssim
 from earteach.model.vae import EarVAE
@@ -134,20 +136,25 @@ def _write(
     with model.running() as network:
         decoded = network.reconstruct(images.to(model.device)).float().cpu()
     errors = (decoded - images).abs().mean(dim=1).numpy()
-    qualities = zip(psnr(decoded, images).tolist(), ssim(decoded, images).tolist(), strict=True)
-    for ear, seen, error, (decibels, similarity) in zip(
-        ears, to_uint8(decoded), errors, qualities, strict=True
-    ):
-        target = out / f"{_unique(ear.name, taken)}.png"
-        refuse_foreign(target)
+    written = [
+        ReconstructedImage(ear.source, out / f"{_unique(ear.name, taken)}.png", *quality)
+        for ear, *quality in zip(
+            ears, psnr(decoded, images).tolist(), ssim(decoded, images).tolist(), strict=True
+        )
+    ]
+
+    def save(entry: ReconstructedImage, ear: _Ear, seen: np.ndarray, error: np.ndarray) -> None:
         facts = {
             "Checkpoint": model.checkpoint.path.name,
             "Input": ear.source,
-            "PSNR": f"{decibels:.2f} dB",
-            "SSIM": f"{similarity:.4f}",
+            "PSNR": f"{entry.psnr:.2f} dB",
+            "SSIM": f"{entry.ssim:.4f}",
         }
-        write_png(target, beside([ear.image, seen, heat(error)]), facts)
-        yield ReconstructedImage(ear.source, target, decibels, similarity)
+        write_png(entry.output, beside([ear.image, seen, heat(error)]), facts)
+
+    with ThreadPoolExecutor(at_most_cores(len(ears))) as pool:  # compression leaves Python's lock
+        list(pool.map(save, written, ears, to_uint8(decoded), errors))
+    yield from written
 
 
 def _unique(name: str, taken: set[str]) -> str:

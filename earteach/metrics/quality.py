@@ -34,6 +34,14 @@ class ImageQuality:
         self._ssim: list[torch.Tensor] = []
         self._ms_ssim: list[torch.Tensor] = []
 
+    @classmethod
+    def of(cls, psnr: np.ndarray, ssim: np.ndarray, ms_ssim: np.ndarray | None) -> ImageQuality:
+        """The values of N images that were gathered before, float64 `(N,)` each."""
+        made = cls()
+        made._psnr, made._ssim = [torch.from_numpy(psnr)], [torch.from_numpy(ssim)]
+        made._ms_ssim = [] if ms_ssim is None else [torch.from_numpy(ms_ssim)]
+        return made
+
     def update(self, images: torch.Tensor, targets: torch.Tensor) -> None:
         """Add a batch: `images` and what they should be, both `(B, C, H, W)` in [0, 1]."""
         # The windows of SSIM lose a third of its value in bfloat16.
@@ -112,7 +120,9 @@ def _pieces(
     at_once = len(images)
     if images.device.type == "cpu":
         at_once = max(1, _CACHED_VALUES // images[0].numel())
-    for some, wanted in zip(images.split(at_once), targets.split(at_once), strict=True):
+    for some, wanted in zip(
+        torch.split(images, at_once), torch.split(targets, at_once), strict=True
+    ):
         yield some.float(), wanted.float()
 
 

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
@@ -287,9 +288,9 @@ def test_one_image_has_no_interval(trained, ears, tmp_path):
     assert (margin.low, margin.high) == (None, None)
 
 
-def test_an_image_without_error_has_no_interval_of_psnr(trained, ears, monkeypatch):
+def test_an_image_without_error_has_no_interval_of_psnr(trained, ears, tmp_path, monkeypatch):
     monkeypatch.setattr("earteach.metrics.eigenears.Eigenears.reconstruct", lambda _, x: x.clone())
-    seen = evaluate(trained.last)
+    seen = evaluate(trained.last, shutil.copy(ears / "val_teacher.npy", tmp_path))
     assert seen.baselines.pca.psnr == np.inf
     assert seen.baselines.pca.intervals.psnr is None
     assert seen.over_pca.psnr.difference == -np.inf
