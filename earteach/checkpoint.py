@@ -11,6 +11,7 @@ import errno
 import os
 import pickle
 import re
+import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -195,6 +196,18 @@ def write(state: dict[str, Any], path: Path) -> None:
     Raises `EarTeachError` where the disk is full or the folder cannot be written.
     """
     write_atomically(path, lambda partial: torch.save(state, partial))
+
+
+def name_again(source: Path, path: Path) -> None:
+    """Let `path` be the checkpoint `source` too: another name of the same file where that can be had."""
+    write_atomically(path, lambda partial: _link_or_copy(source, partial))
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    try:
+        target.hardlink_to(source)
+    except OSError:  # a file system without links
+        shutil.copyfile(source, target)
 
 
 def write_atomically(path: Path, write_to: Callable[[Path], None]) -> None:

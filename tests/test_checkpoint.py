@@ -364,6 +364,24 @@ def test_a_full_disk_is_one_line_and_keeps_the_old_file(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.parametrize("links", [True, False])
+def test_another_name_outlives_what_becomes_of_the_first(tmp_path, monkeypatch, links):
+    def refused(path: Path, target: Path) -> None:
+        raise OSError(1, "Operation not permitted")
+
+    if not links:
+        monkeypatch.setattr(Path, "hardlink_to", refused)
+    best, last = tmp_path / "best.ckpt", tmp_path / "last.ckpt"
+    checkpoint.write({"epoch": 0}, last)
+    checkpoint.write({"epoch": 1}, best)
+    checkpoint.name_again(best, last)
+    assert best.samefile(last) == links
+    assert torch.load(last, weights_only=True) == {"epoch": 1}
+    checkpoint.write({"epoch": 2}, last)
+    assert torch.load(best, weights_only=True) == {"epoch": 1}
+    assert sorted(tmp_path.iterdir()) == [best, last]
+
+
 def test_a_folder_that_is_a_file_is_one_line(tmp_path):
     (tmp_path / "file").touch()
     path = tmp_path / "file" / "last.ckpt"

@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from benchmarks.speed.network import descend, follow
 from benchmarks.speed.pairs import Pair, Row
-from benchmarks.speed.workspace import options
+from benchmarks.speed.workspace import drawn_ears, options
 from earteach.config import TrainConfig
 from earteach.data.arrays import EarArray
 from earteach.data.loading import training_loader
@@ -24,7 +24,8 @@ from earteach.training.fit import Watch, train
 from earteach.training.learning_rate import cosine_factor
 from earteach.training.record import EpochRecord
 
-EPOCHS = 4
+EPOCHS = 3
+EARS = 2400
 
 
 class HandWritten:
@@ -78,7 +79,7 @@ class Turns:
 
 def rows(workspace: Path) -> Iterator[Row]:
     """Whole epochs: with logging, checkpoints, a progress bar and the validation of 16 images."""
-    config = options(workspace, epochs=EPOCHS)
+    config = options(workspace, drawn_ears(workspace, number=EARS), epochs=EPOCHS)
     few = workspace / "few.npy"
     _keep(config.data.val_data, few, 16)
     config = replace(config, data=replace(config.data, val_data=few))

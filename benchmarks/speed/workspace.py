@@ -20,9 +20,8 @@ def drawn_ears(workspace: Path, size: int = SIZE, number: int = EARS) -> Path:
     return folder
 
 
-def options(workspace: Path, **others: object) -> TrainConfig:
+def options(workspace: Path, ears: Path, **others: object) -> TrainConfig:
     """64 pixels, 32 base channels, bf16, on drawn ears."""
-    ears = drawn_ears(workspace)
     return TrainConfig().with_options(
         {
             "train_data": ears / "train_teacher.npy",
@@ -40,7 +39,7 @@ def options(workspace: Path, **others: object) -> TrainConfig:
 
 def trained(workspace: Path) -> Path:
     """A folder of checkpoints after one epoch."""
-    config = options(workspace, epochs=1)
+    config = options(workspace, drawn_ears(workspace), epochs=1)
     if not config.run.checkpoint_dir.exists():
         train(config)
     return config.run.checkpoint_dir

@@ -33,7 +33,8 @@ class Checkpoints(Checkpoint):
     best file another name when a resumed run comes to the same epoch again.
 
     At an epoch's end the new best files are written first, then `last.ckpt`, which names them, and
-    only then the old best files are removed: killed at any moment, the folder stays consistent.
+    only then the old best files are removed: killed at any moment, the folder stays consistent. They
+    are written once and linked, as they are all the same.
     """
 
     def __init__(
@@ -99,10 +100,11 @@ class Checkpoints(Checkpoint):
             self._finished = "finished"
         elif trainer.should_stop:
             self._finished = "early_stopping"
-        for path in self._new_bests(trainer):
-            trainer.save_checkpoint(path)
-        self._save_last(trainer)
+        first, *others = [*self._new_bests(trainer), self._folder / checkpoint.LAST]
+        trainer.save_checkpoint(first)
         if trainer.is_global_zero:
+            for path in others:
+                checkpoint.name_again(first, path)
             self._remove_superseded()
         self._answer_stop_request(trainer, saved=True)
 

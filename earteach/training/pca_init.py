@@ -28,7 +28,7 @@ _SIDED_EARS, _SIDED_SIZE, _STEPS, _FIRST, _MORE = 2**12, 32, 12, 16, 8
 # A deviation below which an image is not brought to full contrast.
 _FAINTEST = 0.02
 _DRAWN_CODES, _CODES_PER_NUMBER = 4096, 16
-_CELL = 16
+_CELL, _CELLS = 16, 2**12
 _log = logging.getLogger(__name__)
 
 
@@ -149,7 +149,7 @@ def _towards_grid(loadings: torch.Tensor, shape: torch.Size, grid: int) -> torch
     images = functional.adaptive_avg_pool2d((codes @ loadings).reshape(-1, *shape), grid * _CELL)
     cells = functional.unfold(images, _CELL, stride=_CELL).transpose(1, 2)  # (N, grid², C · 16²)
     depth = (len(loadings) + 1) // grid**2
-    found = principal_axes(lambda: iter([cells.flatten(0, 1)]), depth)
+    found = principal_axes(lambda: iter(cells.flatten(0, 1).split(_CELLS)), depth)
     details = (cells - found.mean) @ (
         found.axes / found.variances.clamp(min=1e-8).sqrt()[:, None]
     ).T

@@ -197,7 +197,7 @@ MOMENTS = {
     "validation": (EarVAELightning, "validation_step", 4),
     "record before the checkpoint": (Recorder, "_write", 2),
     "best written, not in place": (checkpoint, "_sync", 1),
-    "best in place, last not written": (checkpoint, "write", 6),
+    "best in place, last not written": (checkpoint, "name_again", 4),
     "last written, old bests there": (Checkpoints, "_remove_superseded", 2),
 }
 
