@@ -189,6 +189,25 @@ def test_constant_images(tmp_path, ears):
     assert inspect_data(tmp_path / "train.npy").train.constant == 2
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+def test_an_image_is_constant_only_if_every_pixel_is(tmp_path, ears, dtype):
+    ears[2], ears[3], ears[4] = 90, 90, (90, 10, 10)
+    ears[3, -1, -1, 2] = 91
+    ears[5, 0] = 90
+    stored = ears if dtype == "uint8" else (ears / 255 * (65535 if dtype == "uint16" else 1))
+    report = inspect_data(saved(tmp_path, stored.astype(dtype)))
+    (constant,) = [p.indices for p in report.problems if p.code == "constant"]
+    assert constant == (2, 4)
+    assert report.train.constant == 2
+
+
+def test_the_deviation_of_a_nearly_constant_array_keeps_its_digits(tmp_path):
+    images = np.full((4, 300, 300, 3), 254, np.uint8)
+    images[:, 7, 7] = 255
+    report = inspect_data(saved(tmp_path, images)).train
+    assert report.std == pytest.approx(np.sqrt(1 / 90000 - 1 / 90000**2), rel=1e-9)
+
+
 def test_nearly_black_and_nearly_white(tmp_path, ears):
     ears[1] = ears[1] // 20
     ears[1, :32] = 0

@@ -6,7 +6,7 @@ values become the same pixels as there.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,11 +71,10 @@ def _typical_range(array: EarArray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def chunks(array: EarArray) -> Iterator[np.ndarray]:
-    """The whole array once, in stored `(n, H, W, C)` pieces of bounded size."""
+def chunks(array: EarArray) -> list[slice]:
+    """The whole array once, in pieces of bounded size."""
     step = images_at_once(array)
-    for start in range(0, len(array), step):
-        yield rows(array, slice(start, start + step))
+    return [slice(start, start + step) for start in range(0, len(array), step)]
 
 
 def images_at_once(array: EarArray) -> int:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 
 import cv2
 import numpy as np
 
 from earteach.data.arrays import EarArray
-from earteach.inspection.reading import Reading, chunks, find_reading
+from earteach.data.cores import at_most_cores
+from earteach.inspection.reading import Reading, chunks, find_reading, rows
 
 THUMBNAIL = 16
 
@@ -44,9 +47,16 @@ class Survey:
 
 
 def survey(array: EarArray) -> Survey:
-    """Measure every image; the array is read once, and never held whole."""
+    """Measure every image; the array is read once, on all cores, and never held whole."""
     reading = find_reading(array)
-    parts = [_measure(stored, reading.rgb(stored)) for stored in chunks(array)]
+
+    def measured(some: slice) -> Facts:
+        stored = rows(array, some)
+        return _measure(stored, reading.rgb(stored))
+
+    pieces = chunks(array)
+    with ThreadPoolExecutor(at_most_cores(len(pieces))) as pool:
+        parts = list(pool.map(measured, pieces))
     columns = {
         field.name: np.concatenate([getattr(part, field.name) for part in parts])
         for field in fields(Facts)
@@ -55,31 +65,62 @@ def survey(array: EarArray) -> Survey:
 
 
 def _measure(stored: np.ndarray, rgb: np.ndarray) -> Facts:
-    return Facts(**_stored_facts(stored), **_pixel_facts(rgb))
+    facts = _level_facts if stored.dtype == np.uint8 else _stored_facts
+    return Facts(**facts(stored), **_pixel_facts(rgb))
+
+
+def _level_facts(stored: np.ndarray) -> dict[str, np.ndarray]:
+    """Of uint8 images. OpenCV's sums are exact and need no copy in a wider type."""
+    size, channels = stored[0, ..., 0].size, stored.shape[3]
+    planes = [_planes(image) for image in stored]
+    sums = np.array([[_sum_and_spread(plane) for plane in image] for image in planes])
+    ranges = np.array([cv2.minMaxLoc(image.reshape(len(image), -1))[:2] for image in stored])
+    return {
+        "counts": np.full((len(stored), channels), size),
+        "means": sums[..., 0] / size,
+        "spreads": sums[..., 1],
+        "lows": ranges[:, 0],
+        "highs": ranges[:, 1],
+        "finite": np.full(len(stored), True),
+        "constant": (sums[..., 1] == 0).all(axis=1),
+    }
+
+
+def _planes(image: np.ndarray) -> Sequence[np.ndarray]:
+    return cv2.split(image) if image.shape[2] > 1 else [image[..., 0]]
+
+
+def _sum_and_spread(plane: np.ndarray) -> tuple[float, float]:
+    """Sum of whole numbers, and of their squared distances from the mean; both exact."""
+    total = int(cv2.sumElems(plane)[0])
+    squares = round(cv2.norm(plane, cv2.NORM_L2SQR))  # a root of it was squared
+    return total, (plane.size * squares - total**2) / plane.size
 
 
 def _stored_facts(stored: np.ndarray) -> dict[str, np.ndarray]:
     flat = stored.reshape(len(stored), -1)
-    finite = np.isfinite(flat).all(axis=1) if stored.dtype.kind == "f" else np.full(len(flat), True)
-    first = np.tile(stored[:, 0, 0], stored.shape[1] * stored.shape[2])
+    with np.errstate(invalid="ignore"):  # NaN and infinity show in the extremes
+        lows, highs = flat.min(axis=1), flat.max(axis=1)
+    finite = np.isfinite(lows) & np.isfinite(highs)
+    if not finite.all():
+        known = np.isfinite(flat)
+        lows = np.where(known, flat, np.inf).min(axis=1)
+        highs = np.where(known, flat, -np.inf).max(axis=1)
     return {
         **_moments(stored, bool(finite.all())),
-        **_extremes(flat, bool(finite.all())),
+        "lows": lows.astype(np.float64),
+        "highs": highs.astype(np.float64),
         "finite": finite,
-        "constant": finite & (flat == first).all(axis=1),
+        "constant": finite & _constant(stored),
     }
 
 
-def _extremes(flat: np.ndarray, all_finite: bool) -> dict[str, np.ndarray]:
-    if all_finite:
-        low, high = flat, flat
-    else:
-        known = np.isfinite(flat)
-        low, high = np.where(known, flat, np.inf), np.where(known, flat, -np.inf)
-    return {
-        "lows": low.min(axis=1).astype(np.float64),
-        "highs": high.max(axis=1).astype(np.float64),
-    }
+def _constant(stored: np.ndarray) -> np.ndarray:
+    """Whether every pixel is the first; only images whose first row is of one colour are read."""
+    alike = (stored[:, 0] == stored[:, :1, 0]).all(axis=(1, 2))
+    for place in np.flatnonzero(alike):
+        alike[place] = (stored[place] == stored[place, 0, 0]).all()
+    return alike
 
 
 def _moments(stored: np.ndarray, all_finite: bool) -> dict[str, np.ndarray]:
@@ -115,7 +156,7 @@ def _pixel_facts(rgb: np.ndarray) -> dict[str, np.ndarray]:
     return {
         "digests": np.frombuffer(b"".join(map(_digest, rgb)), dtype="V16"),
         "brightness": np.array([cv2.mean(plane)[0] for plane in luma]),
-        "clipped": ((luma == 0) | (luma == 255)).reshape(len(luma), -1).mean(axis=1),
+        "clipped": np.array([_clipped(plane) for plane in luma]),
         "sharpness": np.array([_sharpness(plane) for plane in luma]),
         "redness": means[:, 0] - means[:, 2],
         "thumbnails": shrunk(luma, THUMBNAIL),
@@ -123,14 +164,19 @@ def _pixel_facts(rgb: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _digest(image: np.ndarray) -> bytes:
-    return hashlib.blake2b(image.data, digest_size=16).digest()
+    # Processors have instructions for this hash.
+    return hashlib.sha256(image.data).digest()[:16]
+
+
+def _clipped(plane: np.ndarray) -> float:
+    not_black, not_white = cv2.countNonZero(plane), cv2.countNonZero(cv2.bitwise_not(plane))
+    return (2 * plane.size - not_black - not_white) / plane.size
 
 
 def _sharpness(plane: np.ndarray) -> float:
     """The Laplacian's variance over that of the luma: a dim image is not for that a blurred one."""
-    edges = cv2.meanStdDev(cv2.Laplacian(plane, cv2.CV_16S))[1].item()
-    contrast = cv2.meanStdDev(plane)[1].item()
-    return float(edges**2 / max(contrast**2, 1e-9))
+    (_, edges), (_, contrast) = map(_sum_and_spread, (cv2.Laplacian(plane, cv2.CV_16S), plane))
+    return edges / max(contrast, 1e-9 * plane.size)
 
 
 def to_luma(rgb: np.ndarray) -> np.ndarray:
