@@ -152,7 +152,7 @@ def prepare(
     def load(place: int) -> Row | Rejected:
         path = paths[place]
         try:
-            squared = photographs.square(photographs.read(path), size, 1 if gray else 3, fit)
+            squared = photographs.read_square(path, size, 1 if gray else 3, fit)
         except Unreadable as error:
             return Rejected(path, str(error))
         return Row(squared.image, str(path), groups[place], squared.box)

@@ -125,8 +125,7 @@ def _ears_of_folder(source: Path, network: EarVAE, fit: Fit) -> Iterator[_Ear]:
 
 
 def _squared(path: Path, network: EarVAE, fit: Fit) -> np.ndarray:
-    image = photographs.read(path)
-    return photographs.square(image, network.image_size, network.in_channels, fit).image
+    return photographs.read_square(path, network.image_size, network.in_channels, fit).image
 
 
 def _write(

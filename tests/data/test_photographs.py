@@ -7,11 +7,12 @@ import os
 import struct
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
-from earteach.data.photographs import Unreadable, find, read, square
+from earteach.data.photographs import Unreadable, find, read, read_square, square
 from earteach.errors import EarTeachError
 
 
@@ -251,3 +252,91 @@ def test_gray_is_the_luma_of_the_square(fit: str) -> None:
     assert gray.box == colour.box
     luma = colour.image @ np.array([0.299, 0.587, 0.114])
     assert np.abs(gray.image[..., 0] - luma).max() <= 1
+
+
+def detailed(height: int, width: int) -> np.ndarray:
+    """Shapes and texture of every size, as a photograph has them."""
+    rng = np.random.default_rng(0)
+    image = np.zeros((height, width, 3), np.float32)
+    for cell in (4, 16, 64, 256):
+        channels = 1 if cell < 64 else 3  # a JPEG keeps colours at half the size
+        coarse = rng.normal(0, 5 * cell**0.4, (height // cell + 2, width // cell + 2, channels))
+        image += np.atleast_3d(cv2.resize(coarse.astype(np.float32), (width, height)))
+    return np.clip(image + 120, 0, 255).astype(np.uint8)
+
+
+def decibels(image: np.ndarray, wanted: np.ndarray) -> float:
+    error = np.square(image.astype(float) - wanted).mean()
+    return float(10 * np.log10(255**2 / max(error, 1e-9)))
+
+
+def by_area(image: np.ndarray, size: int) -> np.ndarray:
+    """Each pixel the mean over its part of the image, in float64."""
+    weights = []
+    for side in image.shape[:2]:
+        edges = np.linspace(0, side, size + 1)
+        covered = np.clip(np.minimum(edges[1:, None], np.arange(1, side + 1))
+                          - np.maximum(edges[:-1, None], np.arange(side)), 0, None)  # fmt: skip
+        weights.append(covered / covered.sum(axis=1, keepdims=True))
+    return np.einsum("ya,xb,abc->yxc", *weights, image.astype(float), optimize=True)
+
+
+@pytest.mark.parametrize("shape", [(180, 130), (127, 70), (150, 66), (400, 300), (513, 260)])
+def test_shrinking_takes_means_over_areas(shape: tuple[int, int]) -> None:
+    image = detailed(*shape)
+    assert decibels(square(image, 64).image, by_area(image, 64)) > 50
+
+
+@pytest.mark.parametrize("size", [250, 100, 60])
+@pytest.mark.parametrize("orientation", [1, 6, 8])
+@pytest.mark.parametrize("fit", ["stretch", "reflect"])
+def test_a_large_jpeg_is_read_smaller_and_looks_the_same(
+    tmp_path: Path, size: int, orientation: int, fit: str
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    content = encoded(Image.fromarray(detailed(701, 603)), "JPEG", quality=92, exif=exif)
+    path = written(tmp_path, "ear.jpg", content)
+    whole = square(read(path), size, 3, fit)  # type: ignore[arg-type]
+    seen = read_square(path, size, 3, fit)  # type: ignore[arg-type]
+    assert seen.box == whole.box
+    assert seen.image.shape == (size, size, 3)
+    # Sides that 4 does not divide, or that are extended, move by a fraction of a pixel.
+    assert decibels(seen.image, whole.image) > 37
+
+
+def test_the_decoder_makes_a_smaller_picture_of_a_large_jpeg_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    decode = cv2.imdecode
+    monkeypatch.setattr(
+        cv2, "imdecode", lambda data, flags: seen.append(flags) or decode(data, flags)
+    )
+    image = Image.fromarray(detailed(340, 320))
+    for kind in ("JPEG", "PNG"):
+        path = written(tmp_path, f"ear.{kind}", encoded(image, kind))
+        for size in (161, 160, 81, 80, 40, 20):
+            assert read_square(path, size).image.shape == (size, size, 3)
+    # The shorter side has 320 pixels, and twice the size that is asked for must be left of it.
+    whole, half, quarter = (
+        cv2.IMREAD_COLOR, cv2.IMREAD_REDUCED_COLOR_2, cv2.IMREAD_REDUCED_COLOR_4,
+    )  # fmt: skip
+    assert seen == [whole, whole, whole, half, quarter, quarter] + [whole] * 6
+
+
+@pytest.mark.parametrize("share", [0.001, 0.01, 0.5, 0.95])
+def test_a_large_jpeg_cut_short_is_no_photograph(tmp_path: Path, share: float) -> None:
+    content = encoded(Image.fromarray(detailed(640, 640)), "JPEG")
+    path = written(tmp_path, "cut.jpg", content[: int(len(content) * share)])
+    with pytest.raises(Unreadable):
+        read_square(path, 32)
+
+
+def test_gray_and_cmyk_of_a_large_jpeg(tmp_path: Path) -> None:
+    image = Image.fromarray(detailed(320, 320))
+    for mode in ("L", "CMYK"):
+        path = written(tmp_path, f"{mode}.jpg", encoded(image.convert(mode), "JPEG", quality=95))
+        for channels in (1, 3):
+            wanted = square(read(path), 32, channels).image
+            assert decibels(read_square(path, 32, channels).image, wanted) > 40
