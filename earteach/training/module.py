@@ -242,7 +242,7 @@ class EarVAELightning(pl.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip also for a fused optimizer, which Lightning refuses whether gradients are scaled or not."""
+        """Clip for a fused optimizer too, which Lightning refuses even where nothing is scaled."""
         if self._scales_gradients:
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
         elif gradient_clip_val:

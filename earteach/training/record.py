@@ -14,6 +14,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import TensorBoardLogger
+from torch.utils.tensorboard.summary import hparams
 
 from earteach.data.arrays import EarArray, sampled_rows
 from earteach.data.batches import to_batch
@@ -25,6 +26,8 @@ from earteach.training.module import EarVAELightning
 
 METRICS_FILE = "metrics.jsonl"
 _SHOWN_EARS = 8
+_TRAVERSED, _MOVES = 4, 7
+_RESULTS = ("val/loss", "val/psnr", "val/ssim", "val/kld")
 
 
 @dataclass(frozen=True)
@@ -75,8 +78,9 @@ class Recorder(Callback):
             return
         _drop_records(self._folder / METRICS_FILE, trainer.current_epoch)
         assert isinstance(pl_module, EarVAELightning)
-        if trainer.global_step == 0 and trainer.logger is not None:
-            trainer.logger.log_hyperparams(_hyperparameters(pl_module))
+        if trainer.global_step == 0 and isinstance(logger := trainer.logger, TensorBoardLogger):
+            logger.log_hyperparams(_hyperparameters(pl_module))
+            _declare_results(logger, _hyperparameters(pl_module))
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._begin_epoch()
@@ -146,8 +150,14 @@ class Recorder(Callback):
         logger.experiment.add_histogram(
             "val/kld_per_dimension", self._health.kld_per_dimension, record.step
         )
-        sheet = self._reconstructions(module)
-        logger.experiment.add_image("val/reconstructions", sheet, record.step, dataformats="HWC")
+        pictures = {
+            "val/reconstructions": self._reconstructions(module),
+            "samples": _samples(module),
+        }
+        if record.epoch + 1 == record.epochs or trainer.should_stop:
+            pictures["traversals"] = _traversals(module)
+        for name, sheet in pictures.items():
+            logger.experiment.add_image(name, sheet, record.step, dataformats="HWC")
         logger.experiment.flush()
 
     def _reconstructions(self, module: EarVAELightning) -> np.ndarray:
@@ -164,6 +174,36 @@ class Recorder(Callback):
         errors = (decoded - images).abs().mean(dim=1).numpy()
         triples = zip(ears, to_uint8(decoded), errors, strict=True)
         return grid([beside([ear, seen, heat(error)]) for ear, seen, error in triples], columns=2)
+
+
+def _samples(module: EarVAELightning) -> np.ndarray:
+    """Ears from the prior, the same codes in each epoch, uint8 `(H, W, C)`."""
+    generator = torch.Generator().manual_seed(module.config.run.seed)
+    with torch.no_grad():
+        ears = module.sample(_SHOWN_EARS, generator)
+    return grid(list(to_uint8(ears)), columns=4)
+
+
+def _traversals(module: EarVAELightning) -> np.ndarray:
+    """The mean code with one number moved from −3 to 3, for those numbers with the largest KLD.
+
+    A row for each, uint8 `(H, W, C)`.
+    """
+    chosen = module.validation_codes().kld_per_dimension().argsort(descending=True)
+    moves = torch.linspace(-3, 3, _MOVES)
+    codes = torch.zeros(_TRAVERSED, _MOVES, module.config.model.latent_dim)
+    for row, dimension in zip(codes, chosen.tolist(), strict=False):
+        row[:, dimension] = moves
+    with torch.no_grad():
+        ears = module.decode(codes[: len(chosen)].flatten(0, 1).to(module.device))
+    return grid(list(to_uint8(ears)), columns=_MOVES)
+
+
+def _declare_results(logger: TensorBoardLogger, options: dict[str, Any]) -> None:
+    """Let TensorBoard's table of runs show the last value of these scalars beside the options."""
+    parts = hparams(options, dict.fromkeys(_RESULTS, 0.0))  # type: ignore[no-untyped-call]
+    for part in parts:
+        logger.experiment._get_file_writer().add_summary(part)
 
 
 def _hyperparameters(module: EarVAELightning) -> dict[str, Any]:
