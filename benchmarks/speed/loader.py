@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import collections
+import itertools
+import os
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +24,30 @@ import torch
 from albumentations.pytorch import ToTensorV2
 from torch.utils.data import DataLoader, Dataset
 
-from benchmarks.speed.pairs import Row, in_turn
+from benchmarks.speed.network import descend
+from benchmarks.speed.pairs import Pair, Row, in_turn
 from benchmarks.speed.workspace import drawn_ears
 from earteach.config import Strength, TrainConfig
 from earteach.data.arrays import EarArray
 from earteach.data.loading import training_loader
+from earteach.model.loss import vae_loss
+from earteach.model.vae import EarVAE
 
 _BORDER = {"border_mode": cv2.BORDER_REFLECT_101}
-EARS, REPEATS, BATCH, TURNS = 64, 8, 32, 3
-SIDES = {"light": 2.0, "full": 4.0}
+EARS, REPEATS, BATCH, TURNS = 64, 16, 32, 3
+STEPS = 4
+# Of 256 by 256 pixels in colour: 12.0 GB, of which the disk holds nothing.
+LARGE, SMALL = 61_036, 2048
+ALLOWED_MB = 1500
 
 
 def rows(workspace: Path) -> Iterator[Row]:
     array = _repeated(workspace, 256)
-    for strength, target in SIDES.items():
-        yield _throughput(array, strength, target)  # type: ignore[arg-type]
+    yield _beside_plain(array, "full", 4)
+    yield _beside_plain(array, "light", 2)
+    for size in (64, 128):
+        yield _beside_a_step(_repeated(workspace, size), size)
+    yield from _large_array(workspace)
 
 
 class Plain(Dataset[torch.Tensor]):
@@ -94,22 +114,114 @@ def _repeated(workspace: Path, size: int) -> Path:
     return path
 
 
-def _throughput(path: Path, strength: Strength, target: float) -> Row:
-    config = TrainConfig().with_options(
-        {"augmentation": strength, "image_size": 256, "batch_size": BATCH, "num_workers": 0}
-    )
-    ours = training_loader(config, EarArray.open(path))
-    other = DataLoader(Plain(path, strength), batch_size=BATCH, shuffle=True)
-    epochs = iter(range(1000))
+def _epochs(config: TrainConfig, path: Path) -> Callable[[], None]:
+    """A function that loads the next epoch."""
+    loader = training_loader(config, EarArray.open(path))
+    numbers = itertools.count()
 
     def epoch() -> None:
-        ours.sampler.set_epoch(next(epochs))  # type: ignore[attr-defined]
-        for _ in ours:
+        loader.sampler.set_epoch(next(numbers))  # type: ignore[attr-defined]
+        for _ in loader:
             pass
 
-    pair = in_turn(epoch, lambda: [None for _ in other], TURNS)
-    images = len(other.dataset)  # type: ignore[arg-type]
+    return epoch
+
+
+def _beside_plain(path: Path, strength: Strength, target: float) -> Row:
+    config = TrainConfig().with_options(
+        {"augmentation": strength, "batch_size": BATCH, "num_workers": 0}
+    )
+    plain = Plain(path, strength)
+    other = DataLoader(plain, batch_size=BATCH, shuffle=True)
+    pair = in_turn(_epochs(config, path), lambda: collections.deque(other, maxlen=0), TURNS)
     return pair.throughput(
-        f"loader, 256 px, --augmentation {strength}, images of one core", images, target,
-        "albumentations on float32 in memory",
+        f"Loader at 256 px, one core, --augmentation {strength}", len(plain), target,
+        "albumentations on float32",
     )  # fmt: skip
+
+
+def _beside_a_step(path: Path, size: int) -> Row:
+    config = TrainConfig().with_options(
+        {"image_size": size, "base_channels": 32, "batch_size": BATCH, "num_workers": 1}
+    )
+    model = EarVAE.from_config(config.model)
+    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+    images = torch.rand(BATCH, 3, size, size)
+
+    def steps() -> None:
+        for _ in range(STEPS):
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                seen, mu, logvar = model(images, torch.randn(BATCH, config.model.latent_dim))
+                terms = vae_loss(seen, images, mu, logvar, weight=0.00025, reduction="mean")
+            descend(model, optimizer, terms.total)
+
+    pair = in_turn(_epochs(config, path), steps, TURNS)
+    number = len(EarArray.open(path))
+    slower = tuple(seconds * number / (STEPS * BATCH) for seconds in pair.other)
+    return Pair(pair.ours, slower).throughput(
+        f"Loader at {size} px, one worker", number, 3, "training steps, base 32, batch 32, bf16"
+    )
+
+
+@dataclass(frozen=True)
+class Run:
+    """Seconds to the first step, and the largest anonymous memory of all processes, in MB."""
+
+    start: float
+    anonymous: float
+
+
+def _large_array(workspace: Path) -> Iterator[Row]:
+    """The first start fits PCA on a part of the images; later ones find the fit beside the array."""
+    sizes = (SMALL, LARGE)
+    first, *later = ({n: _few_steps(workspace, n) for n in sizes} for _ in range(1 + TURNS))
+    beyond = max(run[LARGE].anonymous - run[SMALL].anonymous for run in (first, *later))
+    yield Row(
+        "12 GB array, two workers: anonymous memory beyond a small array's", max(beyond, 0),
+        ALLOWED_MB, "MB", "at most", 1, "allowed",
+    )  # fmt: skip
+    starts = (statistics.median(run[n].start for run in later) for n in (LARGE, SMALL))
+    yield Row("12 GB array: start", *starts, "s", "at most", 1.1, "0.4 GB array")
+    yield Row(
+        "12 GB array: first start, with its PCA", first[LARGE].start, first[SMALL].start,
+        "s", "at most", 1.1, "0.4 GB array",
+    )  # fmt: skip
+
+
+def _few_steps(workspace: Path, number: int) -> Run:
+    train, val = (_sparse(workspace, count) for count in (number, 16))
+    out = workspace / f"few-steps-{number}"
+    shutil.rmtree(out, ignore_errors=True)
+    command = [sys.executable, "-m", "benchmarks.speed.few_steps", str(train), str(val), str(out)]
+    began, largest = time.time(), 0.0
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        text=True,
+    ) as process:
+        while process.poll() is None:
+            largest = max(largest, _anonymous_megabytes(process.pid))
+            time.sleep(0.05)
+        assert process.stdout is not None
+        return Run(float(process.stdout.read()) - began, largest)
+
+
+def _sparse(workspace: Path, number: int) -> Path:
+    path = workspace / f"sparse-{number}.npy"
+    if not path.exists():
+        np.lib.format.open_memmap(path, "w+", np.uint8, (number, 256, 256, 3))
+    return path
+
+
+def _anonymous_megabytes(session: int) -> float:
+    """Of all processes of the session; what forked ones share counts for each."""
+    total = 0
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # a process may end meanwhile
+            if os.getsid(int(folder.name)) == session:
+                status = (folder / "status").read_text(encoding="utf-8")
+                # One that has ended, and is not waited for yet, has none.
+                total += sum(int(found) for found in re.findall(r"RssAnon:\s*(\d+)", status))
+    return total / 1024

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import torch
 from sklearn.decomposition import PCA
 
 _EXACT_BYTES = 2**26
-_ITERATIONS = 6
+# Passes over some of the pieces, at most every eighth, which find the axes roughly, then over all.
+_SPARSEST, _ROUGH, _FINE = 8, 3, 3
+# Rows that rough axes are found from, for each axis.
+_ROWS_PER_AXIS = 4
 _SPARE = 64
 
 # Gives the rows of a matrix, float32 (some, D) at a time, the same in each call.
@@ -53,8 +57,9 @@ def _leading_axes(matrix: _CentredMatrix, count: int) -> tuple[torch.Tensor, tor
     width = min(count + _SPARE, *matrix.shape)
     generator = torch.Generator().manual_seed(0)
     basis = torch.randn(matrix.shape[1], width, generator=generator)
-    for _ in range(_ITERATIONS):
-        basis, _ = torch.linalg.qr(matrix.scatter(basis))
+    every = max(1, min(_SPARSEST, matrix.shape[0] // (_ROWS_PER_AXIS * width)))
+    for step in [every] * _ROUGH + [1] * _FINE:
+        basis, _ = torch.linalg.qr(matrix.scatter(basis, step))
     values, rotation = torch.linalg.eigh(basis.T @ matrix.scatter(basis))
     leading = values.argsort(descending=True)[:count]
     return (basis @ rotation[:, leading]).T, values[leading] / (matrix.shape[0] - 1)
@@ -72,10 +77,13 @@ class _CentredMatrix:
         self.mean = (total / rows).float()
         self.shape = (rows, len(self.mean))
 
-    def scatter(self, right: torch.Tensor) -> torch.Tensor:
-        """The scatter matrix (the covariance times rows − 1) times `right`, in one pass."""
+    def scatter(self, right: torch.Tensor, every: int = 1) -> torch.Tensor:
+        """The scatter matrix (the covariance times rows − 1) times `right`, in one pass.
+
+        With `every` above 1 it is that of each so-manieth piece.
+        """
         shift = self.mean @ right
         total = torch.zeros_like(right)
-        for piece in self._pieces():
+        for piece in islice(self._pieces(), 0, None, every):
             total += (piece - self.mean).T @ (piece @ right - shift)
         return total

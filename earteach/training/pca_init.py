@@ -149,7 +149,7 @@ def _towards_grid(loadings: torch.Tensor, shape: torch.Size, grid: int) -> torch
     images = functional.adaptive_avg_pool2d((codes @ loadings).reshape(-1, *shape), grid * _CELL)
     cells = functional.unfold(images, _CELL, stride=_CELL).transpose(1, 2)  # (N, grid², C · 16²)
     depth = (len(loadings) + 1) // grid**2
-    found = principal_axes(lambda: iter(cells.flatten(0, 1).split(_CELLS)), depth)
+    found = principal_axes(lambda: iter(torch.split(cells.flatten(0, 1), _CELLS)), depth)
     details = (cells - found.mean) @ (
         found.axes / found.variances.clamp(min=1e-8).sqrt()[:, None]
     ).T

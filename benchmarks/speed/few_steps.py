@@ -1,0 +1,52 @@
+"""A training run that ends after a few steps, as if it had been sent SIGTERM then.
+
+python -m benchmarks.speed.few_steps TRAIN VAL OUT
+
+Prints the time of day at which the first step began, in seconds.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from pathlib import Path
+from unittest import mock
+
+import torch
+
+from earteach.config import TrainConfig
+from earteach.data.loading import Sample
+from earteach.training import fit
+from earteach.training.module import EarVAELightning
+
+STEPS = 12
+
+
+class FewSteps(EarVAELightning):
+    def training_step(self, batch: Sample, batch_idx: int) -> torch.Tensor:
+        if batch_idx == 0:
+            print(time.time(), flush=True)
+        if batch_idx == STEPS:
+            signal.raise_signal(signal.SIGTERM)
+        return super().training_step(batch, batch_idx)
+
+
+def main(train_data: str, val_data: str, out: str) -> None:
+    config = TrainConfig().with_options(
+        {
+            "train_data": Path(train_data),
+            "val_data": Path(val_data),
+            "base_channels": 4,
+            "batch_size": 8,
+            "num_workers": 2,
+            "checkpoint_dir": Path(out) / "checkpoints",
+            "log_dir": Path(out) / "logs",
+        }
+    )
+    with mock.patch.object(fit, "EarVAELightning", FewSteps):
+        fit.train(config)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
