@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +17,8 @@ import torch
 
 from earteach import checkpoint
 from earteach.config import InferenceConfig, Layout
-from earteach.data.arrays import EarArray
-from earteach.data.batches import ImageBatch, image_batches
+from earteach.data.arrays import EarArray, sampled_rows
+from earteach.data.batches import image_batches
 from earteach.data.randomness import validation_noise
 from earteach.errors import EarTeachError
 from earteach.inference import evaluation_files
@@ -146,6 +146,17 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
+class Appraisal:
+    """An evaluation without rivals and files, and the values of each image in the order of `rows`."""
+
+    evaluation: Evaluation
+    rows: np.ndarray  # int64 (N,), of the array
+    losses: np.ndarray  # float64 (N, 3): loss, reconstruction loss, KLD in nats
+    quality: ImageQuality
+    beside: Yardsticks | None
+
+
+@dataclass(frozen=True)
 class _Measured:
     """One pass of a model over an array: values of each image in the order of the rows."""
 
@@ -183,29 +194,50 @@ def evaluate(
     config = config or InferenceConfig()
     model = open_model(Path(path), config)
     rivals = [_comparable(Path(other), model) for other in against]
-    array = _open_array(model, data, layout)
+    array = open_array(model, data, layout)
     if out is not None:
         evaluation_files.prepare_folder(out)
-    measured = _measure(model, array, config.batch_size)
-    beside = yardsticks(model, array, config.batch_size) if baselines else None
+    seen = appraise(model, array, baselines=baselines, batch_size=config.batch_size)
+    return replace(
+        seen.evaluation,
+        against=tuple(_rival(other, array, seen.quality, config) for other in rivals),
+        files=_files(out, model, array, seen, config.batch_size),
+        seconds=time.monotonic() - began,
+    )
+
+
+def appraise(
+    model: RunningModel,
+    array: EarArray,
+    *,
+    most: int | None = None,
+    baselines: bool = True,
+    batch_size: int = 32,
+) -> Appraisal:
+    """Measure a model on an array, or on at most so many evenly spread images of it."""
+    began = time.monotonic()
+    rows = sampled_rows(len(array), len(array) if most is None else most)
+    measured = _measure(model, array, rows, batch_size)
+    beside = yardsticks(model, array, rows, batch_size) if baselines else None
     metrics = measured.metrics(model.network.latent_dim)
     health, advice = examine(
-        model, measured.codes, images=len(array), loss=metrics.loss, recon_loss=metrics.recon_loss
+        model, measured.codes, images=len(rows), loss=metrics.loss, recon_loss=metrics.recon_loss
     )
-    return Evaluation(
+    evaluation = Evaluation(
         checkpoint=model.checkpoint.path,
         data=array.path,
-        images=len(array),
+        images=len(rows),
         metrics=metrics,
         intervals=_intervals(measured.quality),
         baselines=_scores(beside),
         over_pca=_margins(measured.quality, beside.pca.quality) if beside else None,
-        against=tuple(_rival(other, array, measured, config) for other in rivals),
-        files=_files(out, model, array, measured, beside, config.batch_size),
+        against=(),
+        files=None,
         health=health,
         advice=advice,
         seconds=time.monotonic() - began,
     )
+    return Appraisal(evaluation, rows, measured.losses, measured.quality, beside)
 
 
 def _comparable(path: Path, model: RunningModel) -> Path:
@@ -228,7 +260,10 @@ def _comparable(path: Path, model: RunningModel) -> Path:
     return found.path
 
 
-def _open_array(model: RunningModel, data: str | Path | None, layout: Layout | None) -> EarArray:
+def open_array(
+    model: RunningModel, data: str | Path | None = None, layout: Layout | None = None
+) -> EarArray:
+    """The array, or the validation array that the checkpoint names; `EarTeachError` without it."""
     named = model.checkpoint.config.data
     path = Path(data) if data is not None else named.val_data
     try:
@@ -241,17 +276,18 @@ def _open_array(model: RunningModel, data: str | Path | None, layout: Layout | N
     return array
 
 
-def _batches(model: RunningModel, array: EarArray, batch_size: int) -> Iterator[ImageBatch]:
-    size, channels = model.network.image_size, model.network.in_channels
-    return image_batches(array, size=size, channels=channels, batch_size=batch_size)
-
-
-def _measure(model: RunningModel, array: EarArray, batch_size: int) -> _Measured:
+def _measure(model: RunningModel, array: EarArray, rows: np.ndarray, batch_size: int) -> _Measured:
     network = model.network
     losses, quality, codes = [], ImageQuality(), LatentStatistics(network.latent_dim)
     _note_if_trained_on(model, array)
     with model.running():
-        for batch in _batches(model, array, batch_size):
+        for batch in image_batches(
+            array,
+            size=network.image_size,
+            channels=network.in_channels,
+            batch_size=batch_size,
+            indices=rows.tolist(),
+        ):
             images = batch.images.to(model.device)
             mu, logvar = network.encode(images)
             losses.append(_losses(model, batch.indices, images, mu, logvar).double().cpu())
@@ -300,14 +336,14 @@ def _scores(beside: Yardsticks | None) -> Baselines | None:
     )
 
 
-def _rival(path: Path, array: EarArray, ours: _Measured, config: InferenceConfig) -> Rival:
+def _rival(path: Path, array: EarArray, ours: ImageQuality, config: InferenceConfig) -> Rival:
     model = open_model(path, config)
-    theirs = _measure(model, array, config.batch_size)
+    theirs = _measure(model, array, np.arange(len(array)), config.batch_size)
     return Rival(
         checkpoint=model.checkpoint.path,
         metrics=theirs.metrics(model.network.latent_dim),
         intervals=_intervals(theirs.quality),
-        over_it=_margins(ours.quality, theirs.quality),
+        over_it=_margins(ours, theirs.quality),
     )
 
 
@@ -315,15 +351,14 @@ def _files(
     out: Path | None,
     model: RunningModel,
     array: EarArray,
-    measured: _Measured,
-    beside: Yardsticks | None,
+    seen: Appraisal,
     batch_size: int,
 ) -> Files | None:
     if out is None:
         return None
-    pca = beside.pca if beside else None
-    kld = measured.losses[:, 2]
-    return evaluation_files.write(out, model, array, measured.quality, kld, pca, batch_size)
+    pca = seen.beside.pca if seen.beside else None
+    kld = seen.losses[:, 2]
+    return evaluation_files.write(out, model, array, seen.quality, kld, pca, batch_size)
 
 
 def _means(quality: ImageQuality) -> tuple[float, float, float | None]:

@@ -99,18 +99,18 @@ def _sheet(
     pca: PCAValues | None,
     batch_size: int,
 ) -> np.ndarray:
-    tiles = list(_tiles(model, array, rows, pca, batch_size))
-    return grid(tiles, columns=len(tiles) // len(rows))
+    squares = list(tiles(model, array, rows, pca, batch_size))
+    return grid(squares, columns=len(squares) // len(rows))
 
 
-def _tiles(
+def tiles(
     model: RunningModel,
     array: EarArray,
     rows: Sequence[int],
     pca: PCAValues | None,
     batch_size: int,
 ) -> Iterator[np.ndarray]:
-    """RGB, row by row."""
+    """Of each row the squares that a picture shows, uint8 `(S, S, 3)`, one after the other."""
     network = model.network
     for batch in image_batches(
         array,

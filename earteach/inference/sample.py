@@ -75,18 +75,13 @@ def sample(
         raise EarTeachError(f"--sampler {sampler}: must be gmm or prior")
     config = config or InferenceConfig()
     model = open_model(Path(path), config)
-    found = _find(model, sampler)
+    found = find_source(model, sampler)
     paths = claim(out, number)
-    mixture = fitted_mixture(model, found) if isinstance(found, EarArray) else found
-    if mixture is None:
-        ears = _from_prior(model, number, seed, config.batch_size)
-    else:
-        ears = decoded(model, mixture.draw(number, seed), config.batch_size)
-    looked = _look(model, ears, found) if nearest else None
-    tiles = looked.below(ears) if looked else list(ears)
+    new = new_ears(model, found, number, seed=seed, nearest=nearest, batch_size=config.batch_size)
+    mixture, looked, tiles = new.mixture, new.looked, new.tiles
     columns = math.ceil(math.sqrt(number * tiles[0].shape[0] / tiles[0].shape[1]))
     facts = {"Checkpoint": model.checkpoint.path.name, "Seed": str(seed)}
-    write_ears(out, paths, ears, grid(tiles, columns=columns), facts)
+    write_ears(out, paths, new.ears, grid(tiles, columns=columns), facts)
     return Samples(
         checkpoint=model.checkpoint.path,
         seed=seed,
@@ -111,7 +106,26 @@ def find_mixture(model: RunningModel) -> CodeMixture | EarArray:
         ) from error
 
 
-def _find(model: RunningModel, sampler: Sampler | None) -> CodeMixture | EarArray | None:
+def new_ears(
+    model: RunningModel,
+    source: CodeMixture | EarArray | None,
+    number: int,
+    *,
+    seed: int,
+    nearest: bool,
+    batch_size: int,
+) -> NewEars:
+    """Draw from a mixture, from one that is fitted on an array first, or from the prior."""
+    mixture = fitted_mixture(model, source) if isinstance(source, EarArray) else source
+    if mixture is None:
+        ears = _from_prior(model, number, seed, batch_size)
+    else:
+        ears = decoded(model, mixture.draw(number, seed), batch_size)
+    return NewEars(ears, mixture, _look(model, ears, source) if nearest else None)
+
+
+def find_source(model: RunningModel, sampler: Sampler | None) -> CodeMixture | EarArray | None:
+    """What `new_ears` draws from; None is the prior. `EarTeachError` for a `gmm` that is not there."""
     if sampler == "prior":
         return None
     try:
@@ -173,7 +187,7 @@ def _from_prior(model: RunningModel, number: int, seed: int, batch_size: int) ->
 
 
 @dataclass(frozen=True)
-class _Looked:
+class Looked:
     """Which training images are nearest to ears."""
 
     array: EarArray
@@ -189,9 +203,23 @@ class _Looked:
         ]
 
 
+@dataclass(frozen=True)
+class NewEars:
+    """Ears, uint8 `(N, S, S, C)`, the mixture that they are from, and what was found near them."""
+
+    ears: np.ndarray
+    mixture: CodeMixture | None
+    looked: Looked | None
+
+    @property
+    def tiles(self) -> list[np.ndarray]:
+        """The ears, each over its nearest training image where that was looked for."""
+        return self.looked.below(self.ears) if self.looked else list(self.ears)
+
+
 def _look(
     model: RunningModel, ears: np.ndarray, found: CodeMixture | EarArray | None
-) -> _Looked | None:
+) -> Looked | None:
     try:
         array = found if isinstance(found, EarArray) else training_images(model)
     except EarTeachError as error:
@@ -200,7 +228,7 @@ def _look(
     unseen = _unseen(model)
     nearest = nearest_images(np.concatenate([ears, unseen]), array)
     apart = [entry.distance for entry in nearest[len(ears) :]]
-    return _Looked(array, tuple(nearest[: len(ears)]), statistics.median(apart) if apart else None)
+    return Looked(array, tuple(nearest[: len(ears)]), statistics.median(apart) if apart else None)
 
 
 def _unseen(model: RunningModel) -> np.ndarray:

@@ -19,6 +19,7 @@ from earteach.images import grid
 from earteach.inference.code_mixture import fitted_mixture
 from earteach.inference.running import RunningModel, open_model
 from earteach.inference.sample import GRID, claim, decoded, find_mixture, write_ears
+from earteach.metrics.mixture import CodeMixture
 
 _COLUMNS = 16
 _FARTHEST = 3.0
@@ -130,20 +131,27 @@ def traverse(
     paths = claim(out, directions * number)
     mixture = fitted_mixture(model, found) if isinstance(found, EarArray) else found
     _check_enough(len(mixture.axes), directions)
-    sigmas = torch.linspace(-_FARTHEST, _FARTHEST, number)
-    axes = torch.from_numpy(mixture.axes[:directions])
-    codes = mixture.central() + (axes[:, None] * sigmas[:, None]).flatten(0, 1)
-    ears = decoded(model, codes, config.batch_size)
+    sigmas, ears = along_axes(model, mixture, directions, number, config.batch_size)
     facts = {"Checkpoint": model.checkpoint.path.name, "Traversed": f"{directions} directions"}
     write_ears(out, paths, ears, grid(list(ears), columns=number), facts)
     shares = mixture.shares[:directions].tolist()
     return Traversal(
         checkpoint=model.checkpoint.path,
         directions=tuple(map(Direction, shares)),
-        sigmas=tuple(sigmas.tolist()),
+        sigmas=sigmas,
         images=paths,
         grid=out / GRID,
     )
+
+
+def along_axes(
+    model: RunningModel, mixture: CodeMixture, directions: int, number: int, batch_size: int
+) -> tuple[tuple[float, ...], np.ndarray]:
+    """The standard deviations and the ears there, direction by direction, uint8 `(N, S, S, C)`."""
+    sigmas = torch.linspace(-_FARTHEST, _FARTHEST, number)
+    axes = torch.from_numpy(mixture.axes[:directions])
+    codes = mixture.central() + (axes[:, None] * sigmas[:, None]).flatten(0, 1)
+    return tuple(sigmas.tolist()), decoded(model, codes, batch_size)
 
 
 def _check_enough(there: int, wanted: int) -> None:

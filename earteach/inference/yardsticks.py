@@ -38,10 +38,13 @@ class Yardsticks:
     pca: PCAValues
 
 
-def yardsticks(model: RunningModel, array: EarArray, batch_size: int) -> Yardsticks | None:
+def yardsticks(
+    model: RunningModel, array: EarArray, rows: np.ndarray, batch_size: int
+) -> Yardsticks | None:
     """Fitted on the training array that the checkpoint names; None with a note where it is gone.
 
-    The values are kept beside `array`, and found there until it or the training array changes.
+    The values of all rows are kept beside `array`, and found there until it or the training array
+    changes.
     """
     # scikit-learn takes a second to import, which `--no-baselines` need not wait for.
     from earteach.metrics.eigenears import eigenears
@@ -59,13 +62,16 @@ def yardsticks(model: RunningModel, array: EarArray, batch_size: int) -> Yardsti
         f"{array.path.stem}.yardsticks-{fitted.count}-{size}px-{channels}c.npz"
     )
     if (found := load_fitted(kept, about)) is not None:
-        mean_image, pca = (_restored(found, name) for name in ("mean_image", "pca"))
+        mean_image, pca = (_restored(found, name, rows) for name in ("mean_image", "pca"))
         return Yardsticks(mean_image, PCAValues(fitted, pca))
     mean_image, pca = ImageQuality(), ImageQuality()
-    for batch in image_batches(array, size=size, channels=channels, batch_size=batch_size):
+    for batch in image_batches(
+        array, size=size, channels=channels, batch_size=batch_size, indices=rows.tolist()
+    ):
         mean_image.update(fitted.mean_image(batch.images), batch.images)
         pca.update(fitted.reconstruct(batch.images), batch.images)
-    store_fitted(kept, about, **_values(mean_image, "mean_image"), **_values(pca, "pca"))
+    if len(rows) == len(array):
+        store_fitted(kept, about, **_values(mean_image, "mean_image"), **_values(pca, "pca"))
     return Yardsticks(mean_image, PCAValues(fitted, pca))
 
 
@@ -88,7 +94,10 @@ def _values(quality: ImageQuality, name: str) -> dict[str, np.ndarray]:
     return {f"{name}_{key}": value for key, value in values.items() if value is not None}
 
 
-def _restored(found: dict[str, np.ndarray], name: str) -> ImageQuality:
+def _restored(found: dict[str, np.ndarray], name: str, rows: np.ndarray) -> ImageQuality:
+    ms_ssim = found.get(f"{name}_ms_ssim")
     return ImageQuality.of(
-        found[f"{name}_psnr"], found[f"{name}_ssim"], found.get(f"{name}_ms_ssim")
+        found[f"{name}_psnr"][rows],
+        found[f"{name}_ssim"][rows],
+        None if ms_ssim is None else ms_ssim[rows],
     )
