@@ -1,0 +1,111 @@
+"""`prepare` beside the JPEG decoder, `inspect-data` beside a plain pass with the same checks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from benchmarks.speed import memory, plain_inspection
+from benchmarks.speed.pairs import Row, in_turn
+from benchmarks.speed.workspace import drawn_ears
+from earteach.data.cores import at_most_cores
+from earteach.data.prepare import prepare
+from earteach.inspection import inspect_data
+
+SIZE, TURNS = 256, 5
+_SMALL, _LARGE = (500, 700, 300), (3000, 4000, 8)  # width, height, number
+
+
+def rows(workspace: Path) -> Iterator[Row]:
+    folder = workspace / "data"
+    folder.mkdir(exist_ok=True)
+    ears = np.load(drawn_ears(workspace, size=SIZE, number=32) / "train_teacher.npy")
+    yield from _prepare(folder, ears)
+    for size, number in ((64, 4000), (256, 400)):
+        yield _inspect(folder, ears, size, number)
+    yield _memory(folder)
+
+
+def _prepare(folder: Path, ears: np.ndarray) -> Iterator[Row]:
+    for name, (width, height, number), reading in (
+        ("500×700", _SMALL, cv2.IMREAD_COLOR),
+        ("12-megapixel", _LARGE, cv2.IMREAD_REDUCED_COLOR_4),
+    ):
+        photos = folder / name
+        _photographs(photos, ears, width, height, number)
+        paths = sorted(photos.iterdir())
+        ours = _preparing(photos, folder / f"{name}-arrays")
+        what = f"`prepare` of {number} {name} JPEGs to {SIZE} px"
+        decoding = _on_all_cores(paths, _decode, reading)
+        yield in_turn(ours, decoding, TURNS).row(
+            what, "at most", 1.1, "decoding alone, at the same scale and threads"
+        )
+        plain = _on_all_cores(paths, _shrink, cv2.IMREAD_COLOR)
+        yield in_turn(ours, plain, TURNS).row(
+            what, "at most", 1, "decoding whole and INTER_AREA, nothing written, same threads"
+        )
+
+
+def _preparing(photos: Path, out: Path) -> Callable[[], object]:
+    return lambda: prepare(photos, out, size=SIZE)
+
+
+def _on_all_cores(
+    paths: list[Path], read: Callable[[Path, int], object], flags: int
+) -> Callable[[], None]:
+    def call() -> None:
+        with ThreadPoolExecutor(at_most_cores(len(paths))) as pool:
+            for _ in pool.map(lambda path: read(path, flags) is not None, paths):
+                pass
+
+    return call
+
+
+def _decode(path: Path, flags: int) -> np.ndarray:
+    image = cv2.imdecode(np.fromfile(path, np.uint8), flags)
+    assert image is not None
+    return image
+
+
+def _shrink(path: Path, flags: int) -> np.ndarray:
+    return cv2.resize(_decode(path, flags), (SIZE, SIZE), interpolation=cv2.INTER_AREA)
+
+
+def _photographs(folder: Path, ears: np.ndarray, width: int, height: int, number: int) -> None:
+    """Drawn ears enlarged, with a sensor's noise, as JPEGs."""
+    folder.mkdir(exist_ok=True)
+    rng = np.random.default_rng(0)
+    grain = rng.normal(0, 8, (height // 2, width // 2, 3)).astype(np.float32)
+    for place in range(number):
+        ear = cv2.resize(ears[place % len(ears)], (width, height), interpolation=cv2.INTER_CUBIC)
+        noise = cv2.resize(np.roll(grain, 7 * place, axis=0), (width, height))
+        photo = np.clip(ear + noise, 0, 255).astype(np.uint8)
+        cv2.imwrite(str(folder / f"{place:04d}.jpg"), photo, [cv2.IMWRITE_JPEG_QUALITY, 90])
+
+
+def _inspect(folder: Path, ears: np.ndarray, size: int, number: int) -> Row:
+    rng = np.random.default_rng(0)
+    path = folder / f"inspected-{size}.npy"
+    out = np.lib.format.open_memmap(path, "w+", np.uint8, (number, size, size, 3))
+    small = [cv2.resize(ear, (size, size), interpolation=cv2.INTER_AREA) for ear in ears]
+    for row in range(number):
+        ear = np.roll(small[row % len(small)], rng.integers(0, size, 2), (0, 1)).astype(np.int16)
+        out[row] = np.clip(ear + rng.integers(-12, 13, (size, size, 1)), 0, 255)
+    out.flush()
+    pair = in_turn(lambda: inspect_data(path), lambda: plain_inspection.inspect(path), 3)
+    return pair.throughput(
+        f"`inspect-data` of {number} images, {size} px", number, 4, "the same checks image by image"
+    )
+
+
+def _memory(folder: Path) -> Row:
+    path, shape = folder / "sparse.npy", (20_000, 128, 128, 3)
+    np.lib.format.open_memmap(path, "w+", np.uint8, shape).flush()
+    whole, seen = path.stat().st_size / 2**20, memory.peak("inspect", path)
+    path.unlink()
+    what = "`inspect-data` of 20,000 images, 128 px: anonymous memory"
+    return Row(what, seen, whole, "MB", "at most", 0.1, "the array")

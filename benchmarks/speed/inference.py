@@ -1,0 +1,134 @@
+"""`eval` and `reconstruct` beside the bare network, and their memory for few and many images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import torch
+
+from benchmarks.speed import memory
+from benchmarks.speed.bare_eval import eval_passes, reconstruct_passes
+from benchmarks.speed.pairs import Row, in_turn
+from benchmarks.speed.workspace import drawn_ears
+from earteach import checkpoint
+from earteach.config import InferenceConfig, TrainConfig
+from earteach.data.arrays import EarArray
+from earteach.data.batches import image_batches
+from earteach.inference.evaluate import evaluate
+from earteach.inference.reconstruct import reconstruct
+from earteach.model.vae import EarVAE
+
+TURNS = 3
+_FORWARD = "bare loop of the same passes and batches; without metrics and PNGs on either side"
+_WHOLE = "the same bare loop; with metrics"
+
+
+def rows(workspace: Path) -> Iterator[Row]:
+    folder = workspace / "inference"
+    folder.mkdir(exist_ok=True)
+    ears = drawn_ears(workspace)
+    yield from _beside_the_network(folder, ears, size=64, base=32, number=512, batch_size=32)
+    large = drawn_ears(workspace, size=256, number=32)
+    yield from _beside_the_network(folder, large, size=256, base=64, number=16, batch_size=8)
+    yield from _memory(folder)
+
+
+def _beside_the_network(
+    folder: Path, ears: Path, *, size: int, base: int, number: int, batch_size: int
+) -> Iterator[Row]:
+    saved = _checkpoint(folder, ears, size, base)
+    array = _repeated(folder, ears / "val_teacher.npy", number)
+    network = checkpoint.load(saved)
+    opened = EarArray.open(array)
+    (batch,) = image_batches(opened, size=size, channels=3, batch_size=number)
+    config, out = InferenceConfig(batch_size=batch_size), folder / f"seen-{size}"
+
+    def bare(passes: Callable[[EarVAE, torch.Tensor, int], None]) -> Callable[[], None]:
+        return lambda: passes(network, batch.images, batch_size)
+
+    def evaluated() -> object:
+        return evaluate(saved, array, baselines=False, config=config)
+
+    def reconstructed() -> object:
+        return reconstruct(saved, [array], out, config=config)
+
+    what = f"of {number} images, {size} px, base {base}"
+    with _nothing_measured():
+        pair = in_turn(evaluated, bare(eval_passes), TURNS)
+        yield pair.row(f"`eval` {what}: forward passes", "at most", 1.1, _FORWARD)
+        pair = in_turn(reconstructed, bare(reconstruct_passes), TURNS)
+        yield pair.row(f"`reconstruct` {what}: forward passes", "at most", 1.1, _FORWARD)
+    pair = in_turn(evaluated, bare(eval_passes), TURNS)
+    yield pair.row(f"`eval` {what}", "at most", 1.25, _WHOLE)
+    pair = in_turn(reconstructed, bare(reconstruct_passes), TURNS)
+    yield pair.row(f"`reconstruct` {what}", "at most", 1.75, f"{_WHOLE} and PNGs")
+
+
+@contextmanager
+def _nothing_measured() -> Iterator[None]:
+    """Neither metrics nor PNGs; all else that the commands do, they do."""
+
+    def zeros(images: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
+        return torch.zeros(len(images))
+
+    quality, command = "earteach.metrics.quality", "earteach.inference.reconstruct"
+    replaced = {
+        f"{quality}.psnr": zeros,
+        f"{quality}.ssim_and_ms_ssim": lambda *pair: (zeros(*pair), None),
+        f"{command}.psnr": zeros,
+        f"{command}.ssim": zeros,
+        f"{command}.write_png": lambda *_: None,
+    }
+    with ExitStack() as stack:
+        for name, function in replaced.items():
+            stack.enter_context(mock.patch(name, function))
+        yield
+
+
+def _memory(folder: Path) -> Iterator[Row]:
+    """A tiny network, so that what is kept of each image shows beside what the network needs."""
+    ears = drawn_ears(folder, size=32, number=48)
+    saved = _checkpoint(folder, ears, size=32, base=8)
+    few, many = (_repeated(folder, ears / "val_teacher.npy", number) for number in (500, 10_000))
+    calls: dict[str, tuple[object, ...]] = {"eval": (), "reconstruct": (folder / "many",)}
+    for name, others in calls.items():
+        most, least = (memory.peak(name, saved, array, *others) for array in (many, few))
+        what = f"`{name}` of 10,000 images, 32 px: anonymous memory"
+        yield Row(what, most, least, "MB", "at most", 1.1, "of 500 images")
+
+
+def _checkpoint(folder: Path, ears: Path, size: int, base: int) -> Path:
+    """Of a network that was not trained, whose training array is gone."""
+    path = folder / f"untrained-{size}.ckpt"
+    config = TrainConfig().with_options(
+        {
+            "train_data": folder / "gone.npy",
+            "val_data": ears / "val_teacher.npy",
+            "image_size": size,
+            "base_channels": base,
+            "precision": "bf16",
+        }
+    )
+    torch.manual_seed(0)
+    state = EarVAE.from_config(config.model).state_dict()
+    for value in state.values():
+        if value.is_floating_point() and not value.any():
+            value.normal_(0, 0.02)
+    entry = checkpoint.about(config, {}, epochs_completed=0)
+    weights = {f"model.{name}": value for name, value in state.items()}
+    checkpoint.write({"state_dict": weights, "global_step": 0, checkpoint.KEY: entry}, path)
+    return path
+
+
+def _repeated(folder: Path, path: Path, number: int) -> Path:
+    """So many images: those of the array over and over."""
+    images = np.load(path, mmap_mode="r")
+    repeated = folder / f"{images.shape[1]}px-{number}.npy"
+    out = np.lib.format.open_memmap(repeated, "w+", images.dtype, (number, *images.shape[1:]))
+    for start in range(0, number, len(images)):
+        out[start : start + len(images)] = images[: number - start]
+    return repeated
