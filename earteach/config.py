@@ -14,7 +14,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self, Union, get_args, get_origin, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    ClassVar,
+    Literal,
+    Self,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from earteach.errors import EarTeachError
 
@@ -256,6 +266,13 @@ class HardwareConfig(Options):
     precision: Annotated[
         Literal["32", "16", "bf16"], Opt("Arithmetic of the network; the weights stay float32.")
     ] = "32"
+    compile: Annotated[
+        bool,
+        Opt(
+            "Compile the network first: minutes (a C++ compiler is needed), then faster steps. "
+            "Worth it for long runs."
+        ),
+    ] = False
     num_workers: Annotated[
         int, Opt("Processes that load images, never more than there are cores.", at_least=0)
     ] = 4

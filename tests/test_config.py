@@ -50,6 +50,7 @@ DEFAULTS = {
     "strategy": "auto",
     "precision": "32",
     "num_workers": 4,
+    "compile": False,
     "checkpoint_dir": Path("checkpoints"),
     "log_dir": Path("logs"),
     "seed": 42,
