@@ -31,6 +31,7 @@ _HOMES = {
     "prepare": "earteach.data.prepare",
     "prepare_drawn": "earteach.data.prepare",
     "reconstruct": "earteach.inference.reconstruct",
+    "report": "earteach.inference.report",
     "resume": "earteach.training.fit",
     "sample": "earteach.inference.sample",
     "train": "earteach.training.fit",
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from earteach.inference.evaluate import evaluate as evaluate
     from earteach.inference.export import export as export
     from earteach.inference.reconstruct import reconstruct as reconstruct
+    from earteach.inference.report import report as report
     from earteach.inference.sample import sample as sample
     from earteach.inspection import inspect_data as inspect_data
     from earteach.model.vae import EarVAE as EarVAE

@@ -39,7 +39,7 @@ USERS = {
     "lightning_fabric": {"training"},
     "lightning": set[str](),
     "torchmetrics": {"training"},
-    "tensorboard": {"training"},
+    "tensorboard": {"training", "inference"},
     "albumentations": {"data"},
     "sklearn": {"metrics"},
     "onnx": {"inference"},

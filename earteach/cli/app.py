@@ -19,6 +19,7 @@ from earteach.cli.inspect_model import inspect_model
 from earteach.cli.options import expanded
 from earteach.cli.prepare import prepare
 from earteach.cli.reconstruct import reconstruct
+from earteach.cli.report import report
 from earteach.cli.resume import resume
 from earteach.cli.sample import sample
 from earteach.cli.train import train
@@ -85,6 +86,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "eval": evaluate,
     "reconstruct": reconstruct,
     "sample": sample,
+    "report": report,
     "export": export,
     "inspect-model": inspect_model,
     "info": info,

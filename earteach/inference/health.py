@@ -51,7 +51,7 @@ def examine(
         config=found.config,
         epochs=found.epochs_completed,
         steps=found.global_step,
-        history=_history(found.state),
+        history=history(found.state),
         images=images,
         kld_per_dimension=klds,
         variance=tuple(codes.variance().tolist()),
@@ -63,7 +63,8 @@ def examine(
     return health, diagnose(signs)
 
 
-def _history(state: dict[str, Any]) -> tuple[Epoch, ...]:
+def history(state: dict[str, Any]) -> tuple[Epoch, ...]:
+    """The epochs that training has kept in a checkpoint's state."""
     kept = state.get(_CALLBACKS, {}).get(_RECORDER, {})
     return tuple(Epoch(**epoch) for epoch in kept.get("history", ()))
 

@@ -1,0 +1,63 @@
+"""`earteach report`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from earteach.cli.options import CheckpointDir, Json, Seed, found
+from earteach.cli.output import Output, duration, facts
+from earteach.config import InferenceConfig
+
+if TYPE_CHECKING:
+    from earteach.inference.report import Report
+
+
+def report(
+    config: InferenceConfig,
+    run: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Argument(
+            help="A checkpoint, or a folder with a best one; left out, --checkpoint-dir.",
+            metavar="RUN",
+        ),
+    ] = None,
+    out: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--out", help="The HTML file; left out, report.html beside the checkpoint."),
+    ] = None,
+    gif: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(
+            "--gif",
+            help="Also write the fixed validation ears from epoch to epoch, as .gif or .webp.",
+        ),
+    ] = None,
+    seed: Seed = 42,
+    checkpoint_dir: CheckpointDir = Path("checkpoints"),
+    json: Json = False,
+) -> None:
+    """Write one HTML file that shows a run: quality, curves, ears, directions, options, data."""
+    from earteach.inference.report import report as core
+
+    result = core(found(run, checkpoint_dir), out=out, gif=gif, seed=seed, config=config)
+    Output(json).show(result, facts("Report", _facts(result)))
+
+
+def _facts(result: Report) -> dict[str, str]:
+    values = {"page": f"{result.path} ({_size(result.bytes)})"}
+    if result.gif is not None:
+        frames, size = result.gif.frames, _size(result.gif.bytes)
+        values["animation"] = f"{result.gif.path} ({frames} frames, {size})"
+    values["of"] = f"{result.checkpoint}, {result.epochs} epochs, {result.images:,} images"
+    if result.psnr is not None and result.ssim is not None:
+        values["quality"] = f"{result.psnr:.2f} dB, SSIM {result.ssim:.4f}"
+    lacks = dict.fromkeys(result.missing.values())
+    values |= {"lacks": "\n".join(lacks)} if lacks else {}
+    return {**values, "time": duration(result.seconds)}
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:.1f} MB" if count >= 1e5 else f"{count / 1e3:.0f} kB"
