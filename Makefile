@@ -11,7 +11,7 @@ MINUTES ?= 45
 SMALL := --image-size 64 --base-channels 32
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo format lint types test test-slow bench-quality docs check clean
+.PHONY: help install demo format lint types test test-slow bench bench-quality docs check clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -51,6 +51,9 @@ test: $(VENV)/installed ## run the tests, in minutes
 
 test-slow: $(VENV)/installed ## run the long tests: killed processes and the like
 	$(BIN)/python -m pytest -m slow
+
+bench: $(VENV)/installed ## where the time goes: each ratio beside its target, under half an hour
+	$(BIN)/python -m benchmarks.speed
 
 bench-quality: $(VENV)/installed ## earteach beside eigenears and two peers, MINUTES of training each
 	$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
