@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 WIDTH, HEIGHT = 340, 190
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 10, 10, 24
-_TICKS = 5
+_FEWEST_TICKS = 3
 # Values that spread over more than this factor are drawn on a logarithmic axis.
 _WIDE = 10.0
 # The same series has the same colour in each chart.
@@ -114,15 +114,23 @@ class _Axis:
         return math.log10(value) if self.logarithmic else value
 
     def ticks(self) -> list[float]:
+        """The fewest round values that are enough."""
         if self.logarithmic:
-            decades = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
-            firsts = (1, 2, 5) if len(decades) <= 3 else (1,)
-            values = [first * 10.0**decade for decade in decades for first in firsts]
+            found = (_decades(firsts, self.low, self.high) for firsts in ((1,), (1, 3), (1, 2, 5)))
         else:
-            step = _round_step((self.high - self.low) / _TICKS)
-            first, last = math.ceil(self.low / step), math.floor(self.high / step)
-            values = [step * place for place in range(first, last + 1)]
-        return [value for value in values if self.low <= value <= self.high]
+            power = 10.0 ** math.floor(math.log10(self.high - self.low))
+            found = (_multiples(power * k, self.low, self.high) for k in (5, 2, 1, 0.5, 0.2))
+        return next(values for values in found if len(values) >= _FEWEST_TICKS)
+
+
+def _decades(firsts: Sequence[int], low: float, high: float) -> list[float]:
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    values = [first * 10.0**decade for decade in decades for first in firsts]
+    return [value for value in values if low <= value <= high]
+
+
+def _multiples(step: float, low: float, high: float) -> list[float]:
+    return [step * place for place in range(math.ceil(low / step), math.floor(high / step) + 1)]
 
 
 def _padded(low: float, high: float, logarithmic: bool) -> _Axis:
@@ -142,7 +150,7 @@ def _round_step(rough: float) -> float:
 
 def _whole_ticks(first: float, last: float) -> list[float]:
     step = max(1.0, _round_step((last - first) / 5)) if last > first else 1.0
-    inner = [step * k for k in range(math.ceil(first / step), math.floor(last / step) + 1)]
+    inner = _multiples(step, first, last)
     # The first epoch is 1, which no round step meets.
     return inner if inner and inner[0] == first else [first, *(x for x in inner if x > first)]
 
