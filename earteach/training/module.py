@@ -112,12 +112,12 @@ class EarVAELightning(pl.LightningModule):
             self.global_rank,
             (len(batch["input"]), self.config.model.latent_dim),
         )
-        target = to_float(batch["target"])
+        images = to_float(batch["input"])
+        same = batch["target"] is batch["input"]
+        target = images if same else to_float(batch["target"])
         if self.device.type == "cuda":
             noise = noise.pin_memory()  # else the copy would wait for the device
-        reconstruction, mu, logvar = self.model(
-            to_float(batch["input"]), noise.to(self.device, non_blocking=True)
-        )
+        reconstruction, mu, logvar = self.model(images, noise.to(self.device, non_blocking=True))
         terms = vae_loss(
             reconstruction, target, mu, logvar,
             weight=self.kld_weight, reduction=self.config.kld.kld_reduction,
