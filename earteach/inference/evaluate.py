@@ -278,7 +278,8 @@ def open_array(
 
 def _measure(model: RunningModel, array: EarArray, rows: np.ndarray, batch_size: int) -> _Measured:
     network = model.network
-    losses, quality, codes = [], ImageQuality(), LatentStatistics(network.latent_dim)
+    losses: list[list[float]] = []  # no small tensors kept, as in `ImageQuality`
+    quality, codes = ImageQuality(), LatentStatistics(network.latent_dim)
     _note_if_trained_on(model, array)
     with model.running():
         for batch in image_batches(
@@ -290,10 +291,10 @@ def _measure(model: RunningModel, array: EarArray, rows: np.ndarray, batch_size:
         ):
             images = batch.images.to(model.device)
             mu, logvar = network.encode(images)
-            losses.append(_losses(model, batch.indices, images, mu, logvar).double().cpu())
+            losses += _losses(model, batch.indices, images, mu, logvar).tolist()
             codes.update(mu, logvar)
             quality.update(network.decode(mu), images)
-    return _Measured(torch.cat(losses).numpy(), quality, codes)
+    return _Measured(np.array(losses), quality, codes)
 
 
 def _losses(

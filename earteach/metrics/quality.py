@@ -30,16 +30,18 @@ class ImageQuality:
     """PSNR, SSIM and, where the size allows, MS-SSIM of each image, gathered batch by batch."""
 
     def __init__(self) -> None:
-        self._psnr: list[torch.Tensor] = []
-        self._ssim: list[torch.Tensor] = []
-        self._ms_ssim: list[torch.Tensor] = []
+        # Plain numbers: small tensors kept between batches would break the heap into pieces that the
+        # next batch does not fit.
+        self._psnr: list[float] = []
+        self._ssim: list[float] = []
+        self._ms_ssim: list[float] = []
 
     @classmethod
     def of(cls, psnr: np.ndarray, ssim: np.ndarray, ms_ssim: np.ndarray | None) -> ImageQuality:
         """The values of N images that were gathered before, float64 `(N,)` each."""
         made = cls()
-        made._psnr, made._ssim = [torch.from_numpy(psnr)], [torch.from_numpy(ssim)]
-        made._ms_ssim = [] if ms_ssim is None else [torch.from_numpy(ms_ssim)]
+        made._psnr, made._ssim = psnr.tolist(), ssim.tolist()
+        made._ms_ssim = [] if ms_ssim is None else ms_ssim.tolist()
         return made
 
     def update(self, images: torch.Tensor, targets: torch.Tensor) -> None:
@@ -47,25 +49,25 @@ class ImageQuality:
         # The windows of SSIM lose a third of its value in bfloat16.
         with torch.autocast(images.device.type, enabled=False):
             similarity, multiscale = ssim_and_ms_ssim(images, targets)
-            self._psnr.append(psnr(images, targets).double().cpu())
-        self._ssim.append(similarity.double().cpu())
+            self._psnr += psnr(images, targets).tolist()
+        self._ssim += similarity.tolist()
         if multiscale is not None:
-            self._ms_ssim.append(multiscale.double().cpu())
+            self._ms_ssim += multiscale.tolist()
 
     @property
     def psnr(self) -> np.ndarray:
         """dB, float64 `(N,)`."""
-        return torch.cat(self._psnr).numpy()
+        return np.array(self._psnr)
 
     @property
     def ssim(self) -> np.ndarray:
         """float64 `(N,)`."""
-        return torch.cat(self._ssim).numpy()
+        return np.array(self._ssim)
 
     @property
     def ms_ssim(self) -> np.ndarray | None:
         """float64 `(N,)`; None where the images are smaller than `MS_SSIM_MIN_SIDE`."""
-        return torch.cat(self._ms_ssim).numpy() if self._ms_ssim else None
+        return np.array(self._ms_ssim) if self._ms_ssim else None
 
 
 def psnr(images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
