@@ -166,8 +166,8 @@ def _values(
 
 
 _CURVES = (
-    "The dotted line is this checkpoint. Losses in training are on augmented images and take in "
-    "1 − SSIM; in validation they are at the final weight of the KLD. PCA is dashed."
+    "The dotted line is this checkpoint. Losses in training are on augmented images, at the weight of "
+    "the KLD of each epoch; in validation at its final weight. PCA is dashed."
 )
 
 
