@@ -131,7 +131,7 @@ def _values(
 ) -> tuple[Appraisal | None, dict[str, Any]]:
     """What was measured, and the values of the template; `why` takes what each section lacks."""
     found = model.checkpoint
-    array = _unless(why, ["quality", "advice", "reconstructions"], lambda: open_array(model))
+    array = _unless(why, ["quality", "advice", "reconstructions"], lambda: _validation(model))
     seen, shown = _measured(model, array, batch_size, why)
     source = find_source(model, None)
     new = _unless(
@@ -143,7 +143,7 @@ def _values(
     )
     fitted = seen.beside.pca.fitted if seen and seen.beside else None
     return seen, {
-        "name": f"{found.path.parent.name}/{found.path.name}",
+        "name": f"{found.path.absolute().parent.name}/{found.path.name}",
         "checkpoint": str(found.path),
         "version": earteach.__version__,
         "about": sections.about(model, record),
@@ -163,6 +163,13 @@ def _values(
         "configuration": sections.configuration(found.config),
         "arrays": sections.arrays(found),
     }
+
+
+def _validation(model: RunningModel) -> EarArray:
+    path = model.checkpoint.config.data.val_data
+    if not path.exists():
+        raise EarTeachError(f"the validation images, {path}, are gone")
+    return open_array(model)
 
 
 _CURVES = (

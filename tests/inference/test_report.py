@@ -291,7 +291,7 @@ def test_the_same_run_gives_the_same_page_and_its_own_is_replaced(made, tmp_path
     assert [path.name for path in out.parent.iterdir()] == ["page.html"]
 
 
-def test_few_images_of_a_large_array_are_measured(made, tmp_path, monkeypatch):
+def test_few_images_of_a_large_array_are_measured(made, ears, tmp_path, monkeypatch):
     monkeypatch.setattr("earteach.inference.report.MOST_IMAGES", 3)
     found = make(made.result.checkpoint, out=tmp_path / "page.html")
     whole = evaluate(made.result.checkpoint, out=tmp_path)
@@ -301,7 +301,11 @@ def test_few_images_of_a_large_array_are_measured(made, tmp_path, monkeypatch):
     assert found.result.psnr == pytest.approx(table["psnr"][rows].mean(), abs=1e-5)
     assert f"{table['pca_psnr'][rows].mean():.2f} dB" in found.page.text
     assert f"3 of {len(table)} evenly spread images" in found.page.text
-    assert set(re.findall(r"image (\d+): ", found.page.text)) == set(map(str, rows))
+    shown = [int(row) for row in re.findall(r"image (\d+): ", found.page.text)]
+    assert set(shown) == set(rows)
+    val = np.load(ears / "val_teacher.npy")
+    for row, strip in zip(shown, found.page.pictures("image "), strict=True):
+        assert np.array_equal(squares(strip, 4)[0], val[row])
 
 
 EVIL = "<script>alert('&\"')</script>"
@@ -314,7 +318,7 @@ def test_names_are_escaped_and_what_is_gone_is_said(trained, tmp_path, epochs):
     found = make(path, out=tmp_path / "page.html")
     names = {name for name, _ in found.page.tags}
     assert "script" not in names
-    assert found.page.text.count(f"{EVIL}/val_data: no such file") >= 2
+    assert found.page.text.count(f"the validation images, {EVIL}/val_data, are gone") == 3
     assert "bold</b>&amp;/last.ckpt" in found.page.text
     assert f"{EVIL}/log_dir/ear_vae/metrics.jsonl: is gone" in found.page.text
     assert set(found.result.missing) == {
