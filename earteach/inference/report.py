@@ -25,7 +25,7 @@ from earteach.inference.running import RunningModel, open_model
 from earteach.inference.sample import find_source, new_ears
 
 PAGE = "report.html"
-# Enough for means within a tenth of a dB, in a minute at the largest sizes on a laptop.
+# Enough for a mean; more only takes longer.
 MOST_IMAGES = 512
 _SAMPLES = 16
 _TITLES = {

@@ -58,6 +58,7 @@ def place(ears: Path, trained: Run, tmp_path_factory: pytest.TempPathFactory) ->
 
 # Of the commands that take a checkpoint: what is typed after it.
 TAKING = {
+    "report": "",
     "eval": "--data {ears}/val_teacher.npy",
     "sample": "--out new",
     "reconstruct": "--input {ears}/val_teacher.npy --out new",
