@@ -81,9 +81,10 @@ def reconstruct(
     )
     taken: set[str] = set()
     written: list[ReconstructedImage] = []
-    while batch := list(islice(ears, config.batch_size)):
-        make_folder(out)
-        written.extend(_write(model, batch, out, taken))
+    with model.running():  # once: leaving it forgets the weights in reduced precision
+        while batch := list(islice(ears, config.batch_size)):
+            make_folder(out)
+            written.extend(_write(model, batch, out, taken))
     if not written:
         raise EarTeachError("--input: none of the photographs could be read; name other ones")
     return Reconstructions(model.checkpoint.path, tuple(written))
@@ -132,8 +133,7 @@ def _write(
     model: RunningModel, ears: Sequence[_Ear], out: Path, taken: set[str]
 ) -> Iterator[ReconstructedImage]:
     images = to_batch(np.stack([ear.image for ear in ears]))
-    with model.running() as network:
-        decoded = network.reconstruct(images.to(model.device)).float().cpu()
+    decoded = model.network.reconstruct(images.to(model.device)).float().cpu()
     errors = (decoded - images).abs().mean(dim=1).numpy()
     written = [
         ReconstructedImage(ear.source, out / f"{_unique(ear.name, taken)}.png", *quality)

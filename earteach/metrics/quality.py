@@ -46,10 +46,8 @@ class ImageQuality:
 
     def update(self, images: torch.Tensor, targets: torch.Tensor) -> None:
         """Add a batch: `images` and what they should be, both `(B, C, H, W)` in [0, 1]."""
-        # The windows of SSIM lose a third of its value in bfloat16.
-        with torch.autocast(images.device.type, enabled=False):
-            similarity, multiscale = ssim_and_ms_ssim(images, targets)
-            self._psnr += psnr(images, targets).tolist()
+        similarity, multiscale = ssim_and_ms_ssim(images, targets)
+        self._psnr += psnr(images, targets).tolist()
         self._ssim += similarity.tolist()
         if multiscale is not None:
             self._ms_ssim += multiscale.tolist()
@@ -168,10 +166,12 @@ def _blur(x: torch.Tensor) -> torch.Tensor:
     """The Gaussian window's weighted mean at each place, `(B, C, H, W)`, along each axis in turn."""
     x = functional.pad(x, (_RADIUS,) * 4, mode="reflect")
     line = _window().to(x.device)
-    for shape in ((-1, 1), (1, -1)):
-        x = functional.conv2d(
-            x, line.reshape(1, 1, *shape).expand(x.shape[1], -1, -1, -1), groups=x.shape[1]
-        )
+    # In bfloat16 the windows would lose a third of SSIM's value.
+    with torch.autocast(x.device.type, enabled=False):
+        for shape in ((-1, 1), (1, -1)):
+            x = functional.conv2d(
+                x, line.reshape(1, 1, *shape).expand(x.shape[1], -1, -1, -1), groups=x.shape[1]
+            )
     return x
 
 

@@ -220,6 +220,7 @@ def test_quality_is_measured_in_float32_under_autocast():
     quality = ImageQuality()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         quality.update(images, targets)
+        assert torch.equal(ssim(images, targets), torch.tensor(quality.ssim).float())
     assert quality.ssim.tolist() == ssim(images, targets).tolist()
     assert quality.psnr.tolist() == psnr(images, targets).tolist()
     assert quality.ms_ssim is None
