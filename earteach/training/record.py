@@ -155,7 +155,7 @@ class Recorder(Callback):
             "samples": _samples(module),
         }
         if record.epoch + 1 == record.epochs or trainer.should_stop:
-            pictures["traversals"] = _traversals(module)
+            pictures["traversals"] = _traversals(module, self._health.kld_per_dimension)
         for name, sheet in pictures.items():
             logger.experiment.add_image(name, sheet, record.step, dataformats="HWC")
         logger.experiment.flush()
@@ -184,12 +184,12 @@ def _samples(module: EarVAELightning) -> np.ndarray:
     return grid(list(to_uint8(ears)), columns=4)
 
 
-def _traversals(module: EarVAELightning) -> np.ndarray:
+def _traversals(module: EarVAELightning, klds: np.ndarray) -> np.ndarray:
     """The mean code with one number moved from −3 to 3, for those numbers with the largest KLD.
 
     A row for each, uint8 `(H, W, C)`.
     """
-    chosen = module.validation_codes().kld_per_dimension().argsort(descending=True)
+    chosen = np.argsort(-klds)
     moves = torch.linspace(-3, 3, _MOVES)
     codes = torch.zeros(_TRAVERSED, _MOVES, module.config.model.latent_dim)
     for row, dimension in zip(codes, chosen.tolist(), strict=False):

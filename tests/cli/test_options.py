@@ -425,14 +425,14 @@ def test_last_is_written_inside_long_epochs_where_it_is_asked_for(
     steps = []
 
     def write(state: dict[str, Any], path: Path) -> None:
-        if path.name == "last.ckpt":
-            steps.append(state["global_step"])
+        steps.append(state["global_step"])
         original(state, path)
 
     original = checkpoint.write
     monkeypatch.setattr(checkpoint, "write", write)
     run(ears, tmp_path, *QUICK, "--batch-size", 8, "--epochs", 1, "--checkpoint-every-n-steps", 2)
     assert steps == [2, 4, 6]
+    assert checkpoint.read(tmp_path / "checkpoints" / "last.ckpt").global_step == 6
 
 
 def test_fresh_moves_the_old_run_aside_and_deletes_nothing(ears: Path, tmp_path: Path) -> None:
