@@ -266,13 +266,6 @@ class HardwareConfig(Options):
     precision: Annotated[
         Literal["32", "16", "bf16"], Opt("Arithmetic of the network; the weights stay float32.")
     ] = "32"
-    compile: Annotated[
-        bool,
-        Opt(
-            "Compile the network first: minutes (a C++ compiler is needed), then faster steps. "
-            "Worth it for long runs."
-        ),
-    ] = False
     num_workers: Annotated[
         int, Opt("Processes that load images, never more than there are cores.", at_least=0)
     ] = 4

@@ -50,7 +50,6 @@ DEFAULTS = {
     "strategy": "auto",
     "precision": "32",
     "num_workers": 4,
-    "compile": False,
     "checkpoint_dir": Path("checkpoints"),
     "log_dir": Path("logs"),
     "seed": 42,

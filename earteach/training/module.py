@@ -102,8 +102,6 @@ class EarVAELightning(pl.LightningModule):
         if self.trainer.strategy.root_device.type == "cuda":
             # Tensor cores take convolutions in this order; images follow their weights.
             self.to(memory_format=torch.channels_last)
-        if self.config.hardware.compile:
-            self.model.compile()
 
     def training_step(self, batch: Sample, batch_idx: int) -> torch.Tensor:
         noise = training_noise(

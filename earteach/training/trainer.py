@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
-import shutil
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -101,11 +99,6 @@ def _check_hardware(hardware: HardwareConfig) -> None:
         raise EarTeachError(
             "--accelerator gpu: torch finds no GPU here; use --accelerator cpu, or install a torch "
             "build for your GPU (see https://pytorch.org)"
-        )
-    compiler = os.environ.get("CXX", "g++")
-    if hardware.compile and shutil.which(compiler) is None:
-        raise EarTeachError(
-            f"--compile: finds no C++ compiler ({compiler}); install one, or leave --compile out"
         )
     if hardware.accelerator == "tpu":
         from pytorch_lightning.accelerators import XLAAccelerator

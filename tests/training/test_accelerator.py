@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,7 +16,7 @@ from earteach.data.arrays import EarArray
 from earteach.data.loading import training_loader
 from earteach.training.module import EarVAELightning
 from earteach.training.trainer import make_trainer
-from tests.conftest import TINY_RUN, data_options, earteach, earteach_process, run_options
+from tests.conftest import data_options, earteach, run_options
 
 TINY = {"image_size": 32, "base_channels": 8, "latent_dim": 16, "num_workers": 0}
 
@@ -143,28 +141,3 @@ def test_batches_are_pinned_where_there_is_a_gpu(ears, tmp_path, monkeypatch):
     for there in (True, False):
         monkeypatch.setattr(torch.cuda, "is_available", lambda there=there: there)
         assert training_loader(configured(tmp_path), array).pin_memory == there
-
-
-def test_compiling_without_a_compiler_is_one_line(ears, tmp_path, monkeypatch):
-    monkeypatch.setenv("CXX", "no-such-compiler")
-    result = earteach(
-        "train", *data_options(ears), *run_options(tmp_path), *TINY_RUN, "--epochs", 1, "--compile"
-    )
-    assert result.code == 1
-    assert "--compile: finds no C++ compiler (no-such-compiler)" in result.err
-    assert not (tmp_path / "checkpoints").exists()
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
-def test_a_compiled_network_learns_the_same(ears, tmp_path):
-    losses = []
-    for compiled in ("--compile", "--no-compile"):
-        folder = tmp_path / compiled
-        options = [*data_options(ears), *run_options(folder), *TINY_RUN, "--epochs", 2, compiled]
-        process = earteach_process("train", *options, "--json", cwd=tmp_path)
-        out, err = process.communicate()
-        assert process.returncode == 0, err
-        losses.append(json.loads(out)["best"]["loss"]["value"])
-    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
