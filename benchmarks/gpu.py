@@ -85,7 +85,6 @@ def _arguments() -> argparse.Namespace:
     add("--base-channels", type=int, default=16 if small else 64)
     add("--workers", type=int, default=4)
     add("--seconds", type=float, default=1 if small else 5, help="for each figure")
-    add("--compile", action="store_true", help="compile the network with torch.compile")
     return parser.parse_args()
 
 
@@ -100,7 +99,7 @@ def _measure(
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     model = EarVAE(base_channels=arguments.base_channels, image_size=size).to(device)
-    step = _step(model, device, batch, precision, arguments.compile)
+    step = _step(model, device, batch, precision)
     rate = batch * _per_second(step, device, arguments.seconds)
     work = 3 * 2 * summarise(model).multiply_adds
     on_gpu = device.type == "cuda"
@@ -109,16 +108,12 @@ def _measure(
     return Result(size, batch, precision, rate, rate * work / peak, loaded / rate, memory)
 
 
-def _step(
-    model: EarVAE, device: torch.device, batch: int, precision: str, compiled: bool
-) -> Callable[[], None]:
+def _step(model: EarVAE, device: torch.device, batch: int, precision: str) -> Callable[[], None]:
     """A training step on images that lie on the device as bytes, as the loader's do once there."""
     averaged = EarVAE(base_channels=model.base_channels, image_size=model.image_size).to(device)
     if device.type == "cuda":
         model.to(memory_format=torch.channels_last)
         averaged.to(memory_format=torch.channels_last)
-    if compiled:
-        model.compile()
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "16" and device.type == "cuda")
     optimizer = torch.optim.AdamW(model.parameters(), fused=not scaler.is_enabled())
     shape = (batch, model.in_channels, model.image_size, model.image_size)
@@ -194,7 +189,7 @@ def _show(results: list[Result], device: torch.device, arguments: argparse.Names
     name = torch.cuda.get_device_name() if device.type == "cuda" else platform.processor() or "CPU"
     print(
         f"{name}, torch {torch.__version__}, base channels {arguments.base_channels}, "
-        f"{arguments.workers} workers{', compiled' if arguments.compile else ''}"
+        f"{arguments.workers} workers"
     )
     lines = [_HEADING, *(result.line() for result in results)]
     widths = [max(len(line[place]) for line in lines) for place in range(len(_HEADING))]

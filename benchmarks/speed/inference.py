@@ -65,7 +65,7 @@ def _beside_the_network(
     pair = in_turn(evaluated, bare(eval_passes), TURNS)
     yield pair.row(f"`eval` {what}", "at most", 1.25, _WHOLE)
     pair = in_turn(reconstructed, bare(reconstruct_passes), TURNS)
-    yield pair.row(f"`reconstruct` {what}", "at most", 2, f"{_WHOLE} and PNGs")
+    yield pair.row(f"`reconstruct` {what}", "at most", 1.75, f"{_WHOLE} and PNGs")
 
 
 @contextmanager

@@ -12,8 +12,6 @@ from benchmarks.speed.pairs import Row, processes_in_turn
 from benchmarks.speed.workspace import drawn_ears, trained
 from earteach import checkpoint
 
-_HERE = Path(__file__).parent
-
 
 def rows(workspace: Path) -> Iterator[Row]:
     # As pip leaves it: a checkout's first start also compiles the package, and where Python may write
@@ -25,7 +23,8 @@ def rows(workspace: Path) -> Iterator[Row]:
         turns=15,
     ).row("`earteach --help`", "at most", 3, "import typer, rich")
     best = str(checkpoint.best(trained(workspace)))
-    decode = [sys.executable, str(_HERE / "bare_decode.py"), best, str(workspace / "bare.pt")]
+    bare = [sys.executable, str(Path(__file__).with_name("bare.py"))]
+    decode = [*bare, "decode", best, str(workspace / "bare.pt")]
     ears = str(drawn_ears(workspace) / "val_teacher.npy")
     commands = {
         "sample -n 8": ["sample", best, "-n", "8", "--out", str(workspace / "new")],
@@ -41,6 +40,6 @@ def rows(workspace: Path) -> Iterator[Row]:
         pair = processes_in_turn(ours, decode, turns=3)
         yield pair.row(f"`earteach {name}`", "at most", 1.3, "bare script that decodes 8")
     onnx = ["export", best, "--format", "onnx", "--out", str(workspace / "ears.onnx")]
-    bare = [sys.executable, str(_HERE / "bare_onnx.py"), best, str(workspace / "bare.onnx")]
-    pair = processes_in_turn([sys.executable, "-m", "earteach", *onnx], bare, turns=2)
+    exported = [*bare, "onnx", best, str(workspace / "bare.onnx")]
+    pair = processes_in_turn([sys.executable, "-m", "earteach", *onnx], exported, turns=2)
     yield pair.row("`earteach export --format onnx`", "at most", 1.3, "bare export, run once")

@@ -13,6 +13,24 @@ from earteach.cli.output import Output, facts, progress_bar, table
 _SHOWN = 10
 
 
+GroupBy = Annotated[
+    Literal["file", "folder"],
+    typer.Option("--group-by", help="What is one person: a photograph, or a folder of them."),
+]
+GroupPattern = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        "--group-pattern",
+        help=r"Regular expression on the file name whose first group names the person, such as "
+        r"'^(\d+)_'.",
+    ),
+]
+ValGroups = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--val-groups", help="Regular expression: these groups are for validation."),
+]
+
+
 def prepare(
     source: Annotated[
         Optional[Path],  # noqa: UP045
@@ -26,25 +44,12 @@ def prepare(
     ] = 256,
     gray: Annotated[bool, typer.Option("--gray", help="One channel instead of three.")] = False,
     fit: FitChoice = "stretch",
-    group_by: Annotated[
-        Literal["file", "folder"],
-        typer.Option("--group-by", help="What is one person: a photograph, or a folder of them."),
-    ] = "file",
-    group_pattern: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(
-            "--group-pattern",
-            help=r"Regular expression on the file name whose first group names the person, such as "
-            r"'^(\d+)_'.",
-        ),
-    ] = None,
+    group_by: GroupBy = "file",
+    group_pattern: GroupPattern = None,
     val_fraction: Annotated[
         float, typer.Option("--val-fraction", help="Share of the images for validation.")
     ] = 0.15,
-    val_groups: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option("--val-groups", help="Regular expression: these groups are for validation."),
-    ] = None,
+    val_groups: ValGroups = None,
     synthetic: Annotated[
         Optional[int],  # noqa: UP045
         typer.Option("--synthetic", help="Draw this many ears in all, instead of photographs."),

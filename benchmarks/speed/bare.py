@@ -1,0 +1,35 @@
+"""A script of one's own: build the network, load its weights, and decode or export.
+
+python bare.py decode CHECKPOINT OUT      # eight codes to images
+python bare.py onnx CHECKPOINT OUT        # the network, run once beside torch
+"""
+
+import sys
+
+import torch
+
+from earteach.model.vae import EarVAE
+
+what, checkpoint, out = sys.argv[1:]
+state = torch.load(checkpoint, weights_only=True)
+model = EarVAE(**state["earteach"]["config"]["model"]).eval()
+prefix = "averaged."
+weights = {
+    k.removeprefix(prefix): v for k, v in state["state_dict"].items() if k.startswith(prefix)
+}
+model.load_state_dict(weights)
+if what == "decode":
+    with torch.inference_mode():
+        torch.save(model.sample(8, torch.Generator().manual_seed(0)), out)
+else:
+    import onnxruntime
+
+    images = torch.rand(8, 3, model.image_size, model.image_size)
+    model.forward = model.reconstruct  # type: ignore[method-assign,assignment]
+    batch = {"x": {0: torch.export.Dim("batch", min=1)}}
+    torch.onnx.export(
+        model, (images,), out, dynamo=True, dynamic_shapes=batch, verbose=False, input_names=["x"]
+    )
+    (seen,) = onnxruntime.InferenceSession(out).run(None, {"x": images.numpy()})
+    with torch.inference_mode():
+        print(abs(torch.as_tensor(seen) - model.reconstruct(images)).max())
