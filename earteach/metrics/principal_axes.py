@@ -11,11 +11,14 @@ import torch
 from sklearn.decomposition import PCA
 
 _EXACT_BYTES = 2**26
-# Passes over some of the pieces, at most every eighth, which find the axes roughly, then over all.
-_SPARSEST, _ROUGH, _FINE = 8, 3, 3
+# Passes over some of the pieces, at most every eighth, which find the axes roughly, then over all;
+# one more pass over all tells the variances.
+_SPARSEST, _ROUGH, _FINE = 8, 3, 2
 # Rows that rough axes are found from, for each axis.
 _ROWS_PER_AXIS = 4
 _SPARE = 64
+# Shares of the largest eigenvalue below which float32 knows none.
+_SMALLEST = 1e-6
 
 # Gives the rows of a matrix, float32 (some, D) at a time, the same in each call.
 Pieces = Callable[[], Iterator[torch.Tensor]]
@@ -53,16 +56,29 @@ def principal_axes(pieces: Pieces, count: int) -> PrincipalAxes:
 
 def _leading_axes(matrix: _CentredMatrix, count: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Axes and variances by randomized subspace iteration, Halko et al. 2011
-    (https://doi.org/10.1137/090771806), algorithm 4.4."""
+    (https://doi.org/10.1137/090771806), algorithm 4.4, ended by a Nyström approximation (algorithm 5.5),
+    which takes from the last pass the axes as well, as one pass more would find them."""
     width = min(count + _SPARE, *matrix.shape)
     generator = torch.Generator().manual_seed(0)
     basis = torch.randn(matrix.shape[1], width, generator=generator)
     every = max(1, min(_SPARSEST, matrix.shape[0] // (_ROWS_PER_AXIS * width)))
     for step in [every] * _ROUGH + [1] * _FINE:
         basis, _ = torch.linalg.qr(matrix.scatter(basis, step))
-    values, rotation = torch.linalg.eigh(basis.T @ matrix.scatter(basis))
-    leading = values.argsort(descending=True)[:count]
-    return (basis @ rotation[:, leading]).T, values[leading] / (matrix.shape[0] - 1)
+    axes, values = _nystrom(basis, matrix.scatter(basis))
+    return axes[:, :count].T, values[:count] / (matrix.shape[0] - 1)
+
+
+def _nystrom(basis: torch.Tensor, product: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Eigenvectors `(D, W)` and eigenvalues `(W,)`, descending, of a positive semidefinite matrix S.
+
+    From an orthonormal `basis` Q `(D, W)` and `product` S Q, as those of S Q (Qᵀ S Q)⁺ Qᵀ S.
+    """
+    middle = basis.T @ product
+    values, rotation = torch.linalg.eigh((middle + middle.T) / 2)
+    known = values > _SMALLEST * values[-1]
+    weights = torch.where(known, values.clamp(min=torch.finfo(values.dtype).tiny).rsqrt(), 0)
+    vectors, roots, _ = torch.linalg.svd(product @ (rotation * weights), full_matrices=False)
+    return vectors, roots.square()
 
 
 class _CentredMatrix:

@@ -87,3 +87,16 @@ def test_rows_that_do_not_differ_have_no_variance(monkeypatch, bytes_):
     assert found.mean.tolist() == [0.25] * 6
     assert found.variances.tolist() == [0, 0]
     assert found.axes.isfinite().all()
+
+
+def test_iteration_finds_the_axes_of_rows_that_repeat(monkeypatch):
+    """Six different rows, each ten times: five axes, and no variance beside them."""
+    monkeypatch.setattr(module, "_EXACT_BYTES", 0)
+    few = matrix(6, 40)
+    whole = few.repeat(10, 1)
+    found = principal_axes(in_pieces(whole), 30)
+    wanted = PCA(n_components=5, svd_solver="full").fit(whole.double().numpy())
+    np.testing.assert_allclose(found.variances[:5], wanted.explained_variance_, rtol=1e-3)
+    np.testing.assert_allclose(found.variances[5:], 0, atol=1e-6)
+    left = (whole - found.mean) - (whole - found.mean) @ found.axes.T @ found.axes
+    assert left.abs().max() < 1e-4
