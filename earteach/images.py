@@ -17,6 +17,8 @@ _SOFTWARE = "earteach"
 _PAPER = 255
 # A fifth of the time of Pillow's defaults, for files that are an eighth larger.
 _FAST = {"compress_level": 1, "compress_type": zlib.Z_RLE}
+# Black, red, yellow, white.
+_HEAT = np.clip(np.arange(766)[:, None] - [0, 255, 510], 0, 255).astype(np.uint8)
 
 
 def to_uint8(images: torch.Tensor) -> np.ndarray:
@@ -32,8 +34,7 @@ def to_float(images: torch.Tensor) -> torch.Tensor:
 
 def heat(error: np.ndarray, full_scale: float = 0.25) -> np.ndarray:
     """Error `(H, W)` in [0, 1] to an RGB heat map, black at 0 and white from `full_scale` on."""
-    level = np.clip(error / full_scale, 0, 1)[..., None] * 3
-    return (np.clip(level - np.array([0, 1, 2]), 0, 1) * 255).round().astype(np.uint8)
+    return _HEAT[np.clip(error * (765 / full_scale) + 0.5, 0, 765).astype(np.uint16)]
 
 
 def grid(images: Sequence[np.ndarray], columns: int, gap: int = 2) -> np.ndarray:

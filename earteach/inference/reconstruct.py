@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from earteach.config import Fit, InferenceConfig, Layout
 from earteach.data import photographs
@@ -142,9 +143,20 @@ def _write(
         )
     ]
 
-    def save(entry: ReconstructedImage, ear: _Ear, seen: np.ndarray, error: np.ndarray) -> None:
+    _write_pictures(written, ears, decoded, errors, model.checkpoint.path.name)
+    yield from written
+
+
+def _write_pictures(
+    entries: Sequence[ReconstructedImage],
+    ears: Sequence[_Ear],
+    decoded: torch.Tensor,
+    errors: np.ndarray,
+    checkpoint: str,
+) -> None:
+    def write(entry: ReconstructedImage, ear: _Ear, seen: np.ndarray, error: np.ndarray) -> None:
         facts = {
-            "Checkpoint": model.checkpoint.path.name,
+            "Checkpoint": checkpoint,
             "Input": ear.source,
             "PSNR": f"{entry.psnr:.2f} dB",
             "SSIM": f"{entry.ssim:.4f}",
@@ -152,8 +164,7 @@ def _write(
         write_png(entry.output, beside([ear.image, seen, heat(error)]), facts)
 
     with ThreadPoolExecutor(at_most_cores(len(ears))) as pool:  # compression leaves Python's lock
-        list(pool.map(save, written, ears, to_uint8(decoded), errors))
-    yield from written
+        list(pool.map(write, entries, ears, to_uint8(decoded), errors))
 
 
 def _unique(name: str, taken: set[str]) -> str:
