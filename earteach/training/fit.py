@@ -11,6 +11,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -38,6 +39,7 @@ from earteach.training.interruption import (
 from earteach.training.module import EarVAELightning
 from earteach.training.pca_init import first_weights
 from earteach.training.record import EpochRecord, Recorder
+from earteach.training.run_lock import sole_run
 from earteach.training.trainer import RUN_NAME, Loaders, make_trainer, quiet_lightning
 
 _log = logging.getLogger(__name__)
@@ -108,20 +110,31 @@ def train(
     Raises `EarTeachError` where an old run differs or is finished, and for whatever else the user can
     put right: data, hardware, memory, a full disk.
     """
+    alone = nullcontext() if fast_dev_run else _sole_run(config.run.checkpoint_dir)
+    with alone:
+        start = _start(config, fresh=fresh, dry=fast_dev_run, init_from=init_from)
+        return _fit(config, start, watch or Watch())
+
+
+def _sole_run(checkpoint_dir: Path) -> AbstractContextManager[None]:
+    """Of the processes of one run the first holds the folder."""
+    return sole_run(checkpoint_dir) if _is_main_process() else nullcontext()
+
+
+def _start(config: TrainConfig, *, fresh: bool, dry: bool, init_from: Path | None) -> Start:
     last = config.run.checkpoint_dir / checkpoint.LAST
-    continues = last.exists() and not fresh and not fast_dev_run
-    if continues and init_from is not None:
+    if not last.exists() or fresh or dry:
+        weights = checkpoint.read(init_from) if init_from is not None else None
+        return Start(weights=weights, fresh=fresh, dry=dry)
+    if init_from is not None:
         raise EarTeachError(
             f"--init-from {init_from}: begins a new run, but {last} exists; add --fresh to move the "
             "old run aside"
         )
-    if continues:
-        found = checkpoint.read(last)
-        _check_continues(found, config)
-        _log.info("continuing the run in %s (%s)", config.run.checkpoint_dir, _position(found))
-        return _fit(config, Start(found=found), watch or Watch())
-    weights = checkpoint.read(init_from) if init_from is not None else None
-    return _fit(config, Start(weights=weights, fresh=fresh, dry=fast_dev_run), watch or Watch())
+    found = checkpoint.read(last)
+    _check_continues(found, config)
+    _log.info("continuing the run in %s (%s)", config.run.checkpoint_dir, _position(found))
+    return Start(found=found)
 
 
 def resume(
@@ -139,14 +152,16 @@ def resume(
 
     Raises `EarTeachError` where the run is finished and no more epochs are given.
     """
-    found = checkpoint.read(path)
-    config = found.config.with_options(hardware or {})
-    config = replace(config, run=replace(config.run, checkpoint_dir=Path(path).parent))
-    _check_unfinished(found, epochs or config.optim.epochs)
-    if epochs is not None:
-        config = _extended(config, epochs, reanneal)
-    _log.info("continuing %s (%s)", path, _position(found))
-    return _fit(config, Start(found=found), watch or Watch())
+    folder = Path(path).parent
+    with _sole_run(folder):
+        found = checkpoint.read(path)
+        config = found.config.with_options(hardware or {})
+        config = replace(config, run=replace(config.run, checkpoint_dir=folder))
+        _check_unfinished(found, epochs or config.optim.epochs)
+        if epochs is not None:
+            config = _extended(config, epochs, reanneal)
+        _log.info("continuing %s (%s)", path, _position(found))
+        return _fit(config, Start(found=found), watch or Watch())
 
 
 def _extended(config: TrainConfig, epochs: int, reanneal: bool) -> TrainConfig:
