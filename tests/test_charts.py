@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from earteach.inference.charts import HEIGHT, WIDTH, chart, number
+from earteach.charts import HEIGHT, WIDTH, chart, number
 
 
 def coordinates(line):
