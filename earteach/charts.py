@@ -254,10 +254,7 @@ def write_svg(path: Path, charts: Sequence[Chart]) -> None:
 
     An existing file is replaced only if it is such a one; otherwise `EarTeachError` is raised.
     """
-    if path.exists() and not _is_ours(path):
-        raise EarTeachError(
-            f"{path}: exists and was not written by earteach; move it away or choose another --out"
-        )
+    refuse_foreign_svg(path)
     partial = path.with_name(f".{path.name}.partial")
     try:
         partial.write_text(_svg(charts), encoding="utf-8")
@@ -265,6 +262,14 @@ def write_svg(path: Path, charts: Sequence[Chart]) -> None:
     except OSError as error:
         partial.unlink(missing_ok=True)
         raise EarTeachError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def refuse_foreign_svg(path: Path) -> None:
+    """Raise `EarTeachError` where `path` exists and is no file that `write_svg` wrote."""
+    if path.exists() and not _is_ours(path):
+        raise EarTeachError(
+            f"{path}: exists and was not written by earteach; move it away or choose another --out"
+        )
 
 
 def _is_ours(path: Path) -> bool:

@@ -584,6 +584,7 @@ def test_a_foreign_file_is_not_replaced(tmp_path, ears, name):
     with pytest.raises(EarTeachError, match=f"{name}: exists"):
         inspect_data(saved(tmp_path, ears), out=tmp_path)
     assert (tmp_path / name).read_text() == "mine"
+    assert {path.name for path in tmp_path.iterdir()} == {"train.npy", name}
 
 
 def test_plots_count_the_images(tmp_path, ears, others):

@@ -41,9 +41,9 @@ def inspect_data(
     train_array = EarArray.open(train, layout)
     val_array = None if val is None else EarArray.open(val, layout)
     if out is not None:
-        from earteach.images import make_folder  # imports torch
+        from earteach.inspection.pictures import prepare_folder  # imports torch
 
-        make_folder(out)
+        prepare_folder(out)
     surveys: dict[Side, Survey] = {"train": survey(train_array)}
     if val_array is not None:
         surveys["val"] = survey(val_array)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from earteach.charts import Chart, chart, write_svg
-from earteach.images import remove_stale, write_png
+from earteach.charts import Chart, chart, refuse_foreign_svg, write_svg
+from earteach.images import make_folder, refuse_foreign, remove_stale, write_png
 from earteach.inspection.findings import BLURRED
 from earteach.inspection.report import Forecast, Problem, Side
 from earteach.inspection.sheets import augmented_sheet, contact_sheet, copies_sheet, worst_sheet
@@ -17,7 +17,23 @@ from earteach.inspection.survey import Survey
 _BINS = 32
 # Beyond so many times the median all images are in the last bin.
 _SHARPEST = 4.0
+_SHEETS = {
+    "training": "train.png",
+    "validation": "val.png",
+    "augmented": "augmented.png",
+    "worst": "worst.png",
+    "copies": "copies.png",
+}
+_PLOTS = "plots.svg"
 _NAMES: dict[Side, str] = {"train": "training", "val": "validation"}
+
+
+def prepare_folder(folder: Path) -> None:
+    """Make it, before the long work; `EarTeachError` where a file in it would not be replaced."""
+    make_folder(folder)
+    for name in _SHEETS.values():
+        refuse_foreign(folder / name)
+    refuse_foreign_svg(folder / _PLOTS)
 
 
 def write_pictures(
@@ -29,33 +45,25 @@ def write_pictures(
     size: int,
     augmented: bool,
 ) -> dict[str, Path]:
-    """Sheets with tiles of `size`, those of findings where there are any, and plots; what is where.
-
-    Raises `EarTeachError` where a file of the same name is not this tool's.
-    """
+    """Sheets with tiles of `size`, those of findings where there are any, and plots; what is where."""
     arrays = {side: one.array for side, one in surveys.items()}
     drawn = {
-        _NAMES[side]: (f"{side}.png", contact_sheet(array.path, layout=array.layout, size=size))
+        _NAMES[side]: contact_sheet(array.path, layout=array.layout, size=size)
         for side, array in arrays.items()
     }
     if augmented:
         train = arrays["train"]
-        sheet = augmented_sheet(train.path, layout=train.layout, size=size)
-        drawn["augmented"] = ("augmented.png", sheet)
-    for what, found in (
-        ("worst", worst_sheet(arrays, problems)),
-        ("copies", copies_sheet(arrays, problems)),
-    ):
-        if found is not None:
-            drawn[what] = (f"{what}.png", found)
-    written = {what: folder / name for what, (name, _) in drawn.items()}
-    for name, picture in drawn.values():
-        write_png(folder / name, picture)
-    for what in ("worst", "copies"):
-        remove_stale(folder, f"{what}.png", list(written.values()))
-    written["plots"] = folder / "plots.svg"
-    write_svg(written["plots"], _plots(surveys, forecast))
-    return written
+        drawn["augmented"] = augmented_sheet(train.path, layout=train.layout, size=size)
+    for what, sheet in (("worst", worst_sheet), ("copies", copies_sheet)):
+        if (found := sheet(arrays, problems)) is not None:
+            drawn[what] = found
+        else:
+            remove_stale(folder, _SHEETS[what], [])
+    written = {what: folder / _SHEETS[what] for what in drawn}
+    for what, path in written.items():
+        write_png(path, drawn[what])
+    write_svg(folder / _PLOTS, _plots(surveys, forecast))
+    return {**written, "plots": folder / _PLOTS}
 
 
 def _plots(surveys: Mapping[Side, Survey], forecast: Forecast | None) -> list[Chart]:
