@@ -242,7 +242,7 @@ def test_a_dim_image_is_not_a_blurred_one(tmp_path, ears):
 def letterboxed(image: np.ndarray, colour: int, quality: int = 90) -> np.ndarray:
     """As it comes from a video: bars above and below, then JPEG at a larger size."""
     large = cv2.resize(image, (256, 256), interpolation=cv2.INTER_CUBIC)
-    large[:30], large[-22:] = colour, colour
+    large[:50], large[-44:] = colour, colour
     coded = cv2.imencode(".jpg", large, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
     return cv2.resize(cv2.imdecode(coded, 1), (SIZE, SIZE), interpolation=cv2.INTER_AREA)
 

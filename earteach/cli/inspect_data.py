@@ -112,10 +112,11 @@ def _foretold(forecast: Forecast, kld: KLDConfig) -> dict[str, str]:
         "val": f"{number} validation images",
         "train": f"{number} training images; unseen ears will have less",
     }[forecast.psnr_of]
-    beyond = "" if known == forecast.latent_dim else f", all beyond {known} by extrapolation"
+    alive = forecast.alive_units
+    beyond = "" if alive <= known else f", those beyond {known} by extrapolation"
     return {
-        "PCA": f"{known} components: {_number(forecast.psnr)} dB on {seen}",
-        "latent units": f"about {forecast.alive_units} of {forecast.latent_dim} stay alive at "
+        "PCA": f"{known} components: {forecast.psnr:.2f} dB on {seen}",
+        "latent units": f"about {alive} of {forecast.latent_dim} stay alive at "
         f"--kld-weight {kld.kld_weight:g}, --kld-reduction {kld.kld_reduction} "
         f"(β {_number(forecast.elbo_beta)} in ELBO units){beyond}",
     }

@@ -81,7 +81,7 @@ def _plots(surveys: Mapping[Side, Survey], forecast: Forecast | None) -> list[Ch
     if forecast is not None:
         points = [(float(rank), value) for rank, value in enumerate(forecast.eigenvalues, start=1)]
         title = "Eigenvalues"
-        level = {"threshold of the KLD weight": forecast.elbo_beta}
+        level = {"KLD threshold": forecast.elbo_beta}
         series = {"PCA of training": points}
         drawn.append(chart(title, series, levels=level, across_is="component"))
     return [one for one in drawn if one is not None]

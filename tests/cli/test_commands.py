@@ -103,7 +103,7 @@ CASES = {
             "{train[path]}",
             "{val[images]}",
             "{leakage[exact]} exactly",
-            "{forecast[components]} components: {forecast[psnr]:.4g} dB",
+            "{forecast[components]} components: {forecast[psnr]:.2f} dB",
             "about {forecast[alive_units]} of 256",
             "red {train[channel_means][0]:.3f} ± {train[channel_stds][0]:.3f}",
         ),
