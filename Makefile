@@ -27,7 +27,8 @@ install: $(VENV)/installed ## create the environment in .venv
 demo: $(VENV)/installed ## draw ears, train, evaluate, sample: a few minutes on 2 cores
 	rm -rf $(DEMO)
 	$(BIN)/earteach prepare --synthetic 1200 --image-size 64 --out $(DEMO)/data
-	$(BIN)/earteach inspect-data $(DEMO)/data/train_teacher.npy $(DEMO)/data/val_teacher.npy --augmented --out $(DEMO)/inspection
+	$(BIN)/earteach inspect-data $(DEMO)/data/train_teacher.npy $(DEMO)/data/val_teacher.npy --image-size 64 \
+	  --augmented --out $(DEMO)/inspection
 	$(BIN)/earteach train --train-data $(DEMO)/data/train_teacher.npy --val-data $(DEMO)/data/val_teacher.npy \
 	  $(SMALL) --precision bf16 --epochs 10 --checkpoint-dir $(DEMO)/checkpoints --log-dir $(DEMO)/logs
 	$(BIN)/earteach eval --checkpoint-dir $(DEMO)/checkpoints

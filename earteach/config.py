@@ -32,6 +32,7 @@ Layout = Literal["nhwc", "nchw", "nhw"]
 Fit = Literal["stretch", "reflect"]
 Strength = Literal["none", "light", "full"]
 Target = Literal["clean", "augmented"]
+Reduction = Literal["mean", "sum"]
 LRSchedule = Literal["cosine", "plateau"]
 ExportFormat = Literal["onnx", "safetensors"]
 ExportPart = Literal["full", "encoder", "decoder"]
@@ -230,7 +231,7 @@ class KLDConfig(Options):
 
     kld_weight: Annotated[float, Opt("Weight of the KLD in the loss.", at_least=0)] = 0.00025
     kld_reduction: Annotated[
-        Literal["mean", "sum"],
+        Reduction,
         Opt("Whether the loss takes the KLD per latent dimension or summed over them."),
     ] = "mean"
     kld_anneal_strategy: Annotated[

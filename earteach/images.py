@@ -8,13 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
 from earteach.errors import EarTeachError
 
 _SOFTWARE = "earteach"
 _PAPER = 255
+_LINE = 13  # pixels
 # A fifth of the time of Pillow's defaults, for files that are an eighth larger.
 _FAST = {"compress_level": 1, "compress_type": zlib.Z_RLE}
 # Black, red, yellow, white.
@@ -55,6 +56,16 @@ def beside(images: Sequence[np.ndarray], gap: int = 2) -> np.ndarray:
     """uint8 images of one height and width, left to right; gray ones become RGB."""
     coloured = [np.repeat(i, 3, axis=2) if i.shape[2] == 1 else i for i in images]
     return grid(coloured, columns=len(coloured), gap=gap)
+
+
+def labelled(image: np.ndarray, *lines: str) -> np.ndarray:
+    """uint8 `(H, W, 3)` with lines of text below it on white, each cut to the width."""
+    strip = Image.new("RGB", (image.shape[1], _LINE * len(lines) + 3), (_PAPER,) * 3)
+    draw = ImageDraw.Draw(strip)
+    font = ImageFont.load_default(_LINE - 2)
+    for place, line in enumerate(lines):
+        draw.text((2, place * _LINE), line, fill=(0, 0, 0), font=font)
+    return np.concatenate([image, np.asarray(strip)])
 
 
 def write_png(path: Path, image: np.ndarray, facts: Mapping[str, str] | None = None) -> None:

@@ -24,7 +24,7 @@ ROOT = Path(earteach.__file__).parent
 LEVELS = [
     ["errors"],
     ["config"],
-    ["images", "environment"],
+    ["images", "environment", "charts"],
     ["data", "model"],
     ["metrics"],
     ["checkpoint", "inspection"],

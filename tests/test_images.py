@@ -17,6 +17,7 @@ from earteach.images import (
     grid,
     heat,
     is_ours,
+    labelled,
     make_folder,
     refuse_foreign,
     remove_stale,
@@ -215,3 +216,14 @@ def test_stale_pictures_of_ours_are_removed_and_nothing_else(tmp_path: Path) -> 
     remove_stale(tmp_path, "sample-*.png", keep=[tmp_path / "sample-0.png"])
     left = sorted(path.name for path in tmp_path.iterdir())
     assert left == ["grid.png", "sample-0.png", "sample-3.png", "sample-4.png"]
+
+
+def test_a_label_stands_below_the_image() -> None:
+    image = np.full((20, 60, 3), 7, np.uint8)
+    one, two, blank = (labelled(image, *lines) for lines in (["val 3"], ["val 3", "x"], [" "]))
+    assert np.array_equal(one[:20], image)
+    assert one.shape[1:] == (60, 3)
+    assert len(two) > len(one) > 30
+    assert (blank[20:] == 255).all()
+    assert (one[20:] < 128).any()
+    assert np.array_equal(two[20:33], one[20:33])

@@ -1,16 +1,21 @@
 """Each problem is planted once in a set that is otherwise clean, and found where it is."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
+from earteach.config import KLDConfig, ModelConfig, TrainConfig
 from earteach.data.arrays import EarArray
 from earteach.data.drawn import draw_ear
 from earteach.errors import EarTeachError
+from earteach.images import beside, labelled
 from earteach.inspection import Problem, augmented_sheet, contact_sheet, inspect_data
 from earteach.inspection.likeness import best_matches, describe
 from earteach.inspection.reading import VALUES_PER_CHUNK, find_reading, rows
@@ -234,6 +239,28 @@ def test_a_dim_image_is_not_a_blurred_one(tmp_path, ears):
     assert found(tmp_path, ears) == []
 
 
+def letterboxed(image: np.ndarray, colour: int, quality: int = 90) -> np.ndarray:
+    """As it comes from a video: bars above and below, then JPEG at a larger size."""
+    large = cv2.resize(image, (256, 256), interpolation=cv2.INTER_CUBIC)
+    large[:50], large[-44:] = colour, colour
+    coded = cv2.imencode(".jpg", large, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+    return cv2.resize(cv2.imdecode(coded, 1), (SIZE, SIZE), interpolation=cv2.INTER_AREA)
+
+
+def test_letterboxed_images(tmp_path, ears):
+    ears[3], ears[9] = letterboxed(ears[3], 0), letterboxed(ears[9], 120, quality=60)
+    ears[12] = letterboxed(ears[12].transpose(1, 0, 2), 255).transpose(1, 0, 2)
+    assert found(tmp_path, ears) == [("warning", "letterboxed", (3, 9, 12), "train")]
+
+
+def test_a_plain_background_or_a_single_bar_is_no_letterbox(tmp_path, ears):
+    outside = np.hypot(*(np.mgrid[:SIZE, :SIZE] - SIZE / 2)) > 26
+    ears[3][outside] = 20
+    ears[5][:12] = 30
+    ears[6][:6], ears[6][-6:] = 30, 90
+    assert found(tmp_path, ears) == []
+
+
 def test_exact_duplicates(tmp_path, ears):
     ears[20] = ears[30] = ears[4]
     assert found(tmp_path, ears) == [("warning", "duplicates", (20, 30), "train")]
@@ -246,6 +273,7 @@ def test_near_duplicates(tmp_path, ears, copy):
     listed = problems(tmp_path, ears)
     assert [(p.code, p.indices) for p in listed] == [("near-duplicates", (20,))]
     assert "(20 is like 4)" in listed[0].message
+    assert listed[0].like == (4,)
 
 
 def test_an_exact_leak_across_layouts_and_types(tmp_path, ears, others):
@@ -269,8 +297,9 @@ def test_a_gray_leak_in_another_number_of_channels(tmp_path, ears, others):
 def test_near_leaks(tmp_path, ears, others, copy):
     others[2], others[5] = copy(ears[11]), copy(ears[39])
     assert found(tmp_path, ears, others) == [("warning", "leakage-near", (2, 5), "val")]
-    leakage = inspect_data(tmp_path / "train.npy", tmp_path / "val.npy").leakage
-    assert (leakage.exact, leakage.near) == (0, 2)
+    inspection = inspect_data(tmp_path / "train.npy", tmp_path / "val.npy")
+    assert (inspection.leakage.exact, inspection.leakage.near) == (0, 2)
+    assert inspection.problems[0].like == (11, 39)
 
 
 def test_a_near_leak_at_another_size(tmp_path, ears, others):
@@ -440,3 +469,139 @@ def test_an_augmented_sheet_repeats_rows_with_other_draws(tmp_path, ears):
     assert len(tiles) > 4
     assert np.array_equal(sheet, augmented_sheet(path, size=32, count=8))
     assert not np.array_equal(sheet, augmented_sheet(path, size=32, count=8, seed=1))
+
+
+def run(latent_dim: int, weight: float = 0.00025, reduction: str = "mean") -> TrainConfig:
+    return TrainConfig(
+        model=ModelConfig(image_size=32, latent_dim=latent_dim),
+        kld=KLDConfig(kld_weight=weight, kld_reduction=reduction),
+    )
+
+
+def flat_with_mirrors(images: np.ndarray) -> np.ndarray:
+    """In [0, 1], at 32 pixels a side, in double precision."""
+    small = [cv2.resize(image, (32, 32), interpolation=cv2.INTER_AREA) for image in images]
+    both = np.concatenate([small, np.stack(small)[:, :, ::-1]])
+    return both.reshape(len(both), -1) / 255
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_the_forecast_is_that_of_the_pixels_covariance(tmp_path, ears, others, reduction):
+    """PCA's PSNR, and the eigenvalues above weight · D / 2, per latent number under `mean`."""
+    rows, unseen = flat_with_mirrors(ears), flat_with_mirrors(others)[: len(others)]
+    mean = rows.mean(axis=0)
+    _, values, axes = np.linalg.svd(rows - mean, full_matrices=False)
+    eigenvalues = values[:20] ** 2 / (len(rows) - 1)
+    wanted = (eigenvalues[6] * eigenvalues[7]) ** 0.5 * 2 / (3 * 32**2)
+    weight = wanted * (20 if reduction == "mean" else 1)
+    guesses = ((unseen - mean) @ axes[:20].T @ axes[:20] + mean).clip(0, 1)
+    psnr = -10 * np.log10(((guesses - unseen) ** 2).mean(axis=1))
+
+    paths = saved(tmp_path, ears), saved(tmp_path, others, "val.npy")
+    inspection = inspect_data(*paths, config=run(20, weight, reduction))
+    seen = inspection.forecast
+    assert (seen.image_size, seen.latent_dim, seen.components) == (32, 20, 20)
+    assert (seen.psnr_of, seen.psnr_images) == ("val", len(others))
+    assert seen.psnr == pytest.approx(psnr.mean(), abs=0.01)
+    assert seen.eigenvalues == pytest.approx(eigenvalues, rel=1e-3)
+    assert seen.elbo_beta == pytest.approx(wanted * 3 * 32**2 / 2)
+    assert seen.alive_units == 7
+    (problem,) = inspection.problems
+    assert (problem.severity, problem.code, problem.indices) == ("warning", "kld-weight", ())
+    assert "about 7 of 20 latent units will stay alive" in problem.message
+    (option, value) = re.search(r"(--kld-[a-z]+) ([^\s,]+)", problem.message).groups()
+    changed = {"weight": weight, "reduction": reduction}
+    changed[option.removeprefix("--kld-")] = float(value) if option == "--kld-weight" else value
+    cured = inspect_data(*paths, config=run(20, **changed))
+    assert (cured.forecast.alive_units, cured.problems) == (20, ())
+
+
+def test_the_forecast_of_one_array_says_whose_psnr_it_is(tmp_path, ears):
+    seen = inspect_data(saved(tmp_path, ears), config=run(64)).forecast
+    assert (seen.psnr_of, seen.psnr_images, seen.components) == ("train", 40, 39)
+    assert seen.alive_units == 64
+
+
+def test_the_forecast_is_what_eval_compares_with(tmp_path, ears, monkeypatch):
+    from earteach.metrics import eigenears
+
+    path = saved(tmp_path, ears)
+    first = inspect_data(path, config=run(8)).forecast
+    assert [file.name for file in tmp_path.glob("*.npz")] == ["train.eigenears-8-32px-3c.npz"]
+    monkeypatch.delattr(eigenears, "fit")
+    assert inspect_data(path, config=run(8)).forecast == first
+    kept = eigenears.eigenears(EarArray.open(path), components=8, size=32, channels=3)
+    assert first.eigenvalues == pytest.approx(kept.variances)
+
+
+@pytest.mark.parametrize("spoilt", ["train", "val"])
+def test_what_training_would_refuse_has_no_forecast(tmp_path, ears, others, caplog, spoilt):
+    arrays = {"train": as_unit(ears), "val": as_unit(others)}
+    arrays[spoilt][4] = np.nan
+    caplog.set_level("INFO", "earteach")
+    paths = (saved(tmp_path, images, f"{name}.npy") for name, images in arrays.items())
+    inspection = inspect_data(*paths, config=run(8))
+    assert inspection.forecast is None
+    assert [p.code for p in inspection.problems] == ["non-finite"]
+    assert "no forecast" in caplog.text
+
+
+def test_pictures_of_what_was_found(tmp_path, ears, others):
+    ears[20], others[3] = mirrored(ears[4]), mirrored(ears[7])
+    ears[10] = cv2.GaussianBlur(ears[10], (0, 0), 4)
+    train, val = saved(tmp_path, ears), saved(tmp_path, others, "val.npy")
+    out = tmp_path / "out"
+    pictures = inspect_data(train, val, out=out, config=run(8)).pictures
+    names = {"train.png", "val.png", "worst.png", "copies.png", "plots.svg"}
+    assert {path.name for path in pictures.values()} == names
+    assert {path.name for path in out.iterdir()} == names
+    large = [cv2.resize(i, (128, 128), interpolation=cv2.INTER_CUBIC) for i in (*ears, *others)]
+    worst = np.asarray(Image.open(out / "worst.png"))
+    tile = labelled(large[10], "train 10", "blurred")
+    assert np.array_equal(worst[2:-2, 2:-2], tile)
+    copies = np.asarray(Image.open(out / "copies.png"))
+    pairs = [
+        labelled(beside([large[20], large[4]]), "train 20 is like train 4", "near-duplicates"),
+        labelled(beside([large[43], large[7]]), "val 3 is like train 7", "leakage-near"),
+    ]
+    assert np.array_equal(copies, beside(pairs))
+
+
+def test_pictures_of_what_is_no_longer_found_are_removed(tmp_path, ears):
+    spoilt = ears.copy()
+    spoilt[20], spoilt[10] = mirrored(ears[4]), 0
+    out = tmp_path / "out"
+    inspect_data(saved(tmp_path, spoilt), out=out)
+    assert {"worst.png", "copies.png"} < {path.name for path in out.iterdir()}
+    inspect_data(saved(tmp_path, ears), out=out)
+    assert {path.name for path in out.iterdir()} == {"train.png", "plots.svg"}
+
+
+@pytest.mark.parametrize("name", ["worst.png", "plots.svg", "train.png"])
+def test_a_foreign_file_is_not_replaced(tmp_path, ears, name):
+    (tmp_path / name).write_text("mine")
+    ears[3] = 0
+    with pytest.raises(EarTeachError, match=f"{name}: exists"):
+        inspect_data(saved(tmp_path, ears), out=tmp_path)
+    assert (tmp_path / name).read_text() == "mine"
+    assert {path.name for path in tmp_path.iterdir()} == {"train.npy", name}
+
+
+def test_plots_count_the_images(tmp_path, ears, others):
+    """Read back from the drawing: the shares of images add up to 100 %."""
+    train, val = saved(tmp_path, ears), saved(tmp_path, others, "val.npy")
+    plots = inspect_data(train, val, out=tmp_path / "out", config=run(8)).pictures["plots"]
+    space = "{http://www.w3.org/2000/svg}"
+    panels = ElementTree.parse(plots).getroot().findall(f"{space}g")
+    assert len(panels) == 3
+    for panel in panels[:2]:
+        ticks = [
+            (float(text.get("y")) - 3.5, float(text.text))
+            for text in panel.findall(f"{space}text[@class='y']")
+        ]
+        slope, start = np.polyfit(*zip(*ticks, strict=True), 1)
+        lines = panel.findall(f"{space}g/{space}polyline")
+        assert len(lines) == 2
+        for line in lines:
+            heights = [float(point.split(",")[1]) for point in line.get("points").split()]
+            assert sum(slope * height + start for height in heights) == pytest.approx(100, abs=2)

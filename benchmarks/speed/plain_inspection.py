@@ -11,6 +11,7 @@ from scipy import ndimage
 
 _LUMA = np.array([0.299, 0.587, 0.114])
 _SMALL, _BLUR, _ALIKE = 16, 1.5, 0.93
+_BAR, _BAR_NOISE = 0.03, 8
 
 
 @dataclass
@@ -22,12 +23,13 @@ class Found:
     repeated: list[int] = field(default_factory=list)
     alike: list[int] = field(default_factory=list)
     gray: list[int] = field(default_factory=list)
+    barred: list[int] = field(default_factory=list)
     values: list[tuple[np.ndarray, ...]] = field(default_factory=list)
 
 
 def inspect(path: Path) -> Found:
     """NaN, extremes, means, deviations, constant images, exact and near repeats (mirrored too), gray
-    stored as colour, exposure, clipping, sharpness, colour balance; uint8 `(N, S, S, 3)`."""
+    stored as colour, exposure, clipping, sharpness, bars, colour balance; uint8 `(N, S, S, 3)`."""
     array = np.load(path, mmap_mode="r")
     found, digests = Found(), set()
     pictures = np.zeros((len(array), _SMALL**2), np.float32)
@@ -38,6 +40,8 @@ def inspect(path: Path) -> Found:
             found.constant.append(row)
         if (image == image[..., :1]).all():
             found.gray.append(row)
+        if max(_bars(image), _bars(image.swapaxes(0, 1))) >= _BAR:
+            found.barred.append(row)
         digest = hashlib.sha256(image.tobytes()).digest()
         if digest in digests:
             found.repeated.append(row)
@@ -62,6 +66,15 @@ def _measured(image: np.ndarray, luma: np.ndarray) -> tuple[np.ndarray, ...]:
         ndimage.laplace(luma).var() / max(luma.var(), 1e-9),
         means[0] - means[2],
     )  # fmt: skip
+
+
+def _bars(image: np.ndarray) -> float:
+    """The thinner of two bars of one colour, above and below, as a share of the height."""
+    off = (np.abs(image - image[0, 0].astype(np.int16)).max(axis=2) > _BAR_NOISE).mean(axis=1)
+    picture = np.flatnonzero(off)
+    if len(picture) < 3 or min(off[picture[1]], off[picture[-2]]) <= 0.5:
+        return 0.0
+    return float(min(picture[0], len(off) - 1 - picture[-1]) / len(off))
 
 
 def _picture(luma: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
@@ -9,22 +10,22 @@ import typer
 from rich.console import RenderableType
 from rich.markup import escape
 
-from earteach.cli.options import Json, LayoutChoice
+from earteach.cli.options import Json, LayoutChoice, one_of
 from earteach.cli.output import Output, facts, table
-from earteach.config import DataConfig, Layout
+from earteach.config import KLDConfig, ModelConfig, Reduction, TrainConfig
 
 if TYPE_CHECKING:
-    from earteach.inspection import ArrayReport, Inspection
+    from earteach.inspection import ArrayReport, Forecast, Inspection
 
-_DEFAULTS = DataConfig()
-_NAMED_INDICES = 8
+_DEFAULTS = TrainConfig()
+_FILES = _DEFAULTS.data
 
 
 def inspect_data(
     train: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Argument(
-            help=f"Training array; without any, {_DEFAULTS.train_data} and its validation array.",
+            help=f"Training array; without any, {_FILES.train_data} and its validation array.",
             metavar="TRAIN",
         ),
     ] = None,
@@ -35,7 +36,7 @@ def inspect_data(
     layout: LayoutChoice = None,
     out: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option("--out", help="Folder for contact sheets as PNGs."),
+        typer.Option("--out", help="Folder for pictures: sheets, the worst, copies, plots."),
     ] = None,
     augmented: Annotated[
         bool,
@@ -44,46 +45,46 @@ def inspect_data(
             help="Also draw 64 training images as training sees them (in --out, or ./inspection).",
         ),
     ] = False,
-    image_size: Annotated[
-        int, typer.Option("--image-size", help="Side of the images on the sheets.", min=16, max=512)
-    ] = 128,
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit with 1 where there are errors.")
     ] = False,
+    forecast: Annotated[
+        bool,
+        typer.Option(
+            "--forecast/--no-forecast",
+            help="Fit the PCA that `eval` compares with, and say what a run with these options can "
+            "come to.",
+        ),
+    ] = True,
+    image_size: Annotated[int, one_of(ModelConfig, "image_size")] = _DEFAULTS.model.image_size,
+    latent_dim: Annotated[int, one_of(ModelConfig, "latent_dim")] = _DEFAULTS.model.latent_dim,
+    kld_weight: Annotated[float, one_of(KLDConfig, "kld_weight")] = _DEFAULTS.kld.kld_weight,
+    kld_reduction: Annotated[
+        Reduction, one_of(KLDConfig, "kld_reduction")
+    ] = _DEFAULTS.kld.kld_reduction,
     json: Json = False,
 ) -> None:
     """Show what is in the arrays and what is wrong with them, before training on them."""
+    from earteach.inspection import SHEET_SIZE
     from earteach.inspection import inspect_data as core
 
+    config = TrainConfig(
+        model=ModelConfig(image_size=image_size, latent_dim=latent_dim),
+        kld=KLDConfig(kld_weight=kld_weight, kld_reduction=kld_reduction),
+    )
     if train is None:
-        train, val = _DEFAULTS.train_data, _DEFAULTS.val_data
-    result = core(train, val, layout=layout)
-    folder = out or Path("inspection")
-    sheets = _sheets(train, val, layout, folder, image_size, augmented) if out or augmented else {}
-    Output(json).show(result, *_parts(result, sheets))
+        train, val = _FILES.train_data, _FILES.val_data
+    result = core(
+        train, val, layout=layout, config=config if forecast else None,
+        out=out or (Path("inspection") if augmented else None),
+        sheet_size=min(image_size, SHEET_SIZE), augmented=augmented,
+    )  # fmt: skip
+    Output(json).show(result, *_parts(result, config))
     if strict and any(problem.severity == "error" for problem in result.problems):
         raise typer.Exit(1)
 
 
-def _sheets(
-    train: Path, val: Path | None, layout: Layout | None, folder: Path, size: int, augmented: bool
-) -> dict[str, str]:
-    from earteach.images import make_folder, write_png
-    from earteach.inspection import augmented_sheet, contact_sheet
-
-    make_folder(folder)
-    pictures = {"training": ("train.png", contact_sheet(train, layout=layout, size=size))}
-    if val is not None:
-        pictures["validation"] = ("val.png", contact_sheet(val, layout=layout, size=size))
-    if augmented:
-        sheet = augmented_sheet(train, layout=layout, size=size)
-        pictures["augmented"] = ("augmented.png", sheet)
-    for name, picture in pictures.values():
-        write_png(folder / name, picture)
-    return {what: str(folder / name) for what, (name, _) in pictures.items()}
-
-
-def _parts(result: Inspection, sheets: dict[str, str]) -> list[RenderableType]:
+def _parts(result: Inspection, config: TrainConfig) -> list[RenderableType]:
     reports = [result.train, *([result.val] if result.val else [])]
     columns = ["training", "validation"][: len(reports)]
     rows = [
@@ -96,34 +97,63 @@ def _parts(result: Inspection, sheets: dict[str, str]) -> list[RenderableType]:
         parts.append(
             f"validation images that are in training: {leakage.exact} exactly, {leakage.near} nearly"
         )
+    if result.forecast is not None:
+        size = result.forecast.image_size
+        parts.append(facts(f"Forecast at {size}×{size}", _foretold(result.forecast, config.kld)))
     parts.extend(_problems(result))
-    if sheets:
-        parts.append(facts("Sheets", sheets))
+    if result.pictures:
+        parts.append(facts("Pictures", {n: str(path) for n, path in result.pictures.items()}))
     return parts
 
 
+def _foretold(forecast: Forecast, kld: KLDConfig) -> dict[str, str]:
+    known, number = forecast.components, f"{forecast.psnr_images:,}"
+    seen = {
+        "val": f"{number} validation images",
+        "train": f"{number} training images; unseen ears will have less",
+    }[forecast.psnr_of]
+    alive = forecast.alive_units
+    beyond = "" if alive <= known else f", those beyond {known} by extrapolation"
+    return {
+        "PCA": f"{known} components: {forecast.psnr:.2f} dB on {seen}",
+        "latent units": f"about {alive} of {forecast.latent_dim} stay alive at "
+        f"--kld-weight {kld.kld_weight:g}, --kld-reduction {kld.kld_reduction} "
+        f"(β {_number(forecast.elbo_beta)} in ELBO units){beyond}",
+    }
+
+
+def _number(value: float | None) -> str:
+    return f"{value:.4g}" if value is not None and math.isfinite(value) else "–"
+
+
 _NAMES = (
-    "file", "images", "size", "layout", "type", "range", "mean ± deviation",
+    "file", "images", "size", "layout", "type", "range", "mean ± deviation", "of each channel in [0, 1]",
     "NaN or infinite", "constant", "duplicates",
 )  # fmt: skip
 
 
 def _described(report: ArrayReport) -> tuple[str, ...]:
-    def number(value: float | None) -> str:
-        return "–" if value is None else f"{value:.4g}"
-
     return (
         report.path,
         f"{report.images:,}",
         f"{report.width}×{report.height}×{report.channels}",
         report.layout,
         report.dtype,
-        f"{number(report.min)} to {number(report.max)}",
-        f"{number(report.mean)} ± {number(report.std)}",
+        f"{_number(report.min)} to {_number(report.max)}",
+        f"{_number(report.mean)} ± {_number(report.std)}",
+        _channels(report),
         str(report.non_finite),
         str(report.constant),
         str(report.duplicates),
     )
+
+
+def _channels(report: ArrayReport) -> str:
+    if report.channel_means is None or report.channel_stds is None:
+        return "–"
+    names = ("red ", "green ", "blue ") if report.channels == 3 else ("",)
+    values = zip(names, report.channel_means, report.channel_stds, strict=True)
+    return "\n".join(f"{name}{mean:.3f} ± {std:.3f}" for name, mean, std in values)
 
 
 def _problems(result: Inspection) -> list[str]:

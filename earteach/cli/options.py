@@ -75,13 +75,23 @@ def _parameters(group: type[Options], only_given: bool) -> list[inspect.Paramete
     return [_parameter(group, option, only_given) for option in group.option_fields()]
 
 
-def _parameter(group: type[Options], option: OptionField, only_given: bool) -> inspect.Parameter:
-    declared = typer.Option(
+def one_of(group: type[Options], name: str) -> Any:
+    """A single option of a group, for `Annotated` in a command that takes no other of it."""
+    option = next(option for option in group.option_fields() if option.name == name)
+    return _declared(group, option, show_default=option.default is not None)
+
+
+def _declared(group: type[Options], option: OptionField, *, show_default: bool) -> Any:
+    return typer.Option(
         help=option.opt.help,
         rich_help_panel=group.panel,
         metavar=_metavar(option),
-        show_default=not only_given and option.default is not None,
+        show_default=show_default,
     )
+
+
+def _parameter(group: type[Options], option: OptionField, only_given: bool) -> inspect.Parameter:
+    declared = _declared(group, option, show_default=not only_given and option.default is not None)
     optional = only_given and get_origin(option.type) not in (Union, types.UnionType)
     kind = Optional[option.type] if optional else option.type  # noqa: UP045
     return inspect.Parameter(

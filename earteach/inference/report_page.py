@@ -13,6 +13,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
+from earteach.charts import STYLE
 from earteach.data.arrays import resized
 from earteach.errors import EarTeachError
 from earteach.images import make_folder
@@ -67,7 +68,7 @@ def render(values: dict[str, Any]) -> bytes:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    text = environment.get_template("report.html").render(values)
+    text = environment.get_template("report.html").render(values, chart_style=STYLE)
     # A file name may hold bytes that are no text.
     return text.encode(errors="replace")
 

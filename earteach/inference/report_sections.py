@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from earteach.charts import Chart, chart, number
 from earteach.checkpoint import Checkpoint
 from earteach.config import GROUPS, TrainConfig
 from earteach.data.arrays import EarArray, sampled_rows, to_channels
 from earteach.errors import EarTeachError
 from earteach.images import to_uint8
-from earteach.inference.charts import Chart, chart, number
 from earteach.inference.evaluate import Appraisal, Evaluation, Intervals, Margin
 from earteach.inference.evaluation_files import tiles
 from earteach.inference.report_page import Picture, picture

@@ -8,15 +8,18 @@
 
 Bad values are findings; only an array that cannot be opened raises `EarTeachError`. Each array is
 read once, in pieces of bounded memory: `reading` turns stored values into pixels, `survey` measures
-every image, `likeness` finds copies, `findings` judges, `sheets` draws pictures to look at.
+every image, `likeness` finds copies, `findings` judges, `forecast` foretells, `sheets` and
+`pictures` draw what to look at.
 """
 
 from earteach.inspection.examine import inspect_data
-from earteach.inspection.report import ArrayReport, Inspection, Leakage, Problem
-from earteach.inspection.sheets import augmented_sheet, contact_sheet
+from earteach.inspection.report import ArrayReport, Forecast, Inspection, Leakage, Problem
+from earteach.inspection.sheets import SHEET_SIZE, augmented_sheet, contact_sheet
 
 __all__ = [
+    "SHEET_SIZE",
     "ArrayReport",
+    "Forecast",
     "Inspection",
     "Leakage",
     "Problem",

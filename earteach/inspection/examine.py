@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from earteach.config import Layout
+from earteach.config import Layout, TrainConfig
 from earteach.data.arrays import EarArray
 from earteach.inspection.findings import (
     array_problems,
@@ -16,32 +16,67 @@ from earteach.inspection.findings import (
     training_problems,
 )
 from earteach.inspection.likeness import exact_matches, near_matches, repeats
-from earteach.inspection.report import ArrayReport, Inspection, Leakage, Problem
+from earteach.inspection.report import ArrayReport, Inspection, Leakage, Problem, Side
+from earteach.inspection.sheets import SHEET_SIZE
 from earteach.inspection.survey import Facts, Survey, survey
 
 
 def inspect_data(
-    train: str | Path, val: str | Path | None = None, *, layout: Layout | None = None
+    train: str | Path,
+    val: str | Path | None = None,
+    *,
+    layout: Layout | None = None,
+    config: TrainConfig | None = None,
+    out: Path | None = None,
+    sheet_size: int = SHEET_SIZE,
+    augmented: bool = False,
 ) -> Inspection:
-    """What the arrays hold and what is wrong with them.
+    """What the arrays hold and what is wrong with them; with a `config`, what its run can come to.
 
-    Raises `EarTeachError` only for an array that cannot be opened; all else is a `Problem`.
+    `out` is a folder for pictures: sheets with tiles of `sheet_size`, with `augmented` also of what
+    training sees. Raises `EarTeachError` only for an array that cannot be opened, and for an `out`
+    that cannot be written; all else is a `Problem`.
     """
     # Both are opened first: a mistyped second path shows at once.
     train_array = EarArray.open(train, layout)
     val_array = None if val is None else EarArray.open(val, layout)
-    training = survey(train_array)
+    if out is not None:
+        from earteach.inspection.pictures import prepare_folder  # imports torch
+
+        prepare_folder(out)
+    surveys: dict[Side, Survey] = {"train": survey(train_array)}
+    if val_array is not None:
+        surveys["val"] = survey(val_array)
+    leakage, problems = _judged(surveys["train"], surveys.get("val"))
+    forecast = None
+    if config is not None:
+        # It imports torch and scikit-learn, seconds that plain inspection does without.
+        from earteach.inspection.forecast import forecast as foretold
+
+        forecast, more = foretold(train_array, val_array, config)
+        problems += more
+    ordered = _ordered(problems)
+    pictures: dict[str, Path] = {}
+    if out is not None:
+        from earteach.inspection.pictures import write_pictures
+
+        pictures = write_pictures(
+            out, surveys, ordered, forecast, size=sheet_size, augmented=augmented
+        )
+    reports = {side: _report(images) for side, images in surveys.items()}
+    return Inspection(reports["train"], reports.get("val"), leakage, ordered, forecast, pictures)
+
+
+def _judged(training: Survey, validation: Survey | None) -> tuple[Leakage, list[Problem]]:
     problems = [*training_problems(training), *array_problems(training, "train")]
-    if val_array is None:
-        return Inspection(_report(training), None, Leakage(0, 0), _ordered(problems))
-    validation = survey(val_array)
+    if validation is None:
+        return Leakage(0, 0), problems
     exact = exact_matches(validation, training)
     near = near_matches(validation, training)
     problems += array_problems(validation, "val")
     problems += mismatch_problems(training, validation)
     problems += leakage_problems(training, validation, exact, near)
-    leakage = Leakage(len(exact), len(near))
-    return Inspection(_report(training), _report(validation), leakage, _ordered(problems))
+    return Leakage(len(exact), len(near)), problems
 
 
 def _ordered(problems: list[Problem]) -> tuple[Problem, ...]:

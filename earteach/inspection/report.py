@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from earteach.config import Layout
@@ -50,6 +52,29 @@ class Problem:
     message: str  # one line: what was found, and the next step
     indices: tuple[int, ...] = ()
     array: Side = "train"
+    like: tuple[int, ...] = ()  # of copies: the row of the training array that each index is like
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What PCA of the training images and their mirrors foretells of a run.
+
+    `psnr` is the mean over images of each one's own, with as many `components` as there are latent
+    numbers, or one less than there are images. A latent unit stays alive where the variance that it
+    explains, summed over pixels, exceeds `elbo_beta` (Lucas et al. 2019,
+    https://arxiv.org/abs/1911.02469); `alive_units` counts by `eigenvalues`, and beyond the last of
+    these by their usual fall.
+    """
+
+    image_size: int
+    latent_dim: int
+    components: int
+    psnr: float  # dB
+    psnr_of: Side  # on training images only where there are no others
+    psnr_images: int
+    elbo_beta: float  # the KLD weight as weight · D / 2, per latent number under `mean`
+    alive_units: int
+    eigenvalues: tuple[float, ...]  # of images in [0, 1], descending
 
 
 @dataclass(frozen=True)
@@ -58,3 +83,5 @@ class Inspection:
     val: ArrayReport | None
     leakage: Leakage
     problems: tuple[Problem, ...]
+    forecast: Forecast | None = None
+    pictures: Mapping[str, Path] = field(default_factory=dict)  # what was drawn, and where

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 
@@ -12,8 +12,14 @@ from earteach.config import Layout
 from earteach.data.arrays import EarArray, resized, to_channels
 from earteach.errors import EarTeachError
 from earteach.inspection.reading import find_reading, rows
+from earteach.inspection.report import Problem, Side
+
+Value = TypeVar("Value")
 
 COLUMNS = 8
+# Of each finding on the sheet of the worst, and on that of copies.
+_WORST, _COPIES = 8, 32
+SHEET_SIZE = 128
 
 
 def contact_sheet(
@@ -64,6 +70,45 @@ def augmented_sheet(
     return _grid([to_channels(image, 3) for image in shown])
 
 
+def worst_sheet(arrays: Mapping[Side, EarArray], problems: Sequence[Problem]) -> np.ndarray | None:
+    """uint8 `(H, W, 3)`: up to eight images of each finding about single ones; None without any.
+
+    Below each stand its array, its row and the finding's code. Copies are on a sheet of their own.
+    """
+    from earteach.images import labelled  # imports torch
+
+    tiles = []
+    for problem in problems:
+        if problem.indices and not problem.like:
+            chosen = _of(problem.indices, _WORST)
+            found = zip(chosen, _tiles(arrays[problem.array], chosen, SHEET_SIZE), strict=True)
+            tiles += [labelled(i, f"{problem.array} {row}", problem.code) for row, i in found]
+    return _grid(tiles) if tiles else None
+
+
+def copies_sheet(arrays: Mapping[Side, EarArray], problems: Sequence[Problem]) -> np.ndarray | None:
+    """uint8 `(H, W, 3)`: pairs of an image and the training image that it copies; None without any.
+
+    Up to 32 pairs of each finding, evenly spread.
+    """
+    from earteach.images import beside, labelled
+
+    tiles = []
+    for problem in (problem for problem in problems if problem.like):
+        pairs = list(zip(problem.indices, problem.like, strict=True))
+        for row, other in _of(pairs, _COPIES):
+            ours, theirs = ((arrays[problem.array], row), (arrays["train"], other))
+            pair = [_tiles(array, [which], SHEET_SIZE)[0] for array, which in (ours, theirs)]
+            text = f"{problem.array} {row} is like train {other}"
+            tiles.append(labelled(beside(pair), text, problem.code))
+    return _grid(tiles, COLUMNS // 2) if tiles else None
+
+
+def _of(values: Sequence[Value], count: int) -> list[Value]:
+    """So many of the values, evenly spread."""
+    return [values[place] for place in _spread(len(values), min(count, len(values)))]
+
+
 def _spread(length: int, count: int) -> list[int]:
     return [round(row) for row in np.linspace(0, length - 1, max(count, 0)).tolist()]
 
@@ -83,7 +128,7 @@ def _tiles(array: EarArray, chosen: list[int], size: int) -> list[np.ndarray]:
     return [resized(reading.rgb(rows(array, [row]))[0], size) for row in chosen]
 
 
-def _grid(tiles: list[np.ndarray]) -> np.ndarray:
+def _grid(tiles: list[np.ndarray], columns: int = COLUMNS) -> np.ndarray:
     from earteach.images import grid  # imports torch
 
-    return grid(tiles, COLUMNS)
+    return grid(tiles, columns)

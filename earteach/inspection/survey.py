@@ -15,6 +15,8 @@ from earteach.data.cores import at_most_cores
 from earteach.inspection.reading import Reading, chunks, find_reading, rows
 
 THUMBNAIL = 16
+# Levels by which a bar's pixels may differ from its corner: what JPEG leaves of one colour.
+BAR_NOISE = 8
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class Facts:
     brightness: np.ndarray  # (N,) mean luma, 0 to 255
     clipped: np.ndarray  # (N,) share of pixels that are black or white
     sharpness: np.ndarray  # (N,) Laplacian's variance over the image's own
+    bars: np.ndarray  # (N,) share of the side that each of two opposite bars of one colour takes
     redness: np.ndarray  # (N,) mean of red minus mean of blue, in levels
     thumbnails: np.ndarray  # (N, 16, 16) luma
 
@@ -158,6 +161,7 @@ def _pixel_facts(rgb: np.ndarray) -> dict[str, np.ndarray]:
         "brightness": np.array([cv2.mean(plane)[0] for plane in luma]),
         "clipped": np.array([_clipped(plane) for plane in luma]),
         "sharpness": np.array([_sharpness(plane) for plane in luma]),
+        "bars": np.maximum(_bars(rgb), _bars(rgb.transpose(0, 2, 1, 3))),
         "redness": means[:, 0] - means[:, 2],
         "thumbnails": shrunk(luma, THUMBNAIL),
     }
@@ -177,6 +181,22 @@ def _sharpness(plane: np.ndarray) -> float:
     """The Laplacian's variance over that of the luma: a dim image is not for that a blurred one."""
     (_, edges), (_, contrast) = map(_sum_and_spread, (cv2.Laplacian(plane, cv2.CV_16S), plane))
     return edges / max(contrast, 1e-9 * plane.size)
+
+
+def _bars(rgb: np.ndarray) -> np.ndarray:
+    """The thinner of the bars at the top and bottom of each image, as a share of its height."""
+    corners = rgb[:, :1, :1].astype(np.int16)
+    edges = np.abs(rgb[:, [0, -1]] - corners).max(axis=(1, 2, 3))
+    shares = np.zeros(len(rgb))
+    # Only images whose first and last row are of one colour are read whole.
+    for place in np.flatnonzero(edges <= BAR_NOISE):
+        off = (np.abs(rgb[place] - corners[place]).max(axis=2) > BAR_NOISE).mean(axis=1)
+        picture = np.flatnonzero(off)
+        # A bar ends at once, across the image; a plain background ends where the ear begins. The
+        # very first row may be a blend of both.
+        if len(picture) > 2 and off[picture[1]] > 0.5 < off[picture[-2]]:
+            shares[place] = min(picture[0], len(off) - 1 - picture[-1]) / len(off)
+    return shares
 
 
 def to_luma(rgb: np.ndarray) -> np.ndarray:

@@ -237,12 +237,25 @@ def _weight_high(signs: Signs) -> Advice | None:
     """A β above what dimensions explain, which it drops, or drowns in noise on its way to that."""
     if not (signs.codes_are_known and signs.eigenvalues) or signs.annealed < HALF_ANNEALED:
         return None
-    seen, kept = _little_in_use(signs), signs.kept
-    if not seen or kept == signs.latent_dim:
+    seen = _little_in_use(signs)
+    if not seen or signs.kept == signs.latent_dim:
         return None  # if dimensions are idle, it is not the weight that makes them so
-    beta, least = signs.beta, signs.eigenvalue(signs.latent_dim)
+    return _lower_weight(signs, f"collapse: {seen}, and")
+
+
+def foretell(signs: Signs) -> Advice | None:
+    """What the weight will do to a code before the first step: the finding of `diagnose`, early."""
+    kept, latent_dim = signs.kept, signs.latent_dim
+    if kept >= (1 - IDLE_SHARE) * latent_dim or signs.eigenvalue(latent_dim) <= 0:
+        return None
+    return _lower_weight(signs, f"about {kept} of {latent_dim} latent units will stay alive:")
+
+
+def _lower_weight(signs: Signs, seen: str) -> Advice:
+    """The option that brings β below what every dimension explains; `seen` begins the sentence."""
+    kept, beta, least = signs.kept, signs.beta, signs.eigenvalue(signs.latent_dim)
     seen = (
-        f"collapse: {seen}, and β, {beta:.2g} in ELBO units, is more than what "
+        f"{seen} β, {beta:.2g} in ELBO units, is more than what "
         f"{signs.latent_dim - kept} of {signs.latent_dim} dimensions explain"
     )
     per_dimension = beta / signs.config.model.latent_dim

@@ -14,11 +14,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal
 
 import torch
 
-Reduction = Literal["mean", "sum"]
+from earteach.config import Reduction
+
 # The window and the constants of SSIM, for a data range of 1.
 _WINDOW, _SIGMA = 11, 1.5
 _C1, _C2 = 0.01**2, 0.03**2

@@ -96,14 +96,21 @@ CASES = {
         ("{path}", "{parity[images]} images", "safetensors encoder of"),
     ),
     "inspect-data": Case(
-        "inspect-data {ears}/train_teacher.npy {ears}/val_teacher.npy",
+        "inspect-data {ears}/train_teacher.npy {ears}/val_teacher.npy --image-size 32",
         " ".join(f"{name}.{key}" for name in ("train", "val") for key in ARRAY.split())
-        + " leakage.exact leakage.near problems",
-        ("{train[path]}", "{val[images]}", "{leakage[exact]} exactly"),
+        + " leakage.exact leakage.near problems forecast.psnr forecast.alive_units",
+        (
+            "{train[path]}",
+            "{val[images]}",
+            "{leakage[exact]} exactly",
+            "{forecast[components]} components: {forecast[psnr]:.2f} dB",
+            "about {forecast[alive_units]} of 256",
+            "red {train[channel_means][0]:.3f} ± {train[channel_stds][0]:.3f}",
+        ),
     ),
     "inspect-data of one array": Case(
-        "inspect-data {ears}/train_teacher.npy",
-        " ".join(f"train.{key}" for key in ARRAY.split()) + " val leakage problems",
+        "inspect-data {ears}/train_teacher.npy --no-forecast",
+        " ".join(f"train.{key}" for key in ARRAY.split()) + " val leakage problems forecast",
         ("{train[path]}", "{train[dtype]}"),
     ),
     "inspect-model": Case(
@@ -234,7 +241,7 @@ def test_every_path_has_its_default(
     small = ["--image-size", 32]
     assert earteach("prepare", "--synthetic", 16, *small).code == 0
     assert earteach("train", *TINY_RUN, "--epochs", 1).code == 0
-    for args in (["eval"], ["sample", "--out", "s"], ["inspect-data"], ["inspect-model"]):
+    for args in (["eval"], ["sample", "--out", "s"], ["inspect-data", *small], ["inspect-model"]):
         result = earteach(*args, "--json")
         assert result.code == 0, result.err
     assert {path.name for path in tmp_path.iterdir()} == {"data", "checkpoints", "logs", "s"}
@@ -264,7 +271,8 @@ def test_strict_inspection_exits_with_1_where_there_are_errors(
     monkeypatch.chdir(tmp_path)
     np.save("bad.npy", np.full((4, 32, 32, 3), np.nan, np.float32))
     path = typed.format(ears=ears)
-    plain, strict = (earteach("inspect-data", path, "--json", *more) for more in ([], ["--strict"]))
+    args = ["inspect-data", path, "--json", "--image-size", 32]
+    plain, strict = (earteach(*args, *more) for more in ([], ["--strict"]))
     assert (plain.code, strict.code) == (0, code)
     assert plain.json == strict.json
     assert code == any(problem["severity"] == "error" for problem in plain.json["problems"])
@@ -279,7 +287,7 @@ def test_inspection_draws_sheets_where_it_is_asked_to(
     arrays = [ears / "train_teacher.npy", ears / "val_teacher.npy"]
     result = earteach("inspect-data", *arrays, "--image-size", 32, *more)
     assert result.code == 0, result.err
-    names = {"train.png", "val.png"} | ({"augmented.png"} if augmented else set())
+    names = {"train.png", "val.png", "plots.svg"} | ({"augmented.png"} if augmented else set())
     folder = Path("inspection" if augmented else "sheets")
     assert {path.name for path in folder.iterdir()} == names
     assert all(str(folder / name) in result.out for name in names)

@@ -142,6 +142,9 @@ TABLE: list[Row] = [
     ("prepare --synthetic 8 --val-groups ( --out new", 1, "--val-groups (:|regular expression"),
     ("prepare --synthetic 8 --out text.txt", 1, "text.txt: is a file|folder"),
     # Options that cannot be.
+    ("inspect-data {ears}/val_teacher.npy --latent-dim 0", 1, "--latent-dim 0: must be at least 1"),
+    ("inspect-data {ears}/val_teacher.npy --kld-weight -1", 1, "--kld-weight -1.0: must be at least"),
+    ("inspect-data {ears}/val_teacher.npy --image-size 40", 1, "--image-size 40: must be a multiple"),
     ("train --epochs 0", 1, "--epochs 0: must be at least 1"),
     ("train --image-size 100", 1, "--image-size 100: must be a multiple of 16"),
     ("train --in-channels 2", 1, "--in-channels 2: must be one of 1, 3"),
@@ -180,6 +183,7 @@ TABLE: list[Row] = [
     ("resume --epochs 0", 2, "--epochs"),
     ("resume run/last.ckpt --learning-rate 1", 2, "--learning-rate"),
     ("inspect-data {ears}/val_teacher.npy --layout hwc", 2, "hwc"),
+    ("inspect-data {ears}/val_teacher.npy --kld-reduction max", 2, "max"),
     ("teach", 2, "teach"),
 ]  # fmt: skip
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from earteach.config import TrainConfig
-from earteach.metrics.doctor import Advice, Epoch, Signs, diagnose
+from earteach.metrics.doctor import Advice, Epoch, Signs, diagnose, foretell
 
 SIZE, LATENT = 32, 16
 DIMENSIONS = 3 * SIZE**2
@@ -95,6 +95,17 @@ def test_collapse_under_sum_asks_for_mean() -> None:
     assert (advice.option, advice.value) == ("kld_reduction", "mean")
     assert "11 latent dimensions of 16 are in use" in advice.message
     assert "β, 1.5 in ELBO units, is more than what 5 of 16 dimensions explain" in advice.message
+
+
+def test_collapse_is_foretold_before_the_first_step() -> None:
+    sick = config(kld_reduction="sum", kld_weight=0.001)
+    advice = foretell(Signs(config=sick, eigenvalues=EIGENVALUES))
+    assert advice is not None
+    assert (advice.option, advice.value) == ("kld_reduction", "mean")
+    assert "about 11 of 16 latent units will stay alive" in advice.message
+    assert "β, 1.5 in ELBO units, is more than what 5 of 16 dimensions explain" in advice.message
+    assert foretell(Signs(config=config(), eigenvalues=EIGENVALUES)) is None
+    assert foretell(Signs(config=sick, eigenvalues=(0.0,) * 16)) is None
 
 
 @pytest.mark.parametrize("reduction", ["sum", "mean"])

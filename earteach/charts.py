@@ -1,10 +1,15 @@
-"""Line charts as the coordinates of an SVG drawing; the page's template draws them."""
+"""Line charts as SVG, for a page that styles them or as a file of their own."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+
+from markupsafe import Markup, escape
+
+from earteach.errors import EarTeachError
 
 WIDTH, HEIGHT = 340, 190
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 10, 10, 24
@@ -57,10 +62,44 @@ class Chart:
     y_ticks: tuple[Tick, ...]
     mark: float | None
     logarithmic: bool
+    marked: str
 
     width, height = WIDTH, HEIGHT
     left, right = _LEFT, WIDTH - _RIGHT
     top, bottom = _TOP, HEIGHT - _BOTTOM
+
+    @property
+    def marks(self) -> Markup:
+        """All that stands inside the drawing's `<svg>`, in classes that its style sheet colours."""
+        return Markup("\n").join([*self._axes(), *self._lines()])
+
+    def _axes(self) -> list[Markup]:
+        rule = Markup(
+            '<line class="{}" x1="{}" x2="{}" y1="{}" y2="{}"><title>{}</title></line>'
+        ).format
+        label = Markup('<text class="{}" x="{}" y="{}">{}</text>').format
+        found = []
+        for tick in self.y_ticks:
+            found += [
+                rule("rule", self.left, self.right, tick.place, tick.place, tick.label),
+                label("y", self.left - 6, tick.place + 3.5, tick.label),
+            ]
+        found += [label("x", tick.place, self.height - 8, tick.label) for tick in self.x_ticks]
+        if self.mark is not None:
+            found.append(rule("mark", self.mark, self.mark, self.top, self.bottom, self.marked))
+        return found + [
+            rule("level", self.left, self.right, at.place, at.place, f"{at.name}: {at.value}")
+            for at in self.levels
+        ]
+
+    def _lines(self) -> list[Markup]:
+        dot = Markup('<circle cx="{}" cy="{}" r="2.5"><title>{}</title></circle>').format
+        return [
+            Markup('<g class="s{}"><polyline points="{}"/>{}</g>').format(
+                line.colour, line.points, Markup("").join(dot(*each) for each in line.dots)
+            )
+            for line in self.lines
+        ]
 
 
 def chart(
@@ -69,8 +108,13 @@ def chart(
     *,
     levels: Mapping[str, float] | None = None,
     mark: float | None = None,
+    marked: str = "this checkpoint",
+    across_is: str = "epoch",
 ) -> Chart | None:
-    """A chart of the finite points `(epoch from 1, value)` of each series; None where there is none."""
+    """A chart of the finite points `(x, value)` of each series; None where there is none.
+
+    `across_is` says what x is. Its ticks are whole numbers.
+    """
     finite = {
         name: [point for point in points if math.isfinite(point[1])]
         for name, points in series.items()
@@ -86,12 +130,13 @@ def chart(
     up = _padded(min(values), max(values), logarithmic)
     return Chart(
         title=title,
-        lines=tuple(_line(name, points, across, up) for name, points in lines.items()),
+        lines=tuple(_line(name, points, across, up, across_is) for name, points in lines.items()),
         levels=tuple(Level(name, up.place(y), number(y)) for name, y in shown.items()),
         x_ticks=tuple(Tick(across.place(x), f"{x:g}") for x in _whole_ticks(min(xs), max(xs))),
         y_ticks=tuple(Tick(up.place(y), number(y)) for y in up.ticks()),
         mark=None if mark is None or not min(xs) <= mark <= max(xs) else across.place(mark),
         logarithmic=logarithmic,
+        marked=marked,
     )
 
 
@@ -155,9 +200,9 @@ def _whole_ticks(first: float, last: float) -> list[float]:
     return inner if inner and inner[0] == first else [first, *(x for x in inner if x > first)]
 
 
-def _line(name: str, points: Points, across: _Axis, up: _Axis) -> Line:
+def _line(name: str, points: Points, across: _Axis, up: _Axis, across_is: str) -> Line:
     places = [(across.place(x), up.place(y)) for x, y in points]
-    said = [f"{name}, epoch {x:g}: {number(y)}" for x, y in points]
+    said = [f"{name}, {across_is} {x:g}: {number(y)}" for x, y in points]
     dots = [(*place, text) for place, text in zip(places, said, strict=True)]
     return Line(
         name=name,
@@ -175,3 +220,90 @@ def number(value: float) -> str:
     if not 1e-4 <= abs(value) < 1e6:
         return f"{value:.3g}".replace("e-0", "e-")
     return f"{value:.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
+
+
+_HEADING, _FOOT, _SPACE = 26, 26, 16
+_EM_SPACE = "\u2003"
+# Colours are variables, so that the page around a chart can have its own.
+STYLE = """
+svg text { font: 11px system-ui, sans-serif; fill: var(--soft); }
+svg .y { text-anchor: end; } svg .x { text-anchor: middle; }
+.rule { stroke: var(--rule); } .mark { stroke: var(--soft); stroke-dasharray: 1 3; }
+.level { stroke: var(--soft); stroke-width: 1.5; stroke-dasharray: 6 4; }
+polyline { fill: none; stroke-width: 1.75; stroke-linejoin: round; }
+.s1 polyline { stroke: var(--c1); } .s2 polyline { stroke: var(--c2); }
+.s3 polyline { stroke: var(--c3); }
+.s1 circle { fill: var(--c1); } .s2 circle { fill: var(--c2); } .s3 circle { fill: var(--c3); }
+"""
+# Of a file of its own, on light paper and on dark.
+_FILE_STYLE = """
+svg { --paper: #fff; --ink: #1d2126; --soft: #5f6670; --rule: #e2dfd9;
+  --c1: #1f5fa8; --c2: #bf5410; --c3: #237a4b; }
+@media (prefers-color-scheme: dark) {
+svg { --paper: #1b1e24; --ink: #e6e8eb; --soft: #9aa2ad; --rule: #31363f;
+  --c1: #79b0f2; --c2: #f2a267; --c3: #7ccb9b; }
+}
+.paper { fill: var(--paper); } svg .title { font-size: 12px; font-weight: 600; fill: var(--ink); }
+.k1 { fill: var(--c1); } .k2 { fill: var(--c2); } .k3 { fill: var(--c3); }
+"""
+_OURS = "<desc>earteach</desc>"
+
+
+def write_svg(path: Path, charts: Sequence[Chart]) -> None:
+    """The charts side by side, in one file.
+
+    An existing file is replaced only if it is such a one; otherwise `EarTeachError` is raised.
+    """
+    refuse_foreign_svg(path)
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        partial.write_text(_svg(charts), encoding="utf-8")
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise EarTeachError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def refuse_foreign_svg(path: Path) -> None:
+    """Raise `EarTeachError` where `path` exists and is no file that `write_svg` wrote."""
+    if path.exists() and not _is_ours(path):
+        raise EarTeachError(
+            f"{path}: exists and was not written by earteach; move it away or choose another --out"
+        )
+
+
+def _is_ours(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return _OURS.encode() in file.read(500)
+    except OSError:
+        return False
+
+
+def _svg(charts: Sequence[Chart]) -> str:
+    width = len(charts) * (WIDTH + _SPACE) + _SPACE
+    height = _HEADING + HEIGHT + _FOOT
+    places = range(_SPACE, width, WIDTH + _SPACE)
+    panels = [_panel(one, left) for one, left in zip(charts, places, strict=False)]
+    return "\n".join(
+        [
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}">{_OURS}',
+            f"<style>{STYLE}{_FILE_STYLE}</style>",
+            f'<rect class="paper" width="{width}" height="{height}"/>',
+            *panels,
+            "</svg>\n",
+        ]
+    )
+
+
+def _panel(one: Chart, left: int) -> str:
+    """A chart under its title and over its legend."""
+    scale = ", logarithmic" if one.logarithmic else ""
+    keys = [f'<tspan class="k{line.colour}">━ </tspan>{escape(line.name)}' for line in one.lines]
+    keys += [f"╌ {escape(level.name)} {level.value}" for level in one.levels]
+    keys += [] if one.mark is None else [f"┊ {escape(one.marked)}"]
+    return (
+        f'<g transform="translate({left} {_HEADING})">\n'
+        f'<text class="title" x="0" y="-8">{escape(one.title)}{scale}</text>\n{one.marks}\n'
+        f'<text x="{one.left}" y="{HEIGHT + 14}">{_EM_SPACE.join(keys)}</text></g>'
+    )

@@ -1,11 +1,13 @@
 """Charts, judged by turning their coordinates back into values."""
 
 import math
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
-from earteach.inference.charts import HEIGHT, WIDTH, chart, number
+from earteach.charts import HEIGHT, WIDTH, chart, number, write_svg
+from earteach.errors import EarTeachError
 
 
 def coordinates(line):
@@ -88,3 +90,22 @@ def test_what_is_not_finite_is_left_out():
 )  # fmt: skip
 def test_numbers_are_short(value, wanted):
     assert number(value) == wanted
+
+
+def test_charts_in_a_file_are_those_of_the_page(tmp_path):
+    points = [(1, 1.0), (2, 3.0), (3, 2.0)]
+    drawn = chart("a < b", {"one": points}, levels={"PCA & co": 2.5}, mark=2, marked="<here>")
+    path = tmp_path / "charts.svg"
+    for _ in range(2):  # one of our own is replaced
+        write_svg(path, [drawn, drawn])
+    root = ElementTree.parse(path).getroot()
+    lines = root.findall(".//{*}polyline")
+    assert [line.get("points") for line in lines] == [drawn.lines[0].points] * 2
+    words = " ".join(root.itertext())
+    assert words.count("a < b") == 2
+    assert "PCA & co 2.5" in words
+    assert "<here>" in words
+    path.write_text("<svg>mine</svg>")
+    with pytest.raises(EarTeachError, match=r"charts.svg: exists"):
+        write_svg(path, [drawn])
+    assert [file.name for file in tmp_path.iterdir()] == ["charts.svg"]
