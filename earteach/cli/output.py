@@ -138,11 +138,12 @@ def pictures(paths: Sequence[Path]) -> list[RenderableType]:
     if console.color_system not in ("256", "truecolor"):
         note("--show needs a terminal with 256 colours or more, and no NO_COLOR; nothing is drawn")
         return []
-    return [_half_blocks(path, console.width) for path in paths]
+    return [half_blocks(path, console.width) for path in paths]
 
 
-def _half_blocks(path: Path, columns: int) -> RenderableType:
+def half_blocks(path: Path, columns: int) -> RenderableType:
     """A picture of at most `columns` cells, in each of which two pixels lie one above the other."""
+    import numpy as np
     from PIL import Image
     from rich.color import Color
     from rich.segment import Segment, Segments
@@ -152,13 +153,12 @@ def _half_blocks(path: Path, columns: int) -> RenderableType:
         whole = opened.convert("RGB")
     width = min(columns, whole.width)
     rows = max(1, round(whole.height * width / whole.width / 2))
-    pixels = whole.resize((width, 2 * rows), Image.Resampling.LANCZOS).load()
-    assert pixels is not None
+    levels = np.asarray(whole.resize((width, 2 * rows), Image.Resampling.LANCZOS)).tolist()
     segments = []
-    for row in range(rows):
-        for column in range(width):
-            above, below = (Color.from_rgb(*pixels[column, 2 * row + k]) for k in (0, 1))
-            segments.append(Segment("▀", Style(color=above, bgcolor=below)))
+    for uppers, lowers in zip(levels[::2], levels[1::2], strict=True):
+        for upper, lower in zip(uppers, lowers, strict=True):
+            style = Style(color=Color.from_rgb(*upper), bgcolor=Color.from_rgb(*lower))
+            segments.append(Segment("▀", style))
         segments.append(Segment.line())
     return Segments(segments)
 
