@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import math
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console, Group, RenderableType
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.constrain import Constrain
 from rich.live import Live
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -96,6 +100,13 @@ class NoteHandler(logging.Handler):
         note(record.getMessage())
 
 
+def replace_unprintable() -> None:
+    """Let a character that a stream's encoding lacks, or a file name's odd byte, appear as `?`."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
 def show_notes() -> None:
     """Let everything that earteach logs appear as notes."""
     logger = logging.getLogger("earteach")
@@ -111,7 +122,7 @@ def table(title: str, *columns: str, rows: Sequence[tuple[str, ...]]) -> Table:
     for place, column in enumerate(columns):
         made.add_column(column, justify="left" if place == 0 else "right", overflow="fold")
     for row in rows:
-        made.add_row(*map(escape, row))
+        made.add_row(*map(_Cell, row))
     return made
 
 
@@ -121,7 +132,7 @@ def facts(title: str, values: Mapping[str, str]) -> Table:
     made.add_column(style="dim", no_wrap=True)
     made.add_column(overflow="fold")
     for name, value in values.items():
-        made.add_row(name, escape(value))
+        made.add_row(name, _Cell(value))
     return made
 
 
@@ -161,6 +172,33 @@ def half_blocks(path: Path, columns: int) -> RenderableType:
             segments.append(Segment("▀", style))
         segments.append(Segment.line())
     return Segments(segments)
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """Text as it is, whose paths are broken after a slash where the column is too narrow."""
+
+    text: str
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        lines = "\n".join(_broken(line, options.max_width) for line in self.text.split("\n"))
+        yield console.render_str(
+            lines, markup=False, emoji=False, highlight=bool(options.highlight)
+        )
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        return Measurement.get(console, options, Text(self.text))
+
+
+def _broken(line: str, width: int) -> str:
+    """The line with line ends where it would be wider."""
+    done, current = "", ""
+    for piece in re.findall(r"\s+|[^\s/]*/+|[^\s/]+", line):
+        if current.strip() and cell_len(current + piece.rstrip()) > width:
+            done, current = f"{done}{current.rstrip()}\n", piece.lstrip()
+        else:
+            current += piece
+    return done + current
 
 
 def _heading(title: str) -> Text:

@@ -214,12 +214,12 @@ def smaller(config: TrainConfig, seconds: float) -> Smaller | None:
         return None
     model, epochs = config.model, config.optim.epochs
     options: dict[str, int] = {}
-    needed = seconds
+    needed, rate = seconds, seconds / _multiply_adds(model)
     for size, base in _SMALLER:
         if size <= model.image_size and base <= model.base_channels:
             options = {"image_size": size, "base_channels": base}
             network = replace(model, image_size=size, base_channels=base)
-            needed = seconds * _multiply_adds(network) / _multiply_adds(model)
+            needed = rate * _multiply_adds(network)
             if needed <= LONG:
                 break
     changed = {name: value for name, value in options.items() if value != getattr(model, name)}
