@@ -21,7 +21,6 @@ if TYPE_CHECKING:
         MeanImageScore,
         Metrics,
         PCAScore,
-        Rival,
     )
     from earteach.inference.evaluation_files import Picture
     from earteach.metrics.bootstrap import Interval
@@ -95,9 +94,9 @@ def _parts(result: Evaluation) -> list[RenderableType]:
 
 def _rows(result: Evaluation) -> list[tuple[str, Score, Intervals]]:
     """This model, the others, the baselines."""
-    models: list[Evaluation | Rival] = [result, *result.against]
     rows: list[tuple[str, Score, Intervals]] = [
-        (str(model.checkpoint), model.metrics, model.intervals) for model in models
+        ("this model", result.metrics, result.intervals),
+        *((str(other.checkpoint), other.metrics, other.intervals) for other in result.against),
     ]
     if result.baselines is not None:
         pca, mean = result.baselines.pca, result.baselines.mean_image
