@@ -208,8 +208,7 @@ def _heading(title: str) -> Text:
 
 def sparkline(values: Sequence[float]) -> str:
     """Numbers from 0 up as a row of bars, of which the highest is the largest."""
-    blocks = (sys.stdout.encoding or "").lower().startswith("utf")
-    bars = _BARS if blocks else _ASCII_BARS
+    bars = _ASCII_BARS if Console().options.ascii_only else _BARS
     width, top = min(_SPARKS, len(values)), max([*values, 1e-30])
     chosen = [values[place * len(values) // width] for place in range(width)]
     return "".join(bars[round(value / top * (len(bars) - 1))] for value in chosen)
