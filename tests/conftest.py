@@ -18,6 +18,8 @@ os.environ["COLUMNS"] = "200"
 import pytest
 from typer.testing import CliRunner
 
+from tests import browser as browser_module
+
 TINY = ["--image-size", "32", "--base-channels", "8", "--latent-dim", "16"]
 TINY_RUN = [*TINY, "--batch-size", "8", "--learning-rate", "1e-3", "--num-workers", "0"]
 
@@ -104,3 +106,11 @@ def trained(ears: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     )
     assert result.code == 0, result.err
     return Run(folder, result.json)
+
+
+@pytest.fixture(scope="session")
+def browser() -> str:
+    found = browser_module.found()
+    if found is None:
+        pytest.skip(f"none of {', '.join(browser_module.BROWSERS)} is on the PATH")
+    return found

@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from benchmarks.speed.network import descend, follow
 from benchmarks.speed.pairs import Pair, Row
 from benchmarks.speed.workspace import drawn_ears, options
+from earteach.cli.output import run_bar
 from earteach.config import TrainConfig
 from earteach.data.arrays import EarArray
 from earteach.data.loading import training_loader
@@ -85,7 +86,8 @@ def rows(workspace: Path) -> Iterator[Row]:
     config = replace(config, data=replace(config.data, val_data=few))
     config = config.with_options({"checkpoint_dir": workspace / "loop-checkpoints"})
     turns = Turns(HandWritten(config))
-    train(config, watch=Watch(on_epoch=turns, progress_bar=True))
+    with run_bar() as move:
+        train(config, watch=Watch(on_epoch=turns, on_progress=move))
     pair = Pair(tuple(turns.ours_seconds), tuple(turns.other_seconds[1:]))
     yield pair.row("an epoch of `earteach train`", "at most", 1.05, "loop by hand")
 

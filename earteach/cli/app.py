@@ -32,6 +32,7 @@ class Commands(TyperGroup):
     """Runs a command and gives its outcome as an exit code."""
 
     def invoke(self, ctx: Any) -> Any:
+        output.replace_unprintable()
         output.show_notes()
         try:
             return super().invoke(ctx)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
         MeanImageScore,
         Metrics,
         PCAScore,
-        Rival,
     )
     from earteach.inference.evaluation_files import Picture
     from earteach.metrics.bootstrap import Interval
@@ -96,9 +94,9 @@ def _parts(result: Evaluation) -> list[RenderableType]:
 
 def _rows(result: Evaluation) -> list[tuple[str, Score, Intervals]]:
     """This model, the others, the baselines."""
-    models: list[Evaluation | Rival] = [result, *result.against]
     rows: list[tuple[str, Score, Intervals]] = [
-        (str(model.checkpoint), model.metrics, model.intervals) for model in models
+        ("this model", result.metrics, result.intervals),
+        *((str(other.checkpoint), other.metrics, other.intervals) for other in result.against),
     ]
     if result.baselines is not None:
         pca, mean = result.baselines.pca, result.baselines.mean_image
@@ -158,20 +156,17 @@ def _spread(klds: Sequence[float]) -> str:
 def _verdict(other: str, margin: Margin, digits: int, unit: str = "") -> str:
     """Whether this model is ahead: `ahead of PCA by 0.52 dB (0.47 to 0.57)`."""
     mean, low, high = margin.difference, margin.low, margin.high
-    if not math.isfinite(mean):
-        return f"not comparable with {other}: an image without any error"
+    who = f"{margin.standing} {other}"
+    if margin.standing == "not comparable with":
+        return f"{who}: an image without any error"
+    if margin.standing == "undecided against":
+        interval = "" if low is None else f" ({low:+.{digits}f} to {high:+.{digits}f})"
+        return f"{who}: {mean:+.{digits}f}{unit}{interval}"
+    apart = f"{who} by {abs(mean):.{digits}f}{unit}"
     if low is None or high is None:
-        return f"{_where(mean)} {other} by {abs(mean):.{digits}f}{unit}, on one image"
-    if low <= 0 <= high:
-        interval = f"({low:+.{digits}f} to {high:+.{digits}f})"
-        return f"undecided against {other}: {mean:+.{digits}f}{unit} {interval}"
+        return f"{apart}, on one image"
     low, high = sorted((abs(low), abs(high)))
-    interval = f"({low:.{digits}f} to {high:.{digits}f})"
-    return f"{_where(mean)} {other} by {abs(mean):.{digits}f}{unit} {interval}"
-
-
-def _where(difference: float) -> str:
-    return "behind" if difference < 0 else "ahead of"
+    return f"{apart} ({low:.{digits}f} to {high:.{digits}f})"
 
 
 def _picture(picture: Picture) -> str:

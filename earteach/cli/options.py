@@ -146,6 +146,10 @@ Config = Annotated[
         callback=_use_toml,
     ),
 ]
+Show = Annotated[
+    bool,
+    typer.Option("--show", help="Draw the pictures in the terminal too, where it has colours."),
+]
 Seed = Annotated[int, typer.Option("--seed", help="Source of the randomness.", min=0)]
 FitChoice = Annotated[
     Fit,

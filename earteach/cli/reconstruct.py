@@ -8,11 +8,11 @@ from typing import Annotated, Optional
 import typer
 from rich.markup import escape
 
-from earteach.cli.options import CheckpointDir, Ckpt, FitChoice, Json, LayoutChoice, found
-from earteach.cli.output import Output, table
+from earteach.cli.options import CheckpointDir, Ckpt, FitChoice, Json, LayoutChoice, Show, found
+from earteach.cli.output import Output, pictures, table
 from earteach.config import InferenceConfig
 
-_SHOWN = 20
+_SHOWN, _DRAWN = 20, 4
 
 
 def reconstruct(
@@ -29,6 +29,7 @@ def reconstruct(
     ] = None,
     fit: FitChoice = "stretch",
     layout: LayoutChoice = None,
+    show: Show = False,
     checkpoint_dir: CheckpointDir = Path("checkpoints"),
     json: Json = False,
 ) -> None:
@@ -41,9 +42,11 @@ def reconstruct(
         (str(image.output), f"{image.psnr:.2f} dB", f"{image.ssim:.4f}")
         for image in result.images[:_SHOWN]
     ]
+    drawn = [] if json or not show else pictures([i.output for i in result.images[:_DRAWN]])
     more = len(result.images) - len(rows)
     Output(json).show(
         result,
+        *drawn,
         table(f"{len(result.images):,} reconstructions", "PNG", "PSNR", "SSIM", rows=rows),
         *([escape(f"and {more:,} more in {out}")] if more else []),
     )

@@ -51,7 +51,9 @@ def _facts(result: Report) -> dict[str, str]:
     if result.gif is not None:
         frames, size = result.gif.frames, _size(result.gif.bytes)
         values["animation"] = f"{result.gif.path} ({frames} frames, {size})"
-    values["of"] = f"{result.checkpoint}, {result.epochs} epochs, {result.images:,} images"
+    values["of"] = (
+        f"{result.checkpoint}, {_many(result.epochs, 'epoch')}, {_many(result.images, 'image')}"
+    )
     if result.psnr is not None and result.ssim is not None:
         values["quality"] = f"{result.psnr:.2f} dB, SSIM {result.ssim:.4f}"
     lacks = dict.fromkeys(result.missing.values())
@@ -61,3 +63,7 @@ def _facts(result: Report) -> dict[str, str]:
 
 def _size(count: int) -> str:
     return f"{count / 1e6:.1f} MB" if count >= 1e5 else f"{count / 1e3:.0f} kB"
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"

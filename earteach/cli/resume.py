@@ -42,5 +42,7 @@ def resume(
     from earteach.training.fit import resume as core
 
     path = ckpt if ckpt is not None else checkpoint.last(checkpoint_dir)
-    result = core(path, epochs=epochs, reanneal=reanneal, hardware=hardware, watch=watching(json))
-    show_outcome(Output(json), result)
+    output = Output(json)
+    with watching(output) as watch:
+        result = core(path, epochs=epochs, reanneal=reanneal, hardware=hardware, watch=watch)
+    show_outcome(output, result)

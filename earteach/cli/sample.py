@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Literal, Optional
 
 import typer
 
-from earteach.cli.options import CheckpointDir, Ckpt, Json, Seed, found
-from earteach.cli.output import Output, facts
+from earteach.cli.options import CheckpointDir, Ckpt, Json, Seed, Show, found
+from earteach.cli.output import Output, facts, pictures
 from earteach.config import InferenceConfig
 
 if TYPE_CHECKING:
@@ -71,6 +71,7 @@ def sample(
             help="Look for the training image that is nearest to each new ear.",
         ),
     ] = True,
+    show: Show = False,
     checkpoint_dir: CheckpointDir = Path("checkpoints"),
     json: Json = False,
 ) -> None:
@@ -80,21 +81,22 @@ def sample(
     if len(named) > 1:
         raise typer.BadParameter(f"{' and '.join(named)} exclude each other; name one of them")
     path = found(ckpt, checkpoint_dir)
+    result: Samples | Interpolation | Traversal
     if interpolate is not None:
         from earteach.inference.walk import interpolate as between
 
         ends = _end(interpolate[0]), _end(interpolate[1])
-        way = between(path, out, ends, number=number or 8, config=config)
-        Output(json).show(way, facts(f"From ear to ear by {way.checkpoint}", _on_the_way(way)))
+        result = way = between(path, out, ends, number=number or 8, config=config)
+        told = facts(f"From ear to ear by {way.checkpoint}", _on_the_way(way))
     elif traverse is not None:
         from earteach.inference.walk import traverse as along
 
-        moved = along(path, out, traverse, number=number or 7, config=config)
-        Output(json).show(moved, facts(f"How ears of {moved.checkpoint} differ", _moved(moved)))
+        result = moved = along(path, out, traverse, number=number or 7, config=config)
+        told = facts(f"How ears of {moved.checkpoint} differ", _moved(moved))
     else:
         from earteach.inference.sample import sample as core
 
-        drawn = core(
+        result = drawn = core(
             path,
             out,
             number=number or 8,
@@ -103,8 +105,8 @@ def sample(
             nearest=nearest,
             config=config,
         )
-        title = f"{len(drawn.images)} new ears of {drawn.checkpoint}"
-        Output(json).show(drawn, facts(title, _drawn(drawn)))
+        told = facts(f"{len(drawn.images)} new ears of {drawn.checkpoint}", _drawn(drawn))
+    Output(json).show(result, *(pictures([result.grid]) if show and not json else []), told)
 
 
 def _end(text: str) -> Path | int:

@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import signal
-import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
+from rich.table import Table
 
 from earteach.cli.options import Config, Json, typed
-from earteach.cli.output import Output, advice_table, duration, facts, is_main_process, line
+from earteach.cli.output import (
+    Output,
+    advice_table,
+    duration,
+    facts,
+    is_main_process,
+    line,
+    note,
+    run_bar,
+    sparkline,
+)
 from earteach.config import (
     DataConfig,
     HardwareConfig,
@@ -24,6 +37,8 @@ from earteach.errors import EarTeachError
 
 if TYPE_CHECKING:
     from earteach.training.fit import TrainResult, Watch
+    from earteach.training.pace import Forecast
+    from earteach.training.plan import Plan
     from earteach.training.record import EpochRecord
 
 
@@ -63,24 +78,26 @@ def train(
         )
     output = Output(json)
     if dry_run:
-        _show_plan(output, settings)
-        return
-    if resume is not None:
-        result = _resume(context, settings, resume, json)
-    else:
-        from earteach.training.fit import train as core
+        from earteach.training.plan import plan
 
-        result = core(
-            settings,
-            fresh=fresh,
-            fast_dev_run=fast_dev_run,
-            init_from=init_from,
-            watch=watching(json),
-        )
+        planned = plan(settings)
+        output.show(planned, _plan_table(planned))
+        return
+    with watching(output) as watch:
+        if resume is not None:
+            result = _resume(context, settings, resume, watch)
+        else:
+            from earteach.training.fit import train as core
+
+            result = core(
+                settings, fresh=fresh, fast_dev_run=fast_dev_run, init_from=init_from, watch=watch
+            )
     show_outcome(output, result)
 
 
-def _resume(context: typer.Context, settings: TrainConfig, resume: Path, json: bool) -> TrainResult:
+def _resume(
+    context: typer.Context, settings: TrainConfig, resume: Path, watch: Watch
+) -> TrainResult:
     from earteach import checkpoint
     from earteach.training.fit import resume as core
 
@@ -105,18 +122,43 @@ def _resume(context: typer.Context, settings: TrainConfig, resume: Path, json: b
         resume,
         epochs=settings.optim.epochs if "epochs" in named else None,
         hardware={name: given[name] for name in hardware},
-        watch=watching(json),
+        watch=watch,
     )
 
 
-def watching(json: bool) -> Watch:
-    """A bar and a line for each epoch on a terminal, lines alone elsewhere."""
+@contextmanager
+def watching(output: Output) -> Iterator[Watch]:
+    """The plan, the forecast and a line for each epoch; on a terminal two lines that move too."""
     from earteach.training.fit import Watch
 
-    return Watch(
-        on_epoch=lambda record: line(epoch_line(record)),
-        progress_bar=sys.stderr.isatty() and not json,
+    def show_plan(planned: Plan) -> None:
+        if not output.json:
+            output.show(planned, _plan_table(planned))
+
+    with run_bar() if not output.json else nullcontext() as move:
+        yield Watch(
+            on_start=show_plan,
+            on_forecast=lambda forecast: note(forecast_line(forecast, datetime.now())),
+            on_progress=move,
+            on_epoch=lambda record: line(epoch_line(record), whole=False),
+        )
+
+
+def forecast_line(forecast: Forecast, now: datetime) -> str:
+    """When a run would end, and what would end sooner."""
+    end = now + timedelta(seconds=forecast.seconds)
+    when = f"{end:%H:%M}" if end.date() == now.date() else f"{end:%H:%M on %-d %B}"
+    epochs = "1 epoch" if forecast.epochs == 1 else f"{forecast.epochs} epochs"
+    text = (
+        f"first {forecast.steps} steps: {forecast.images_per_second:.3g} images/s; {epochs} "
+        f"would take about {duration(forecast.seconds)}, until {when}"
     )
+    if forecast.smaller is None:
+        return text
+    options = " ".join(
+        f"--{name.replace('_', '-')} {value}" for name, value in forecast.smaller.options.items()
+    )
+    return f"{text}; with {options} about {duration(forecast.smaller.seconds)}"
 
 
 def epoch_line(record: EpochRecord) -> str:
@@ -132,27 +174,26 @@ def epoch_line(record: EpochRecord) -> str:
     )
 
 
-def _show_plan(output: Output, settings: TrainConfig) -> None:
-    from earteach.training.plan import plan
-
-    planned = plan(settings)
-    output.show(
-        planned,
-        facts(
-            "What would be trained",
-            {
-                "training images": f"{planned.train_images:,} ({settings.data.train_data})",
-                "validation images": f"{planned.val_images:,} ({settings.data.val_data})",
-                "parameters": f"{planned.parameters:,}",
-                "multiply-adds": f"{planned.multiply_adds:,} for one image",
-                "steps": f"{planned.steps_per_epoch:,} an epoch, {planned.steps:,} in all",
-                "KLD weight": f"{planned.schedule} rising to {planned.final_kld_weight:g}",
-                "β in ELBO units": f"{planned.elbo_beta:.4g}",
-                "checkpoints": str(settings.run.checkpoint_dir),
-                "logs": f"tensorboard --logdir {settings.run.log_dir}",
-            },
-        ),
-    )
+def _plan_table(planned: Plan) -> Table:
+    size, epochs = planned.image_size, planned.epochs
+    values = {
+        "model": f"EarVAE for {size}×{size}×{planned.in_channels}, {planned.latent_dim} numbers in a "
+        f"code, base channels {planned.base_channels}",
+        "parameters": f"{planned.parameters:,}",
+        "multiply-adds": f"{planned.multiply_adds:,} for one image",
+        "training images": f"{planned.train_images:,} ({planned.train_data})",
+        "validation images": f"{planned.val_images:,} ({planned.val_data})",
+        "length": f"{epochs:,} epochs" if epochs > 1 else "1 epoch",
+        "steps": f"{planned.steps_per_epoch:,} an epoch, {planned.steps:,} in all; "
+        f"{planned.batch_size} images in each",
+        "KLD weight": f"{sparkline(planned.schedule)} up to {max(planned.schedule):g}",
+        "β in ELBO units": f"{planned.elbo_beta:.4g}",
+        "checkpoints": str(planned.checkpoint_dir),
+        "logs": f"tensorboard --logdir {planned.log_dir}",
+    }
+    if planned.epochs_done:
+        values["length"] += f", of which {planned.epochs_done:,} are done"
+    return facts("What will be trained", values)
 
 
 def show_outcome(output: Output, result: TrainResult) -> None:

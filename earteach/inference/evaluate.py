@@ -7,10 +7,12 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -67,6 +69,9 @@ class Intervals:
     ssim: Interval | None
 
 
+Standing = Literal["ahead of", "behind", "undecided against", "not comparable with"]
+
+
 @dataclass(frozen=True)
 class Margin:
     """The mean of this model's value minus another's, and its 95 % bootstrap interval.
@@ -77,6 +82,17 @@ class Margin:
     difference: float
     low: float | None
     high: float | None
+
+    @property
+    def standing(self) -> Standing:
+        """By the side of 0 on which the interval lies; by the difference where there is none."""
+        if not math.isfinite(self.difference):
+            return "not comparable with"
+        low = self.difference if self.low is None else self.low
+        high = self.difference if self.high is None else self.high
+        if low > 0:
+            return "ahead of"
+        return "behind" if high < 0 else "undecided against"
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import torch
 
 from earteach.charts import Chart, chart, number
 from earteach.checkpoint import Checkpoint
-from earteach.config import GROUPS, TrainConfig
+from earteach.config import GROUPS, Layout, TrainConfig
 from earteach.data.arrays import EarArray, sampled_rows, to_channels
 from earteach.errors import EarTeachError
 from earteach.images import to_uint8
@@ -23,6 +23,7 @@ from earteach.inference.run_record import RunRecord
 from earteach.inference.running import RunningModel
 from earteach.inference.sample import NewEars
 from earteach.inference.walk import along_axes
+from earteach.inspection import ArrayReport, Inspection, inspect_data
 from earteach.metrics.bootstrap import Interval
 from earteach.metrics.eigenears import Eigenears
 from earteach.model.annealing import kld_weight
@@ -51,7 +52,7 @@ def verdict(seen: Appraisal | None, found: Checkpoint, of: int) -> dict[str, str
     if result.baselines is None or result.over_pca is None:
         return {"tone": "", "word": "", "text": f"{text} {images}; PCA could not be measured."}
     pca = result.baselines.pca
-    places = [_place(result.over_pca.psnr), _place(result.over_pca.ssim)]
+    places = [result.over_pca.psnr.standing, result.over_pca.ssim.standing]
     word = (
         f"{places[0]} PCA" if places[0] == places[1]
         else f"{places[0]} PCA in PSNR, {places[1]} it in SSIM"
@@ -61,16 +62,6 @@ def verdict(seen: Appraisal | None, found: Checkpoint, of: int) -> dict[str, str
     )
     beside = f"PCA with {pca.components} components has {pca.psnr:.2f} dB and {pca.ssim:.4f}"
     return {"tone": tone, "word": word[0].upper() + word[1:], "text": f"{text} {images}; {beside}."}
-
-
-def _place(margin: Margin) -> str:
-    """Where this model stands: on which side of 0 the interval lies."""
-    low, high = margin.low, margin.high
-    if low is None or high is None:
-        low = high = margin.difference
-    if low > 0:
-        return "ahead of"
-    return "behind" if high < 0 else "level with"
 
 
 def _as_trained(found: Checkpoint) -> str:
@@ -320,45 +311,77 @@ def _plain(value: Any) -> str:
     return "none" if value is None else str(value)
 
 
-def arrays(found: Checkpoint) -> list[dict[str, Any]]:
-    """What the two arrays of the run hold, and whether they are still those that it was trained on."""
+def arrays(found: Checkpoint) -> dict[str, Any]:
+    """What the run's arrays hold, whether they are still those of the training, what is wrong there."""
     data = found.config.data
-    named = (("Training", data.train_data, "train"), ("Validation", data.val_data, "val"))
-    return [_array(title, path, found, key) for title, path, key in named]
+    named = {"train": ("Training", data.train_data), "val": ("Validation", data.val_data)}
+    inspected = _inspected([path for _, path in named.values() if path.exists()], data.layout)
+    reports = (
+        {report.path: report for report in (inspected.train, inspected.val) if report}
+        if inspected
+        else {}
+    )
+    both = inspected is not None and inspected.val is not None
+    return {
+        "tables": [
+            _array(title, path, found, key, reports.get(str(path)))
+            for key, (title, path) in named.items()
+        ],
+        "leakage": f"{inspected.leakage.exact:,} exactly, {inspected.leakage.near:,} nearly"
+        if inspected and both
+        else "",
+        "problems": inspected.problems if inspected and both else (),
+    }
 
 
-def _array(title: str, path: Path, found: Checkpoint, key: str) -> dict[str, Any]:
+def _inspected(paths: Sequence[Path], layout: Layout | None) -> Inspection | None:
+    """Of both arrays, or of the one that is still there."""
+    try:
+        return inspect_data(*paths, layout=layout) if paths else None
+    except EarTeachError:  # each array's state says what is wrong with it
+        return None
+
+
+def _array(
+    title: str, path: Path, found: Checkpoint, key: str, seen: ArrayReport | None
+) -> dict[str, Any]:
     facts = {"array": str(path)}
     try:
         array = EarArray.open(path, found.config.data.layout)
-        images = [array.image_uint8(int(row)) for row in sampled_rows(len(array))]
         before = found.about.get("data", {}).get(key)
         same = before is None or before == array.fingerprint()
+        size, channels = found.config.model.image_size, found.config.model.in_channels
+        ears = [
+            to_channels(array.image(int(row), size=size, channels=channels), 3)
+            for row in sampled_rows(len(array), _STEPS)
+        ]
     except EarTeachError as error:
         return {"title": title, "facts": {**facts, "state": str(error)}, "picture": None}
     facts |= {
         "images": f"{len(array):,}",
         "size": f"{array.width}×{array.height}, {array.channels} channels",
         "stored as": f"{array.layout}, {array.dtype}",
-        **_levels(images),
+        **(_levels(seen) if seen else {}),
         "state": "as in training" if same else "has changed since training",
     }
-    size, channels = found.config.model.image_size, found.config.model.in_channels
-    ears = [
-        to_channels(array.image(int(row), size=size, channels=channels), 3)
-        for row in sampled_rows(len(array), _STEPS)
-    ]
     shown = picture(ears, largest=_SMALL, alt=f"some images of {path.name}")
     return {"title": title, "facts": facts, "picture": shown}
 
 
-def _levels(images: Sequence[np.ndarray]) -> dict[str, str]:
-    pixels = np.stack(images).reshape(-1, images[0].shape[2])
-    mean, deviation = pixels.mean(axis=0), pixels.std(axis=0)
+def _levels(seen: ArrayReport) -> dict[str, str]:
+    def levels(values: Sequence[float] | None) -> str:
+        return _NONE if values is None else ", ".join(f"{255 * value:.1f}" for value in values)
+
+    def stored(value: float | None) -> str:
+        return _NONE if value is None else f"{value:.4g}"
+
     return {
-        "range": f"{pixels.min()} to {pixels.max()}",
-        "mean": ", ".join(f"{value:.1f}" for value in mean),
-        "deviation": ", ".join(f"{value:.1f}" for value in deviation),
+        "range": f"{stored(seen.min)} to {stored(seen.max)}",
+        "mean": levels(seen.channel_means),
+        "deviation": levels(seen.channel_stds),
+        "NaN or infinite": f"{seen.non_finite:,}",
+        "constant": f"{seen.constant:,}",
+        "exact repeats": f"{seen.duplicates:,}",
     }
 
 

@@ -37,7 +37,9 @@ from earteach.training.interruption import (
     requeue,
 )
 from earteach.training.module import EarVAELightning
+from earteach.training.pace import Forecast, Pace, Progress
 from earteach.training.pca_init import first_weights
+from earteach.training.plan import Plan, plan
 from earteach.training.record import EpochRecord, Recorder
 from earteach.training.run_lock import sole_run
 from earteach.training.trainer import RUN_NAME, Loaders, make_trainer, quiet_lightning
@@ -75,10 +77,13 @@ class TrainResult:
 
 @dataclass(frozen=True)
 class Watch:
-    """How a run is watched while it goes: a function called after each epoch, a progress bar."""
+    """What is called while a run goes: before it starts, after its first steps, about twice a second,
+    and after each epoch."""
 
+    on_start: Callable[[Plan], None] | None = None
+    on_forecast: Callable[[Forecast], None] | None = None
+    on_progress: Callable[[Progress], None] | None = None
     on_epoch: Callable[[EpochRecord], None] | None = None
-    progress_bar: bool = False
 
 
 @dataclass(frozen=True)
@@ -235,17 +240,24 @@ def _fit(config: TrainConfig, start: Start, watch: Watch) -> TrainResult:
         fingerprints = {name: array.fingerprint() for name, array in arrays.items()}
         keeper = Checkpoints(run.checkpoint_dir, fingerprints, stop, run.checkpoint_every_n_steps)
         recorder = Recorder(run.log_dir / RUN_NAME, arrays, watch.on_epoch)
+        pace = Pace(
+            config,
+            (len(arrays["train"]), len(arrays["val"])),
+            on_forecast=watch.on_forecast,
+            on_progress=watch.on_progress,
+        )
         trainer = make_trainer(
             config,
-            [FiniteLoss(), recorder, keeper],
+            [FiniteLoss(), pace, recorder, keeper],
             purge_step=found.global_step if found else 0,
-            progress_bar=watch.progress_bar,
             fast_dev_run=start.dry,
         )
+        if watch.on_start is not None:
+            watch.on_start(plan(config, epochs_done=found.epochs_completed if found else 0))
         module = _module(config, start, arrays["train"])
         if not start.dry:
             _make_room(config, start)
-            _announce(config, arrays)
+            note_fewer_cycles(config.optim.epochs, config.kld)
         interrupted = _run(trainer, module, arrays, found)
         advice = recorder.diagnosis(trainer, module, finished=not interrupted)
     if interrupted and stop.signal == REQUEUE and _is_main_process():
@@ -275,14 +287,6 @@ def _make_room(config: TrainConfig, start: Start) -> None:
     if start.fresh and _is_main_process():
         move_aside(config)
     complain_of_folder(config.run.checkpoint_dir)
-
-
-def _announce(config: TrainConfig, arrays: Mapping[str, EarArray]) -> None:
-    note_fewer_cycles(config.optim.epochs, config.kld)
-    _log.info(
-        "training on %d images and validating on %d; follow it with `tensorboard --logdir %s`",
-        len(arrays["train"]), len(arrays["val"]), config.run.log_dir,
-    )  # fmt: skip
 
 
 def _open_data(config: TrainConfig, found: Checkpoint | None) -> dict[str, EarArray]:

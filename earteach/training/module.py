@@ -139,6 +139,10 @@ class EarVAELightning(pl.LightningModule):
     def on_train_epoch_start(self) -> None:
         self._sums = torch.zeros(5, dtype=torch.float64, device=self.device)
 
+    def running_loss(self) -> float:
+        """Mean loss of the epoch so far on this device, which is waited for."""
+        return float(self._sums[0] / self._sums[4])
+
     def training_means(self) -> dict[str, float]:
         """Means over the images of the epoch so far, over all devices."""
         sums = self._sums_of_all_devices()

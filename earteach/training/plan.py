@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
+
+import torch
 
 from earteach.config import TrainConfig
 from earteach.data.arrays import EarArray
@@ -12,32 +15,40 @@ from earteach.model.loss import elbo_beta
 from earteach.model.summary import summarise
 from earteach.model.vae import EarVAE
 
-_BARS = "▁▂▃▄▅▆▇█"
-_WIDTH = 24
-
 
 @dataclass(frozen=True)
 class Plan:
-    """The run's size; `schedule` is the KLD weight over the epochs as a sparkline."""
+    """What a run is; `schedule` is the KLD weight of each epoch, `elbo_beta` the last one's β."""
 
-    train_images: int
-    val_images: int
+    image_size: int
+    in_channels: int
+    latent_dim: int
+    base_channels: int
     parameters: int
     multiply_adds: int
+    train_data: Path
+    val_data: Path
+    train_images: int
+    val_images: int
+    epochs: int
+    epochs_done: int
+    batch_size: int
     steps_per_epoch: int
     steps: int
+    precision: str
+    lr_schedule: str
+    schedule: tuple[float, ...]
     final_kld_weight: float
     elbo_beta: float
-    schedule: str
+    checkpoint_dir: Path
+    log_dir: Path
 
 
-def plan(config: TrainConfig) -> Plan:
+def plan(config: TrainConfig, *, epochs_done: int = 0) -> Plan:
     """Open the arrays and build the network, without values, to count.
 
     Raises `EarTeachError` as training would.
     """
-    import torch
-
     data, model, optim = config.data, config.model, config.optim
     train, val = (EarArray.open(p, data.layout) for p in (data.train_data, data.val_data))
     with torch.device("meta"):
@@ -46,22 +57,28 @@ def plan(config: TrainConfig) -> Plan:
     final = final_kld_weight(config.kld)
     dimensions = model.in_channels * model.image_size**2
     return Plan(
-        train_images=len(train),
-        val_images=len(val),
+        image_size=model.image_size,
+        in_channels=model.in_channels,
+        latent_dim=model.latent_dim,
+        base_channels=model.base_channels,
         parameters=summary.parameters,
         multiply_adds=summary.multiply_adds,
+        train_data=data.train_data,
+        val_data=data.val_data,
+        train_images=len(train),
+        val_images=len(val),
+        epochs=optim.epochs,
+        epochs_done=epochs_done,
+        batch_size=optim.batch_size,
         steps_per_epoch=steps,
         steps=steps * optim.epochs,
+        precision=config.hardware.precision,
+        lr_schedule=optim.lr_schedule,
+        schedule=tuple(
+            kld_weight(epoch, optim.epochs, config.kld) for epoch in range(optim.epochs)
+        ),
         final_kld_weight=final,
         elbo_beta=elbo_beta(final, config.kld.kld_reduction, model.latent_dim, dimensions),
-        schedule=sparkline(config),
+        checkpoint_dir=config.run.checkpoint_dir,
+        log_dir=config.run.log_dir,
     )
-
-
-def sparkline(config: TrainConfig) -> str:
-    """The annealed weight over the epochs, drawn in block characters."""
-    epochs = config.optim.epochs
-    width = min(_WIDTH, epochs)
-    weights = [kld_weight(place * epochs // width, epochs, config.kld) for place in range(width)]
-    top = max(config.kld.kld_weight, 1e-30)
-    return "".join(_BARS[round(weight / top * (len(_BARS) - 1))] for weight in weights)

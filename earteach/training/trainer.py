@@ -12,12 +12,7 @@ import pytorch_lightning as pl
 import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from lightning_fabric.utilities.warnings import PossibleUserWarning
-from pytorch_lightning.callbacks import (
-    Callback,
-    EarlyStopping,
-    LearningRateMonitor,
-    RichProgressBar,
-)
+from pytorch_lightning.callbacks import Callback, EarlyStopping, LearningRateMonitor
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch.utils.data import DataLoader
 
@@ -37,7 +32,6 @@ def make_trainer(
     callbacks: Sequence[Callback],
     *,
     purge_step: int,
-    progress_bar: bool,
     fast_dev_run: bool,
 ) -> pl.Trainer:
     """A trainer that logs to TensorBoard from `purge_step` on and checkpoints atomically.
@@ -50,8 +44,6 @@ def make_trainer(
     standing: list[Callback] = [EarlyStopping("val/loss", patience=config.optim.patience)]
     if not fast_dev_run:
         standing.append(LearningRateMonitor(logging_interval="epoch"))
-    if progress_bar:
-        standing.append(RichProgressBar(console_kwargs={"stderr": True}))
     try:
         return pl.Trainer(
             accelerator=hardware.accelerator,
@@ -67,7 +59,7 @@ def make_trainer(
             logger=False if fast_dev_run else _logger(config, purge_step),
             callbacks=[*standing, *callbacks],
             plugins=[AtomicCheckpointIO()],
-            enable_progress_bar=progress_bar,
+            enable_progress_bar=False,
             enable_model_summary=False,
             enable_autolog_hparams=False,
             num_sanity_val_steps=0,

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from earteach.inference.evaluate import Margin
 from tests.conftest import TINY_RUN, Run, data_options, earteach, run_options
 
 
@@ -123,26 +123,19 @@ def test_ms_ssim_has_a_column_where_there_is_one(
     assert max(map(len, result.out.splitlines())) <= 80
 
 
-@dataclass
-class Lead:
-    difference: float
-    low: float | None
-    high: float | None
-
-
 @pytest.mark.parametrize(
     ("lead", "wanted"),
     [
-        (Lead(0.52, 0.47, 0.57), "ahead of PCA by 0.52 dB (0.47 to 0.57)"),
-        (Lead(-1.3, -1.35, -1.25), "behind PCA by 1.30 dB (1.25 to 1.35)"),
-        (Lead(0.02, -0.03, 0.07), "undecided against PCA: +0.02 dB (-0.03 to +0.07)"),
-        (Lead(0.0, 0.0, 0.0), "undecided against PCA: +0.00 dB (+0.00 to +0.00)"),
-        (Lead(-2.0, None, None), "behind PCA by 2.00 dB, on one image"),
-        (Lead(float("nan"), None, None), "not comparable with PCA: an image without any error"),
+        (Margin(0.52, 0.47, 0.57), "ahead of PCA by 0.52 dB (0.47 to 0.57)"),
+        (Margin(-1.3, -1.35, -1.25), "behind PCA by 1.30 dB (1.25 to 1.35)"),
+        (Margin(0.02, -0.03, 0.07), "undecided against PCA: +0.02 dB (-0.03 to +0.07)"),
+        (Margin(0.0, 0.0, 0.0), "undecided against PCA: +0.00 dB (+0.00 to +0.00)"),
+        (Margin(-2.0, None, None), "behind PCA by 2.00 dB, on one image"),
+        (Margin(float("nan"), None, None), "not comparable with PCA: an image without any error"),
     ],
 )
 def test_the_verdict_is_plain(
-    place: Path, monkeypatch: pytest.MonkeyPatch, lead: Lead, wanted: str
+    place: Path, monkeypatch: pytest.MonkeyPatch, lead: Margin, wanted: str
 ) -> None:
     monkeypatch.setattr("earteach.inference.evaluate._margin", lambda *_: lead)
     assert wanted in earteach(*EVAL).out

@@ -5,13 +5,13 @@ from __future__ import annotations
 import html
 import re
 import shutil
-import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from tests.browser import browse
 from tests.conftest import Run, earteach
 
 # Its width, the widest thing in it, its pictures, and those that could not be drawn.
@@ -25,7 +25,6 @@ addEventListener("load", () => {{
   ].join(" ");
 }});
 </script>"""
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 
 @pytest.fixture(scope="module")
@@ -94,23 +93,6 @@ def test_bad_input_is_one_line(
     assert result.err.startswith(f"error: {wanted}")
     assert result.err.count("\n") == 1
     assert Path("text.html").read_text() == "<title>mine</title>"
-
-
-@pytest.fixture(scope="module")
-def browser() -> str:
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if found is None:
-        pytest.skip(f"none of {', '.join(BROWSERS)} is on the PATH")
-    return found
-
-
-def browse(browser: str, folder: Path, width: int, dark: bool, *args: str) -> str:
-    command = [
-        browser, "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
-        f"--user-data-dir={folder / 'profile'}", f"--window-size={width},4000",
-        f"--blink-settings=preferredColorScheme={0 if dark else 1}", *args,
-    ]  # fmt: skip
-    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
 
 
 @pytest.mark.slow

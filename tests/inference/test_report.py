@@ -203,7 +203,7 @@ def test_the_data_are_described(made, ears):
     for name in ("train", "val"):
         array = np.load(ears / f"{name}_teacher.npy")
         cells = made.page.cells[made.page.cells.index(str(ears / f"{name}_teacher.npy"), 60) :]
-        facts = dict(zip(cells[1:15:2], cells[2:15:2], strict=True))
+        facts = dict(zip(cells[1:21:2], cells[2:21:2], strict=True))
         assert facts["images"] == str(len(array))
         assert facts["size"] == "32×32, 3 channels"
         assert facts["range"] == f"{array.min()} to {array.max()}"  # up to 64 images: all
@@ -211,6 +211,8 @@ def test_the_data_are_described(made, ears):
         assert facts["mean"] == ", ".join(f"{v:.1f}" for v in channels.mean(axis=0))
         assert facts["deviation"] == ", ".join(f"{v:.1f}" for v in channels.std(axis=0))
         assert facts["state"] == "as in training"
+        assert facts["exact repeats"] == facts["constant"] == facts["NaN or infinite"] == "0"
+    assert "Validation images that are in training: 0 exactly, 0 nearly." in made.page.text
 
 
 def squares(sheet: np.ndarray, count: int) -> list[np.ndarray]:

@@ -28,7 +28,7 @@ def configured(folder: Path, **options: Any) -> TrainConfig:
 
 def trainer_of(folder: Path, **options: Any) -> Any:
     config = configured(folder, **options)
-    return make_trainer(config, [], purge_step=0, progress_bar=False, fast_dev_run=True)
+    return make_trainer(config, [], purge_step=0, fast_dev_run=True)
 
 
 def module_of(folder: Path, device: str = "cpu", precision: str = "32-true") -> EarVAELightning:
