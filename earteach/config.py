@@ -33,8 +33,8 @@ Fit = Literal["stretch", "reflect"]
 Strength = Literal["none", "light", "full"]
 Target = Literal["clean", "augmented"]
 LRSchedule = Literal["cosine", "plateau"]
-ExportFormat = Literal["onnx", "safetensors"]
-ExportPart = Literal["full", "encoder", "decoder"]
+ExportFormat = Literal["onnx", "torchscript", "torch-export", "safetensors", "openvino"]
+ExportPart = Literal["full", "encoder", "decoder", "features"]
 
 
 @dataclass(frozen=True)
