@@ -57,11 +57,12 @@ class _Npz:
 
     def check_target(self, out: Path) -> None:
         try:
-            with np.load(out, allow_pickle=False) as stored:
+            # numpy leaves a file open that turns out to be no archive.
+            with out.open("rb") as file, np.load(file, allow_pickle=False) as stored:
                 ours = _HASH in stored.files
         except FileNotFoundError:
             return
-        except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile):
+        except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile):
             ours = False
         if not ours:
             raise _foreign(out)

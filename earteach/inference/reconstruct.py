@@ -81,7 +81,7 @@ def reconstruct(
         if not good:
             raise EarTeachError(f"{option} {value}: must be at least 1")
     if jitter is not None and not 0 <= jitter < math.inf:
-        raise EarTeachError(f"--jitter {jitter}: must be at least 0")
+        raise EarTeachError(f"--jitter {jitter}: must be a number from 0 on")
     config = config or InferenceConfig()
     model = open_model(Path(path), config)
     named = (
