@@ -45,9 +45,10 @@ def load_pretrained(folder: str | Path) -> EarVAE:
     """
     folder = Path(folder)
     about = _config(folder)
+    config = _model_config(folder, about)
     weights = _weights(folder)
     with torch.device("meta"):
-        model = EarVAE.from_config(_model_config(folder, about))
+        model = EarVAE.from_config(config)
     part = str(about.get("part", "a part"))
     for side in _SIDES:
         if not any(name.startswith(f"{side}.") for name in weights):

@@ -140,8 +140,8 @@ TABLE: list[Row] = [
     ("embed run/last.ckpt --input {ears}/val_teacher.npy --out text.npy", 1, "text.npy: exists|--out"),
     ("embed run/last.ckpt --input {ears}/val_teacher.npy --out new.npy --logvar", 1,
      "--logvar: a .npy file holds mu alone|new.npz"),
-    ("reconstruct run/last.ckpt --input {ears}/val_teacher.npy --jitter nan --out new", 1,
-     "--jitter nan: must be a number from 0 on"),
+    ("reconstruct run/last.ckpt --input {ears}/val_teacher.npy --jitter inf --out new", 1,
+     "--jitter inf: must be a number from 0 on"),
     # Preparation.
     ("prepare none", 1, "none: no such folder"),
     ("prepare text.txt", 1, "text.txt: is a file|folder"),

@@ -64,7 +64,8 @@ def test_the_columns_are_those_of_the_network(
     seen = read(result.path)
     for name, wanted in by_torch(checkpoint, val).items():
         assert seen[name].shape == wanted.shape
-        np.testing.assert_allclose(seen[name], wanted, atol=1e-4)
+        # Means of an untrained network's maps reach 500.
+        np.testing.assert_allclose(seen[name], wanted, atol=1e-4, rtol=1e-5)
     assert (result.images, result.latent_dim, result.features) == (7, 16, 120)
     assert str(seen["checkpoint"]) == checkpoint.name
     assert str(seen["checkpoint_sha256"]) == result.checkpoint_sha256 == sha256(checkpoint)

@@ -192,7 +192,10 @@ def test_the_json_beside_it_says_what_it_is(trained, exported, format, part):
     assert result.bytes == sum((where / name).stat().st_size for name in about["files"])
     ready = about["preprocessing"]
     assert (ready["height"], ready["width"], ready["colour_order"]) == (32, 32, "RGB")
-    assert (ready["input_range"], ready["input_layout"]) == ([0.0, 1.0], "NCHW")
+    images_in, images_out = part != "decoder", part in ("full", "decoder")
+    wanted = ([0.0, 1.0], "NCHW") if images_in else (None, None)
+    assert (ready["input_range"], ready["input_layout"]) == wanted
+    assert ready["output_range"] == ([0.0, 1.0] if images_out else None)
     assert about["parity"] == {
         "images": 7, "max_abs_error": result.parity.max_abs_error, "passed": True,
     }  # fmt: skip

@@ -235,10 +235,10 @@ def test_variations_are_decoded_around_the_code(trained, ears, val, tmp_path):
         mu, logvar = model.encode(batch(val[:3]))
         for place, entry in enumerate(result.images):
             row, variation = place % 3, place // 3
-            noise = variation_noise(7, [row], variation, 16)[0]
+            noise = variation_noise(7, [row], variation, 16)[0].numpy()
             noise[-1] = 0
-            code = mu[row] + 1.5 * np.exp(0.5 * logvar[row].numpy()) * noise
-            wanted = model.decode(code[None])[0].permute(1, 2, 0).numpy()
+            code = mu[row].numpy() + 1.5 * np.exp(0.5 * logvar[row].numpy()) * noise
+            wanted = model.decode(torch.from_numpy(code)[None])[0].permute(1, 2, 0).numpy()
             with Image.open(entry.output) as picture:
                 seen = np.asarray(picture)
                 assert picture.info["Jitter"] == "1.5"

@@ -55,15 +55,17 @@ def describe(
 
 
 def preprocessing(job: Job) -> dict[str, Any]:
-    """How images come to the network, or from it."""
+    """How images come to the network, and from it; null where none do."""
+    layout, span = ("NHWC", [0, 255]) if job.preprocessing else ("NCHW", [0.0, 1.0])
+    takes_images, gives_images = job.part != "decoder", job.part in ("full", "decoder")
     return {
         "height": job.size,
         "width": job.size,
         "resize": "both sides to the size: by area when shrinking, else cubic",
         "colour_order": "RGB" if job.model.in_channels == 3 else "gray",
-        "input_layout": "NHWC" if job.preprocessing else "NCHW",
-        "input_range": [0, 255] if job.preprocessing else [0.0, 1.0],
-        "output_range": [0.0, 1.0],
+        "input_layout": layout if takes_images else None,
+        "input_range": span if takes_images else None,
+        "output_range": [0.0, 1.0] if gives_images else None,
         "mean": [0.0] * job.model.in_channels,
         "std": [1.0] * job.model.in_channels,
         "inside_the_graph": job.preprocessing,
