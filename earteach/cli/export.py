@@ -16,20 +16,22 @@ if TYPE_CHECKING:
 
 
 def export(
-    out: Annotated[
-        Path, typer.Option("--out", help="The file; for safetensors and openvino a folder.")
-    ],
+    out: Annotated[Path, typer.Option("--out", help="The file, or the folder.")],
     ckpt: Ckpt = None,
     format: Annotated[
         ExportFormat,
         typer.Option(
-            "--format", help="What reads it: onnxruntime, libtorch, torch, torch or OpenVINO."
+            "--format",
+            help="onnx, torchscript, torch-export, or a folder: safetensors, openvino.",
+            metavar="FORMAT",
         ),
     ] = "onnx",
     part: Annotated[
         ExportPart,
         typer.Option(
-            "--part", help="The whole network, one side of it, or its maps at strides 2 to 16."
+            "--part",
+            help="full, encoder, decoder, or features: the maps at strides 2 to 16.",
+            metavar="PART",
         ),
     ] = "full",
     opset: Annotated[
