@@ -104,4 +104,4 @@ def _costs(found: Quantization) -> str:
     ratio = f"signal {found.signal_to_noise:.1f} dB over the noise"
     if found.psnr_loss is None:
         return ratio
-    return f"{found.psnr_loss:.2f} dB of PSNR, {found.float_psnr:.2f} to {found.psnr:.2f}; {ratio}"
+    return f"{found.psnr_loss:.3f} dB of PSNR, {found.float_psnr:.2f} to {found.psnr:.2f}; {ratio}"
