@@ -137,11 +137,16 @@ class EarVAE(nn.Module):
         return self.decode(self.encode(x)[0])
 
     def features(self, x: torch.Tensor) -> list[torch.Tensor]:
-        """The encoder's maps at strides 2, 4, 8 and 16, `(B, base · k, S / stride, S / stride)`.
+        """The encoder's maps at strides 2, 4, 8 and 16 of images `(B, C, H, W)` in [0, 1].
 
-        They lie as the image does, whichever side the encoder looked at.
+        They are `(B, base · k, H / stride, W / stride)`, sides rounded up, and lie as the image does,
+        whichever side the encoder looked at. Images may have any size; what was learned is about ears
+        that fill an image of the network's own. Raises `ValueError` for other channels.
         """
-        self._check(x)
+        if x.ndim != 4 or x.shape[1] != self.in_channels:
+            raise ValueError(
+                f"images have shape {tuple(x.shape)}; this network takes (B, {self.in_channels}, H, W)"
+            )
         if self.linear is None:
             return list(self.encoder.maps(x))
         seen, _, faces = self._seen(x, self.linear)
@@ -163,10 +168,10 @@ class EarVAE(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """What the encoder sees, the image on its side and what the linear path misses of it; the
         linear code `(B, latent_dim − 1)`; and whether the image looked to that side, `(B,)`."""
-        code, faces = linear.encode(x)
+        code, faces = linear.encode(_scaled(x, (self.image_size, self.image_size)))
         x = mirrored(x, ~faces)
         # Centred like an image, which the stem takes from [0, 1] to [−1, 1].
-        missed = x - linear.decode(code) + 0.5
+        missed = x - _scaled(linear.decode(code), (x.shape[2], x.shape[3])) + 0.5
         return torch.cat([x, missed], dim=1), code, faces
 
     def _check(self, x: torch.Tensor) -> None:
@@ -176,6 +181,12 @@ class EarVAE(nn.Module):
                 f"images have shape {tuple(x.shape)}; this network takes (B, {wanted[0]}, "
                 f"{wanted[1]}, {wanted[2]})"
             )
+
+
+def _scaled(x: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    if (x.shape[2], x.shape[3]) == size:
+        return x
+    return functional.interpolate(x, size, mode="bilinear", align_corners=False, antialias=True)
 
 
 def reparameterise(mu: torch.Tensor, logvar: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
