@@ -88,7 +88,8 @@ def main(checkpoint: Path, ears: int, epochs: int, tests: int) -> dict[str, list
         torch.manual_seed(0)
         backbone = earteach.EarBackbone(network, frozen=frozen, strides=(4, 8, 16), fpn=64)
         curves[name] = list(learn(Landmarker(backbone, train[1].shape[1]), train, test, epochs))
-        "  ".join(f"{100 * value:.1f}" for value in curves[name])
+        shown = "  ".join(f"{100 * value:.1f}" for value in curves[name])
+        print(f"{name:20}{shown}", flush=True)
     return curves
 
 

@@ -64,8 +64,8 @@ def _too_few(people: np.ndarray, path: Path) -> str | None:
     if count >= _FEWEST:
         return None
     return (
-        f"{path}: has landmarks of {count} people; it takes {_FEWEST} to keep them apart: say who is who "
-        "with --groups, or add people"
+        f"{path}: has landmarks of {count} people; it takes {_FEWEST} to keep them apart: say who is "
+        "who with --groups, or add people"
     )
 
 

@@ -61,8 +61,8 @@ def landmark_errors(
     errors = np.empty(len(features))
     for test in person_folds(groups, folds, seed):
         train = np.setdiff1d(np.arange(len(features)), test)
-        scaled = StandardScaler().fit(features[train]).transform(features).astype(np.float64)
-        kernel = scaled @ scaled.T / scaled.shape[1]
+        scaled = StandardScaler().fit(features[train]).transform(features)
+        kernel = (scaled @ scaled.T).astype(np.float64) / scaled.shape[1]
         sums = np.zeros(len(PENALTIES))
         for rows in person_folds(groups[train], _INNER_FOLDS, seed):
             held = train[rows]
