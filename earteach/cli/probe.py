@@ -20,8 +20,8 @@ _NAMES = {
     "pooled": "pooled features",
     "pca": "PCA codes",
     "pixels": "pixels, 16×16",
-    "random_codes": "codes, random weights",
-    "random_pooled": "pooled, random weights",
+    "random_codes": "codes, untrained",
+    "random_pooled": "pooled, untrained",
 }
 _NONE = "–"
 

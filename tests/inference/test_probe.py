@@ -87,21 +87,30 @@ def test_below_pca_is_said_of_errors_alone(probed: Probed):
     assert all(entry.below_pca is None for entry in by_features(probed, "rank1").values())
 
 
-def test_the_same_seed_gives_the_same(probed: Probed, trained: Run, array: Path):
-    assert probe(trained.last, array, identities=True).results == probed.results
-    other = probe(trained.last, array, seed=1)
-    assert (
-        by_features(other, "error")["pixels"].value != by_features(probed, "error")["pixels"].value
-    )
-
-
-def test_rows_without_landmarks_are_left_out(trained: Run, array: Path, tmp_path: Path):
+def test_rows_without_landmarks_and_a_lost_training_array_are_left_out(
+    trained: Run, array: Path, tmp_path: Path, caplog
+):
+    caplog.set_level(logging.INFO, "earteach")
     points = np.load(array.with_name("some_landmarks.npy"))
     points[[0, 5]] = np.nan
     np.save(tmp_path / "points.npy", points)
-    result = probe(trained.last, array, landmarks=tmp_path / "points.npy")
+    state = torch.load(trained.last, weights_only=True)
+    state["earteach"]["config"]["data"]["train_data"] = "gone.npy"
+    torch.save(state, tmp_path / "moved.ckpt")
+    result = probe(tmp_path / "moved.ckpt", array, landmarks=tmp_path / "points.npy")
     assert {entry.images for entry in result.results} == {len(points) - 2}
-    assert {entry.metric for entry in result.results} == {"error"}
+    assert [entry.metric for entry in result.results] == ["error"] * 5
+    assert list(by_features(result, "error")) == [kind for kind in KINDS if kind != "pca"]
+    assert all(entry.below_pca is None for entry in result.results)
+    assert "gone.npy" in caplog.text
+
+
+def test_a_network_without_sides_is_probed_too_with_other_folds(
+    sideless: Path, array: Path, probed: Probed
+):
+    found = by_features(probe(sideless, array, seed=1), "error")
+    assert list(found) == KINDS
+    assert found["pixels"].value != by_features(probed, "error")["pixels"].value
 
 
 def test_landmarks_of_the_photographs_by_name(array: Path, tmp_path: Path):
@@ -127,23 +136,6 @@ def test_who_is_who_from_a_table_or_from_names(array: Path, tmp_path: Path):
     named = read_labels(ears, None, r"(\d)$", identities=True)  # the last digit of the name
     assert set(named.groups) <= set("0123456789")
     assert len(set(named.groups)) == 10
-
-
-def test_without_the_training_array_there_is_no_pca(
-    trained: Run, array: Path, tmp_path: Path, caplog
-):
-    caplog.set_level(logging.INFO, "earteach")
-    state = torch.load(trained.last, weights_only=True)
-    state["earteach"]["config"]["data"]["train_data"] = "gone.npy"
-    torch.save(state, tmp_path / "moved.ckpt")
-    result = probe(tmp_path / "moved.ckpt", array)
-    assert list(by_features(result, "error")) == [kind for kind in KINDS if kind != "pca"]
-    assert all(entry.below_pca is None for entry in result.results)
-    assert "gone.npy" in caplog.text
-
-
-def test_a_network_without_sides_is_probed_too(sideless: Path, array: Path):
-    assert list(by_features(probe(sideless, array), "error")) == KINDS
 
 
 def bad(folder: Path, length: int) -> dict[str, tuple[dict[str, Any], str]]:
@@ -204,16 +196,22 @@ def test_too_few_people_for_landmarks_can_still_be_told_apart(array: Path, tmp_p
         read_labels(ears, named, str(who), identities=True)
 
 
-def test_the_command_shows_both_tables(trained: Run, array: Path):
-    line = ["probe", trained.last, "--data", array]
-    plain = earteach(*line, "--identities")
-    assert plain.code == 0, plain.err
-    assert "Landmark error in % of the ear's diagonal" in plain.out
-    assert "Who is who, by cosine" in plain.out
-    found = earteach(*line, "--json").json
+def test_the_command_gives_the_same_again(trained: Run, array: Path, probed: Probed):
+    found = earteach("probe", trained.last, "--data", array, "--identities", "--json").json
     assert found["checkpoint"] == str(trained.last)
-    assert {"probe", "features", "metric", "value", "interval", "images"} <= set(
-        found["results"][0]
-    )
-    shown = f"{100 * found['results'][0]['value']:.2f}"
-    assert shown in plain.out
+    for entry, wanted in zip(found["results"], probed.results, strict=True):
+        assert entry == {**vars(wanted), **{k: entry[k] for k in entry if k.endswith("interval")}}
+        assert tuple(entry["interval"]) == wanted.interval
+
+
+def test_the_command_shows_both_tables(
+    trained: Run, array: Path, probed: Probed, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("earteach.inference.probe.probe", lambda *_, **__: probed)
+    shown = earteach("probe", trained.last, "--data", array).out
+    assert "Landmark error in % of the ear's diagonal" in shown
+    assert "Who is who, by cosine" in shown
+    errors = by_features(probed, "error")
+    for name, entry in {"pooled features": errors["pooled"], "PCA codes": errors["pca"]}.items():
+        row = next(line for line in shown.splitlines() if name in line)
+        assert f" {100 * entry.value:.2f} " in row
