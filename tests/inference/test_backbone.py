@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional
@@ -14,6 +15,7 @@ from torchvision.ops import MultiScaleRoIAlign
 import earteach
 from earteach.errors import EarTeachError
 from earteach.inference.backbone import EarBackbone
+from earteach.model.vae import _scaled
 from tests.conftest import Run
 from tests.model.networks import lively
 
@@ -68,11 +70,19 @@ def test_an_ear_in_a_larger_image_gives_what_it_gives_in_its_own_size():
     assert seen[:, 3:].allclose(turned - picture + 0.5, atol=1e-4)
 
 
+def test_a_larger_image_is_averaged_on_its_way_to_the_linear_path():
+    noise = images(1, 3, 96, 96)
+    pixels, means = _scaled(noise, (32, 32)), functional.avg_pool2d(noise, 3)
+    # A triangle's correlation with a box is 0.86, a single pixel's 0.33.
+    assert np.corrcoef(pixels.flatten(), means.flatten())[0, 1] > 0.8
+
+
 def test_a_frozen_encoder_stays_as_it_is():
     backbone = EarBackbone(lively(), frozen=True, fpn=8).train()
     assert not backbone.network.training
     assert backbone.pyramid is not None
     assert backbone.pyramid.training
+    assert not any(parameter.requires_grad for parameter in backbone.network.parameters())
     sum(found.sum() for found in backbone(images(1, 3, 32, 32)).values()).backward()
     assert all(parameter.grad is None for parameter in backbone.network.parameters())
     assert all(parameter.grad is not None for parameter in backbone.pyramid.parameters())
