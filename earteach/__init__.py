@@ -15,6 +15,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "DataConfig": "earteach.config",
     "EarArray": "earteach.data.arrays",
+    "EarBackbone": "earteach.inference.backbone",
     "EarTeachError": "earteach.errors",
     "EarVAE": "earteach.model.vae",
     "EarVAELightning": "earteach.training.module",
@@ -32,6 +33,7 @@ _HOMES = {
     "prepare": "earteach.data.prepare",
     "prepare_drawn": "earteach.data.prepare",
     "reconstruct": "earteach.inference.reconstruct",
+    "probe": "earteach.inference.probe",
     "report": "earteach.inference.report",
     "resume": "earteach.training.fit",
     "sample": "earteach.inference.sample",
@@ -53,9 +55,11 @@ if TYPE_CHECKING:
     from earteach.data.prepare import prepare as prepare
     from earteach.data.prepare import prepare_drawn as prepare_drawn
     from earteach.errors import EarTeachError as EarTeachError
+    from earteach.inference.backbone import EarBackbone as EarBackbone
     from earteach.inference.embed import embed as embed
     from earteach.inference.evaluate import evaluate as evaluate
     from earteach.inference.export import export as export
+    from earteach.inference.probe import probe as probe
     from earteach.inference.reconstruct import reconstruct as reconstruct
     from earteach.inference.report import report as report
     from earteach.inference.sample import sample as sample

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import earteach, earteach_process
+from tests.conftest import Run, earteach, earteach_process
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -59,6 +59,18 @@ def test_the_reference_is_what_the_commands_say(tmp_path: Path) -> None:
     ]  # fmt: skip
     subprocess.run([sys.executable, *command], check=True, capture_output=True)
     assert made.read_text() == (ROOT / "docs" / "reference" / "cli.md").read_text()
+
+
+def test_the_example_learns_landmarks_from_a_trained_encoder(trained: Run) -> None:
+    command = [ROOT / "docs" / "examples" / "landmarker.py", trained.checkpoints]
+    tiny = ["--ears", "12", "--epochs", "3", "--tests", "6"]
+    ran = subprocess.run([sys.executable, *command, *tiny], capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    curves = {line[:20].strip(): line[20:].split() for line in ran.stdout.splitlines()}
+    assert list(curves) == ["trained, frozen", "trained, fine-tuned", "from scratch"]
+    for errors in curves.values():
+        assert len(errors) == 3
+        assert float(errors[-1]) < float(errors[0])
 
 
 @pytest.mark.slow

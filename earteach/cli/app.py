@@ -19,6 +19,7 @@ from earteach.cli.inspect_data import inspect_data
 from earteach.cli.inspect_model import inspect_model
 from earteach.cli.options import expanded
 from earteach.cli.prepare import prepare
+from earteach.cli.probe import probe
 from earteach.cli.reconstruct import reconstruct
 from earteach.cli.report import report
 from earteach.cli.resume import resume
@@ -89,6 +90,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "reconstruct": reconstruct,
     "sample": sample,
     "report": report,
+    "probe": probe,
     "export": export,
     "embed": embed,
     "inspect-model": inspect_model,

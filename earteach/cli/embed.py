@@ -27,7 +27,7 @@ def embed(
     features: Annotated[
         bool,
         typer.Option(
-            "--features", help="Means of the encoder's maps at strides 2 to 16 over the image."
+            "--features", help="The pooled features that `probe` reads, beside the codes."
         ),
     ] = False,
     fit: FitChoice = "stretch",

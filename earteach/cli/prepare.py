@@ -50,6 +50,14 @@ def prepare(
         float, typer.Option("--val-fraction", help="Share of the images for validation.")
     ] = 0.15,
     val_groups: ValGroups = None,
+    landmarks: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(
+            "--landmarks",
+            help="Landmarks of the photographs: a .csv (name, x0, y0, …; fractions of the sides), "
+            "or a folder of .pts files.",
+        ),
+    ] = None,
     synthetic: Annotated[
         Optional[int],  # noqa: UP045
         typer.Option("--synthetic", help="Draw this many ears in all, instead of photographs."),
@@ -65,6 +73,8 @@ def prepare(
     """
     if (source is None) == (synthetic is None):
         raise typer.BadParameter("name a folder of photographs, or --synthetic N; one of the two")
+    if landmarks is not None and synthetic is not None:
+        raise typer.BadParameter("--landmarks are of photographs; drawn ears have their own")
     from earteach.data.prepare import Split, prepare_drawn
     from earteach.data.prepare import prepare as core
 
@@ -73,7 +83,7 @@ def prepare(
         if source is not None:
             result = core(
                 source, out, size=image_size, gray=gray, fit=fit, group_by=group_by,
-                group_pattern=group_pattern, split=split, progress=progress,
+                group_pattern=group_pattern, landmarks=landmarks, split=split, progress=progress,
             )  # fmt: skip
         else:
             assert synthetic is not None

@@ -45,6 +45,7 @@ class Square:
 
     image: np.ndarray  # uint8 (size, size, channels)
     box: tuple[int, int, int, int]
+    photograph: tuple[int, int]  # its width and height
 
 
 def find(source: Path) -> list[Path]:
@@ -96,7 +97,7 @@ def read_square(path: Path, size: int, channels: int = 3, fit: Fit = "stretch") 
     if whole and scale > 1:
         height, width = sorted(whole, reverse=height > width)
     rgb = cv2.cvtColor(small.image, cv2.COLOR_BGR2RGB)
-    return Square(to_channels(rgb, channels), _extended(height, width, fit)[0])
+    return Square(to_channels(rgb, channels), _extended(height, width, fit)[0], (width, height))
 
 
 def _bytes(path: Path) -> np.ndarray:
@@ -149,10 +150,11 @@ def square(image: np.ndarray, size: int, channels: int = 3, fit: Fit = "stretch"
     "stretch" scales both sides to the same length; "reflect" keeps the proportions and extends the
     shorter side by reflecting its edges, which doubles the ear in a tight crop.
     """
-    box, edges = _extended(image.shape[0], image.shape[1], fit)
+    height, width = image.shape[:2]
+    box, edges = _extended(height, width, fit)
     if any(edges):
         image = cv2.copyMakeBorder(image, *edges, cv2.BORDER_REFLECT)
-    return Square(to_channels(_shrunk(image, size), channels), box)
+    return Square(to_channels(_shrunk(image, size), channels), box, (width, height))
 
 
 def _extended(

@@ -25,6 +25,7 @@ from earteach.config import Fit
 from earteach.data import photographs
 from earteach.data.cores import at_most_cores
 from earteach.data.drawn import draw_ear
+from earteach.data.landmarks import Landmarks, read_landmarks
 from earteach.data.photographs import Unreadable
 from earteach.data.randomness import Purpose, derive
 from earteach.errors import EarTeachError
@@ -135,6 +136,7 @@ def prepare(
     fit: Fit = "stretch",
     group_by: GroupBy = "file",
     group_pattern: str | None = None,
+    landmarks: Path | None = None,
     split: Split | None = None,
     progress: Progress | None = None,
 ) -> Prepared:
@@ -142,12 +144,14 @@ def prepare(
 
     A photograph's group is its own file, its folder (`group_by`), or what the first group of the
     regular expression `group_pattern` finds in its file name; no group is in both arrays.
+    `landmarks` is a .csv or a folder of .pts files; photographs without any have a row of NaN.
 
     Raises `EarTeachError` where nothing can be read, groups cannot be told or `out` cannot be written.
     """
     paths = photographs.find(source)
     groups = _groups(source, paths, group_by, group_pattern)
     chosen = (split or Split()).validation(groups)
+    known = _known_landmarks(source, paths, landmarks)
 
     def load(place: int) -> Row | Rejected:
         path = paths[place]
@@ -155,7 +159,8 @@ def prepare(
             squared = photographs.read_square(path, size, 1 if gray else 3, fit)
         except Unreadable as error:
             return Rejected(path, str(error))
-        return Row(squared.image, str(path), groups[place], squared.box)
+        points = known(place, squared.photograph, squared.box)
+        return Row(squared.image, str(path), groups[place], squared.box, points)
 
     return _write(out, size, gray, len(paths), load, chosen, progress)
 
@@ -190,6 +195,18 @@ def compiled(flag: str, pattern: str) -> re.Pattern[str]:
         return re.compile(pattern)
     except re.error as error:
         raise EarTeachError(f"{flag} {pattern}: not a regular expression: {error}") from error
+
+
+_InBox = Callable[[int, tuple[int, int], tuple[int, int, int, int]], np.ndarray | None]
+
+
+def _known_landmarks(source: Path, paths: Sequence[Path], origin: Path | None) -> _InBox:
+    """Gives the points of a photograph by its place, its size and its box; None where none are known."""
+    if origin is None:
+        return lambda place, size, box: None
+    found: Landmarks = read_landmarks(origin)
+    keys = found.keys([path.relative_to(source) for path in paths])
+    return lambda place, size, box: found.in_box(keys[place], size, box)
 
 
 def _groups(

@@ -1,4 +1,4 @@
-"""Latent codes of ears, row for row, and the means of the encoder's maps beside them.
+"""Latent codes of ears, row for row, and pooled features beside them.
 
 >>> embed("checkpoints", Path("photos"), Path("codes.npz")).images
 560
@@ -55,8 +55,8 @@ def embed(
     """Write mu of each ear of an array, a folder or an image to `.npz`, `.npy` or `.parquet`.
 
     Rows are in the input's order and have its names: paths below the folder, and of an array what its
-    manifest says, or the row's number. `logvar` and `features`, the means of the encoder's four maps
-    over the image one after the other, stand beside mu. `.npy` holds mu alone.
+    manifest says, or the row's number. `logvar` and `features`, the pooled ones that
+    `probe` reads, stand beside mu. `.npy` holds mu alone.
 
     Memory does not grow with the images. Raises `EarTeachError` where no photograph can be read, for
     columns that `.npy` cannot hold, and for a foreign file in the way; `out` is whole or not there.
@@ -100,7 +100,7 @@ def _fill(spools: _Spools, model: RunningModel, named: Iterator[Ear], batch_size
     with model.running() as network:
         while batch := list(islice(named, batch_size)):
             images = to_batch(np.stack([ear.image for ear in batch])).to(model.device)
-            # The means cost a pass over every map, so only where they are wanted.
+            # Pooling costs a pass over the largest maps, so only where it is wanted.
             found = network.embed(images) if spools.features else network.encode(images)
             spools.add(*found)
             names.extend(ear.label for ear in batch)

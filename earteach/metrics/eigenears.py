@@ -37,11 +37,15 @@ class Eigenears:
     def count(self) -> int:
         return len(self.components)
 
+    def codes(self, images: torch.Tensor) -> torch.Tensor:
+        """The components' scores of images `(B, C, H, W)`, `(B, K)`."""
+        flat = images.flatten(1) - torch.from_numpy(self.mean)
+        return flat @ torch.from_numpy(self.components).T
+
     def reconstruct(self, images: torch.Tensor) -> torch.Tensor:
         """Images `(B, C, H, W)` projected on the components, clipped to [0, 1]."""
-        mean, components = torch.from_numpy(self.mean), torch.from_numpy(self.components)
-        flat = images.flatten(1) - mean
-        return (flat @ components.T @ components + mean).clamp(0, 1).reshape(images.shape)
+        flat = self.codes(images) @ torch.from_numpy(self.components)
+        return (flat + torch.from_numpy(self.mean)).clamp(0, 1).reshape(images.shape)
 
     def mean_image(self, images: torch.Tensor) -> torch.Tensor:
         """The mean image, once for each of `images`."""

@@ -29,6 +29,7 @@ from earteach.config import ModelConfig
 from earteach.model.attention import ChannelSpatialAttention
 from earteach.model.convolution import NormSiLUConv, group_norm
 from earteach.model.linear_path import LinearPath, LinearWeights, logits, mirrored
+from earteach.model.pooling import pooled
 
 STRIDES = (2, 4, 8, 16)
 _WIDTHS = (1, 2, 4, 8)
@@ -130,19 +131,18 @@ class EarVAE(nn.Module):
         return _with_side(self.encoder(seen), linear, faces)
 
     def embed(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """mu, logvar, and the means of `features` over the image, from one pass of the encoder.
+        """mu, logvar and the `pooled` features, from one pass of the encoder.
 
-        The means are float32 `(B, 15 · base)`, finest map first. Those of an ear and its mirror image
-        are the same. Raises `ValueError` for images of another shape.
+        Raises `ValueError` for images of another shape.
         """
         self._check(x)
         if self.linear is None:
-            code, means = self.encoder.embed(x)
-        else:
-            seen, linear, faces = self._seen(x, self.linear)
-            code, means = self.encoder.embed(seen)
-            code = _with_side(code, linear, faces)
-        return *code, means
+            maps = list(self.encoder.maps(x))
+            return *self.encoder.code(maps[-1]), pooled(maps)
+        seen, linear, faces = self._seen(x, self.linear)
+        maps = list(self.encoder.maps(seen))
+        code = _with_side(self.encoder.code(maps[-1]), linear, faces)
+        return *code, pooled([mirrored(level, ~faces) for level in maps])
 
     def decode(self, z: torch.Tensor) -> torch.Tensor:
         """Codes `(B, latent_dim)` to images `(B, C, S, S)` in (0, 1), float32.
@@ -165,11 +165,16 @@ class EarVAE(nn.Module):
         return self.decode(self.encode(x)[0])
 
     def features(self, x: torch.Tensor) -> list[torch.Tensor]:
-        """The encoder's maps at strides 2, 4, 8 and 16, `(B, base · k, S / stride, S / stride)`.
+        """The encoder's maps at strides 2, 4, 8 and 16 of images `(B, C, H, W)` in [0, 1].
 
-        They lie as the image does, whichever side the encoder looked at.
+        They are `(B, base · k, H / stride, W / stride)`, sides rounded up, and lie as the image does,
+        whichever side the encoder looked at. Images may have any size; what was learned is about ears
+        that fill an image of the network's own. Raises `ValueError` for other channels.
         """
-        self._check(x)
+        if x.ndim != 4 or x.shape[1] != self.in_channels:
+            raise ValueError(
+                f"images have shape {tuple(x.shape)}; this network takes (B, {self.in_channels}, H, W)"
+            )
         if self.linear is None:
             return list(self.encoder.maps(x))
         seen, _, faces = self._seen(x, self.linear)
@@ -191,10 +196,10 @@ class EarVAE(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """What the encoder sees, the image on its side and what the linear path misses of it; the
         linear code `(B, latent_dim − 1)`; and whether the image looked to that side, `(B,)`."""
-        code, faces = linear.encode(x)
+        code, faces = linear.encode(_scaled(x, (self.image_size, self.image_size)))
         x = mirrored(x, ~faces)
         # Centred like an image, which the stem takes from [0, 1] to [−1, 1].
-        missed = x - linear.decode(code) + 0.5
+        missed = x - _scaled(linear.decode(code), (x.shape[2], x.shape[3])) + 0.5
         return torch.cat([x, missed], dim=1), code, faces
 
     def _check(self, x: torch.Tensor) -> None:
@@ -214,6 +219,12 @@ def _with_side(
     side = torch.where(faces, 1.0, -1.0)[:, None]
     mu = torch.cat([mu[:, :-1] + linear, side], dim=1)
     return mu, torch.cat([logvar[:, :-1], torch.full_like(side, _SIDE_LOGVAR)], dim=1)
+
+
+def _scaled(x: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    if (x.shape[2], x.shape[3]) == size:
+        return x
+    return functional.interpolate(x, size, mode="bilinear", align_corners=False, antialias=True)
 
 
 def reparameterise(mu: torch.Tensor, logvar: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
@@ -241,16 +252,13 @@ class Encoder(nn.Module):
             x = block(x)
             yield x
 
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        *_, deepest = self.maps(x)
+    def code(self, deepest: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """mu and logvar from the coarsest map."""
         return self.to_code(self.squeeze(deepest))
 
-    def embed(self, x: torch.Tensor) -> tuple[tuple[torch.Tensor, torch.Tensor], torch.Tensor]:
-        """What `forward` gives, and the maps' means over the image, float32 `(B, 15 · base)`."""
-        means = []
-        for level in self.maps(x):
-            means.append(level.float().mean(dim=(2, 3)))
-        return self.to_code(self.squeeze(level)), torch.cat(means, dim=1)
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        *_, deepest = self.maps(x)
+        return self.code(deepest)
 
 
 class Decoder(nn.Module):

@@ -66,6 +66,7 @@ TAKING = {
     "embed": "--input {ears}/val_teacher.npy --out new.npz",
     "resume": "",
     "inspect-model": "",
+    "probe": "--data {ears}/val_teacher.npy",
 }
 BAD_CHECKPOINTS = [
     ("none.ckpt", "none.ckpt: no such checkpoint|earteach train"),
@@ -142,7 +143,20 @@ TABLE: list[Row] = [
      "--logvar: a .npy file holds mu alone|new.npz"),
     ("reconstruct run/last.ckpt --input {ears}/val_teacher.npy --jitter inf --out new", 1,
      "--jitter inf: must be a number from 0 on"),
+    # Probes.
+    ("probe", 1, "checkpoints: no such folder|earteach train"),
+    ("probe run/last.ckpt --data none.npy", 1, "none.npy: no such file|--data"),
+    ("probe run/last.ckpt --data {ears}/val_teacher.npy", 1, "landmarks of 7 people|--groups"),
+    ("probe run/last.ckpt --data {ears}/train_teacher.npy --identities", 1, "two images of a person"),
+    ("probe run/last.ckpt --data {ears}/val_teacher.npy --landmarks none.csv", 1,
+     "--landmarks none.csv: no such file"),
+    ("probe run/last.ckpt --data {ears}/val_teacher.npy --landmarks text.npy", 1,
+     "--landmarks text.npy: is not a .npy file"),
+    ("probe run/last.ckpt --data {ears}/val_teacher.npy --groups (", 1, "--groups (:|expression"),
+    ("probe run/last.ckpt --seed -1", 2, "--seed"),
     # Preparation.
+    ("prepare empty --landmarks none.csv", 1, "empty: holds no photographs"),
+    ("prepare --synthetic 8 --landmarks text.txt", 2, "--landmarks"),
     ("prepare none", 1, "none: no such folder"),
     ("prepare text.txt", 1, "text.txt: is a file|folder"),
     ("prepare empty", 1, "empty: holds no photographs"),

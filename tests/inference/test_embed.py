@@ -14,6 +14,7 @@ from earteach.config import InferenceConfig
 from earteach.errors import EarTeachError
 from earteach.inference import embedding_files
 from earteach.inference.embed import embed
+from earteach.model.pooling import pooled
 from tests.conftest import earteach as command
 from tests.inference.test_export import sha256
 
@@ -44,10 +45,8 @@ def by_torch(checkpoint: Path, images: np.ndarray) -> dict[str, np.ndarray]:
     batch = torch.from_numpy(images.transpose(0, 3, 1, 2) / np.float32(255))
     with torch.no_grad():
         mu, logvar = model.encode(batch)
-        means = [level.numpy().mean(axis=(2, 3)) for level in model.features(batch)]
-    return {
-        "mu": mu.numpy(), "logvar": logvar.numpy(), "features": np.concatenate(means, axis=1)
-    }  # fmt: skip
+        features = pooled(model.features(batch))
+    return {"mu": mu.numpy(), "logvar": logvar.numpy(), "features": features.numpy()}
 
 
 @pytest.mark.parametrize("batch_size", [2, 32])

@@ -1,0 +1,134 @@
+"""Landmarks of photographs: by name, into the crop, and what is said where they do not fit."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from earteach.data.landmarks import read_landmarks
+from earteach.data.prepare import prepare
+from earteach.errors import EarTeachError
+
+SIZE = 64
+# Each photograph is black with two white squares, whose centres are its landmarks.
+SPOTS = {"anna/1.png": ((20, 30), (60, 100)), "bo/1.png": ((40, 80), (70, 20)), "bo/2.png": ()}
+WIDTH, HEIGHT = 100, 140
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    for name, spots in SPOTS.items():
+        picture = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+        for x, y in spots:
+            picture[y - 6 : y + 6, x - 6 : x + 6] = 255
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture).save(folder / name)
+    return folder
+
+
+def write_csv(path: Path) -> Path:
+    rows = ["file,x0,y0,x1,y1"]
+    for name, spots in SPOTS.items():
+        if spots:
+            values = [f"{x / WIDTH},{y / HEIGHT}" for x, y in spots]
+            rows.append(",".join([name, *values]))
+    path.write_text("\n".join(rows))
+    return path
+
+
+def write_pts(folder: Path) -> Path:
+    """As iBUG writes them: the centre of the first pixel is (1, 1)."""
+    for name, spots in SPOTS.items():
+        if spots:
+            path = (folder / name).with_suffix(".pts")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lines = "\n".join(f"{x + 0.5} {y + 0.5}" for x, y in spots)
+            path.write_text(f"version: 1\nn_points: 2\n{{\n{lines}\n}}\n")
+    return folder
+
+
+def spot(image: np.ndarray, near: np.ndarray) -> np.ndarray:
+    """The centre of the white spot there, as fractions of the image."""
+    rows, columns = np.mgrid[:SIZE, :SIZE]
+    x, y = (columns + 0.5) / SIZE, (rows + 0.5) / SIZE
+    weight = image[..., 0] * (np.hypot(x - near[0], y - near[1]) < 0.15)
+    return np.array([(x * weight).sum(), (y * weight).sum()]) / weight.sum()
+
+
+@pytest.mark.parametrize("fit", ["stretch", "reflect"])
+@pytest.mark.parametrize("written", [write_csv, write_pts])
+def test_landmarks_follow_into_the_array(photos, tmp_path, fit, written, caplog):
+    caplog.set_level(logging.INFO, "earteach")
+    origin = written(tmp_path / "given")
+    result = prepare(photos, tmp_path / "out", size=SIZE, fit=fit, landmarks=origin)
+    seen = 0
+    for part in (result.train, result.val):
+        name = part.path.name.replace("teacher", "landmarks")
+        images, points = np.load(part.path), np.load(part.path.with_name(name))
+        assert points.shape == (len(images), 2, 2)
+        assert points.dtype == np.float32
+        for image, pair in zip(images, points, strict=True):
+            if image.max() == 0:
+                assert np.isnan(pair).all()
+                continue
+            for point in pair:
+                assert np.abs(spot(image, point) - point).max() < 0.3 / SIZE
+                seen += 1
+    assert seen == 4
+    assert "1 of 3 photographs have no landmarks" in caplog.text
+    assert "bo/2.png" in caplog.text
+
+
+def test_no_landmarks_no_file(photos, tmp_path):
+    prepare(photos, tmp_path / "out", size=SIZE)
+    assert not list((tmp_path / "out").glob("*landmarks*"))
+
+
+BAD = {
+    "f,x0,y0\n1.png,0.5,0.5": "1.png fits 2 photographs",
+    "f,x0,y0\nzoe.png,0.5,0.5": "has no points for anna/1.png",
+    "f,x0,y0\nanna/1.png,20,30": "line 2 holds values over 2",
+    "f,x0,y0\nanna/1.png,0.5": "line 2 has 2 columns",
+    "f,x0,y0\nanna/1.png,0.5,a": "line 2 holds what is no number",
+    "f,x0,y0\nanna/1.png,0.5,nan": "line 2 holds NaN",
+    "f,x0,y0\nanna/1.png,0.5,0.5\nanna/1.png,0.5,0.5": "line 3 names anna/1.png again",
+    "f,x0,y0\nanna/1.png,0.5,0.5\nbo/1.png,0.5,0.5,1,1": "line 3 has 5 columns",
+    "f,x0,y0": "holds no rows",
+    "": "holds no rows",
+}
+
+
+@pytest.mark.parametrize("text", BAD)
+def test_what_does_not_fit_is_refused(photos, tmp_path, text):
+    origin = tmp_path / "points.csv"
+    origin.write_text(text)
+    with pytest.raises(EarTeachError, match=BAD[text]) as caught:
+        prepare(photos, tmp_path / "out", size=SIZE, landmarks=origin)
+    assert str(caught.value).startswith(f"--landmarks {origin}: ")
+    assert not list((tmp_path / "out").glob("*")) if (tmp_path / "out").exists() else True
+
+
+BAD_PTS = {
+    "no braces": "is not a .pts file",
+    "{\n1 2 3\n}": "is not a .pts",
+    "{\n}": "is not a .pts",
+}
+
+
+@pytest.mark.parametrize("text", BAD_PTS)
+def test_a_damaged_pts_is_refused(tmp_path, text):
+    (tmp_path / "a.pts").write_text(text)
+    with pytest.raises(EarTeachError, match=BAD_PTS[text]):
+        read_landmarks(tmp_path)
+
+
+def test_pts_of_different_lengths_are_refused(tmp_path):
+    (tmp_path / "a.pts").write_text("{\n1 2\n}")
+    (tmp_path / "b.pts").write_text("{\n1 2\n3 4\n}")
+    with pytest.raises(EarTeachError, match=r"b.pts: holds 2 points, and .*a.pts 1"):
+        read_landmarks(tmp_path)

@@ -1,0 +1,151 @@
+"""The encoder as a backbone: its own maps, frozen or learning, inside torchvision's detectors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+from torchvision.models.detection import FCOS, FasterRCNN
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.ops import MultiScaleRoIAlign
+
+import earteach
+from earteach.errors import EarTeachError
+from earteach.inference.backbone import EarBackbone
+from earteach.model.vae import _scaled
+from tests.conftest import Run
+from tests.model.networks import lively
+
+PLAIN = {"image_mean": [0.0, 0.0, 0.0], "image_std": [1.0, 1.0, 1.0]}
+
+
+def images(*shape: int) -> torch.Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(3))
+
+
+def test_maps_are_the_networks_own(trained: Run):
+    network = earteach.load(trained.checkpoints)
+    backbone = earteach.EarBackbone.from_checkpoint(trained.checkpoints)
+    x = images(2, 3, 32, 32)
+    maps = backbone(x)
+    info = [(level.name, level.channels, level.stride) for level in backbone.feature_info]
+    assert info == [("stride2", 8, 2), ("stride4", 16, 4), ("stride8", 32, 8), ("stride16", 64, 16)]
+    assert list(maps) == [name for name, _, _ in info]
+    for (_, channels, stride), found, wanted in zip(
+        info, maps.values(), network.features(x), strict=True
+    ):
+        assert found.shape == (2, channels, 32 // stride, 32 // stride)
+        assert torch.equal(found, wanted)
+
+
+@pytest.mark.parametrize("pca_init", [True, False])
+@pytest.mark.parametrize("size", [(32, 32), (64, 48), (37, 90), (16, 5)])
+def test_any_size_goes_through(size, pca_init):
+    backbone = EarBackbone(lively(pca_init=pca_init))
+    maps = backbone(images(2, 3, *size))
+    for level in backbone.feature_info:
+        sides = [-(-side // level.stride) for side in size]
+        assert maps[level.name].shape == (2, level.channels, *sides)
+        assert maps[level.name].isfinite().all()
+
+
+def test_an_ear_in_a_larger_image_gives_what_it_gives_in_its_own_size():
+    """Where a larger image shows the same, the linear path finds the same code and side."""
+    model = lively()
+    assert model.linear is not None
+    coarse = images(4, 3, 6, 6)
+    small, large = (
+        functional.interpolate(coarse, (size, size), mode="bilinear") for size in (32, 96)
+    )
+    _, code, faces = model._seen(small, model.linear)
+    seen, code_large, faces_large = model._seen(large, model.linear)
+    assert torch.equal(faces, faces_large)
+    assert (code - code_large).abs().max() < 0.1 * code.std()
+    turned = torch.where(faces[:, None, None, None], large, large.flip(3))
+    assert torch.equal(seen[:, :3], turned)
+    picture = functional.interpolate(model.linear.decode(code_large), (96, 96), mode="bilinear")
+    assert seen[:, 3:].allclose(turned - picture + 0.5, atol=1e-4)
+
+
+def test_a_larger_image_is_averaged_on_its_way_to_the_linear_path():
+    noise = images(1, 3, 96, 96)
+    pixels, means = _scaled(noise, (32, 32)), functional.avg_pool2d(noise, 3)
+    # A triangle's correlation with a box is 0.86, a single pixel's 0.33.
+    assert np.corrcoef(pixels.flatten(), means.flatten())[0, 1] > 0.8
+
+
+def test_a_frozen_encoder_stays_as_it_is():
+    backbone = EarBackbone(lively(), frozen=True, fpn=8).train()
+    assert not backbone.network.training
+    assert backbone.pyramid is not None
+    assert backbone.pyramid.training
+    assert not any(parameter.requires_grad for parameter in backbone.network.parameters())
+    sum(found.sum() for found in backbone(images(1, 3, 32, 32)).values()).backward()
+    assert all(parameter.grad is None for parameter in backbone.network.parameters())
+    assert all(parameter.grad is not None for parameter in backbone.pyramid.parameters())
+
+
+def test_every_weight_of_a_trainable_one_learns():
+    model = lively()
+    backbone = EarBackbone(model, frozen=False).train()
+    assert backbone.network.training
+    sum(found.square().sum() for found in backbone(images(2, 3, 32, 32)).values()).backward()
+    assert all(parameter.grad is not None for parameter in backbone.parameters())
+    # The network that it was made from is another.
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_out_channels_are_there_where_all_maps_have_as_many():
+    assert EarBackbone(lively(), fpn=12).out_channels == 12
+    assert EarBackbone(lively(), strides=[16]).out_channels == 64
+    assert not hasattr(EarBackbone(lively()), "out_channels")
+
+
+@pytest.mark.parametrize("strides", [[], [3], [2, 32]])
+def test_other_strides_are_refused(strides):
+    with pytest.raises(EarTeachError, match="must be some of"):
+        EarBackbone(lively(), strides=strides)
+
+
+def faster_rcnn(backbone: EarBackbone) -> torch.nn.Module:
+    names = [level.name for level in backbone.feature_info]
+    sizes = tuple((8 * level.stride,) for level in backbone.feature_info)
+    return FasterRCNN(
+        backbone,
+        num_classes=2,
+        rpn_anchor_generator=AnchorGenerator(sizes, ((1.0,),) * len(sizes)),
+        box_roi_pool=MultiScaleRoIAlign(names, output_size=3, sampling_ratio=1),
+        min_size=64, max_size=96, **PLAIN,
+    )  # fmt: skip
+
+
+def fcos(backbone: EarBackbone) -> torch.nn.Module:
+    sizes = tuple((8 * level.stride,) for level in backbone.feature_info)
+    anchors = AnchorGenerator(sizes, ((1.0,),) * len(sizes))
+    return FCOS(backbone, 2, anchor_generator=anchors, min_size=64, max_size=96, **PLAIN)
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+@pytest.mark.parametrize("made", [faster_rcnn, fcos])
+def test_torchvisions_detectors_take_it(made, frozen):
+    torch.manual_seed(0)
+    detector = made(EarBackbone(lively(), frozen=frozen, strides=[4, 8, 16], fpn=32)).train()
+    pictures = [images(3, 50, 70), images(3, 64, 40)]
+    boxes = torch.tensor([[10.0, 12.0, 34.0, 40.0]])
+    targets = [{"boxes": boxes, "labels": torch.tensor([1])}] * 2
+    losses = detector(pictures, targets)
+    sum(losses.values()).backward()
+    assert all(loss.isfinite() for loss in losses.values())
+    first = detector.backbone.network.encoder.blocks[0][0].weight
+    assert (first.grad is None) == frozen
+    with torch.inference_mode():
+        found = detector.eval()(pictures)
+    assert [set(entry) for entry in found] == [{"boxes", "scores", "labels"}] * 2
+
+
+def test_no_checkpoint_is_an_error(tmp_path: Path):
+    with pytest.raises(EarTeachError, match="no such checkpoint"):
+        EarBackbone.from_checkpoint(tmp_path / "none.ckpt")

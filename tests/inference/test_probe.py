@@ -1,0 +1,217 @@
+"""Probing a checkpoint: what is read from where, beside what, and who is kept apart."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import earteach as package
+from earteach.data.arrays import EarArray
+from earteach.errors import EarTeachError
+from earteach.inference.probe import Probed, ProbeResult, probe
+from earteach.inference.probe_labels import read_labels
+from earteach.metrics.probes import landmark_errors
+from earteach.model.pooling import pooled
+from tests.conftest import Run, earteach
+
+KINDS = ["codes", "pooled", "pca", "pixels", "random_codes", "random_pooled"]
+
+
+def by_features(result: Probed, metric: str) -> dict[str, ProbeResult]:
+    return {entry.features: entry for entry in result.results if entry.metric == metric}
+
+
+@pytest.fixture(scope="module")
+def array(ears: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The 41 drawn training ears again, as those of 14 people, with landmarks beside them."""
+    folder = tmp_path_factory.mktemp("probed")
+    for name in ("teacher.npy", "landmarks.npy", "manifest.csv"):
+        shutil.copy(ears / f"train_{name}", folder / f"some_{name}")
+    rows = (folder / "some_manifest.csv").read_text().splitlines()
+    people = [row.split(",") for row in rows[1:]]
+    lines = [",".join([*row[:2], f"p{place // 3}", *row[3:]]) for place, row in enumerate(people)]
+    (folder / "some_manifest.csv").write_text("\n".join([rows[0], *lines]))
+    return folder / "some_teacher.npy"
+
+
+@pytest.fixture(scope="module")
+def probed(trained: Run, array: Path) -> Probed:
+    return probe(trained.last, array, identities=True)
+
+
+def test_everything_is_probed_beside_everything(probed: Probed, array: Path):
+    for metric in ("error", "rank1", "eer"):
+        found = by_features(probed, metric)
+        assert list(found) == KINDS
+        for entry in found.values():
+            assert entry.interval is not None
+            assert entry.interval[0] <= entry.value <= entry.interval[1]
+    images = len(np.load(array, mmap_mode="r"))
+    assert {entry.images for entry in by_features(probed, "error").values()} == {images}
+    assert probed.groups == -(-images // 3)
+    lengths = {name: entry.length for name, entry in by_features(probed, "error").items()}
+    assert lengths["pca"] == lengths["random_codes"] == lengths["codes"] == 16
+    assert lengths["random_pooled"] == lengths["pooled"]
+
+
+def test_the_errors_are_those_of_the_codes_and_maps(probed: Probed, trained: Run, array: Path):
+    network = package.EarVAELightning.load_from_checkpoint(trained.last).eval()
+    images = torch.from_numpy(np.load(array)).permute(0, 3, 1, 2) / 255
+    labels = read_labels(EarArray.open(array), None, None, identities=False)
+    assert labels.landmarks is not None
+    with torch.inference_mode():
+        codes = network.encode(images)
+        sides = torch.cat([codes, codes * codes[:, -1:]], dim=1).numpy()
+        maps = pooled(network.features(images))
+        maps = torch.cat([maps, maps * codes[:, -1:]], dim=1).numpy()
+    for name, values in (("codes", sides), ("pooled", maps)):
+        errors = landmark_errors(values, labels.landmarks, labels.groups)
+        assert by_features(probed, "error")[name].value == pytest.approx(errors.mean(), rel=1e-3)
+
+
+def test_below_pca_is_said_of_errors_alone(probed: Probed):
+    errors = by_features(probed, "error")
+    for name, entry in errors.items():
+        if name == "pca":
+            assert entry.below_pca is None
+        else:
+            assert entry.below_pca == pytest.approx(1 - entry.value / errors["pca"].value)
+            assert entry.below_pca_interval is not None
+    assert all(entry.below_pca is None for entry in by_features(probed, "rank1").values())
+
+
+def test_rows_without_landmarks_and_a_lost_training_array_are_left_out(
+    trained: Run, array: Path, tmp_path: Path, caplog
+):
+    caplog.set_level(logging.INFO, "earteach")
+    points = np.load(array.with_name("some_landmarks.npy"))
+    points[[0, 5]] = np.nan
+    np.save(tmp_path / "points.npy", points)
+    state = torch.load(trained.last, weights_only=True)
+    state["earteach"]["config"]["data"]["train_data"] = "gone.npy"
+    torch.save(state, tmp_path / "moved.ckpt")
+    result = probe(tmp_path / "moved.ckpt", array, landmarks=tmp_path / "points.npy")
+    assert {entry.images for entry in result.results} == {len(points) - 2}
+    assert [entry.metric for entry in result.results] == ["error"] * 5
+    assert list(by_features(result, "error")) == [kind for kind in KINDS if kind != "pca"]
+    assert all(entry.below_pca is None for entry in result.results)
+    assert "gone.npy" in caplog.text
+
+
+def test_a_network_without_sides_is_probed_too_with_other_folds(
+    sideless: Path, array: Path, probed: Probed
+):
+    found = by_features(probe(sideless, array, seed=1), "error")
+    assert list(found) == KINDS
+    assert found["pixels"].value != by_features(probed, "error")["pixels"].value
+
+
+def test_landmarks_of_the_photographs_by_name(array: Path, tmp_path: Path):
+    """Their boxes are whole photographs, so that fractions are the same in both."""
+    wanted = np.load(array.with_name("some_landmarks.npy"))
+    with array.with_name("some_manifest.csv").open(newline="") as file:
+        names = [row["source"] for row in csv.DictReader(file)]
+    rows = [",".join([name, *map(repr, map(float, points.ravel()))]) for name, points in
+            zip(names, wanted, strict=True)]  # fmt: skip
+    (tmp_path / "points.csv").write_text("\n".join(["file,x,y", *reversed(rows[3:])]))
+    found = read_labels(EarArray.open(array), tmp_path / "points.csv", None, identities=False)
+    assert found.landmarks is not None
+    assert np.isnan(found.landmarks[:3]).all()
+    assert np.allclose(found.landmarks[3:], wanted[3:], atol=1e-6)
+
+
+def test_who_is_who_from_a_table_or_from_names(array: Path, tmp_path: Path):
+    ears, length = EarArray.open(array), len(np.load(array, mmap_mode="r"))
+    assert list(read_labels(ears, None, None, identities=False).groups[:4]) == ["p0"] * 3 + ["p1"]
+    (tmp_path / "who.csv").write_text("group\n" + "\n".join(f"q{row}" for row in range(length)))
+    table = read_labels(ears, None, str(tmp_path / "who.csv"), identities=False)
+    assert list(table.groups[:2]) == ["q0", "q1"]
+    named = read_labels(ears, None, r"(\d)$", identities=True)  # the last digit of the name
+    assert set(named.groups) <= set("0123456789")
+    assert len(set(named.groups)) == 10
+
+
+def bad(folder: Path, length: int) -> dict[str, tuple[dict[str, Any], str]]:
+    (folder / "two.csv").write_text("group\na\nb")
+    (folder / "same.csv").write_text("group\n" + "a\n" * length)
+    np.save(folder / "few.npy", np.zeros((2, 55, 2), np.float32))
+    np.save(folder / "flat.npy", np.zeros((length, 110), np.float32))
+    (folder / "text.npy").write_text("points")
+    return {
+        "missing": ({"landmarks": folder / "none.npy"}, "none.npy: no such file"),
+        "too few": ({"landmarks": folder / "few.npy"}, rf"shape \(2, 55, 2\).*\({length}, K, 2\)"),
+        "flat": ({"landmarks": folder / "flat.npy"}, rf"\({length}, 110\)"),
+        "text": ({"landmarks": folder / "text.npy"}, "is not a .npy file"),
+        "no csv": ({"landmarks": folder / "none.csv"}, "none.csv: no such file"),
+        "short table": ({"groups": str(folder / "two.csv")}, f"2 rows.*{length} images"),
+        "no table": ({"groups": str(folder / "none.csv")}, "none.csv: No such file"),
+        "one person": ({"groups": str(folder / "same.csv")}, "landmarks of 1 people"),
+        "no one": ({"groups": "^zoe"}, "--groups .zoe: finds no one in drawn-"),
+        "no pattern": ({"groups": "("}, "not a regular expression"),
+    }
+
+
+@pytest.mark.parametrize("case", [
+    "missing", "too few", "flat", "text", "no csv", "short table", "no table", "one person",
+    "no one", "no pattern",
+])  # fmt: skip
+def test_labels_that_do_not_fit_are_refused(array: Path, tmp_path: Path, case: str):
+    ears = EarArray.open(array)
+    options, words = bad(tmp_path, len(ears))[case]
+    landmarks, groups = options.get("landmarks"), options.get("groups")
+    with pytest.raises(EarTeachError, match=words):
+        read_labels(ears, landmarks, groups, identities=False)
+
+
+def test_nothing_to_probe_and_nobody_to_tell_apart(array: Path, tmp_path: Path):
+    alone = tmp_path / "alone.npy"
+    shutil.copy(array, alone)
+    with pytest.raises(
+        EarTeachError, match=r"nothing to probe, alone_landmarks\.npy is not beside"
+    ):
+        read_labels(EarArray.open(alone), None, None, identities=False)
+    with pytest.raises(
+        EarTeachError, match=r"alone_manifest\.csv is not beside it; say who is who"
+    ):
+        read_labels(EarArray.open(alone), None, None, identities=True)
+    with pytest.raises(EarTeachError, match="two images of a person"):
+        read_labels(EarArray.open(array), None, r"\d+$", identities=True)
+
+
+def test_too_few_people_for_landmarks_can_still_be_told_apart(array: Path, tmp_path: Path, caplog):
+    caplog.set_level(logging.INFO, "earteach")
+    ears, who = EarArray.open(array), tmp_path / "who.csv"
+    who.write_text("group\n" + "\n".join("ab"[row % 2] for row in range(len(ears))))
+    assert read_labels(ears, None, str(who), identities=True).landmarks is None
+    assert "landmarks of 2 people; it takes 10" in caplog.text
+    named = array.with_name("some_landmarks.npy")
+    with pytest.raises(EarTeachError, match="landmarks of 2 people; it takes 10"):
+        read_labels(ears, named, str(who), identities=True)
+
+
+def test_the_command_gives_the_same_again(trained: Run, array: Path, probed: Probed):
+    found = earteach("probe", trained.last, "--data", array, "--identities", "--json").json
+    assert found["checkpoint"] == str(trained.last)
+    for entry, wanted in zip(found["results"], probed.results, strict=True):
+        assert entry == {**vars(wanted), **{k: entry[k] for k in entry if k.endswith("interval")}}
+        assert tuple(entry["interval"]) == wanted.interval
+
+
+def test_the_command_shows_both_tables(
+    trained: Run, array: Path, probed: Probed, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("earteach.inference.probe.probe", lambda *_, **__: probed)
+    shown = earteach("probe", trained.last, "--data", array).out
+    assert "Landmark error in % of the ear's diagonal" in shown
+    assert "Who is who, by cosine" in shown
+    errors = by_features(probed, "error")
+    for name, entry in {"pooled features": errors["pooled"], "PCA codes": errors["pca"]}.items():
+        row = next(line for line in shown.splitlines() if name in line)
+        assert f" {100 * entry.value:.2f} " in row
