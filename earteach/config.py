@@ -32,6 +32,8 @@ Layout = Literal["nhwc", "nchw", "nhw"]
 Fit = Literal["stretch", "reflect"]
 Strength = Literal["none", "light", "full"]
 Target = Literal["clean", "augmented"]
+EncoderKind = Literal["attention", "mobile"]
+Student = Literal["mobile"]
 LRSchedule = Literal["cosine", "plateau"]
 ExportFormat = Literal["onnx", "safetensors"]
 ExportPart = Literal["full", "encoder", "decoder"]
@@ -179,6 +181,10 @@ class ModelConfig(Options):
         bool,
         Opt("Begin as PCA of ears turned to one side, and learn what that lacks; else from noise."),
     ] = True
+    encoder: Annotated[
+        EncoderKind,
+        Opt("`mobile` is small and fast; with eigenears (--pca-init) `earteach distil` trains it."),
+    ] = "attention"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 
 import earteach
 from earteach.cli import output
+from earteach.cli.distil import distil
 from earteach.cli.evaluate import evaluate
 from earteach.cli.export import export
 from earteach.cli.info import info
@@ -87,6 +88,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "reconstruct": reconstruct,
     "sample": sample,
     "report": report,
+    "distil": distil,
     "export": export,
     "inspect-model": inspect_model,
     "info": info,

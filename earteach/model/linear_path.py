@@ -82,6 +82,27 @@ class LinearPath(nn.Module):
             flat = torch.addmm(self.mean, scores, self.components)
         return self._enlarged(flat.reshape(-1, *self.shape))
 
+    def of_coarse_images(self, side: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """What `encode` does to images `(C, side, side)` that were enlarged, as a linear map.
+
+        Its weight `(K, C · side²)` and bias `(K,)`; images must look to the path's side.
+        """
+        channels, *size = self.shape
+        pixels = torch.eye(channels * side**2, device=self.mean.device)
+        enlarged = functional.interpolate(
+            pixels.reshape(-1, channels, side, side), size=size, mode="bilinear"
+        ).flatten(1)
+        to_code = (self.components.T / self.variances.sqrt()) @ self.rotation
+        return (enlarged @ to_code).T, -self.mean @ to_code
+
+    def picture_error(self, error: torch.Tensor) -> torch.Tensor:
+        """Errors of whitened codes `(B, K)` as squared errors of the picture, over what pictures vary.
+
+        Mean 1 for errors as large as the codes themselves.
+        """
+        scores = error @ self.rotation.T
+        return scores.square() @ self.variances / self.variances.sum()
+
     def noise_gain(self) -> torch.Tensor:
         """Squared error summed over pixels per unit of a code's variance, `(K,)`."""
         rows = self.rotation.T * self.variances.sqrt()
@@ -106,9 +127,11 @@ def _missed(centred: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
     return centred.square().sum(dim=1) - scores.square().sum(dim=1)
 
 
-def shrink_factor(image_size: int) -> int:
-    """The smallest divisor of the size that leaves at most 64 pixels a side."""
-    return next(k for k in range(1, image_size + 1) if image_size % k == 0 and image_size <= 64 * k)
+def shrink_factor(image_size: int, most: int = FINEST_SIDE) -> int:
+    """The smallest divisor of the size that leaves at most so many pixels a side."""
+    return next(
+        k for k in range(1, image_size + 1) if image_size % k == 0 and image_size <= most * k
+    )
 
 
 def logits(images: torch.Tensor) -> torch.Tensor:

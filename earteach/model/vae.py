@@ -12,11 +12,15 @@ With `pca_init` the network begins where eigenears end. A fixed linear path (`Li
 image to one side, gives the code its first value and draws the first picture; the encoder sees what
 that picture lacks and adds to the code, the decoder sees the picture and adds to its logits. Both add
 nothing before the first step, when the network is PCA with latent_dim − 1 components.
+
+A student (`encoder="mobile"`) has the decoder of such a network and an encoder of its own, which does
+without the linear path.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
@@ -24,10 +28,11 @@ from torch import nn
 from torch.nn import functional
 from torchvision.ops import SqueezeExcitation
 
-from earteach.config import ModelConfig
+from earteach.config import EncoderKind, ModelConfig
 from earteach.model.attention import ChannelSpatialAttention
 from earteach.model.convolution import NormSiLUConv, group_norm
 from earteach.model.linear_path import LinearPath, LinearWeights, logits, mirrored
+from earteach.model.mobile import GLANCED_SIZE, Glance, Side, mobile_stages, mobile_widths
 
 STRIDES = (2, 4, 8, 16)
 _WIDTHS = (1, 2, 4, 8)
@@ -57,24 +62,34 @@ class EarVAE(nn.Module):
         base_channels: int = 64,
         image_size: int = 256,
         pca_init: bool = True,
+        encoder: EncoderKind = "attention",
     ) -> None:
         super().__init__()
         self.in_channels = in_channels
         self.latent_dim = latent_dim
         self.base_channels = base_channels
         self.image_size = image_size
+        self.kind = encoder
         self.linear = LinearPath(in_channels, latent_dim, image_size) if pca_init else None
-        self.encoder = Encoder(
-            in_channels * 2 if pca_init else in_channels, latent_dim, base_channels, image_size
-        )
+        shape = (latent_dim, base_channels, image_size)
+        self.encoder: Encoder
+        if encoder == "mobile":
+            self.encoder = MobileEncoder(in_channels, *shape, sided=pca_init)
+        else:
+            self.encoder = Encoder(in_channels * 2 if pca_init else in_channels, *shape)
         self.decoder = Decoder(in_channels, latent_dim, base_channels, image_size, guided=pca_init)
-        if pca_init:
+        if pca_init and encoder == "attention":
             self.encoder.to_code.begin_silent()
             self.decoder.to_image.begin_silent()
 
     @classmethod
     def from_config(cls, config: ModelConfig) -> EarVAE:
         return cls(**config.to_dict())
+
+    @property
+    def feature_channels(self) -> tuple[int, ...]:
+        """The channels of `features`, finest first."""
+        return tuple(feature_widths(self.base_channels))
 
     @property
     def side_dimension(self) -> int | None:
@@ -111,10 +126,7 @@ class EarVAE(nn.Module):
         if self.linear is None:
             return self.encoder(x)
         seen, linear, faces = self._seen(x, self.linear)
-        mu, logvar = self.encoder(seen)
-        side = torch.where(faces, 1.0, -1.0)[:, None]
-        mu = torch.cat([mu[:, :-1] + linear, side], dim=1)
-        return mu, torch.cat([logvar[:, :-1], torch.full_like(side, _SIDE_LOGVAR)], dim=1)
+        return _with_side(self.encoder(seen), linear, faces)
 
     def decode(self, z: torch.Tensor) -> torch.Tensor:
         """Codes `(B, latent_dim)` to images `(B, C, S, S)` in (0, 1), float32.
@@ -147,6 +159,24 @@ class EarVAE(nn.Module):
         seen, _, faces = self._seen(x, self.linear)
         return [mirrored(level, ~faces) for level in self.encoder.maps(seen)]
 
+    def perceive(self, x: torch.Tensor, faces: torch.Tensor | None = None) -> Percept:
+        """What `encode` and `features` give, in one pass.
+
+        `faces` (bool, `(B,)`) says for each image whether it looks to the network's own side; left
+        out, the network decides.
+        """
+        self._check(x)
+        if self.linear is None:
+            return Percept(*self.encoder.code_and_maps(x), None)
+        seen, linear, faces = self._seen(x, self.linear, faces)
+        code, maps = self.encoder.code_and_maps(seen)
+        lying = [mirrored(level, ~faces) for level in maps]
+        return Percept(_with_side(code, linear, faces), lying, faces)
+
+    def side_logits(self, x: torch.Tensor) -> torch.Tensor | None:
+        """What a mobile encoder thinks of the side, `(B,)`; positive for the network's own."""
+        return None if self.encoder.side is None else self.encoder.side(x)
+
     def sample(self, num_samples: int, generator: torch.Generator | None = None) -> torch.Tensor:
         """New images `(num_samples, C, S, S)`, decoded from the standard normal prior.
 
@@ -159,10 +189,17 @@ class EarVAE(nn.Module):
         return self.decode(z.to(next(self.parameters()).device))
 
     def _seen(
-        self, x: torch.Tensor, linear: LinearPath
+        self, x: torch.Tensor, linear: LinearPath, faces: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """What the encoder sees, the image on its side and what the linear path misses of it; the
-        linear code `(B, latent_dim − 1)`; and whether the image looked to that side, `(B,)`."""
+        linear code `(B, latent_dim − 1)`; and whether the image looked to that side, `(B,)`.
+
+        A mobile encoder sees the image alone, and there is nothing to add its code to.
+        """
+        if self.encoder.side is not None:
+            faces = self.encoder.side(x) >= 0 if faces is None else faces
+            return mirrored(x, ~faces), torch.zeros((), device=x.device), faces
+        assert faces is None, "the linear path decides"
         code, faces = linear.encode(x)
         x = mirrored(x, ~faces)
         # Centred like an image, which the stem takes from [0, 1] to [−1, 1].
@@ -178,6 +215,26 @@ class EarVAE(nn.Module):
             )
 
 
+@dataclass(frozen=True)
+class Percept:
+    """What an encoder makes of images: mu and logvar, its maps, and whether each image looks to the
+    network's own side (bool `(B,)`, None where the network knows no sides)."""
+
+    code: tuple[torch.Tensor, torch.Tensor]
+    maps: list[torch.Tensor]
+    faces: torch.Tensor | None
+
+
+def _with_side(
+    code: tuple[torch.Tensor, torch.Tensor], linear: torch.Tensor, faces: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """mu and logvar with the linear code added, and with the side in the last number."""
+    mu, logvar = code
+    side = torch.where(faces, 1.0, -1.0)[:, None]
+    mu = torch.cat([mu[:, :-1] + linear, side], dim=1)
+    return mu, torch.cat([logvar[:, :-1], torch.full_like(side, _SIDE_LOGVAR)], dim=1)
+
+
 def reparameterise(mu: torch.Tensor, logvar: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
     """mu + sigma · noise (Kingma and Welling 2014, https://arxiv.org/abs/1312.6114)."""
     return mu + torch.exp(0.5 * logvar) * noise
@@ -186,26 +243,84 @@ def reparameterise(mu: torch.Tensor, logvar: torch.Tensor, noise: torch.Tensor) 
 class Encoder(nn.Module):
     """Images to the two parameters of the posterior."""
 
+    side: Side | None = None
+
     def __init__(self, in_channels: int, latent_dim: int, base: int, image_size: int) -> None:
         super().__init__()
-        widths = [base * width for width in _WIDTHS]
+        widths = feature_widths(base)
         self.blocks = nn.ModuleList(
             DownBlock(before, after)
             for before, after in zip([in_channels, *widths[:-1]], widths, strict=True)
         )
-        self.squeeze = squeeze_excitation(widths[-1])
+        self.squeeze: nn.Module = squeeze_excitation(widths[-1])
         self.to_code = ToCode(widths[-1], latent_dim, image_size)
 
-    def maps(self, x: torch.Tensor) -> Iterator[torch.Tensor]:
+    def levels(self, x: torch.Tensor) -> Iterator[torch.Tensor]:
         """The blocks' outputs, finest first."""
         x = 2 * x - 1
         for block in self.blocks:
             x = block(x)
             yield x
 
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        *_, deepest = self.maps(x)
+    def widened(self, levels: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
+        """The maps that others see of the blocks' outputs."""
+        yield from levels
+
+    def maps(self, x: torch.Tensor) -> Iterator[torch.Tensor]:
+        """Maps of `base · (1, 2, 4, 8)` channels, finest first."""
+        return self.widened(self.levels(x))
+
+    def code(self, x: torch.Tensor, deepest: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """mu and logvar of images and the last of their levels."""
         return self.to_code(self.squeeze(deepest))
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        *_, deepest = self.levels(x)
+        return self.code(x, deepest)
+
+    def code_and_maps(
+        self, x: torch.Tensor
+    ) -> tuple[tuple[torch.Tensor, torch.Tensor], list[torch.Tensor]]:
+        """What `forward` and `maps` give, in one pass."""
+        levels = list(self.levels(x))
+        return self.code(x, levels[-1]), list(self.widened(levels))
+
+
+class MobileEncoder(Encoder):
+    """Narrow blocks (`model/mobile.py`) in place of wide ones, and for `sided` its own sense of sides.
+
+    A linear glance at the whole image gives the code its first value: convolutions alone are slow to
+    learn what a linear path does. Its maps are widened by one 1×1 convolution each, which codes do not
+    need.
+    """
+
+    def __init__(
+        self, in_channels: int, latent_dim: int, base: int, image_size: int, *, sided: bool
+    ) -> None:
+        nn.Module.__init__(self)
+        narrow = mobile_widths(base)
+        self.blocks = mobile_stages(in_channels, narrow)
+        self.heads = nn.ModuleList(
+            nn.Conv2d(before, after, 1)
+            for before, after in zip(narrow, feature_widths(base), strict=True)
+        )
+        self.squeeze = squeeze_excitation(narrow[-1])
+        self.to_code = ToCode(narrow[-1], latent_dim, image_size)
+        self.glance = Glance(in_channels, latent_dim, image_size)
+        self.side = Side(image_size) if sided else None
+
+    def code(self, x: torch.Tensor, deepest: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        mu, logvar = super().code(x, deepest)
+        return mu + self.glance(x), logvar
+
+    def begin_with(self, linear: LinearPath) -> None:
+        """Begin with the codes that a linear path would give if it saw no more than the glance does."""
+        self.glance.load_weights(*linear.of_coarse_images(GLANCED_SIZE))
+        self.to_code.begin_silent()
+
+    def widened(self, levels: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
+        for head, level in zip(self.heads, levels, strict=True):
+            yield head(level)
 
 
 class Decoder(nn.Module):
@@ -215,7 +330,7 @@ class Decoder(nn.Module):
         self, in_channels: int, latent_dim: int, base: int, image_size: int, *, guided: bool
     ) -> None:
         super().__init__()
-        widths = [base * width for width in reversed(_WIDTHS)]
+        widths = feature_widths(base)[::-1]
         self.from_code = FromCode(widths[0], latent_dim, image_size)
         self.squeeze = squeeze_excitation(widths[0])
         self.blocks = nn.ModuleList(UpBlock(before, after) for before, after in pairwise(widths))
@@ -345,6 +460,11 @@ class FromCode(nn.Module):
 
     def forward(self, z: torch.Tensor) -> torch.Tensor:
         return self.widen(self.neck(z.reshape(-1, *self.code_shape)))
+
+
+def feature_widths(base: int) -> list[int]:
+    """The channels of the maps that `features` gives, finest first."""
+    return [base * width for width in _WIDTHS]
 
 
 def code_grid(latent_dim: int, image_size: int) -> int:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from earteach.config import TrainConfig
+from earteach.config import ModelConfig, TrainConfig
 from earteach.data.arrays import EarArray
+from earteach.errors import EarTeachError
 from earteach.model.annealing import final_kld_weight, kld_weight
 from earteach.model.loss import elbo_beta
 from earteach.model.summary import summarise
@@ -39,6 +40,7 @@ def plan(config: TrainConfig) -> Plan:
     import torch
 
     data, model, optim = config.data, config.model, config.optim
+    check_trainable(model)
     train, val = (EarArray.open(p, data.layout) for p in (data.train_data, data.val_data))
     with torch.device("meta"):
         summary = summarise(EarVAE.from_config(model))
@@ -65,3 +67,12 @@ def sparkline(config: TrainConfig) -> str:
     weights = [kld_weight(place * epochs // width, epochs, config.kld) for place in range(width)]
     top = max(config.kld.kld_weight, 1e-30)
     return "".join(_BARS[round(weight / top * (len(_BARS) - 1))] for weight in weights)
+
+
+def check_trainable(model: ModelConfig) -> None:
+    """Raise `EarTeachError` for a network that only a teacher can train."""
+    if model.encoder == "mobile" and model.pca_init:
+        raise EarTeachError(
+            "--encoder mobile: without a teacher it cannot begin as PCA; add --no-pca-init, or distil "
+            "a trained network with `earteach distil`"
+        )
