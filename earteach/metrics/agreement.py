@@ -47,6 +47,7 @@ class Agreement:
 
     def __init__(self, teacher: EarVAE) -> None:
         self._sided = teacher.side_dimension is not None
+        self._linear = teacher.linear
         self.codes = Explained(teacher.latent_dim - self._sided)
         self.features = [Explained(channels) for channels in teacher.feature_channels]
         # Code errors, side errors, images whose side is the teacher's, images.
@@ -58,7 +59,7 @@ class Agreement:
         self.codes.update(seen.code[0][:, kept], wanted.code[0][:, kept])
         for level, *pair in zip(self.features, seen.maps, wanted.maps, strict=True):
             level.update(*pair)
-        errors = code_error(seen, wanted)
+        errors = code_error(seen, wanted, self._linear)
         rows = [errors, torch.zeros_like(errors), torch.ones_like(errors), torch.ones_like(errors)]
         if sides is not None:
             assert seen.faces is not None
@@ -69,7 +70,7 @@ class Agreement:
     def reduced(self, reduce: Reduce) -> Agreement:
         """The agreement over all devices, where `reduce` sums a tensor over them."""
         made = object.__new__(Agreement)
-        made._sided = self._sided
+        made._sided, made._linear = self._sided, self._linear
         made.codes = self.codes.reduced(reduce)
         made.features = [level.reduced(reduce) for level in self.features]
         made._sums = reduce(self._sums.clone()).cpu()

@@ -3,7 +3,9 @@
     total = codes + features + side
 
 All three are 0 for a student that is its teacher's equal, and about 1 for one that knows only means:
-codes in units of the prior's variance, features of what the teacher's maps vary, sides in bits.
+features in parts of what the teacher's maps vary, sides in bits, codes in units of the prior's variance
+and, where the teacher has a linear path, once more as errors of the picture that it draws from them. In
+whitened codes alone an error of what fills the picture weighs as little as one of a detail.
 Hinton et al. 2015 (https://arxiv.org/abs/1503.02531); with maps, Romero et al. 2015
 (https://arxiv.org/abs/1412.6550).
 """
@@ -16,6 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional
 
+from earteach.model.linear_path import LinearPath
 from earteach.model.vae import Percept
 
 # The log-variance moves by less than the mean, and what is sampled from it matters less.
@@ -37,36 +40,38 @@ class DistillationTerms:
 
 
 def distillation_loss(
-    seen: Percept, wanted: Percept, sides: torch.Tensor | None
+    seen: Percept, wanted: Percept, sides: torch.Tensor | None, linear: LinearPath | None
 ) -> DistillationTerms:
     """The student's percept beside the teacher's, of the same images looked at from the same side.
 
-    `sides` are the student's logits `(B,)`, None where the teacher knows no sides.
+    `sides` are the student's logits `(B,)` and `linear` the teacher's path, None where it has none.
     """
     device = wanted.code[0].device
     with torch.autocast(device.type, enabled=False):
+        features = [unexplained(*pair) for pair in zip(seen.maps, wanted.maps, strict=True)]
         return DistillationTerms(
-            codes=code_error(seen, wanted).mean(),
-            features=torch.stack(
-                [unexplained(*pair) for pair in zip(seen.maps, wanted.maps, strict=True)]
-            ).mean(),
-            side=torch.zeros((), device=device)
-            if sides is None
-            else side_error(sides, wanted).mean(),
+            codes=code_error(seen, wanted, linear).mean(),
+            features=torch.stack(features).mean(),
+            side=(
+                torch.zeros((), device=device)
+                if sides is None
+                else side_error(sides, wanted).mean()
+            ),
         )
 
 
-def code_error(seen: Percept, wanted: Percept) -> torch.Tensor:
-    """Squared error of mu, and a tenth of that of logvar, mean over the dimensions, `(B,)`.
+def code_error(seen: Percept, wanted: Percept, linear: LinearPath | None) -> torch.Tensor:
+    """Squared error of mu, as it is and in the picture, and a tenth of that of logvar, `(B,)`.
 
-    The number that says the side is left out.
+    Means over the dimensions, without the number that says the side.
     """
-    known = None if wanted.faces is None else -1
+    known = None if linear is None else -1
     mu, logvar = (
-        (a[:, :known].float() - b[:, :known].float()).square().mean(dim=1)
+        a[:, :known].float() - b[:, :known].float()
         for a, b in zip(seen.code, wanted.code, strict=True)
     )
-    return mu + LOGVAR_WEIGHT * logvar
+    error = mu.square().mean(dim=1) + LOGVAR_WEIGHT * logvar.square().mean(dim=1)
+    return error if linear is None else error + linear.picture_error(mu)
 
 
 def unexplained(seen: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:

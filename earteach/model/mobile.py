@@ -18,7 +18,7 @@ from earteach.model.convolution import group_norm
 from earteach.model.linear_path import mirrored, shrink_factor
 
 # Channels of the maps at strides 2, 4, 8 and 16 in eighths of the base, and the blocks at each.
-_EIGHTHS = (2, 3, 6, 16)
+_EIGHTHS = (2, 3, 6, 12)
 _DEPTHS = (0, 1, 2, 3)
 _EXPANSION = 4
 GLANCED_SIZE = 16
@@ -110,6 +110,10 @@ class Side(nn.Module):
         self.judge = nn.Sequential(*layers, nn.Flatten(), nn.Linear(after * side**2, 1, bias=False))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        gray = functional.avg_pool2d(x.mean(dim=1, keepdim=True), self.shrink)
-        logit: torch.Tensor = self.judge(gray) - self.judge(mirrored(gray))
+        logit: torch.Tensor = self._seen(x) - self._seen(mirrored(x))
         return logit[:, 0].float()
+
+    def _seen(self, x: torch.Tensor) -> torch.Tensor:
+        gray = functional.avg_pool2d(x.mean(dim=1, keepdim=True), self.shrink)
+        seen: torch.Tensor = self.judge(gray)
+        return seen

@@ -243,8 +243,6 @@ def reparameterise(mu: torch.Tensor, logvar: torch.Tensor, noise: torch.Tensor) 
 class Encoder(nn.Module):
     """Images to the two parameters of the posterior."""
 
-    side: Side | None = None
-
     def __init__(self, in_channels: int, latent_dim: int, base: int, image_size: int) -> None:
         super().__init__()
         widths = feature_widths(base)
@@ -254,6 +252,7 @@ class Encoder(nn.Module):
         )
         self.squeeze: nn.Module = squeeze_excitation(widths[-1])
         self.to_code = ToCode(widths[-1], latent_dim, image_size)
+        self.side: Side | None = None
 
     def levels(self, x: torch.Tensor) -> Iterator[torch.Tensor]:
         """The blocks' outputs, finest first."""
@@ -305,7 +304,7 @@ class MobileEncoder(Encoder):
             for before, after in zip(narrow, feature_widths(base), strict=True)
         )
         self.squeeze = squeeze_excitation(narrow[-1])
-        self.to_code = ToCode(narrow[-1], latent_dim, image_size)
+        self.to_code = ToCode(narrow[-1], latent_dim, image_size, mixed=True)
         self.glance = Glance(in_channels, latent_dim, image_size)
         self.side = Side(image_size) if sided else None
 
@@ -416,15 +415,22 @@ class ToImage(nn.Sequential):
 
 
 class ToCode(nn.Module):
-    """The deepest map `(B, channels, side, side)` to mu and logvar `(B, latent_dim)`."""
+    """The deepest map `(B, channels, side, side)` to mu and logvar `(B, latent_dim)`.
 
-    def __init__(self, channels: int, latent_dim: int, image_size: int) -> None:
+    Where it is `mixed` every number of mu hears from all places too, which narrow maps, whose blocks
+    are few, have not told each other.
+    """
+
+    def __init__(
+        self, channels: int, latent_dim: int, image_size: int, *, mixed: bool = False
+    ) -> None:
         super().__init__()
         grid = code_grid(latent_dim, image_size)
-        patch = image_size // STRIDES[-1] // grid
+        self.patch = patch = image_size // STRIDES[-1] // grid
         depth = latent_dim // grid**2
         self.neck = nn.Sequential(group_norm(channels), nn.SiLU(), nn.Conv2d(channels, _NECK, 1))
         self.mu = nn.Conv2d(_NECK, depth, patch, stride=patch)
+        self.mix = nn.Linear(_NECK * grid**2, latent_dim, bias=False) if mixed else None
         self.logvar = nn.Conv2d(_NECK, depth, patch, stride=patch, bias=False)
         self.first_logvar = nn.Parameter(torch.full((latent_dim,), _FIRST_LOGVAR))
         nn.init.zeros_(self.logvar.weight)
@@ -434,6 +440,8 @@ class ToCode(nn.Module):
         assert self.mu.bias is not None
         nn.init.zeros_(self.mu.weight)
         nn.init.zeros_(self.mu.bias)
+        if self.mix is not None:
+            nn.init.zeros_(self.mix.weight)
 
     def begin_logvar(self, logvar: torch.Tensor) -> None:
         """Give this logvar, `(latent_dim,)`, until trained."""
@@ -443,6 +451,8 @@ class ToCode(nn.Module):
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         x = self.neck(x)
         mu = self.mu(x).flatten(1).float()
+        if self.mix is not None:
+            mu = mu + self.mix(functional.avg_pool2d(x, self.patch).flatten(1)).float()
         logvar = self.logvar(x).flatten(1).float() + self.first_logvar
         return mu, logvar.clamp(*_LOGVAR_RANGE)
 

@@ -56,7 +56,8 @@ class Distillation(EarVAELightning):
         with torch.no_grad():
             wanted = self.teacher.perceive(images)
         seen = self.model.perceive(images, wanted.faces)
-        terms = distillation_loss(seen, wanted, self.model.side_logits(images))
+        sides = self.model.side_logits(images)
+        terms = distillation_loss(seen, wanted, sides, self.teacher.linear)
         self._add_to_sums([terms.total, terms.codes, terms.features, terms.side], len(images))
         return terms.total
 
