@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -80,7 +80,9 @@ def compare(
         raise EarTeachError(
             f"{student.checkpoint.path}: is no student; `earteach distil` trains one from it"
         )
-    teacher = open_model(checkpoint.teacher_of(student.checkpoint).path, config)
+    # In the student's arithmetic, as training had it, whatever its own run had.
+    own = open_model(checkpoint.teacher_of(student.checkpoint).path, config)
+    teacher = replace(own, precision=student.precision)
     array = open_array(student, data, layout)
     agreement = Agreement(teacher.network)
     qualities = ImageQuality(), ImageQuality()

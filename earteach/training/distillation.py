@@ -49,7 +49,10 @@ class Distillation(EarVAELightning):
 
     def setup(self, stage: str) -> None:
         super().setup(stage)
-        self.teacher.to(self.trainer.strategy.root_device)
+        device = self.trainer.strategy.root_device
+        self.teacher.to(device)
+        if device.type == "cuda":
+            self.teacher.to(memory_format=torch.channels_last)  # as the student's
 
     def training_step(self, batch: Sample, batch_idx: int) -> torch.Tensor:
         images = to_float(batch["input"])

@@ -146,6 +146,11 @@ def distil(
         )
     folders = {"checkpoint_dir": STUDENTS, "log_dir": STUDENTS / "logs"}
     config = found.config.with_options({**folders, **(options or {}), "encoder": student})
+    if fresh and found.path.resolve().parent == config.run.checkpoint_dir.resolve():
+        raise EarTeachError(
+            f"{found.path}: lies in {config.run.checkpoint_dir}, which --fresh moves aside; choose "
+            "another --out"
+        )
     start = Start(teacher=found, fresh=fresh, dry=fast_dev_run)
     return _begin_or_continue(config, start, watch or Watch())
 

@@ -218,6 +218,14 @@ def test_a_student_teaches_nobody(student: Student, teacher: Path, tmp_path: Pat
     assert not (tmp_path / "new").exists()
 
 
+def test_a_teacher_is_not_moved_aside(student: Student):
+    held = sorted(student.folder.iterdir())
+    result = earteach("distil", student.folder / "teacher.ckpt", "--out", student.folder, "--fresh")
+    assert result.code == 1
+    assert "which --fresh moves aside; choose another --out" in result.err
+    assert sorted(student.folder.iterdir()) == held
+
+
 def test_without_its_teacher_a_student_does_not_go_on(student: Student, tmp_path: Path):
     shutil.copy(student.last, tmp_path)
     state = torch.load(tmp_path / "last.ckpt", weights_only=True)
