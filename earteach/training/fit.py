@@ -291,6 +291,8 @@ def _fit(config: TrainConfig, start: Start, watch: Watch) -> TrainResult:
         module = _module(config, start, arrays["train"])
         if not start.dry:
             _make_room(config, start)
+            if start.teacher is None:
+                note_fewer_cycles(config.optim.epochs, config.kld)
             _announce(config, arrays)
         interrupted = _run(trainer, module, arrays, found)
         advice = recorder.diagnosis(trainer, module, finished=not interrupted)
@@ -337,7 +339,6 @@ def _origin(start: Start) -> dict[str, Any]:
 
 
 def _announce(config: TrainConfig, arrays: Mapping[str, EarArray]) -> None:
-    note_fewer_cycles(config.optim.epochs, config.kld)
     _log.info(
         "training on %d images and validating on %d; follow it with `tensorboard --logdir %s`",
         len(arrays["train"]), len(arrays["val"]), config.run.log_dir,
