@@ -86,6 +86,7 @@ def compare(
     array = open_array(student, data, layout)
     agreement = Agreement(teacher.network)
     qualities = ImageQuality(), ImageQuality()
+    timed = torch.empty(0)
     for batch in image_batches(
         array,
         size=student.network.image_size,
@@ -93,6 +94,7 @@ def compare(
         batch_size=config.batch_size,
     ):
         images = batch.images.to(student.device)
+        timed = timed if len(timed) else images[:_TIMED_IMAGES]
         with teacher.running() as network:
             wanted = network.perceive(images)
             qualities[0].update(network.decode(wanted.code[0]), images)
@@ -100,7 +102,7 @@ def compare(
             seen = network.perceive(images)
             qualities[1].update(network.decode(seen.code[0]), images)
             agreement.update(seen, wanted, network.side_logits(images))
-    speeds = _speeds((teacher, student), images[:_TIMED_IMAGES])
+    speeds = _speeds((teacher, student), timed)
     sides = [_side(*facts) for facts in zip((teacher, student), qualities, speeds, strict=True)]
     return Comparison(
         data=array.path,
@@ -111,7 +113,7 @@ def compare(
         features_r2=tuple(agreement.feature_shares()),
         side_agreement=agreement.side_share(),
         speed_ratio=speeds[1] / speeds[0],
-        timed_images=len(images[:_TIMED_IMAGES]),
+        timed_images=len(timed),
     )
 
 

@@ -83,17 +83,21 @@ class LinearPath(nn.Module):
         return self._enlarged(flat.reshape(-1, *self.shape))
 
     def of_coarse_images(self, side: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """What `encode` does to images `(C, side, side)` that were enlarged, as a linear map.
+        """What images that were averaged to `(C, side, side)` tell of their codes, as a linear map.
 
-        Its weight `(K, C · side²)` and bias `(K,)`; images must look to the path's side.
+        Its weight `(K, C · side²)` and bias `(K,)`; images must look to the path's side. It is the
+        posterior mean under probabilistic PCA (Tipping and Bishop 1999,
+        https://doi.org/10.1111/1467-9868.00196), whose noise is as large as the last component.
         """
-        channels, *size = self.shape
-        pixels = torch.eye(channels * side**2, device=self.mean.device)
-        enlarged = functional.interpolate(
-            pixels.reshape(-1, channels, side, side), size=size, mode="bilinear"
-        ).flatten(1)
-        to_code = (self.components.T / self.variances.sqrt()) @ self.rotation
-        return (enlarged @ to_code).T, -self.mean @ to_code
+        averaged, mean = (
+            functional.adaptive_avg_pool2d(flat.reshape(-1, *self.shape), side).flatten(1)
+            for flat in (self.components, self.mean)
+        )
+        loadings = averaged * self.variances.sqrt()[:, None]
+        noise = self.variances.min() * side**2 / self.shape[1] ** 2
+        known = loadings @ loadings.T + noise * torch.eye(len(loadings), device=noise.device)
+        weight = self.rotation.T @ torch.linalg.solve(known, loadings)
+        return weight, -weight @ mean[0]
 
     def picture_error(self, error: torch.Tensor) -> torch.Tensor:
         """Errors of whitened codes `(B, K)` as squared errors of the picture, over what pictures vary.

@@ -206,5 +206,6 @@ def complain_of_folder(folder: Path) -> None:
         probe.unlink()
     except OSError as error:
         raise EarTeachError(
-            f"{folder}: cannot be written: {error.strerror}; choose another --checkpoint-dir"
+            f"{folder}: cannot be written: {error.strerror}; choose another folder with "
+            "--checkpoint-dir, or with --out of distil"
         ) from error

@@ -1,5 +1,6 @@
 """The mobile encoder: small, with its teacher's shapes, and alike on both sides."""
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional
@@ -148,22 +149,33 @@ def test_an_inverted_residual_is_its_formula():
 
 
 @pytest.mark.parametrize("size", [32, 48, 144])
-def test_the_first_glance_is_the_linear_path_of_coarse_images(size):
+def test_the_first_glance_is_the_best_linear_guess(size):
+    """Beside ridge regression on images that the model of the path's codes and noise makes."""
     teacher = network(size, 16, 2)
     teacher.begin_with(random_weights(teacher), 1e-4)
-    student = mobile(size, 16, 2)
-    assert isinstance(student.encoder, MobileEncoder)
-    student.encoder.begin_with(teacher.linear)
-    coarse = torch.rand(6, 3, 16, 16)
     path = teacher.linear
-    enlarged = functional.interpolate(coarse, size=path.shape[1:], mode="bilinear")
-    flat = enlarged.flatten(1) - path.mean
-    wanted = (flat @ path.components.T / path.variances.sqrt()) @ path.rotation
-    with torch.no_grad():
-        repeated = functional.interpolate(coarse, scale_factor=size // 16, mode="nearest")
-        torch.testing.assert_close(
-            student.encoder.glance(repeated)[:, :-1], wanted, rtol=1e-3, atol=1e-3
-        )
+    student = mobile(size, 16, 2)
+    assert path is not None
+    assert isinstance(student.encoder, MobileEncoder)
+    student.encoder.begin_with(path)
+    generator = torch.Generator().manual_seed(3)
+    codes = torch.randn(20_000, 15, generator=generator)
+    scores = (codes @ path.rotation.T) * path.variances.sqrt()
+    finest = path.shape[1]
+    to_coarse = functional.adaptive_avg_pool2d(
+        path.components.reshape(15, *path.shape), 16
+    ).flatten(1)
+    noise = (path.variances.min() ** 0.5) * 16 / finest
+    coarse = scores @ to_coarse + noise * torch.randn(20_000, 768, generator=generator)
+    seen, wanted = coarse.double().numpy(), codes.double().numpy()
+    found = np.linalg.solve(seen.T @ seen, seen.T @ wanted)
+    weight = student.encoder.glance.to_code.weight[:15].detach().numpy()
+    np.testing.assert_allclose(
+        weight @ to_coarse.numpy().T, found.T @ to_coarse.numpy().T, atol=0.02
+    )
+    mean = functional.interpolate(path.mean.reshape(1, *path.shape), size=(size, size))
+    with torch.no_grad():  # the mean image has the mean code
+        assert student.encoder.glance(mean)[:, :15].abs().max() < 1e-3
 
 
 @pytest.mark.parametrize("sided", [True, False])
