@@ -26,6 +26,7 @@ _HOMES = {
     "RunConfig": "earteach.config",
     "TrainConfig": "earteach.config",
     "embed": "earteach.inference.embed",
+    "distil": "earteach.training.fit",
     "evaluate": "earteach.inference.evaluate",
     "export": "earteach.inference.export",
     "inspect_data": "earteach.inspection",
@@ -65,6 +66,7 @@ if TYPE_CHECKING:
     from earteach.inference.sample import sample as sample
     from earteach.inspection import inspect_data as inspect_data
     from earteach.model.vae import EarVAE as EarVAE
+    from earteach.training.fit import distil as distil
     from earteach.training.fit import resume as resume
     from earteach.training.fit import train as train
     from earteach.training.module import EarVAELightning as EarVAELightning

@@ -30,6 +30,8 @@ FORMAT = 3
 KEY = "earteach"
 LAST = "last.ckpt"
 PARTIAL = ".partial"
+# The entry of a student's checkpoint that names its teacher, and the teacher's copy in its folder.
+TEACHER, TEACHER_COPY = "teacher", "teacher.ckpt"
 BEST = "best-epoch="
 BEST_SSIM = "best-ssim-epoch="
 # What a run keeps as its network: the moving average of the weights where there is one.
@@ -159,6 +161,26 @@ def file_hash(path: Path) -> str:
     """The SHA-256 of a file, as `sha256sum` prints it."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def origin(teacher: Checkpoint) -> dict[str, dict[str, str]]:
+    """What a student's checkpoint keeps of its teacher's, beside the copy that lies in its folder."""
+    return {TEACHER: {"path": str(teacher.path), "sha256": file_hash(teacher.path)}}
+
+
+def teacher_of(student: Checkpoint) -> Checkpoint:
+    """The checkpoint that the student was taught by: beside it, or where it was then.
+
+    Raises `EarTeachError` where neither is that checkpoint any more.
+    """
+    about = student.about[TEACHER]
+    for path in (student.path.with_name(TEACHER_COPY), Path(about["path"])):
+        if path.is_file() and file_hash(path) == about["sha256"]:
+            return read(path)
+    raise EarTeachError(
+        f"{student.path}: its teacher is gone, {about['path']} (SHA-256 {about['sha256'][:12]}…); put "
+        f"it back, or beside the student as {TEACHER_COPY}"
+    )
 
 
 def best(folder: Path) -> Path:

@@ -33,6 +33,8 @@ Fit = Literal["stretch", "reflect"]
 Strength = Literal["none", "light", "full"]
 Target = Literal["clean", "augmented"]
 Reduction = Literal["mean", "sum"]
+EncoderKind = Literal["attention", "mobile"]
+Student = Literal["mobile"]
 LRSchedule = Literal["cosine", "plateau"]
 ExportFormat = Literal["onnx", "torchscript", "torch-export", "safetensors", "openvino"]
 ExportPart = Literal["full", "encoder", "decoder", "features"]
@@ -180,6 +182,10 @@ class ModelConfig(Options):
         bool,
         Opt("Begin as PCA of ears turned to one side, and learn what that lacks; else from noise."),
     ] = True
+    encoder: Annotated[
+        EncoderKind,
+        Opt("`mobile` is small and fast; with eigenears (--pca-init) `earteach distil` trains it."),
+    ] = "attention"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -100,6 +100,7 @@ REFUSED: list[tuple[type, str, Any, str]] = [
     (ModelConfig, "base_channels", 0, "at least 1"),
     (ModelConfig, "image_size", 16, "at least 32"),
     (ModelConfig, "image_size", 100, "multiple of 16"),
+    (ModelConfig, "encoder", "large", "attention, mobile"),
     (OptimConfig, "epochs", 0, "at least 1"),
     (OptimConfig, "epochs", 2.5, "a whole number"),
     (OptimConfig, "epochs", True, "a whole number"),

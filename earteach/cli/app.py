@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 
 import earteach
 from earteach.cli import output
+from earteach.cli.distil import distil
 from earteach.cli.embed import embed
 from earteach.cli.evaluate import evaluate
 from earteach.cli.export import export
@@ -91,6 +92,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "sample": sample,
     "report": report,
     "probe": probe,
+    "distil": distil,
     "export": export,
     "embed": embed,
     "inspect-model": inspect_model,

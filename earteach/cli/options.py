@@ -16,6 +16,7 @@ import functools
 import inspect
 import types
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Generic, Optional, TypeVar, Union, get_args, get_origin
 
@@ -25,6 +26,10 @@ from earteach.config import Fit, Layout, OptionField, Options, read_toml
 from earteach.errors import EarTeachError
 
 Group = TypeVar("Group", bound=Options)
+
+
+class Without(frozenset[str]):
+    """`Annotated[Given[Group], Without(["name"])]`: the group without these options."""
 
 
 class Given(dict[str, Any], Generic[Group]):
@@ -42,18 +47,19 @@ def expanded(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def call(**values: Any) -> None:
-        for name, (group, only_given) in groups.items():
-            found = {field.name: values.pop(field.name) for field in group.option_fields()}
-            if only_given:
+        for name, expansion in groups.items():
+            found = {field.name: values.pop(field.name) for field in expansion.fields}
+            if expansion.only_given:
                 values[name] = Given((k, v) for k, v in found.items() if v is not None)
             else:
-                values[name] = group(**found)
+                values[name] = expansion.group(**found)
         command(**values)
 
     parameters = []
     for name, parameter in signature.parameters.items():
         if name in groups:
-            parameters.extend(_parameters(*groups[name]))
+            expansion = groups[name]
+            parameters += [_parameter(expansion, option) for option in expansion.fields]
         else:
             parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
     call.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
@@ -62,17 +68,29 @@ def expanded(command: Callable[..., None]) -> Callable[..., None]:
     return call
 
 
-def _group(annotation: Any) -> tuple[type[Options], bool] | None:
+@dataclass(frozen=True)
+class _Expansion:
     """The group that a parameter stands for, and whether only its typed options are wanted."""
+
+    group: type[Options]
+    only_given: bool
+    without: frozenset[str]
+
+    @property
+    def fields(self) -> list[OptionField]:
+        return [field for field in self.group.option_fields() if field.name not in self.without]
+
+
+def _group(annotation: Any) -> _Expansion | None:
+    without: frozenset[str] = frozenset()
+    if get_origin(annotation) is Annotated:
+        annotation, *notes = get_args(annotation)
+        without = without.union(*(note for note in notes if isinstance(note, Without)))
     only_given = get_origin(annotation) is Given
     candidate = get_args(annotation)[0] if only_given else annotation
     if isinstance(candidate, type) and issubclass(candidate, Options):
-        return candidate, only_given
+        return _Expansion(candidate, only_given, without)
     return None
-
-
-def _parameters(group: type[Options], only_given: bool) -> list[inspect.Parameter]:
-    return [_parameter(group, option, only_given) for option in group.option_fields()]
 
 
 def one_of(group: type[Options], name: str) -> Any:
@@ -90,7 +108,8 @@ def _declared(group: type[Options], option: OptionField, *, show_default: bool) 
     )
 
 
-def _parameter(group: type[Options], option: OptionField, only_given: bool) -> inspect.Parameter:
+def _parameter(expansion: _Expansion, option: OptionField) -> inspect.Parameter:
+    group, only_given = expansion.group, expansion.only_given
     declared = _declared(group, option, show_default=not only_given and option.default is not None)
     optional = only_given and get_origin(option.type) not in (Union, types.UnionType)
     kind = Optional[option.type] if optional else option.type  # noqa: UP045

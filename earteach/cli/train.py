@@ -21,8 +21,10 @@ from earteach.cli.output import (
     is_main_process,
     line,
     note,
+    plain,
     run_bar,
     sparkline,
+    table,
 )
 from earteach.config import (
     DataConfig,
@@ -36,6 +38,9 @@ from earteach.config import (
 from earteach.errors import EarTeachError
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
+    from earteach.inference.student import Comparison, Side
     from earteach.training.fit import TrainResult, Watch
     from earteach.training.pace import Forecast
     from earteach.training.plan import Plan
@@ -78,8 +83,9 @@ def train(
         )
     output = Output(json)
     if dry_run:
-        from earteach.training.plan import plan
+        from earteach.training.plan import check_trainable, plan
 
+        check_trainable(settings.model)
         planned = plan(settings)
         output.show(planned, _plan_table(planned))
         return
@@ -164,11 +170,14 @@ def forecast_line(forecast: Forecast, now: datetime) -> str:
 def epoch_line(record: EpochRecord) -> str:
     """One epoch in one line; epochs count from 1 in text."""
     metrics = record.metrics
+    told = f"kld {metrics['val/kld']:.1f}"
+    if "val/codes_r2" in metrics:  # a student's
+        told = f"codes {metrics['val/codes_r2']:.3f}  features {metrics['val/features_r2']:.3f}"
     left = f"  {duration(record.seconds_left)} left" if record.seconds_left else ""
     return (
         f"epoch {record.epoch + 1}/{record.epochs}  loss {metrics['train/loss']:.5f}  "
         f"val_loss {metrics['val/loss']:.5f}  ssim {metrics['val/ssim']:.4f}  "
-        f"psnr {metrics['val/psnr']:.2f} dB  kld {metrics['val/kld']:.1f}  "
+        f"psnr {metrics['val/psnr']:.2f} dB  {told}  "
         f"lr {record.learning_rate:.1e}  {record.images_per_second:.0f} images/s  "
         f"{duration(record.seconds)}{left}"
     )
@@ -216,7 +225,47 @@ def show_outcome(output: Output, result: TrainResult) -> None:
         values["next"] = f"earteach eval{option}"
     else:
         values["written"] = "nothing, as --fast-dev-run asks"
-    output.show(result, facts("Trained", values), *advice_table(result.advice))
+    tables = [facts("Trained", values), *advice_table(result.advice)]
+    if result.teacher is None or result.last is None:
+        output.show(result, *tables)
+        return
+    from earteach.inference.student import compare
+
+    compared = compare(result.last.parent)
+    output.show(plain(result) | {"comparison": compared}, *tables, *_comparison(compared))
+
+
+def _comparison(compared: Comparison) -> list[Table]:
+    """The student beside its teacher, and how far they agree."""
+    sides = {"teacher": compared.teacher, "student": compared.student}
+    agreement = {
+        "codes": f"R² {compared.codes_r2:.3f}",
+        "features": "R² " + ", ".join(f"{share:.3f}" for share in compared.features_r2)
+        + " at strides 2, 4, 8, 16",
+        "speed": f"{compared.speed_ratio:.1f} times the teacher's, {compared.timed_images} images at "
+        "a time",
+    }  # fmt: skip
+    if compared.side_agreement is not None:
+        agreement["side"] = f"the teacher's for {compared.side_agreement:.1%} of the images"
+    return [
+        table(
+            f"{compared.images:,} images of {compared.data}",
+            "encoder", "parameters", "fixed numbers", "PSNR", "SSIM", "images/s",
+            rows=[_row(name, side) for name, side in sides.items()],
+        ),
+        facts("The student agrees with its teacher", agreement),
+    ]  # fmt: skip
+
+
+def _row(name: str, side: Side) -> tuple[str, ...]:
+    return (
+        name,
+        f"{side.parameters:,}",
+        f"{side.fixed_numbers:,}",
+        f"{side.psnr:.2f} dB",
+        f"{side.ssim:.4f}",
+        f"{side.images_per_second:,.0f}",
+    )
 
 
 def _interruption(result: TrainResult) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from earteach import checkpoint
 from earteach.data.arrays import EarArray
 from earteach.errors import EarTeachError
 from earteach.inference.running import RunningModel
@@ -60,7 +61,8 @@ def examine(
         eigenvalues=() if clean is None else clean.eigenvalues,
         side_dimension=model.network.side_dimension,
     )
-    return health, diagnose(signs)
+    # Of students the doctor knows nothing: all that it would change is the teacher's.
+    return health, () if checkpoint.TEACHER in found.about else diagnose(signs)
 
 
 def history(state: dict[str, Any]) -> tuple[Epoch, ...]:

@@ -82,6 +82,31 @@ class LinearPath(nn.Module):
             flat = torch.addmm(self.mean, scores, self.components)
         return self._enlarged(flat.reshape(-1, *self.shape))
 
+    def of_coarse_images(self, side: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """What images that were averaged to `(C, side, side)` tell of their codes, as a linear map.
+
+        Its weight `(K, C · side²)` and bias `(K,)`; images must look to the path's side. It is the
+        posterior mean under probabilistic PCA (Tipping and Bishop 1999,
+        https://doi.org/10.1111/1467-9868.00196), whose noise is as large as the last component.
+        """
+        averaged, mean = (
+            functional.adaptive_avg_pool2d(flat.reshape(-1, *self.shape), side).flatten(1)
+            for flat in (self.components, self.mean)
+        )
+        loadings = averaged * self.variances.sqrt()[:, None]
+        noise = self.variances.min() * side**2 / self.shape[1] ** 2
+        known = loadings @ loadings.T + noise * torch.eye(len(loadings), device=noise.device)
+        weight = self.rotation.T @ torch.linalg.solve(known, loadings)
+        return weight, -weight @ mean[0]
+
+    def picture_error(self, error: torch.Tensor) -> torch.Tensor:
+        """Errors of whitened codes `(B, K)` as squared errors of the picture, over what pictures vary.
+
+        Mean 1 for errors as large as the codes themselves.
+        """
+        scores = error @ self.rotation.T
+        return scores.square() @ self.variances / self.variances.sum()
+
     def noise_gain(self) -> torch.Tensor:
         """Squared error summed over pixels per unit of a code's variance, `(K,)`."""
         rows = self.rotation.T * self.variances.sqrt()
@@ -106,9 +131,11 @@ def _missed(centred: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
     return centred.square().sum(dim=1) - scores.square().sum(dim=1)
 
 
-def shrink_factor(image_size: int) -> int:
-    """The smallest divisor of the size that leaves at most 64 pixels a side."""
-    return next(k for k in range(1, image_size + 1) if image_size % k == 0 and image_size <= 64 * k)
+def shrink_factor(image_size: int, most: int = FINEST_SIDE) -> int:
+    """The smallest divisor of the size that leaves at most so many pixels a side."""
+    return next(
+        k for k in range(1, image_size + 1) if image_size % k == 0 and image_size <= most * k
+    )
 
 
 def logits(images: torch.Tensor) -> torch.Tensor:

@@ -19,7 +19,15 @@ from earteach.errors import EarTeachError
 from earteach.model.vae import EarVAE
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
-_SIDES = ("encoder", "encoder.squeeze", "encoder.to_code", "decoder")
+# What a folder may do without, and the side that lacks it then.
+_SIDES = {
+    "encoder": "encoder",
+    "encoder.squeeze": "encoder",
+    "encoder.to_code": "encoder",
+    "encoder.glance": "encoder",
+    "decoder": "decoder",
+    "linear": "decoder",
+}
 
 
 class LeftOut(nn.Module):
@@ -34,7 +42,8 @@ class LeftOut(nn.Module):
     def forward(self, *_: object) -> None:
         raise EarTeachError(self._why)
 
-    maps = forward
+    maps = code_and_maps = decode = forward
+    side = None
 
 
 def load_pretrained(folder: str | Path) -> EarVAE:
@@ -50,12 +59,12 @@ def load_pretrained(folder: str | Path) -> EarVAE:
     with torch.device("meta"):
         model = EarVAE.from_config(config)
     part = str(about.get("part", "a part"))
-    for side in _SIDES:
-        if not any(name.startswith(f"{side}.") for name in weights):
-            parent, _, name = side.rpartition(".")
-            owner = model.get_submodule(parent)
-            if not isinstance(owner, LeftOut):
-                setattr(owner, name, LeftOut(side.partition(".")[0], folder, part))
+    for place, side in _SIDES.items():
+        parent, _, name = place.rpartition(".")
+        owner = model.get_submodule(parent)
+        known = getattr(owner, name, None) is not None
+        if known and not any(weight.startswith(f"{place}.") for weight in weights):
+            setattr(owner, name, LeftOut(side, folder, part))
     try:
         model.load_state_dict(weights, assign=True)
     except RuntimeError as error:

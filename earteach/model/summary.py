@@ -82,6 +82,7 @@ def _traced(model: EarVAE) -> tuple[dict[str, tuple[int, ...]], dict[str, int], 
             base_channels=model.base_channels,
             image_size=model.image_size,
             pca_init=model.linear is not None,
+            encoder=model.kind,
         )
         for name, module in shadow.named_modules():
             watch(name, module)

@@ -12,11 +12,15 @@ With `pca_init` the network begins where eigenears end. A fixed linear path (`Li
 image to one side, gives the code its first value and draws the first picture; the encoder sees what
 that picture lacks and adds to the code, the decoder sees the picture and adds to its logits. Both add
 nothing before the first step, when the network is PCA with latent_dim − 1 components.
+
+A student (`encoder="mobile"`) has the decoder of such a network and an encoder of its own, which does
+without the linear path.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
@@ -25,10 +29,11 @@ from torch import nn
 from torch.nn import functional
 from torchvision.ops import SqueezeExcitation
 
-from earteach.config import ModelConfig
+from earteach.config import EncoderKind, ModelConfig
 from earteach.model.attention import ChannelSpatialAttention
 from earteach.model.convolution import NormSiLUConv, group_norm
 from earteach.model.linear_path import LinearPath, LinearWeights, logits, mirrored
+from earteach.model.mobile import GLANCED_SIZE, Glance, Side, mobile_stages, mobile_widths
 from earteach.model.pooling import pooled
 
 STRIDES = (2, 4, 8, 16)
@@ -59,18 +64,23 @@ class EarVAE(nn.Module):
         base_channels: int = 64,
         image_size: int = 256,
         pca_init: bool = True,
+        encoder: EncoderKind = "attention",
     ) -> None:
         super().__init__()
         self.in_channels = in_channels
         self.latent_dim = latent_dim
         self.base_channels = base_channels
         self.image_size = image_size
+        self.kind = encoder
         self.linear = LinearPath(in_channels, latent_dim, image_size) if pca_init else None
-        self.encoder = Encoder(
-            in_channels * 2 if pca_init else in_channels, latent_dim, base_channels, image_size
-        )
+        shape = (latent_dim, base_channels, image_size)
+        self.encoder: Encoder
+        if encoder == "mobile":
+            self.encoder = MobileEncoder(in_channels, *shape, sided=pca_init)
+        else:
+            self.encoder = Encoder(in_channels * 2 if pca_init else in_channels, *shape)
         self.decoder = Decoder(in_channels, latent_dim, base_channels, image_size, guided=pca_init)
-        if pca_init:
+        if pca_init and encoder == "attention":
             self.encoder.to_code.begin_silent()
             self.decoder.to_image.begin_silent()
 
@@ -91,7 +101,7 @@ class EarVAE(nn.Module):
     @property
     def feature_channels(self) -> tuple[int, ...]:
         """The channels of `features`, finest first."""
-        return tuple(self.base_channels * width for width in _WIDTHS)
+        return tuple(feature_widths(self.base_channels))
 
     @property
     def side_dimension(self) -> int | None:
@@ -135,14 +145,8 @@ class EarVAE(nn.Module):
 
         Raises `ValueError` for images of another shape.
         """
-        self._check(x)
-        if self.linear is None:
-            maps = list(self.encoder.maps(x))
-            return *self.encoder.code(maps[-1]), pooled(maps)
-        seen, linear, faces = self._seen(x, self.linear)
-        maps = list(self.encoder.maps(seen))
-        code = _with_side(self.encoder.code(maps[-1]), linear, faces)
-        return *code, pooled([mirrored(level, ~faces) for level in maps])
+        seen = self.perceive(x)
+        return *seen.code, pooled(seen.maps)
 
     def decode(self, z: torch.Tensor) -> torch.Tensor:
         """Codes `(B, latent_dim)` to images `(B, C, S, S)` in (0, 1), float32.
@@ -180,6 +184,24 @@ class EarVAE(nn.Module):
         seen, _, faces = self._seen(x, self.linear)
         return [mirrored(level, ~faces) for level in self.encoder.maps(seen)]
 
+    def perceive(self, x: torch.Tensor, faces: torch.Tensor | None = None) -> Percept:
+        """What `encode` and `features` give, in one pass.
+
+        `faces` (bool, `(B,)`) says for each image whether it looks to the network's own side; left
+        out, the network decides.
+        """
+        self._check(x)
+        if self.linear is None:
+            return Percept(*self.encoder.code_and_maps(x), None)
+        seen, linear, faces = self._seen(x, self.linear, faces)
+        code, maps = self.encoder.code_and_maps(seen)
+        lying = [mirrored(level, ~faces) for level in maps]
+        return Percept(_with_side(code, linear, faces), lying, faces)
+
+    def side_logits(self, x: torch.Tensor) -> torch.Tensor | None:
+        """What a mobile encoder thinks of the side, `(B,)`; positive for the network's own."""
+        return None if self.encoder.side is None else self.encoder.side(x)
+
     def sample(self, num_samples: int, generator: torch.Generator | None = None) -> torch.Tensor:
         """New images `(num_samples, C, S, S)`, decoded from the standard normal prior.
 
@@ -192,11 +214,19 @@ class EarVAE(nn.Module):
         return self.decode(z.to(next(self.parameters()).device))
 
     def _seen(
-        self, x: torch.Tensor, linear: LinearPath
+        self, x: torch.Tensor, linear: LinearPath, faces: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """What the encoder sees, the image on its side and what the linear path misses of it; the
-        linear code `(B, latent_dim − 1)`; and whether the image looked to that side, `(B,)`."""
-        code, faces = linear.encode(_scaled(x, (self.image_size, self.image_size)))
+        linear code `(B, latent_dim − 1)`; and whether the image looked to that side, `(B,)`.
+
+        A mobile encoder sees the image alone, and there is nothing to add its code to.
+        """
+        small = _scaled(x, (self.image_size, self.image_size))
+        if self.encoder.side is not None:
+            faces = self.encoder.side(small) >= 0 if faces is None else faces
+            return mirrored(x, ~faces), torch.zeros((), device=x.device), faces
+        assert faces is None, "the linear path decides"
+        code, faces = linear.encode(small)
         x = mirrored(x, ~faces)
         # Centred like an image, which the stem takes from [0, 1] to [−1, 1].
         missed = x - _scaled(linear.decode(code), (x.shape[2], x.shape[3])) + 0.5
@@ -209,6 +239,16 @@ class EarVAE(nn.Module):
                 f"images have shape {tuple(x.shape)}; this network takes (B, {wanted[0]}, "
                 f"{wanted[1]}, {wanted[2]})"
             )
+
+
+@dataclass(frozen=True)
+class Percept:
+    """What an encoder makes of images: mu and logvar, its maps, and whether each image looks to the
+    network's own side (bool `(B,)`, None where the network knows no sides)."""
+
+    code: tuple[torch.Tensor, torch.Tensor]
+    maps: list[torch.Tensor]
+    faces: torch.Tensor | None
 
 
 def _with_side(
@@ -237,28 +277,81 @@ class Encoder(nn.Module):
 
     def __init__(self, in_channels: int, latent_dim: int, base: int, image_size: int) -> None:
         super().__init__()
-        widths = [base * width for width in _WIDTHS]
+        widths = feature_widths(base)
         self.blocks = nn.ModuleList(
             DownBlock(before, after)
             for before, after in zip([in_channels, *widths[:-1]], widths, strict=True)
         )
-        self.squeeze = squeeze_excitation(widths[-1])
+        self.squeeze: nn.Module = squeeze_excitation(widths[-1])
         self.to_code = ToCode(widths[-1], latent_dim, image_size)
+        self.side: Side | None = None
 
-    def maps(self, x: torch.Tensor) -> Iterator[torch.Tensor]:
+    def levels(self, x: torch.Tensor) -> Iterator[torch.Tensor]:
         """The blocks' outputs, finest first."""
         x = 2 * x - 1
         for block in self.blocks:
             x = block(x)
             yield x
 
-    def code(self, deepest: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """mu and logvar from the coarsest map."""
+    def widened(self, levels: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
+        """The maps that others see of the blocks' outputs."""
+        yield from levels
+
+    def maps(self, x: torch.Tensor) -> Iterator[torch.Tensor]:
+        """Maps of `base · (1, 2, 4, 8)` channels, finest first."""
+        return self.widened(self.levels(x))
+
+    def code(self, x: torch.Tensor, deepest: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """mu and logvar of images and the last of their levels."""
         return self.to_code(self.squeeze(deepest))
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        *_, deepest = self.maps(x)
-        return self.code(deepest)
+        *_, deepest = self.levels(x)
+        return self.code(x, deepest)
+
+    def code_and_maps(
+        self, x: torch.Tensor
+    ) -> tuple[tuple[torch.Tensor, torch.Tensor], list[torch.Tensor]]:
+        """What `forward` and `maps` give, in one pass."""
+        levels = list(self.levels(x))
+        return self.code(x, levels[-1]), list(self.widened(levels))
+
+
+class MobileEncoder(Encoder):
+    """Narrow blocks (`model/mobile.py`) in place of wide ones, and for `sided` its own sense of sides.
+
+    A linear glance at the whole image gives the code its first value: convolutions alone are slow to
+    learn what a linear path does. Its maps are widened by one 1×1 convolution each, which codes do not
+    need.
+    """
+
+    def __init__(
+        self, in_channels: int, latent_dim: int, base: int, image_size: int, *, sided: bool
+    ) -> None:
+        nn.Module.__init__(self)
+        narrow = mobile_widths(base)
+        self.blocks = mobile_stages(in_channels, narrow)
+        self.heads = nn.ModuleList(
+            nn.Conv2d(before, after, 1)
+            for before, after in zip(narrow, feature_widths(base), strict=True)
+        )
+        self.squeeze = squeeze_excitation(narrow[-1])
+        self.to_code = ToCode(narrow[-1], latent_dim, image_size, mixed=True)
+        self.glance = Glance(in_channels, latent_dim, image_size)
+        self.side = Side(image_size) if sided else None
+
+    def code(self, x: torch.Tensor, deepest: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        mu, logvar = super().code(x, deepest)
+        return mu + self.glance(x), logvar
+
+    def begin_with(self, linear: LinearPath) -> None:
+        """Begin with the codes that a linear path would give if it saw no more than the glance does."""
+        self.glance.load_weights(*linear.of_coarse_images(GLANCED_SIZE))
+        self.to_code.begin_silent()
+
+    def widened(self, levels: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
+        for head, level in zip(self.heads, levels, strict=True):
+            yield head(level)
 
 
 class Decoder(nn.Module):
@@ -268,7 +361,7 @@ class Decoder(nn.Module):
         self, in_channels: int, latent_dim: int, base: int, image_size: int, *, guided: bool
     ) -> None:
         super().__init__()
-        widths = [base * width for width in reversed(_WIDTHS)]
+        widths = feature_widths(base)[::-1]
         self.from_code = FromCode(widths[0], latent_dim, image_size)
         self.squeeze = squeeze_excitation(widths[0])
         self.blocks = nn.ModuleList(UpBlock(before, after) for before, after in pairwise(widths))
@@ -354,15 +447,22 @@ class ToImage(nn.Sequential):
 
 
 class ToCode(nn.Module):
-    """The deepest map `(B, channels, side, side)` to mu and logvar `(B, latent_dim)`."""
+    """The deepest map `(B, channels, side, side)` to mu and logvar `(B, latent_dim)`.
 
-    def __init__(self, channels: int, latent_dim: int, image_size: int) -> None:
+    Where it is `mixed` every number of mu hears from all places too, which narrow maps, whose blocks
+    are few, have not told each other.
+    """
+
+    def __init__(
+        self, channels: int, latent_dim: int, image_size: int, *, mixed: bool = False
+    ) -> None:
         super().__init__()
         grid = code_grid(latent_dim, image_size)
-        patch = image_size // STRIDES[-1] // grid
+        self.patch = patch = image_size // STRIDES[-1] // grid
         depth = latent_dim // grid**2
         self.neck = nn.Sequential(group_norm(channels), nn.SiLU(), nn.Conv2d(channels, _NECK, 1))
         self.mu = nn.Conv2d(_NECK, depth, patch, stride=patch)
+        self.mix = nn.Linear(_NECK * grid**2, latent_dim, bias=False) if mixed else None
         self.logvar = nn.Conv2d(_NECK, depth, patch, stride=patch, bias=False)
         self.first_logvar = nn.Parameter(torch.full((latent_dim,), _FIRST_LOGVAR))
         nn.init.zeros_(self.logvar.weight)
@@ -372,6 +472,8 @@ class ToCode(nn.Module):
         assert self.mu.bias is not None
         nn.init.zeros_(self.mu.weight)
         nn.init.zeros_(self.mu.bias)
+        if self.mix is not None:
+            nn.init.zeros_(self.mix.weight)
 
     def begin_logvar(self, logvar: torch.Tensor) -> None:
         """Give this logvar, `(latent_dim,)`, until trained."""
@@ -381,6 +483,8 @@ class ToCode(nn.Module):
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         x = self.neck(x)
         mu = self.mu(x).flatten(1).float()
+        if self.mix is not None:
+            mu = mu + self.mix(functional.avg_pool2d(x, self.patch).flatten(1)).float()
         logvar = self.logvar(x).flatten(1).float() + self.first_logvar
         return mu, logvar.clamp(*_LOGVAR_RANGE)
 
@@ -398,6 +502,11 @@ class FromCode(nn.Module):
 
     def forward(self, z: torch.Tensor) -> torch.Tensor:
         return self.widen(self.neck(z.reshape(-1, *self.code_shape)))
+
+
+def feature_widths(base: int) -> list[int]:
+    """The channels of the maps that `features` gives, finest first."""
+    return [base * width for width in _WIDTHS]
 
 
 def code_grid(latent_dim: int, image_size: int) -> int:

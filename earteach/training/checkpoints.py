@@ -38,12 +38,19 @@ class Checkpoints(Checkpoint):
     """
 
     def __init__(
-        self, folder: Path, data: dict[str, Any], stop: StopRequest, every_n_steps: int | None
+        self,
+        folder: Path,
+        data: dict[str, Any],
+        stop: StopRequest,
+        every_n_steps: int | None,
+        origin: dict[str, Any],
     ) -> None:
+        """`origin` is what each checkpoint keeps of where the run comes from."""
         self._folder = folder
         self._data = data
         self._stop = stop
         self._every_n_steps = every_n_steps
+        self._origin = origin
         self.best: Best = {}
         self._finished: str | None = None
 
@@ -61,6 +68,7 @@ class Checkpoints(Checkpoint):
         checkpoint_state[checkpoint.KEY] = checkpoint.about(
             pl_module.config,
             self._data,
+            **self._origin,
             epochs_completed=epochs_processed(trainer),
             stopped_by=self._finished,
             metrics={} if validating else _measured(trainer),
@@ -198,5 +206,6 @@ def complain_of_folder(folder: Path) -> None:
         probe.unlink()
     except OSError as error:
         raise EarTeachError(
-            f"{folder}: cannot be written: {error.strerror}; choose another --checkpoint-dir"
+            f"{folder}: cannot be written: {error.strerror}; choose another folder with "
+            "--checkpoint-dir, or with --out of distil"
         ) from error

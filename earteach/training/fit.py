@@ -22,13 +22,14 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from earteach import checkpoint
 from earteach.checkpoint import Checkpoint
-from earteach.config import TrainConfig
+from earteach.config import Student, TrainConfig
 from earteach.data.arrays import EarArray
 from earteach.data.randomness import Purpose, derive
 from earteach.errors import EarTeachError
 from earteach.metrics.doctor import Advice
 from earteach.model.annealing import note_fewer_cycles
 from earteach.training.checkpoints import Checkpoints, complain_of_folder, epochs_processed
+from earteach.training.distillation import Distillation
 from earteach.training.guard import FiniteLoss
 from earteach.training.interruption import (
     REQUEUE,
@@ -39,11 +40,12 @@ from earteach.training.interruption import (
 from earteach.training.module import EarVAELightning
 from earteach.training.pace import Forecast, Pace, Progress
 from earteach.training.pca_init import first_weights
-from earteach.training.plan import Plan, plan
+from earteach.training.plan import Plan, check_trainable, plan
 from earteach.training.record import EpochRecord, Recorder
 from earteach.training.run_lock import sole_run
 from earteach.training.trainer import RUN_NAME, Loaders, make_trainer, quiet_lightning
 
+STUDENTS = Path("students")
 _log = logging.getLogger(__name__)
 
 
@@ -58,7 +60,7 @@ class Best:
 
 @dataclass(frozen=True)
 class TrainResult:
-    """How a run ended, and what is wrong with it.
+    """How a run ended, and what is wrong with it; of a student also its teacher.
 
     Under `fast_dev_run`, which writes nothing, `last` and `best` are empty.
     """
@@ -73,6 +75,7 @@ class TrainResult:
     seconds: float
     signal: int | None = None
     advice: tuple[Advice, ...] = ()
+    teacher: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -90,11 +93,12 @@ class Watch:
 class Start:
     """Where a run begins: a checkpoint to go on from, or anew, with old weights or none.
 
-    `fresh` moves what is in the way aside; `dry` writes nothing.
+    A student begins with a `teacher`. `fresh` moves what is in the way aside; `dry` writes nothing.
     """
 
     found: Checkpoint | None = None
     weights: Checkpoint | None = None
+    teacher: Checkpoint | None = None
     fresh: bool = False
     dry: bool = False
 
@@ -115,31 +119,68 @@ def train(
     Raises `EarTeachError` where an old run differs or is finished, and for whatever else the user can
     put right: data, hardware, memory, a full disk.
     """
-    alone = nullcontext() if fast_dev_run else _sole_run(config.run.checkpoint_dir)
-    with alone:
-        start = _start(config, fresh=fresh, dry=fast_dev_run, init_from=init_from)
-        return _fit(config, start, watch or Watch())
-
-
-def _sole_run(checkpoint_dir: Path) -> AbstractContextManager[None]:
-    """Of the processes of one run the first holds the folder."""
-    return sole_run(checkpoint_dir) if _is_main_process() else nullcontext()
-
-
-def _start(config: TrainConfig, *, fresh: bool, dry: bool, init_from: Path | None) -> Start:
-    last = config.run.checkpoint_dir / checkpoint.LAST
-    if not last.exists() or fresh or dry:
+    check_trainable(config.model)
+    with _sole_run(config.run.checkpoint_dir, fast_dev_run):
         weights = checkpoint.read(init_from) if init_from is not None else None
-        return Start(weights=weights, fresh=fresh, dry=dry)
-    if init_from is not None:
+        start = Start(weights=weights, fresh=fresh, dry=fast_dev_run)
+        return _begin_or_continue(config, start, watch or Watch())
+
+
+def distil(
+    teacher: str | Path,
+    *,
+    student: Student = "mobile",
+    options: Mapping[str, Any] | None = None,
+    fresh: bool = False,
+    fast_dev_run: bool = False,
+    watch: Watch | None = None,
+) -> TrainResult:
+    """Train a student of the checkpoint at `teacher`, or of a folder's best, or continue to.
+
+    It is a run as `train`'s with the teacher's configuration, in which `options` changes what they name
+    (`epochs`, `train_data`, …); its folders are `students` and `students/logs`. The student is a
+    network with a small encoder and the teacher's decoder. A copy of the teacher lies in its folder.
+
+    Raises `EarTeachError` where the teacher is a student itself, and as `train` does.
+    """
+    path = Path(teacher)
+    found = checkpoint.read(checkpoint.best(path) if path.is_dir() else path)
+    if found.config.model.encoder == student:
+        own = found.about.get(checkpoint.TEACHER, {}).get("path")
         raise EarTeachError(
-            f"--init-from {init_from}: begins a new run, but {last} exists; add --fresh to move the "
-            "old run aside"
+            f"{found.path}: its encoder is a {student} one itself; name "
+            + (f"its teacher, {own}, or another checkpoint" if own else "another checkpoint")
+        )
+    folders = {"checkpoint_dir": STUDENTS, "log_dir": STUDENTS / "logs"}
+    config = found.config.with_options({**folders, **(options or {}), "encoder": student})
+    if fresh and found.path.resolve().parent == config.run.checkpoint_dir.resolve():
+        raise EarTeachError(
+            f"{found.path}: lies in {config.run.checkpoint_dir}, which --fresh moves aside; choose "
+            "another --out"
+        )
+    start = Start(teacher=found, fresh=fresh, dry=fast_dev_run)
+    with _sole_run(config.run.checkpoint_dir, fast_dev_run):
+        return _begin_or_continue(config, start, watch or Watch())
+
+
+def _sole_run(checkpoint_dir: Path, dry: bool = False) -> AbstractContextManager[None]:
+    """Of the processes of one run the first holds the folder; a dry run needs none."""
+    return nullcontext() if dry or not _is_main_process() else sole_run(checkpoint_dir)
+
+
+def _begin_or_continue(config: TrainConfig, start: Start, watch: Watch) -> TrainResult:
+    last = config.run.checkpoint_dir / checkpoint.LAST
+    if not last.exists() or start.fresh or start.dry:
+        return _fit(config, start, watch)
+    if start.weights is not None:
+        raise EarTeachError(
+            f"--init-from {start.weights.path}: begins a new run, but {last} exists; add --fresh to "
+            "move the old run aside"
         )
     found = checkpoint.read(last)
-    _check_continues(found, config)
+    _check_continues(found, config, start.teacher)
     _log.info("continuing the run in %s (%s)", config.run.checkpoint_dir, _position(found))
-    return Start(found=found)
+    return _fit(config, Start(found=found, teacher=start.teacher), watch)
 
 
 def resume(
@@ -165,8 +206,9 @@ def resume(
         _check_unfinished(found, epochs or config.optim.epochs)
         if epochs is not None:
             config = _extended(config, epochs, reanneal)
+        teacher = checkpoint.teacher_of(found) if checkpoint.TEACHER in found.about else None
         _log.info("continuing %s (%s)", path, _position(found))
-        return _fit(config, Start(found=found), watch or Watch())
+        return _fit(config, Start(found=found, teacher=teacher), watch or Watch())
 
 
 def _extended(config: TrainConfig, epochs: int, reanneal: bool) -> TrainConfig:
@@ -197,7 +239,7 @@ def move_aside(config: TrainConfig) -> list[Path]:
     return moved
 
 
-def _check_continues(found: Checkpoint, config: TrainConfig) -> None:
+def _check_continues(found: Checkpoint, config: TrainConfig, teacher: Checkpoint | None) -> None:
     differing = checkpoint.differences(found.config, config)
     if set(differing) == {"epochs"}:
         old, new = differing["epochs"]
@@ -213,6 +255,18 @@ def _check_continues(found: Checkpoint, config: TrainConfig) -> None:
             f"{found.path}: is a run with other options ({listed}); continue it as it was with "
             f"`earteach resume {found.path}`, or start anew with --fresh, which moves it aside"
         )
+    taught = found.about.get(checkpoint.TEACHER)
+    if teacher is None and taught:
+        raise EarTeachError(
+            f"{found.path}: is a student's run; continue it with `earteach resume {found.path}`, or "
+            "start anew with --fresh"
+        )
+    if teacher and (not taught or taught["sha256"] != checkpoint.file_hash(teacher.path)):
+        of = f"of another teacher, {taught['path']}" if taught else "without a teacher"
+        raise EarTeachError(
+            f"{found.path}: is a run {of}; continue it with `earteach resume {found.path}`, or start "
+            "anew with --fresh, which moves it aside"
+        )
     _check_unfinished(found, config.optim.epochs)
 
 
@@ -224,7 +278,7 @@ def _check_unfinished(found: Checkpoint, epochs: int) -> None:
         raise EarTeachError(
             f"{found.path}: this run {how} after {done} epochs; train it longer with `earteach "
             f"resume {found.path} --epochs {max(2 * done, epochs + 1)}`, or start anew with "
-            "`earteach train --fresh`, which moves it aside"
+            "--fresh, which moves it aside"
         )
 
 
@@ -238,7 +292,9 @@ def _fit(config: TrainConfig, start: Start, watch: Watch) -> TrainResult:
     arrays = _open_data(config, found)
     with quiet_lightning(), StopRequest() as stop:
         fingerprints = {name: array.fingerprint() for name, array in arrays.items()}
-        keeper = Checkpoints(run.checkpoint_dir, fingerprints, stop, run.checkpoint_every_n_steps)
+        keeper = Checkpoints(
+            run.checkpoint_dir, fingerprints, stop, run.checkpoint_every_n_steps, _origin(start)
+        )
         recorder = Recorder(run.log_dir / RUN_NAME, arrays, watch.on_epoch)
         pace = Pace(
             config,
@@ -257,7 +313,8 @@ def _fit(config: TrainConfig, start: Start, watch: Watch) -> TrainResult:
         module = _module(config, start, arrays["train"])
         if not start.dry:
             _make_room(config, start)
-            note_fewer_cycles(config.optim.epochs, config.kld)
+            if start.teacher is None:
+                note_fewer_cycles(config.optim.epochs, config.kld)
         interrupted = _run(trainer, module, arrays, found)
         advice = recorder.diagnosis(trainer, module, finished=not interrupted)
     if interrupted and stop.signal == REQUEUE and _is_main_process():
@@ -279,6 +336,7 @@ def _fit(config: TrainConfig, start: Start, watch: Watch) -> TrainResult:
         seconds=time.monotonic() - began,
         signal=stop.signal if interrupted else None,
         advice=advice,
+        teacher=start.teacher.path if start.teacher else None,
     )
 
 
@@ -287,6 +345,18 @@ def _make_room(config: TrainConfig, start: Start) -> None:
     if start.fresh and _is_main_process():
         move_aside(config)
     complain_of_folder(config.run.checkpoint_dir)
+    if start.teacher is not None and start.found is None and _is_main_process():
+        copy = config.run.checkpoint_dir / checkpoint.TEACHER_COPY
+        checkpoint.name_again(start.teacher.path, copy)
+
+
+def _origin(start: Start) -> dict[str, Any]:
+    """What a student's checkpoints say of its teacher; nothing for another network."""
+    if start.teacher is None:
+        return {}
+    if start.found is not None:
+        return {checkpoint.TEACHER: start.found.about[checkpoint.TEACHER]}
+    return checkpoint.origin(start.teacher)
 
 
 def _open_data(config: TrainConfig, found: Checkpoint | None) -> dict[str, EarArray]:
@@ -311,8 +381,12 @@ def _open_data(config: TrainConfig, found: Checkpoint | None) -> dict[str, EarAr
 def _module(config: TrainConfig, start: Start, train: EarArray) -> EarVAELightning:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(config.run.seed, Purpose.WEIGHTS))
-        module = EarVAELightning(config.to_dict())
-    if start.weights is not None:
+        kind = EarVAELightning if start.teacher is None else Distillation
+        module = kind(config.to_dict())
+    if isinstance(module, Distillation):
+        assert start.teacher is not None
+        module.learn_from(start.teacher.model())
+    elif start.weights is not None:
         try:
             module.begin_with_model(start.weights.model())
         except RuntimeError as error:

@@ -71,7 +71,7 @@ class Health:
             "variance": codes.variance().tolist(),
         }
         return {
-            **_shares(module, metrics),
+            **_shares(module.shares(metrics)),
             "train/clean_recon_loss": self._clean_recon,
             "val/gap": metrics["val/recon_loss"] - self._clean_recon,
             "val/active_units": float(codes.active_units()),
@@ -79,6 +79,8 @@ class Health:
 
     def add(self, metrics: Mapping[str, float], learning_rate: float) -> None:
         """Take an epoch into the history, by the names that are logged."""
+        if "train/recon_loss" not in metrics:
+            return  # a student's, which training does not have decode
         self._history.append(
             Epoch(
                 train_recon=metrics["train/recon_loss"],
@@ -100,6 +102,8 @@ class Health:
         self, module: EarVAELightning, steps: int, *, finished: bool
     ) -> tuple[Advice, ...]:
         """What is wrong with the run as it stands after `steps`."""
+        if not module.has_doctor:
+            return ()
         clean = self._clean_images(module)
         return diagnose(
             Signs(
@@ -119,13 +123,7 @@ class Health:
         )
 
 
-def _shares(module: EarVAELightning, metrics: Mapping[str, float]) -> dict[str, float]:
+def _shares(terms: Mapping[str, float]) -> dict[str, float]:
     """Each term's share of what training descends."""
-    kld = metrics["train/kld_weight"] * metrics["train/kld"]
-    if module.config.kld.kld_reduction == "mean":
-        kld /= module.config.model.latent_dim
-    terms = {"recon": metrics["train/recon_loss"], "kld": kld}
-    if "train/ssim" in metrics:
-        terms["ssim"] = module.config.optim.ssim_weight * (1 - metrics["train/ssim"])
     whole = sum(terms.values())
     return {f"train/share_{name}": term / whole if whole else 0.0 for name, term in terms.items()}

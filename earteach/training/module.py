@@ -21,7 +21,7 @@ from earteach.images import to_float
 from earteach.metrics.latent import LatentStatistics
 from earteach.model.annealing import final_kld_weight, kld_weight
 from earteach.model.linear_path import LinearWeights
-from earteach.model.loss import LossTerms, dissimilarity, image_losses, total_loss, vae_loss
+from earteach.model.loss import dissimilarity, image_losses, total_loss, vae_loss
 from earteach.model.vae import EarVAE, reparameterise
 from earteach.training.learning_rate import cosine_factor
 
@@ -36,6 +36,9 @@ class EarVAELightning(pl.LightningModule):
 
     `EarVAELightning.load_from_checkpoint(path)` works with torch's safe loading.
     """
+
+    # Whether the doctor knows this kind of training.
+    has_doctor = True
 
     def __init__(self, config: Mapping[str, Mapping[str, Any]]) -> None:
         """`config` is `TrainConfig.to_dict()`: builtin values, as checkpoints keep them."""
@@ -52,7 +55,8 @@ class EarVAELightning(pl.LightningModule):
             data_range=1.0, dim=(1, 2, 3), reduction="elementwise_mean"
         )
         self._val_codes = LatentStatistics(self.config.model.latent_dim)
-        # Loss, reconstruction loss, KLD and 1 − SSIM of the epoch so far, and the images they are over.
+        # The loss and its terms (reconstruction loss, KLD and 1 − SSIM) of the epoch so far, and the
+        # images that they are over.
         self._sums = torch.zeros(5, dtype=torch.float64)
 
     def _copy_of_model(self) -> EarVAE:
@@ -121,7 +125,9 @@ class EarVAELightning(pl.LightningModule):
             weight=self.kld_weight, reduction=self.config.kld.kld_reduction,
         )  # fmt: skip
         unlike = dissimilarity(reconstruction, target).mean() if self._takes_ssim else None
-        self._add_to_sums(terms, unlike, len(target))
+        none = torch.ones_like(terms.kld)
+        values = [terms.total, terms.recon, terms.kld, none if unlike is None else unlike]
+        self._add_to_sums(values, len(target))
         return (
             terms.total if unlike is None else terms.total + self.config.optim.ssim_weight * unlike
         )
@@ -130,11 +136,9 @@ class EarVAELightning(pl.LightningModule):
     def _takes_ssim(self) -> bool:
         return self.config.optim.ssim_weight > 0
 
-    def _add_to_sums(self, terms: LossTerms, unlike: torch.Tensor | None, images: int) -> None:
-        one = torch.ones_like(terms.kld)
-        values = [terms.total, terms.recon, terms.kld, one if unlike is None else unlike, one]
+    def _add_to_sums(self, values: list[torch.Tensor], images: int) -> None:
         self._sums = self._sums.to(self.device)
-        self._sums += torch.stack(values).detach() * images
+        self._sums += torch.stack([*values, torch.ones_like(values[0])]).detach() * images
 
     def on_train_epoch_start(self) -> None:
         self._sums = torch.zeros(5, dtype=torch.float64, device=self.device)
@@ -145,8 +149,7 @@ class EarVAELightning(pl.LightningModule):
 
     def training_means(self) -> dict[str, float]:
         """Means over the images of the epoch so far, over all devices."""
-        sums = self._sums_of_all_devices()
-        loss, recon, kld, unlike = (sums[:4] / sums[4]).tolist()
+        loss, recon, kld, unlike = self._means_of_terms()
         means = {
             "train/loss": loss,
             "train/recon_loss": recon,
@@ -154,6 +157,21 @@ class EarVAELightning(pl.LightningModule):
             "train/kld_weight": self.kld_weight,
         }
         return means | ({"train/ssim": 1 - unlike} if self._takes_ssim else {})
+
+    def shares(self, metrics: Mapping[str, float]) -> dict[str, float]:
+        """What each term comes to in what training lowers, from the epoch's means."""
+        kld = metrics["train/kld_weight"] * metrics["train/kld"]
+        if self.config.kld.kld_reduction == "mean":
+            kld /= self.config.model.latent_dim
+        terms = {"recon": metrics["train/recon_loss"], "kld": kld}
+        if self._takes_ssim:
+            terms["ssim"] = self.config.optim.ssim_weight * (1 - metrics["train/ssim"])
+        return terms
+
+    def _means_of_terms(self) -> list[float]:
+        sums = self._sums_of_all_devices()
+        means: list[float] = (sums[:-1] / sums[-1]).tolist()
+        return means
 
     def _sums_of_all_devices(self) -> torch.Tensor:
         return self._over_devices(self._sums.clone())
@@ -173,10 +191,15 @@ class EarVAELightning(pl.LightningModule):
     def validation_step(self, batch: Sample, batch_idx: int) -> None:
         images = to_float(batch["input"])
         assert isinstance(batch["index"], torch.Tensor)
+        self._judge(images, batch["index"], *self.averaged.encode(images))
+
+    def _judge(
+        self, images: torch.Tensor, index: torch.Tensor, mu: torch.Tensor, logvar: torch.Tensor
+    ) -> None:
+        """Measure what the codes of validation images give."""
         noise = validation_noise(
-            self.config.run.seed, batch["index"].tolist(), self.config.model.latent_dim
+            self.config.run.seed, index.tolist(), self.config.model.latent_dim
         ).to(self.device)
-        mu, logvar = self.averaged.encode(images)
         noisy = self.averaged.decode(reparameterise(mu, logvar, noise))
         recon, kld = image_losses(noisy, images, mu, logvar)
         loss = total_loss(
@@ -196,7 +219,8 @@ class EarVAELightning(pl.LightningModule):
             self.val_ssim.update(clean, images)
             self.val_psnr.update(clean, images)
 
-    def on_validation_epoch_end(self) -> None:
+    def _validated(self) -> dict[str, torch.Tensor]:
+        """The means over the validation images, over all devices; measuring begins anew."""
         metrics = {
             "val/loss": self.val_loss,
             "val/recon_loss": self.val_recon,
@@ -207,6 +231,10 @@ class EarVAELightning(pl.LightningModule):
         values = {name: metric.compute() for name, metric in metrics.items()}
         for metric in metrics.values():
             metric.reset()
+        return values
+
+    def on_validation_epoch_end(self) -> None:
+        values = self._validated()
         if not math.isfinite(float(values["val/loss"])):
             raise EarTeachError(
                 f"the validation loss of epoch {self.current_epoch + 1} is not finite; "
@@ -221,7 +249,7 @@ class EarVAELightning(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         optim = self.config.optim
         optimizer = torch.optim.AdamW(
-            self.model.parameters(),
+            [parameter for parameter in self.model.parameters() if parameter.requires_grad],
             lr=optim.learning_rate,
             weight_decay=optim.weight_decay,
             fused=not self._scales_gradients,

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import torch
 
-from earteach.config import TrainConfig
+from earteach.config import ModelConfig, TrainConfig
 from earteach.data.arrays import EarArray
+from earteach.errors import EarTeachError
 from earteach.model.annealing import final_kld_weight, kld_weight
 from earteach.model.loss import elbo_beta
 from earteach.model.summary import summarise
@@ -82,3 +83,12 @@ def plan(config: TrainConfig, *, epochs_done: int = 0) -> Plan:
         checkpoint_dir=config.run.checkpoint_dir,
         log_dir=config.run.log_dir,
     )
+
+
+def check_trainable(model: ModelConfig) -> None:
+    """Raise `EarTeachError` for a network that only a teacher can train."""
+    if model.encoder == "mobile" and model.pca_init:
+        raise EarTeachError(
+            "--encoder mobile: without a teacher it cannot begin as PCA; add --no-pca-init, or distil "
+            "a trained network with `earteach distil`"
+        )

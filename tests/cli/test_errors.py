@@ -67,6 +67,7 @@ TAKING = {
     "resume": "",
     "inspect-model": "",
     "probe": "--data {ears}/val_teacher.npy",
+    "distil": "--out new",
 }
 BAD_CHECKPOINTS = [
     ("none.ckpt", "none.ckpt: no such checkpoint|earteach train"),
@@ -79,8 +80,16 @@ BAD_CHECKPOINTS = [
 ]
 # The folder is no checkpoint either, but has the best of its own.
 BAD_FOLDERS = [
-    ("empty", "empty:", ["eval", "sample", "reconstruct", "export", "embed", "inspect-model"]),
-    ("run", "run: holds no best-epoch", ["eval", "sample", "reconstruct", "export", "embed"]),
+    (
+        "empty",
+        "empty:",
+        ["eval", "sample", "reconstruct", "export", "embed", "inspect-model", "distil"],
+    ),
+    (
+        "run",
+        "run: holds no best-epoch",
+        ["eval", "sample", "reconstruct", "export", "embed", "distil"],
+    ),
     ("best", "best: is a folder", ["resume"]),
 ]
 Row = tuple[str, int, str]
@@ -92,6 +101,7 @@ TABLE: list[Row] = [
     ("sample --out new", 1, "checkpoints: no such folder|earteach train"),
     ("reconstruct --input text.txt --out new", 1, "checkpoints: no such folder|earteach train"),
     ("export --out new", 1, "checkpoints: no such folder|earteach train"),
+    ("distil", 1, "checkpoints: no such folder|earteach train"),
     ("resume", 1, "checkpoints: holds no last.ckpt|earteach train"),
     ("eval --checkpoint-dir run", 1, "run: holds no best-epoch=|earteach train"),
     ("sample --checkpoint-dir empty --out new", 1, "empty: holds no best-epoch="),
@@ -116,6 +126,9 @@ TABLE: list[Row] = [
     ("train --train-data either.npy --val-data either.npy", 1, "either.npy:|--layout"),
     ("train --train-data nan.npy --val-data nan.npy", 1, "nan.npy: image 0 holds NaN"),
     ("train --dry-run", 1, "data/preprocessed/train_teacher.npy: no such file"),
+    ("distil run/last.ckpt --train-data none.npy --out new", 1, "none.npy: no such file"),
+    ("distil run/last.ckpt --epochs 0 --out new", 1, "--epochs 0: must be at least 1"),
+    ("distil run/last.ckpt --out text.txt", 1, "text.txt: |folder"),
     # Pictures.
     ("reconstruct run/last.ckpt --input none.png --out new", 1, "--input none.png: no such file"),
     ("reconstruct run/last.ckpt --input text.txt --out new", 1, "--input text.txt:|an image"),
@@ -219,6 +232,9 @@ TABLE: list[Row] = [
     ("resume run/last.ckpt --learning-rate 1", 2, "--learning-rate"),
     ("inspect-data {ears}/val_teacher.npy --layout hwc", 2, "hwc"),
     ("inspect-data {ears}/val_teacher.npy --kld-reduction max", 2, "max"),
+    ("distil run/last.ckpt --student large --out new", 2, "large"),
+    ("distil run/last.ckpt --image-size 48 --out new", 2, "--image-size"),
+    ("distil run/last.ckpt --ssim-weight 1 --out new", 2, "--ssim-weight"),
     ("teach", 2, "teach"),
 ]  # fmt: skip
 

@@ -63,9 +63,9 @@ def test_the_columns_are_those_of_the_network(
     seen = read(result.path)
     for name, wanted in by_torch(checkpoint, val).items():
         assert seen[name].shape == wanted.shape
-        # Means of an untrained network's maps reach 500.
+        # An untrained network's maps reach far.
         np.testing.assert_allclose(seen[name], wanted, atol=1e-4, rtol=1e-5)
-    assert (result.images, result.latent_dim, result.features) == (7, 16, 120)
+    assert (result.images, result.latent_dim, result.features) == (7, 16, 3072)
     assert str(seen["checkpoint"]) == checkpoint.name
     assert str(seen["checkpoint_sha256"]) == result.checkpoint_sha256 == sha256(checkpoint)
     assert [path.name for path in tmp_path.iterdir() if path.name != "run"] == [f"codes{kind}"]
@@ -197,9 +197,9 @@ def test_the_command_says_what_the_function_returns(trained, ears, tmp_path):
     assert found == {
         "checkpoint": str(trained.last), "checkpoint_sha256": sha256(trained.last),
         "input": str(ears / "val_teacher.npy"), "path": str(tmp_path / "a.npz"),
-        "images": 7, "latent_dim": 16, "logvar": True, "features": 120,
+        "images": 7, "latent_dim": 16, "logvar": True, "features": 3072,
     }  # fmt: skip
     text = command(*line).out
-    for words in ("7 of", "a.npz", "16 numbers each, and their logvar", "120 numbers each"):
+    for words in ("7 of", "a.npz", "16 numbers each, and their logvar", "3,072 numbers each"):
         assert words in text
     assert json.dumps(found)

@@ -6,19 +6,40 @@ import logging
 import pytest
 import torch
 import yaml
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 import earteach
+from earteach import checkpoint
 from earteach.errors import EarTeachError
 from earteach.inference.export import export
 from earteach.model.vae import EarVAE
 
 
+@pytest.fixture(scope="module", params=["attention", "mobile"])
+def saved(trained, tmp_path_factory, request):
+    """A checkpoint of a trained network, and one of a student that has its decoder."""
+    if request.param == "attention":
+        return trained.last
+    teacher = checkpoint.read(trained.last)
+    config = teacher.config.with_options({"encoder": "mobile"})
+    torch.manual_seed(0)
+    student = EarVAE.from_config(config.model)
+    student.load_state_dict(
+        {n: v for n, v in teacher.model().state_dict().items() if not n.startswith("encoder.")},
+        strict=False,
+    )
+    path = tmp_path_factory.mktemp("student") / "student.ckpt"
+    weights = {f"model.{name}": value for name, value in student.state_dict().items()}
+    entry = checkpoint.about(config, {}, epochs_completed=1)
+    checkpoint.write({"state_dict": weights, "global_step": 1, checkpoint.KEY: entry}, path)
+    return path
+
+
 @pytest.fixture(scope="module")
-def folders(trained, tmp_path_factory):
+def folders(saved, tmp_path_factory):
     folder = tmp_path_factory.mktemp("pretrained")
     return {
-        part: export(trained.last, folder / part, format="safetensors", part=part).path
+        part: export(saved, folder / part, format="safetensors", part=part).path
         for part in ("full", "encoder", "decoder", "features")
     }
 
@@ -26,8 +47,8 @@ def folders(trained, tmp_path_factory):
 IMAGES = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
 
-def test_the_network_is_that_of_the_checkpoint(trained, folders):
-    wanted, seen = earteach.load(trained.last), EarVAE.from_pretrained(str(folders["full"]))
+def test_the_network_is_that_of_the_checkpoint(saved, folders):
+    wanted, seen = earteach.load(saved), EarVAE.from_pretrained(str(folders["full"]))
     assert not seen.training
     assert {n: v.tolist() for n, v in seen.state_dict().items()} == {
         n: v.tolist() for n, v in wanted.state_dict().items()
@@ -35,7 +56,7 @@ def test_the_network_is_that_of_the_checkpoint(trained, folders):
     assert all(parameter.requires_grad for parameter in seen.parameters())
 
 
-def test_the_hubs_own_mixin_reads_the_folder(trained, folders):
+def test_the_hubs_own_mixin_reads_the_folder(saved, folders):
     hub = pytest.importorskip("huggingface_hub", reason="huggingface_hub is not installed")
 
     class HubEarVAE(hub.PyTorchModelHubMixin, EarVAE):
@@ -43,7 +64,7 @@ def test_the_hubs_own_mixin_reads_the_folder(trained, folders):
 
     seen = HubEarVAE.from_pretrained(folders["full"])
     with torch.no_grad():
-        wanted = earteach.load(trained.last).reconstruct(IMAGES)
+        wanted = earteach.load(saved).reconstruct(IMAGES)
         torch.testing.assert_close(seen.reconstruct(IMAGES), wanted)
 
 
@@ -55,8 +76,8 @@ def test_the_hubs_own_mixin_reads_the_folder(trained, folders):
         ("decoder", [], {"encode": "encoder", "features": "encoder"}),
     ],
 )
-def test_a_part_does_what_it_can_and_says_what_it_cannot(trained, folders, part, can, cannot):
-    wanted, seen = earteach.load(trained.last), EarVAE.from_pretrained(folders[part])
+def test_a_part_does_what_it_can_and_says_what_it_cannot(saved, folders, part, can, cannot):
+    wanted, seen = earteach.load(saved), EarVAE.from_pretrained(folders[part])
     with torch.no_grad():
         for name in can:
             for one, other in zip(
@@ -79,6 +100,7 @@ def copied(folder, tmp_path, **changes):
     return tmp_path
 
 
+@pytest.mark.parametrize("saved", ["attention"], indirect=True)
 def test_what_cannot_be_read_is_one_line(folders, tmp_path):
     def refused(words: str) -> None:
         with pytest.raises(EarTeachError, match=words) as caught:
@@ -107,6 +129,7 @@ def test_what_cannot_be_read_is_one_line(folders, tmp_path):
     refused("do not fit config.json")
 
 
+@pytest.mark.parametrize("saved", ["attention"], indirect=True)
 def test_the_model_card_has_the_checkpoints_numbers(trained, folders, caplog):
     text = (folders["full"] / "README.md").read_text()
     _, header, body = text.split("---\n", 2)
@@ -127,3 +150,9 @@ def test_the_model_card_has_the_checkpoints_numbers(trained, folders, caplog):
         card = hub.ModelCard(text)
     assert card.data.eval_results[0].metric_value == values["psnr"]
     assert caplog.records == []
+
+
+def test_a_students_encoder_goes_without_the_linear_path(saved, folders):
+    names = load_file(folders["encoder"] / "model.safetensors").keys()
+    student = checkpoint.read(saved).config.model.encoder == "mobile"
+    assert any(name.startswith("linear.") for name in names) != student

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 import earteach
-from earteach.config import ExportPart
+from earteach.config import EncoderKind, ExportPart
 from earteach.inference.export.model_card import model_card
 from earteach.inference.export.parity import Run, by_torch
 from earteach.inference.export.parts import Job, part_of
@@ -23,11 +23,20 @@ NEEDS = ("safetensors",)
 EXTRA = "export"
 _CARD = "README.md"
 NAMES = (WEIGHTS, CONFIG, _CARD)
-_KEPT: dict[ExportPart, tuple[str, ...]] = {
-    "full": ("linear.", "encoder.", "decoder."),
-    "encoder": ("linear.", "encoder."),
-    "decoder": ("linear.", "decoder."),
-    "features": ("linear.", "encoder.blocks."),
+_KEPT: dict[EncoderKind, dict[ExportPart, tuple[str, ...]]] = {
+    "attention": {
+        "full": ("linear.", "encoder.", "decoder."),
+        "encoder": ("linear.", "encoder."),
+        "decoder": ("linear.", "decoder."),
+        "features": ("linear.", "encoder.blocks."),
+    },
+    # A student's encoder does without the linear path.
+    "mobile": {
+        "full": ("linear.", "encoder.", "decoder."),
+        "encoder": ("encoder.",),
+        "decoder": ("linear.", "decoder."),
+        "features": ("encoder.blocks.", "encoder.heads.", "encoder.side."),
+    },
 }
 
 
@@ -37,7 +46,7 @@ def write(target: Path, job: Job, example: torch.Tensor) -> None:
     weights = {
         name: value.contiguous()
         for name, value in job.model.state_dict().items()
-        if name.startswith(_KEPT[job.part])
+        if name.startswith(_KEPT[job.model.kind][job.part])
     }
     save_file(weights, target / WEIGHTS, metadata={"format": "pt", "part": job.part})
     config = {
