@@ -54,5 +54,5 @@ def embed(
         "mu": f"{result.latent_dim} numbers each" + (", and their logvar" if logvar else ""),
     }
     if result.features is not None:
-        values["features"] = f"{result.features} numbers each"
+        values["features"] = f"{result.features:,} numbers each"
     Output(json).show(result, facts(f"Codes by {result.checkpoint}", values))

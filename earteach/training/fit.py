@@ -308,13 +308,16 @@ def _fit(config: TrainConfig, start: Start, watch: Watch) -> TrainResult:
             purge_step=found.global_step if found else 0,
             fast_dev_run=start.dry,
         )
-        if watch.on_start is not None:
-            watch.on_start(plan(config, epochs_done=found.epochs_completed if found else 0))
-        module = _module(config, start, arrays["train"])
+        module = _module(config, start)
         if not start.dry:
             _make_room(config, start)
             if start.teacher is None:
                 note_fewer_cycles(config.optim.epochs, config.kld)
+        if watch.on_start is not None:
+            watch.on_start(plan(config, epochs_done=found.epochs_completed if found else 0))
+        if _begins_as_pca(config, start):
+            weights = first_weights(arrays["train"], config.model, keep=not start.dry)
+            module.begin_with_pca(weights)
         interrupted = _run(trainer, module, arrays, found)
         advice = recorder.diagnosis(trainer, module, finished=not interrupted)
     if interrupted and stop.signal == REQUEUE and _is_main_process():
@@ -378,7 +381,7 @@ def _open_data(config: TrainConfig, found: Checkpoint | None) -> dict[str, EarAr
     return arrays
 
 
-def _module(config: TrainConfig, start: Start, train: EarArray) -> EarVAELightning:
+def _module(config: TrainConfig, start: Start) -> EarVAELightning:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(config.run.seed, Purpose.WEIGHTS))
         kind = EarVAELightning if start.teacher is None else Distillation
@@ -394,9 +397,12 @@ def _module(config: TrainConfig, start: Start, train: EarArray) -> EarVAELightni
                 f"--init-from {start.weights.path}: is a network of another shape; give the options "
                 "that it was trained with (`earteach inspect-model` shows them)"
             ) from error
-    elif config.model.pca_init and start.found is None:
-        module.begin_with_pca(first_weights(train, config.model, keep=not start.dry))
     return module
+
+
+def _begins_as_pca(config: TrainConfig, start: Start) -> bool:
+    anew = start.found is None and start.weights is None and start.teacher is None
+    return anew and config.model.pca_init
 
 
 def _run(
