@@ -42,6 +42,7 @@ from earteach.training.pca_init import first_weights
 from earteach.training.plan import Plan, plan
 from earteach.training.record import EpochRecord, Recorder
 from earteach.training.run_lock import sole_run
+from earteach.training.space import check_space_for_run
 from earteach.training.trainer import RUN_NAME, Loaders, make_trainer, quiet_lightning
 
 _log = logging.getLogger(__name__)
@@ -130,6 +131,8 @@ def _start(config: TrainConfig, *, fresh: bool, dry: bool, init_from: Path | Non
     last = config.run.checkpoint_dir / checkpoint.LAST
     if not last.exists() or fresh or dry:
         weights = checkpoint.read(init_from) if init_from is not None else None
+        if weights is not None:
+            weights.model()  # weights that do not fit are said before the plan is shown
         return Start(weights=weights, fresh=fresh, dry=dry)
     if init_from is not None:
         raise EarTeachError(
@@ -252,8 +255,11 @@ def _fit(config: TrainConfig, start: Start, watch: Watch) -> TrainResult:
             purge_step=found.global_step if found else 0,
             fast_dev_run=start.dry,
         )
+        epochs_done = found.epochs_completed if found else 0
+        if not start.dry:
+            check_space_for_run(config, epochs_done, fresh=start.fresh)
         if watch.on_start is not None:
-            watch.on_start(plan(config, epochs_done=found.epochs_completed if found else 0))
+            watch.on_start(plan(config, epochs_done=epochs_done))
         module = _module(config, start, arrays["train"])
         if not start.dry:
             _make_room(config, start)
