@@ -32,6 +32,10 @@ LAST = "last.ckpt"
 PARTIAL = ".partial"
 BEST = "best-epoch="
 BEST_SSIM = "best-ssim-epoch="
+# What the `earteach` entry says of a run, and what is taken where it says nothing.
+_UNTOLD: dict[str, Any] = {
+    "epochs_completed": 0, "stopped_by": None, "data": {}, "metrics": {}, "best": {},
+}  # fmt: skip
 # What a run keeps as its network: the moving average of the weights where there is one.
 _AVERAGED, _MODEL = "averaged.", "model."
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -52,7 +56,7 @@ class Checkpoint:
 
     @property
     def global_step(self) -> int:
-        return int(self.state["global_step"])
+        return int(self.state.get("global_step", 0))
 
     def model(self) -> EarVAE:
         """The network with its weights, in evaluation mode, on the CPU.
@@ -114,7 +118,7 @@ def read(path: str | Path) -> Checkpoint:
     state = _load_safely(path)
     if not _is_ours(state):
         raise EarTeachError(f"{path}: is not a checkpoint of earteach; name one that it wrote")
-    found = state[KEY]
+    found = {**_UNTOLD, **state[KEY]}
     if found["format"] > FORMAT:
         raise EarTeachError(
             f"{path}: was written by earteach {found.get('version')}, newer than this "
@@ -168,6 +172,10 @@ def _is_ours(state: Any) -> bool:
         isinstance(state, dict)
         and isinstance(state.get(KEY), dict)
         and isinstance(state[KEY].get("format"), int)
+        and isinstance(state.get("global_step", 0), int)
+        and all(
+            isinstance(state[KEY].get(n, v), type(v)) for n, v in _UNTOLD.items() if v is not None
+        )
         and isinstance(state.get("state_dict"), dict)
         and all(isinstance(name, str) for name in state["state_dict"])
     )

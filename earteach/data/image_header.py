@@ -29,7 +29,7 @@ def claimed_sides(data: memoryview) -> tuple[int, int] | None:
             sides = _webp(data)
         else:
             return None
-    except (struct.error, KeyError):  # cut short, or without a side
+    except (struct.error, KeyError, OverflowError):  # cut short, or without a side
         return None
     return sides if sides and all(sides) else None
 

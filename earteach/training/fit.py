@@ -41,6 +41,7 @@ from earteach.training.pace import Forecast, Pace, Progress
 from earteach.training.pca_init import first_weights
 from earteach.training.plan import Plan, plan
 from earteach.training.record import EpochRecord, Recorder
+from earteach.training.restored import Restored, unfit
 from earteach.training.run_lock import sole_run
 from earteach.training.space import check_space_for_run
 from earteach.training.trainer import RUN_NAME, Loaders, make_trainer, quiet_lightning
@@ -301,7 +302,7 @@ def _open_data(config: TrainConfig, found: Checkpoint | None) -> dict[str, EarAr
     for name, array in arrays.items():
         _ = array.scale  # values that cannot be read are said before training starts
         array.note_conversions(config.model.image_size, config.model.in_channels)
-        if found and found.about["data"][name] != array.fingerprint():
+        if found and found.about["data"].get(name) != array.fingerprint():
             raise EarTeachError(
                 f"{array.path}: is not the {name} array of {found.path} any more; put the old one "
                 "back, or begin a new run from the weights with `earteach train --fresh --init-from`"
@@ -338,6 +339,8 @@ def _run(
     found: Checkpoint | None,
 ) -> bool:
     """Fit; whether the run was interrupted."""
+    restored = Restored()
+    trainer.callbacks.append(restored)  # type: ignore[attr-defined]
     try:
         trainer.fit(
             module,
@@ -347,8 +350,10 @@ def _run(
         )
     except (TrainingInterrupted, SIGTERMException):
         return True
-    except (torch.OutOfMemoryError, RuntimeError) as error:
+    except (RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
         if not _is_out_of_memory(error):
+            if found is not None and not restored.done:
+                raise unfit(found.path) from error
             raise
         smaller = max(1, module.config.optim.batch_size // 2)
         raise EarTeachError(

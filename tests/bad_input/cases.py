@@ -266,6 +266,21 @@ ALTERED: list[tuple[str, Made, str]] = [
     ("numbers for weights", altered(with_weights(lambda name, _: {name: 3})), NO_FIT),
     ("integers for weights", altered(with_weights(lambda name, v: {name: v.long()})), NO_FIT),
 ]  # fmt: skip
+UNFIT = "its state of training cannot be put back"
+# What only a resumed run reads.
+STATES: list[tuple[str, Made, str]] = [
+    ("without an optimizer", altered(without("optimizer_states")), UNFIT),
+    ("without loops", altered(without("loops")), UNFIT),
+    ("a number for loops", altered(lambda s: {**s, "loops": 3}), UNFIT),
+    ("a number for an optimizer", altered(lambda s: {**s, "optimizer_states": [3]}), UNFIT),
+    ("another optimizer", altered(lambda s: {**s, "optimizer_states": [
+        {"state": {}, "param_groups": [{"params": [0]}]}]}), UNFIT),
+    ("a list for callbacks", altered(lambda s: {**s, "callbacks": [3]}), UNFIT),
+    ("a word for its step", altered(lambda s: {**s, "global_step": "x"}), "is not a checkpoint of"),
+    ("a word for its epochs", altered(with_about(epochs_completed="x")), "is not a checkpoint of"),
+    ("a list for its data", altered(with_about(data=[])), "is not a checkpoint of"),
+    ("without its data", altered(with_about(data={})), "is not the train array of"),
+]  # fmt: skip
 READ_CHECKPOINTS = {
     "inspect-model": "inspect-model bad.ckpt",
     "eval": "eval bad.ckpt --data good.npy",
@@ -306,6 +321,8 @@ def _cases() -> Iterator[Case]:
     # Whether weights fit is asked by those that build the network.
     building = {name: typed for name, typed in READ_CHECKPOINTS.items() if name != "resume"}
     yield from _in_turns(building, ALTERED, "bad.ckpt", "a checkpoint,")
+    resume = {"resume": "resume bad.ckpt --epochs 9"}
+    yield from _in_turns(resume, STATES, "bad.ckpt", "a checkpoint,")
     for commands, name in ((READ_ARRAYS, "bad.npy"), (READ_CHECKPOINTS, "bad.ckpt")):
         for reader, typed in commands.items():
             for kind, made, words in PLACES:
@@ -367,6 +384,8 @@ IN = {"d": folder}
 MORE = [
     *(Case(typed.replace(LONG, "nnn…"), typed, 1, "too long", {}) for typed in NAMING),
     *(Case(typed, typed, code, words, {}) for typed, code, words in NUMBERS),
+    Case("a name that is a terminal's command", "inspect-data \x1b]0;x\x07\x9b2J.npy", 1,
+         "?]0;x??2J.npy: no such file", {}),
     Case("a device to sample to", "sample good.ckpt --out /dev/null", 1, "/dev/null: is a file", {}),
     Case("a device to report to", "report good.ckpt --out /dev/null", 1, "/dev/null: exists", {}),
     Case("a device to export to", "export good.ckpt --out /dev/null", 1, "/dev/null: exists", {}),

@@ -67,6 +67,7 @@ def assert_refused(case: Case, result: Result) -> None:
         assert all(line.startswith("note: ") for line in said), result.err
         assert error.startswith("error: ")
     assert "Traceback" not in result.err
+    assert not set(result.err) & {"\x1b", "\x07", "\x9b"}
     for word in case.words.split("|"):
         assert word in result.err
 
