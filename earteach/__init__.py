@@ -24,6 +24,7 @@ _HOMES = {
     "OptimConfig": "earteach.config",
     "RunConfig": "earteach.config",
     "TrainConfig": "earteach.config",
+    "embed": "earteach.inference.embed",
     "evaluate": "earteach.inference.evaluate",
     "export": "earteach.inference.export",
     "inspect_data": "earteach.inspection",
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from earteach.data.prepare import prepare as prepare
     from earteach.data.prepare import prepare_drawn as prepare_drawn
     from earteach.errors import EarTeachError as EarTeachError
+    from earteach.inference.embed import embed as embed
     from earteach.inference.evaluate import evaluate as evaluate
     from earteach.inference.export import export as export
     from earteach.inference.reconstruct import reconstruct as reconstruct

@@ -8,6 +8,7 @@ safe loading reads it and nothing in it can run.
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import pickle
 import re
@@ -181,6 +182,12 @@ def _is_ours(state: Any) -> bool:
     )
 
 
+def file_hash(path: Path) -> str:
+    """The SHA-256 of a file, as `sha256sum` prints it."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def best(folder: Path) -> Path:
     """The folder's best checkpoint by validation loss."""
     return _latest(folder, BEST) or _missing(folder, "best-epoch=….ckpt")
@@ -262,7 +269,8 @@ def _discard(partial: Path) -> None:
 def _why_unwritten(path: Path, error: OSError | RuntimeError) -> str:
     # torch's zip writer reports a failed write as a RuntimeError without the system's reason.
     if isinstance(error, RuntimeError) or error.errno in _FULL:
-        return f"the disk is full; free space, then `earteach resume {path.parent / LAST}`"
+        again = f"`earteach resume {path.parent / LAST}`" if path.suffix == ".ckpt" else "try again"
+        return f"the disk is full; free space, then {again}"
     return error.strerror or str(error)
 
 

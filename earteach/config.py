@@ -34,8 +34,8 @@ Strength = Literal["none", "light", "full"]
 Target = Literal["clean", "augmented"]
 Reduction = Literal["mean", "sum"]
 LRSchedule = Literal["cosine", "plateau"]
-ExportFormat = Literal["onnx", "safetensors"]
-ExportPart = Literal["full", "encoder", "decoder"]
+ExportFormat = Literal["onnx", "torchscript", "torch-export", "safetensors", "openvino"]
+ExportPart = Literal["full", "encoder", "decoder", "features"]
 
 # More than this of anything, infinity included, is a mistake, and not every library's integers hold it.
 _LARGEST = 2**31 - 1

@@ -44,7 +44,9 @@ USERS = {
     "sklearn": {"metrics"},
     "onnx": {"inference"},
     "onnxruntime": {"inference"},
-    "safetensors": {"inference"},
+    "openvino": {"inference"},
+    "pyarrow": {"inference"},
+    "safetensors": {"inference", "model"},
     "typer": {"cli"},
     "rich": {"cli"},
     # Typer carries its own copy.
@@ -153,6 +155,7 @@ def imported(ears: Path, trained: Run, tmp_path_factory: pytest.TempPathFactory)
         "sample": ["sample", *folder, "--out", str(out / "s"), "-n", "2"],
         "reconstruct": ["reconstruct", *folder, *pictures],
         "export": ["export", *folder, "--format", "safetensors", "--out", str(out / "e")],
+        "embed": ["embed", *folder, *pictures[:2], "--out", str(out / "codes.npz")],
     }
     ran = subprocess.run(
         [sys.executable, "-c", PROGRAM, json.dumps(commands)],
@@ -163,7 +166,7 @@ def imported(ears: Path, trained: Run, tmp_path_factory: pytest.TempPathFactory)
 
 
 @pytest.mark.parametrize("library", ["pytorch_lightning", "albumentations", "torchmetrics"])
-@pytest.mark.parametrize("command", ["sample", "reconstruct", "export"])
+@pytest.mark.parametrize("command", ["sample", "reconstruct", "export", "embed"])
 def test_light_command_does_not_import(imported: Any, command: str, library: str) -> None:
     assert "torch" in imported[command]
     assert library not in imported[command]

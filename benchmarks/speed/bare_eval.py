@@ -1,4 +1,4 @@
-"""What `eval` and `reconstruct` ask of a network, by itself, on images already in memory."""
+"""What `eval`, `reconstruct` and `embed` ask of a network, by itself, on images already in memory."""
 
 from __future__ import annotations
 
@@ -21,3 +21,10 @@ def reconstruct_passes(network: EarVAE, images: torch.Tensor, batch_size: int) -
     with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
         for batch in torch.split(images, batch_size):
             network.decode(network.encode(batch)[0])
+
+
+def embed_passes(network: EarVAE, images: torch.Tensor, batch_size: int) -> None:
+    """Encode."""
+    with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
+        for batch in torch.split(images, batch_size):
+            network.encode(batch)

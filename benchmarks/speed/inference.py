@@ -1,4 +1,4 @@
-"""`eval` and `reconstruct` beside the bare network, and their memory for few and many images."""
+"""`eval`, `reconstruct` and `embed` beside the bare network, and what memory they need."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ import numpy as np
 import torch
 
 from benchmarks.speed import memory
-from benchmarks.speed.bare_eval import eval_passes, reconstruct_passes
+from benchmarks.speed.bare_eval import embed_passes, eval_passes, reconstruct_passes
 from benchmarks.speed.pairs import Row, in_turn
 from benchmarks.speed.workspace import drawn_ears
 from earteach import checkpoint
 from earteach.config import InferenceConfig, TrainConfig
 from earteach.data.arrays import EarArray
 from earteach.data.batches import image_batches
+from earteach.inference.embed import embed
 from earteach.inference.evaluate import evaluate
 from earteach.inference.reconstruct import reconstruct
 from earteach.model.vae import EarVAE
@@ -56,6 +57,9 @@ def _beside_the_network(
     def reconstructed() -> object:
         return reconstruct(saved, [array], out, config=config)
 
+    def embedded() -> object:
+        return embed(saved, array, folder / f"codes-{size}.npz", config=config)
+
     what = f"of {number} images, {size} px, base {base}"
     with _nothing_measured():
         pair = in_turn(evaluated, bare(eval_passes), TURNS)
@@ -66,6 +70,8 @@ def _beside_the_network(
     yield pair.row(f"`eval` {what}", "at most", 1.25, _WHOLE)
     pair = in_turn(reconstructed, bare(reconstruct_passes), TURNS)
     yield pair.row(f"`reconstruct` {what}", "at most", 1.75, f"{_WHOLE} and PNGs")
+    pair = in_turn(embedded, bare(embed_passes), TURNS)
+    yield pair.row(f"`embed` {what}", "at most", 1.1, "bare loop of the same passes and batches")
 
 
 @contextmanager
@@ -94,7 +100,11 @@ def _memory(folder: Path) -> Iterator[Row]:
     ears = drawn_ears(folder, size=32, number=48)
     saved = _checkpoint(folder, ears, size=32, base=8)
     few, many = (_repeated(folder, ears / "val_teacher.npy", number) for number in (500, 10_000))
-    calls: dict[str, tuple[object, ...]] = {"eval": (), "reconstruct": (folder / "many",)}
+    calls: dict[str, tuple[object, ...]] = {
+        "eval": (),
+        "reconstruct": (folder / "many",),
+        "embed": (folder / "codes.npz",),
+    }
     for name, others in calls.items():
         most, least = (memory.peak(name, saved, array, *others) for array in (many, few))
         what = f"`{name}` of 10,000 images, 32 px: anonymous memory"

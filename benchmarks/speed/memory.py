@@ -2,6 +2,7 @@
 
 python -m benchmarks.speed.memory eval CHECKPOINT ARRAY
 python -m benchmarks.speed.memory reconstruct CHECKPOINT ARRAY OUT
+python -m benchmarks.speed.memory embed CHECKPOINT ARRAY OUT
 python -m benchmarks.speed.memory inspect ARRAY
 """
 
@@ -41,6 +42,10 @@ def _call(what: str, *paths: str) -> None:
         from earteach.inference.evaluate import evaluate
 
         evaluate(paths[0], paths[1], baselines=False)
+    elif what == "embed":
+        from earteach.inference.embed import embed
+
+        embed(paths[0], Path(paths[1]), Path(paths[2]), logvar=True, features=True)
     else:
         from earteach.inference.reconstruct import reconstruct
 

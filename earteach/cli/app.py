@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 
 import earteach
 from earteach.cli import output
+from earteach.cli.embed import embed
 from earteach.cli.evaluate import evaluate
 from earteach.cli.export import export
 from earteach.cli.info import info
@@ -102,6 +103,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "sample": sample,
     "report": report,
     "export": export,
+    "embed": embed,
     "inspect-model": inspect_model,
     "info": info,
 }

@@ -8,7 +8,16 @@ from typing import Annotated, Optional
 import typer
 from rich.markup import escape
 
-from earteach.cli.options import CheckpointDir, Ckpt, FitChoice, Json, LayoutChoice, Show, found
+from earteach.cli.options import (
+    CheckpointDir,
+    Ckpt,
+    FitChoice,
+    Json,
+    LayoutChoice,
+    Seed,
+    Show,
+    found,
+)
 from earteach.cli.output import Output, pictures, table
 from earteach.config import InferenceConfig
 
@@ -27,26 +36,54 @@ def reconstruct(
         Optional[int],  # noqa: UP045
         typer.Option("--number", "-n", help="At most this many from each input.", min=1),
     ] = None,
+    jitter: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(
+            "--jitter",
+            help="Write variations instead, decoded from mu + S · sigma · noise: at 1 ears that the "
+            "code does not tell from the given one, above 1 others.",
+            metavar="S",
+            min=0,
+        ),
+    ] = None,
+    variations: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option("--variations", help="With --jitter: of each ear.", min=1, show_default="1"),
+    ] = None,
+    seed: Seed = 42,
     fit: FitChoice = "stretch",
     layout: LayoutChoice = None,
     show: Show = False,
     checkpoint_dir: CheckpointDir = Path("checkpoints"),
     json: Json = False,
 ) -> None:
-    """Write PNGs of ears, their reconstructions and the errors, side by side."""
+    """Write PNGs of ears, their reconstructions and the errors, side by side; or variations."""
     from earteach.inference.reconstruct import reconstruct as core
 
-    path = found(ckpt, checkpoint_dir)
-    result = core(path, inputs, out, number=number, layout=layout, fit=fit, config=config)
+    if variations is not None and jitter is None:
+        raise typer.BadParameter("--variations is of --jitter; name it too")
+    result = core(
+        found(ckpt, checkpoint_dir),
+        inputs,
+        out,
+        number=number,
+        layout=layout,
+        fit=fit,
+        jitter=jitter,
+        variations=variations or 1,
+        seed=seed,
+        config=config,
+    )
     rows = [
         (str(image.output), f"{image.psnr:.2f} dB", f"{image.ssim:.4f}")
         for image in result.images[:_SHOWN]
     ]
     drawn = [] if json or not show else pictures([i.output for i in result.images[:_DRAWN]])
     more = len(result.images) - len(rows)
+    what = "reconstructions" if jitter is None else f"variations, {jitter:g} sigma"
     Output(json).show(
         result,
         *drawn,
-        table(f"{len(result.images):,} reconstructions", "PNG", "PSNR", "SSIM", rows=rows),
+        table(f"{len(result.images):,} {what}", "PNG", "PSNR", "SSIM", rows=rows),
         *([escape(f"and {more:,} more in {out}")] if more else []),
     )

@@ -7,6 +7,7 @@ index), the latent noise of a step from (seed, step, rank), that of validation f
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import IntEnum
 
 import numpy as np
@@ -22,6 +23,7 @@ class Purpose(IntEnum):
     VALIDATION_NOISE = 3
     SPLIT = 4
     WEIGHTS = 5
+    VARIATION_NOISE = 6
 
 
 def derive(seed: int, purpose: Purpose, *parts: int) -> int:
@@ -46,12 +48,17 @@ def validation_noise(seed: int, indices: list[int], latent_dim: int) -> torch.Te
 
     An image's noise does not depend on the batch that it is in.
     """
+    return _rows([derive(seed, Purpose.VALIDATION_NOISE, index) for index in indices], latent_dim)
+
+
+def variation_noise(
+    seed: int, places: Sequence[int], variation: int, latent_dim: int
+) -> torch.Tensor:
+    """Standard normal latent noise of one variation of each ear, float32 `(len(places), latent_dim)`."""
+    seeds = [derive(seed, Purpose.VARIATION_NOISE, place, variation) for place in places]
+    return _rows(seeds, latent_dim)
+
+
+def _rows(seeds: Sequence[int], length: int) -> torch.Tensor:
     generator = torch.Generator()
-    rows = [
-        torch.randn(
-            latent_dim,
-            generator=generator.manual_seed(derive(seed, Purpose.VALIDATION_NOISE, index)),
-        )
-        for index in indices
-    ]
-    return torch.stack(rows)
+    return torch.stack([torch.randn(length, generator=generator.manual_seed(s)) for s in seeds])

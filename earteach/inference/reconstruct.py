@@ -1,11 +1,12 @@
-"""Pictures of ears beside their reconstructions and errors."""
+"""Pictures of ears beside their reconstructions and errors, or variations of them."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -13,23 +14,23 @@ import numpy as np
 import torch
 
 from earteach.config import Fit, InferenceConfig, Layout
-from earteach.data import photographs
-from earteach.data.arrays import EarArray
 from earteach.data.batches import to_batch
 from earteach.data.cores import at_most_cores
-from earteach.data.photographs import Unreadable
+from earteach.data.randomness import variation_noise
 from earteach.errors import EarTeachError
 from earteach.images import beside, heat, make_folder, to_uint8, write_png
+from earteach.inference.inputs import Ear, ears
 from earteach.inference.running import RunningModel, open_model
 from earteach.metrics.quality import psnr, ssim
-from earteach.model.vae import EarVAE
-
-_log = logging.getLogger(__name__)
+from earteach.model.vae import EarVAE, reparameterise
 
 
 @dataclass(frozen=True)
 class ReconstructedImage:
-    """One input and the PNG of input, reconstruction and error; `psnr` is in dB."""
+    """One input and the PNG of input, reconstruction and error, or of one variation.
+
+    `psnr`, in dB, and `ssim` are those of the reconstruction or variation beside the input.
+    """
 
     input: str
     output: Path
@@ -39,19 +40,12 @@ class ReconstructedImage:
 
 @dataclass(frozen=True)
 class Reconstructions:
-    """What was written, and the photographs that could not be read."""
+    """What was written; `jitter` and `seed` are those of variations, else None."""
 
     checkpoint: Path
     images: tuple[ReconstructedImage, ...]
-
-
-@dataclass(frozen=True)
-class _Ear:
-    """An input: its name in reports, the name of its PNG, uint8 `(S, S, C)`."""
-
-    source: str
-    name: str
-    image: np.ndarray
+    jitter: float | None
+    seed: int | None
 
 
 def reconstruct(
@@ -62,6 +56,9 @@ def reconstruct(
     number: int | None = None,
     layout: Layout | None = None,
     fit: Fit = "stretch",
+    jitter: float | None = None,
+    variations: int = 1,
+    seed: int = 42,
     config: InferenceConfig | None = None,
 ) -> Reconstructions:
     """Reconstruct images, folders of images and arrays, each ear from mu, and write PNGs.
@@ -70,107 +67,148 @@ def reconstruct(
     them. A photograph in a folder that cannot be read is left out with a note; named itself, or
     where there is no other, it is an `EarTeachError`, as is a file in the way that earteach did not
     write.
+
+    With `jitter` S the PNGs are variations of the ears instead, so many of each: decoded from
+    mu + S · sigma · noise, with sigma the posterior's own width and standard normal noise. At 1 they
+    are draws from the posterior, ears that the code does not tell from the one given; above, they
+    leave it. The number that says which side an ear looks to stays. Noise depends on the seed, the
+    ear's place among the inputs and the variation alone.
     """
-    if number is not None and number < 1:
-        raise EarTeachError(f"--number {number}: must be at least 1")
+    for option, value, good in (
+        ("--number", number, number is None or number >= 1),
+        ("--variations", variations, variations >= 1),
+    ):
+        if not good:
+            raise EarTeachError(f"{option} {value}: must be at least 1")
+    if jitter is not None and not 0 <= jitter < math.inf:
+        raise EarTeachError(f"--jitter {jitter}: must be a number from 0 on")
     config = config or InferenceConfig()
     model = open_model(Path(path), config)
-    ears = (
-        ear
-        for source in inputs
-        for ear in islice(_ears(source, model.network, layout, fit), number)
+    named = (
+        ear for source in inputs for ear in islice(ears(source, model.network, layout, fit), number)
     )
-    taken: set[str] = set()
+    writer = _Writer(model, out)
     written: list[ReconstructedImage] = []
+    done = 0
     with model.running():  # once: leaving it forgets the weights in reduced precision
-        while batch := list(islice(ears, config.batch_size)):
+        while batch := list(islice(named, config.batch_size)):
             make_folder(out)
-            written.extend(_write(model, batch, out, taken))
+            if jitter is None:
+                written.extend(writer.reconstructions(batch))
+            else:
+                draw = partial(_noise, seed, range(done, done + len(batch)), model.network)
+                written.extend(writer.variations(batch, jitter, variations, draw))
+            done += len(batch)
     if not written:
         raise EarTeachError("--input: none of the photographs could be read; name other ones")
-    return Reconstructions(model.checkpoint.path, tuple(written))
+    return Reconstructions(
+        model.checkpoint.path, tuple(written), jitter, None if jitter is None else seed
+    )
 
 
-def _ears(source: Path, network: EarVAE, layout: Layout | None, fit: Fit) -> Iterator[_Ear]:
-    if source.suffix.lower() == ".npy":
-        yield from _ears_of_array(source, network, layout)
-    elif source.is_dir():
-        yield from _ears_of_folder(source, network, fit)
-    elif not source.exists():
-        raise EarTeachError(f"--input {source}: no such file; name an image, a folder or an array")
-    else:
-        try:
-            image = _squared(source, network, fit)
-        except Unreadable as error:
-            raise EarTeachError(
-                f"--input {source}: {error}; name an image, a folder or an array (.npy)"
-            ) from error
-        yield _Ear(str(source), source.stem, image)
+def _noise(seed: int, places: Sequence[int], network: EarVAE, variation: int) -> torch.Tensor:
+    """Noise of one variation of the ears at these places; none on the side."""
+    noise = variation_noise(seed, places, variation, network.latent_dim)
+    if network.side_dimension is not None:
+        noise[:, network.side_dimension] = 0
+    return noise
 
 
-def _ears_of_array(source: Path, network: EarVAE, layout: Layout | None) -> Iterator[_Ear]:
-    array = EarArray.open(source, layout)
-    array.note_conversions(network.image_size, network.in_channels)
-    for row in range(len(array)):
-        image = array.image(row, size=network.image_size, channels=network.in_channels)
-        yield _Ear(f"{source}[{row}]", f"{source.stem}-{row:05d}", image)
+class _Writer:
+    """Decodes ears and writes them, each under a name of its own."""
 
+    def __init__(self, model: RunningModel, out: Path) -> None:
+        self._model = model
+        self._out = out
+        self._taken: set[str] = set()
 
-def _ears_of_folder(source: Path, network: EarVAE, fit: Fit) -> Iterator[_Ear]:
-    for path in photographs.find(source):
-        try:
-            image = _squared(path, network, fit)
-        except Unreadable as error:
-            _log.info("left out %s: %s", path, error)
-            continue
-        yield _Ear(str(path), "-".join(path.relative_to(source).with_suffix("").parts), image)
+    def reconstructions(self, batch: Sequence[Ear]) -> list[ReconstructedImage]:
+        images = _images(batch)
+        decoded = self._model.network.reconstruct(images.to(self._model.device)).float().cpu()
 
+        def picture(place: int) -> np.ndarray:
+            error = (decoded[place] - images[place]).abs().mean(dim=0).numpy()
+            return beside([batch[place].image, _pixels(decoded, place), heat(error)])
 
-def _squared(path: Path, network: EarVAE, fit: Fit) -> np.ndarray:
-    return photographs.read_square(path, network.image_size, network.in_channels, fit).image
+        names = [self._unique(ear.name) for ear in batch]
+        return self._written(batch, names, images, decoded, picture)
 
+    def variations(
+        self,
+        batch: Sequence[Ear],
+        jitter: float,
+        number: int,
+        draw: Callable[[int], torch.Tensor],
+    ) -> Iterator[ReconstructedImage]:
+        network, device = self._model.network, self._model.device
+        images = _images(batch)
+        mu, logvar = network.encode(images.to(device))
+        names = [self._unique(ear.name) for ear in batch]
+        digits = len(str(number - 1))
+        for variation in range(number):
+            codes = reparameterise(mu, logvar, jitter * draw(variation).to(device))
+            decoded = network.decode(codes).float().cpu()
+            numbered = [f"{name}-variation-{variation:0{digits}d}" for name in names]
+            picture = partial(_pixels, decoded)
+            yield from self._written(
+                batch, numbered, images, decoded, picture, Jitter=f"{jitter:g}"
+            )
 
-def _write(
-    model: RunningModel, ears: Sequence[_Ear], out: Path, taken: set[str]
-) -> Iterator[ReconstructedImage]:
-    images = to_batch(np.stack([ear.image for ear in ears]))
-    decoded = model.network.reconstruct(images.to(model.device)).float().cpu()
-    errors = (decoded - images).abs().mean(dim=1).numpy()
-    written = [
-        ReconstructedImage(ear.source, out / f"{_unique(ear.name, taken)}.png", *quality)
-        for ear, *quality in zip(
-            ears, psnr(decoded, images).tolist(), ssim(decoded, images).tolist(), strict=True
-        )
-    ]
+    def _written(
+        self,
+        batch: Sequence[Ear],
+        names: Sequence[str],
+        images: torch.Tensor,
+        decoded: torch.Tensor,
+        picture: Callable[[int], np.ndarray],
+        **facts: str,
+    ) -> list[ReconstructedImage]:
+        entries = [
+            ReconstructedImage(ear.source, self._out / f"{name}.png", *quality)
+            for ear, name, *quality in zip(
+                batch,
+                names,
+                psnr(decoded, images).tolist(),
+                ssim(decoded, images).tolist(),
+                strict=True,
+            )
+        ]
 
-    _write_pictures(written, ears, decoded, errors, model.checkpoint.path.name)
-    yield from written
+        facts["Checkpoint"] = self._model.checkpoint.path.name
+        _write_pictures(entries, picture, facts)
+        return entries
+
+    def _unique(self, name: str) -> str:
+        """`name`, or with a number where an input of the same name was written before."""
+        candidate, number = name, 2
+        while candidate in self._taken:
+            candidate, number = f"{name}-{number}", number + 1
+        self._taken.add(candidate)
+        return candidate
 
 
 def _write_pictures(
     entries: Sequence[ReconstructedImage],
-    ears: Sequence[_Ear],
-    decoded: torch.Tensor,
-    errors: np.ndarray,
-    checkpoint: str,
+    picture: Callable[[int], np.ndarray],
+    facts: Mapping[str, str],
 ) -> None:
-    def write(entry: ReconstructedImage, ear: _Ear, seen: np.ndarray, error: np.ndarray) -> None:
-        facts = {
-            "Checkpoint": checkpoint,
-            "Input": ear.source,
+    """Compose and write a PNG for each entry; composing and compression leave Python's lock."""
+
+    def write(place: int, entry: ReconstructedImage) -> None:
+        about = {
+            "Input": entry.input,
             "PSNR": f"{entry.psnr:.2f} dB",
             "SSIM": f"{entry.ssim:.4f}",
         }
-        write_png(entry.output, beside([ear.image, seen, heat(error)]), facts)
+        write_png(entry.output, picture(place), {**facts, **about})
 
-    with ThreadPoolExecutor(at_most_cores(len(ears))) as pool:  # compression leaves Python's lock
-        list(pool.map(write, entries, ears, to_uint8(decoded), errors))
+    with ThreadPoolExecutor(at_most_cores(len(entries))) as pool:
+        list(pool.map(write, range(len(entries)), entries))
 
 
-def _unique(name: str, taken: set[str]) -> str:
-    """`name`, or with a number where an input of the same name was written before."""
-    candidate, number = name, 2
-    while candidate in taken:
-        candidate, number = f"{name}-{number}", number + 1
-    taken.add(candidate)
-    return candidate
+def _pixels(decoded: torch.Tensor, place: int) -> np.ndarray:
+    return to_uint8(decoded[place : place + 1])[0]
+
+
+def _images(batch: Sequence[Ear]) -> torch.Tensor:
+    return to_batch(np.stack([ear.image for ear in batch]))

@@ -9,8 +9,10 @@ from __future__ import annotations
 import logging
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -19,6 +21,7 @@ import torch
 
 from earteach.config import InferenceConfig
 from earteach.data.arrays import EarArray, sampled_rows
+from earteach.data.cores import at_most_cores
 from earteach.errors import EarTeachError
 from earteach.images import grid, make_folder, refuse_foreign, remove_stale, to_uint8, write_png
 from earteach.inference.code_mixture import fitted_mixture, kept_mixture, training_images
@@ -28,15 +31,18 @@ from earteach.metrics.mixture import CodeMixture
 
 Sampler = Literal["prior", "gmm"]
 GRID = "grid.png"
+# More are no picture; and for each that is shown the nearest training image is looked for.
+_SHOWN = 64
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Samples:
-    """The pictures that were written: one for each ear, and one grid of them all.
+    """The pictures that were written: one for each ear, and one grid of the first 64.
 
     `components` is the number of Gaussians of `gmm`. `nearest` is the nearest training image of each
-    ear, and `validation_distance` the median distance of unseen ears to theirs, to compare with.
+    ear in the grid, and `validation_distance` the median distance of unseen ears to theirs, to compare
+    with.
     """
 
     checkpoint: Path
@@ -64,7 +70,9 @@ def sample(
     `gmm` draws from a Gaussian mixture of the training images' codes, which is fitted once and kept
     beside the checkpoint, `prior` from the standard normal distribution. Left out it is `gmm`, or
     `prior` with a note where neither a kept mixture nor the training array is there. `nearest` looks
-    for each ear's nearest training image; the grid shows it below the ear.
+    for the nearest training image of each ear in the grid, which shows it below the ear.
+
+    Each ear is written as soon as it is made: memory does not grow with `number`.
 
     The same checkpoint and seed give the same ears. Pictures of an earlier call are replaced; files
     that earteach did not write are an `EarTeachError`, as is `gmm` where it cannot be had.
@@ -77,11 +85,18 @@ def sample(
     model = open_model(Path(path), config)
     found = find_source(model, sampler)
     paths = claim(out, number)
-    new = new_ears(model, found, number, seed=seed, nearest=nearest, batch_size=config.batch_size)
-    mixture, looked, tiles = new.mixture, new.looked, new.tiles
-    columns = math.ceil(math.sqrt(number * tiles[0].shape[0] / tiles[0].shape[1]))
+    mixture = fitted_mixture(model, found) if isinstance(found, EarArray) else found
     facts = {"Checkpoint": model.checkpoint.path.name, "Seed": str(seed)}
-    write_ears(out, paths, new.ears, grid(tiles, columns=columns), facts)
+    drawn = ear_batches(model, mixture, number, seed, config.batch_size)
+    with model.running():
+        shown = _stream(drawn, paths, facts)
+    if number > len(shown):
+        _log.info("%s: shows the first %d of %d ears", out / GRID, len(shown), number)
+    looked = _look(model, shown, found) if nearest else None
+    tiles = looked.below(shown) if looked else list(shown)
+    columns = math.ceil(math.sqrt(len(tiles) * tiles[0].shape[0] / tiles[0].shape[1]))
+    write_png(out / GRID, grid(tiles, columns=columns), facts)
+    remove_stale(out, "sample-*.png", keep=paths)
     return Samples(
         checkpoint=model.checkpoint.path,
         seed=seed,
@@ -92,6 +107,34 @@ def sample(
         nearest=looked.nearest if looked else None,
         validation_distance=looked.validation_distance if looked else None,
     )
+
+
+def _stream(
+    batches: Iterator[np.ndarray], paths: Sequence[Path], facts: Mapping[str, str]
+) -> np.ndarray:
+    """Write each ear as soon as it is made; gives the first ones, for the grid."""
+    targets, shown = iter(paths), list[np.ndarray]()
+    with ThreadPoolExecutor(at_most_cores(len(paths))) as pool:  # compression leaves Python's lock
+        for ears in batches:
+            shown.extend(ears[: _SHOWN - len(shown)])
+            here = list(islice(targets, len(ears)))
+            list(pool.map(lambda target, ear: write_png(target, ear, facts), here, ears))
+    return np.stack(shown)
+
+
+def ear_batches(
+    model: RunningModel, mixture: CodeMixture | None, number: int, seed: int, batch_size: int
+) -> Iterator[np.ndarray]:
+    """New ears, uint8 `(B, S, S, C)`, made when they are asked for, inside `model.running()`."""
+    generator = torch.Generator().manual_seed(seed)
+    codes = None if mixture is None else mixture.codes(seed)
+    for start in range(0, number, batch_size):
+        count = min(batch_size, number - start)
+        if codes is None:
+            yield to_uint8(model.network.sample(count, generator))
+        else:
+            some = torch.stack(list(islice(codes, count)))
+            yield to_uint8(model.network.decode(some.to(model.device)))
 
 
 def find_mixture(model: RunningModel) -> CodeMixture | EarArray:
@@ -117,10 +160,8 @@ def new_ears(
 ) -> NewEars:
     """Draw from a mixture, from one that is fitted on an array first, or from the prior."""
     mixture = fitted_mixture(model, source) if isinstance(source, EarArray) else source
-    if mixture is None:
-        ears = _from_prior(model, number, seed, batch_size)
-    else:
-        ears = decoded(model, mixture.draw(number, seed), batch_size)
+    with model.running():
+        ears = np.concatenate(list(ear_batches(model, mixture, number, seed, batch_size)))
     return NewEars(ears, mixture, _look(model, ears, source) if nearest else None)
 
 
@@ -171,17 +212,6 @@ def decoded(model: RunningModel, codes: torch.Tensor, batch_size: int) -> np.nda
             [
                 to_uint8(network.decode(some.to(model.device)))
                 for some in torch.split(codes, batch_size)
-            ]
-        )
-
-
-def _from_prior(model: RunningModel, number: int, seed: int, batch_size: int) -> np.ndarray:
-    generator = torch.Generator().manual_seed(seed)
-    with model.running() as network:
-        return np.concatenate(
-            [
-                to_uint8(network.sample(min(batch_size, number - start), generator))
-                for start in range(0, number, batch_size)
             ]
         )
 

@@ -9,7 +9,9 @@ it most the components of the mixture have full covariances, on the others varia
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -61,21 +63,24 @@ class CodeMixture:
 
     def draw(self, number: int, seed: int) -> torch.Tensor:
         """New codes, float32 `(number, D)`; fewer are the first of more."""
+        return torch.stack(list(islice(self.codes(seed), number)))
+
+    def codes(self, seed: int) -> Iterator[torch.Tensor]:
+        """New codes, float32 `(D,)`, one after the other without end."""
         generator = torch.Generator().manual_seed(seed)
         bounds = torch.from_numpy(self.weights).double().cumsum(0)[:-1]
         means, factors = torch.from_numpy(self.means), torch.from_numpy(self.factors)
         mean, axes = torch.from_numpy(self.mean), torch.from_numpy(self.axes)
         deviations, mixed = torch.from_numpy(self.deviations), self.factors.shape[1]
-        codes = torch.empty(number, len(mean))
-        for code in codes:
+        while True:
             component, side = torch.rand(2, generator=generator, dtype=torch.float64)
             noise = torch.randn(len(axes), generator=generator)
             chosen = int((component > bounds).sum())
             apart = [factors[chosen] @ noise[:mixed], deviations[chosen] * noise[mixed:]]
-            code[:] = mean + (means[chosen] + torch.cat(apart)) @ axes
+            code = mean + (means[chosen] + torch.cat(apart)) @ axes
             if self.sided:
                 code[-1] = 1.0 if side < float(self.facing) else -1.0
-        return codes
+            yield code
 
 
 def fit_mixture(codes: np.ndarray, pictures: np.ndarray, *, sided: bool) -> CodeMixture:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -76,6 +77,21 @@ class EarVAE(nn.Module):
     def from_config(cls, config: ModelConfig) -> EarVAE:
         return cls(**config.to_dict())
 
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> EarVAE:
+        """The network in a folder as `earteach export --format safetensors` writes it.
+
+        Raises `EarTeachError` where it cannot be read. Nothing is downloaded.
+        """
+        from earteach.model.pretrained import load_pretrained  # which imports this module
+
+        return load_pretrained(folder)
+
+    @property
+    def feature_channels(self) -> tuple[int, ...]:
+        """The channels of `features`, finest first."""
+        return tuple(self.base_channels * width for width in _WIDTHS)
+
     @property
     def side_dimension(self) -> int | None:
         """The place in the code that says which side an ear looks to, or None."""
@@ -111,10 +127,22 @@ class EarVAE(nn.Module):
         if self.linear is None:
             return self.encoder(x)
         seen, linear, faces = self._seen(x, self.linear)
-        mu, logvar = self.encoder(seen)
-        side = torch.where(faces, 1.0, -1.0)[:, None]
-        mu = torch.cat([mu[:, :-1] + linear, side], dim=1)
-        return mu, torch.cat([logvar[:, :-1], torch.full_like(side, _SIDE_LOGVAR)], dim=1)
+        return _with_side(self.encoder(seen), linear, faces)
+
+    def embed(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """mu, logvar, and the means of `features` over the image, from one pass of the encoder.
+
+        The means are float32 `(B, 15 · base)`, finest map first. Those of an ear and its mirror image
+        are the same. Raises `ValueError` for images of another shape.
+        """
+        self._check(x)
+        if self.linear is None:
+            code, means = self.encoder.embed(x)
+        else:
+            seen, linear, faces = self._seen(x, self.linear)
+            code, means = self.encoder.embed(seen)
+            code = _with_side(code, linear, faces)
+        return *code, means
 
     def decode(self, z: torch.Tensor) -> torch.Tensor:
         """Codes `(B, latent_dim)` to images `(B, C, S, S)` in (0, 1), float32.
@@ -178,6 +206,16 @@ class EarVAE(nn.Module):
             )
 
 
+def _with_side(
+    code: tuple[torch.Tensor, torch.Tensor], linear: torch.Tensor, faces: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """mu and logvar with the linear code added, and with the side in the last number."""
+    mu, logvar = code
+    side = torch.where(faces, 1.0, -1.0)[:, None]
+    mu = torch.cat([mu[:, :-1] + linear, side], dim=1)
+    return mu, torch.cat([logvar[:, :-1], torch.full_like(side, _SIDE_LOGVAR)], dim=1)
+
+
 def reparameterise(mu: torch.Tensor, logvar: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
     """mu + sigma · noise (Kingma and Welling 2014, https://arxiv.org/abs/1312.6114)."""
     return mu + torch.exp(0.5 * logvar) * noise
@@ -206,6 +244,13 @@ class Encoder(nn.Module):
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         *_, deepest = self.maps(x)
         return self.to_code(self.squeeze(deepest))
+
+    def embed(self, x: torch.Tensor) -> tuple[tuple[torch.Tensor, torch.Tensor], torch.Tensor]:
+        """What `forward` gives, and the maps' means over the image, float32 `(B, 15 · base)`."""
+        means = []
+        for level in self.maps(x):
+            means.append(level.float().mean(dim=(2, 3)))
+        return self.to_code(self.squeeze(level)), torch.cat(means, dim=1)
 
 
 class Decoder(nn.Module):

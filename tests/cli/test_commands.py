@@ -84,6 +84,11 @@ CASES = {
         "checkpoint images.0.input images.0.output images.0.psnr images.0.ssim",
         ("{images[0][output]}", "{images[1][psnr]:.2f} dB", "{images[1][ssim]:.4f}"),
     ),
+    "reconstruct --jitter": Case(
+        "reconstruct {folder} --input {ears}/val_teacher.npy -n 2 --jitter 2 --variations 3 --out out",
+        "checkpoint jitter seed images.5.input images.5.output images.5.psnr images.5.ssim",
+        ("6 variations, 2 sigma", "{images[5][output]}", "{images[5][psnr]:.2f} dB"),
+    ),
     "sample": Case(
         "sample {folder} -n 3 --out out",
         "checkpoint seed sampler images.2 grid",
@@ -94,6 +99,11 @@ CASES = {
         "checkpoint format part path bytes inputs outputs parity.images parity.max_abs_error "
         "parity.passed",
         ("{path}", "{parity[images]} images", "safetensors encoder of"),
+    ),
+    "embed": Case(
+        "embed {folder} --input {ears}/val_teacher.npy --features --out codes.npz",
+        "checkpoint path images latent_dim features",
+        ("{path}", "{images} of", "{latent_dim} numbers each", "{features} numbers each"),
     ),
     "inspect-data": Case(
         "inspect-data {ears}/train_teacher.npy {ears}/val_teacher.npy --image-size 32",

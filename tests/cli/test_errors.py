@@ -63,6 +63,7 @@ TAKING = {
     "sample": "--out new",
     "reconstruct": "--input {ears}/val_teacher.npy --out new",
     "export": "--out new",
+    "embed": "--input {ears}/val_teacher.npy --out new.npz",
     "resume": "",
     "inspect-model": "",
 }
@@ -77,8 +78,8 @@ BAD_CHECKPOINTS = [
 ]
 # The folder is no checkpoint either, but has the best of its own.
 BAD_FOLDERS = [
-    ("empty", "empty:", ["eval", "sample", "reconstruct", "export", "inspect-model"]),
-    ("run", "run: holds no best-epoch", ["eval", "sample", "reconstruct", "export"]),
+    ("empty", "empty:", ["eval", "sample", "reconstruct", "export", "embed", "inspect-model"]),
+    ("run", "run: holds no best-epoch", ["eval", "sample", "reconstruct", "export", "embed"]),
     ("best", "best: is a folder", ["resume"]),
 ]
 Row = tuple[str, int, str]
@@ -127,6 +128,20 @@ TABLE: list[Row] = [
     ("export run/last.ckpt --out text.txt", 1, "text.txt: exists|--out"),
     ("export run/last.ckpt --out empty", 1, "empty: exists|--out"),
     ("export run/last.ckpt --format safetensors --out text.txt/below", 1, "text.txt:"),
+    ("export run/last.ckpt --opset 9 --out new", 1, "--opset 9: must be from 18 to 24"),
+    ("export run/last.ckpt --format safetensors --quantize int8 --out new", 1,
+     "--quantize int8: is of --format onnx"),
+    ("export run/last.ckpt --input-size 64 --out new", 1, "--input-size 64:|32×32|--image-size 64"),
+    ("embed run/last.ckpt --input none.png --out new.npz", 1, "--input none.png: no such file"),
+    ("embed run/last.ckpt --input none.npy --out new.npz", 1, "none.npy: no such file"),
+    ("embed run/last.ckpt --input text.txt --out new.npz", 1, "--input text.txt:|an image"),
+    ("embed run/last.ckpt --input empty --out new.npz", 1, "empty: holds no photographs"),
+    ("embed run/last.ckpt --input {ears}/val_teacher.npy --out text.txt", 1, "text.txt: must end in"),
+    ("embed run/last.ckpt --input {ears}/val_teacher.npy --out text.npy", 1, "text.npy: exists|--out"),
+    ("embed run/last.ckpt --input {ears}/val_teacher.npy --out new.npy --logvar", 1,
+     "--logvar: a .npy file holds mu alone|new.npz"),
+    ("reconstruct run/last.ckpt --input {ears}/val_teacher.npy --jitter inf --out new", 1,
+     "--jitter inf: must be a number from 0 on"),
     # Preparation.
     ("prepare none", 1, "none: no such folder"),
     ("prepare text.txt", 1, "text.txt: is a file|folder"),
@@ -166,6 +181,12 @@ TABLE: list[Row] = [
     ("sample run/last.ckpt --number 0 --out new", 2, "--number"),
     ("sample run/last.ckpt -n -1 --out new", 2, "--number"),
     ("sample run/last.ckpt", 2, "--out"),
+    ("embed run/last.ckpt --out new.npz", 2, "--input"),
+    ("embed run/last.ckpt --input {ears}/val_teacher.npy", 2, "--out"),
+    ("export run/last.ckpt --format pickle --out new", 2, "--format"),
+    ("export run/last.ckpt --part head --out new", 2, "--part"),
+    ("reconstruct run/last.ckpt --input {ears}/val_teacher.npy --variations 2 --out new", 2,
+     "--variations is of --jitter"),
     ("reconstruct run/last.ckpt --input text.txt --out new -n 0", 2, "--number"),
     ("reconstruct run/last.ckpt --out new", 2, "--input"),
     ("export run/last.ckpt --out new --format tflite", 2, "tflite"),

@@ -12,6 +12,7 @@ from earteach.data.randomness import (
     permutation,
     training_noise,
     validation_noise,
+    variation_noise,
 )
 
 
@@ -28,7 +29,7 @@ def test_derived_seeds_stay_what_they_were() -> None:
     """A checkpoint continues exactly only where a later version derives the same seeds."""
     words = np.random.SeedSequence([42, 1, 3, 7]).generate_state(2, np.uint32)
     assert derive(42, Purpose.AUGMENTATION, 3, 7) == (int(words[1]) << 32 | int(words[0])) >> 1
-    assert [purpose.value for purpose in Purpose] == [0, 1, 2, 3, 4, 5]
+    assert [purpose.value for purpose in Purpose] == [0, 1, 2, 3, 4, 5, 6]
 
 
 @pytest.mark.parametrize("length", [1, 2, 17, 1000])
@@ -68,6 +69,15 @@ def test_validation_noise_belongs_to_the_image_and_not_to_its_batch() -> None:
     assert len({tuple(row.tolist()) for row in together}) == 300
     assert torch.equal(validation_noise(42, [299, 5], 32), together[[299, 5]])
     assert not torch.equal(validation_noise(43, [5], 32), together[[5]])
+
+
+def test_variation_noise_belongs_to_the_ear_and_the_variation() -> None:
+    together = variation_noise(42, range(200), 1, 32)
+    assert together.std() == pytest.approx(1, abs=0.04)
+    assert len({tuple(row.tolist()) for row in together}) == 200
+    assert torch.equal(variation_noise(42, [199, 5], 1, 32), together[[199, 5]])
+    for other in (variation_noise(42, [5], 2, 32), variation_noise(43, [5], 1, 32)):
+        assert not torch.equal(other, together[[5]])
 
 
 def test_noise_neither_reads_nor_moves_the_global_state() -> None:

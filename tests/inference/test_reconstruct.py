@@ -14,6 +14,7 @@ from torchmetrics.functional.image import (
 
 import earteach
 from earteach.config import InferenceConfig
+from earteach.data.randomness import variation_noise
 from earteach.errors import EarTeachError
 from earteach.inference.reconstruct import reconstruct
 from tests.conftest import TINY_RUN, Run, data_options, run_options
@@ -207,3 +208,76 @@ def test_a_gray_network_shows_gray_ears(trained_gray, val, tmp_path):
         assert (picture == picture[..., :1]).all()
     luma = val[0] @ np.array([0.299, 0.587, 0.114])
     np.testing.assert_allclose(given[..., 0], luma, atol=1)
+
+
+def variations(checkpoint, inputs, out, **options) -> list[np.ndarray]:
+    found = []
+    for entry in reconstruct(checkpoint, inputs, out, **options).images:
+        with Image.open(entry.output) as picture:
+            found.append(np.asarray(picture).astype(int))
+    return found
+
+
+def test_variations_are_decoded_around_the_code(trained, ears, val, tmp_path):
+    """mu + S · sigma · noise, by hand; the side of the ear stays."""
+    result = reconstruct(
+        trained.last, [ears / "val_teacher.npy"], tmp_path, number=3, jitter=1.5, variations=2,
+        seed=7,
+    )  # fmt: skip
+    assert names(result) == [
+        f"val_teacher-{row:05d}-variation-{variation}.png"
+        for variation in range(2)
+        for row in range(3)
+    ]
+    assert (result.jitter, result.seed) == (1.5, 7)
+    model = earteach.load(trained.last)
+    with torch.no_grad():
+        mu, logvar = model.encode(batch(val[:3]))
+        for place, entry in enumerate(result.images):
+            row, variation = place % 3, place // 3
+            noise = variation_noise(7, [row], variation, 16)[0].numpy()
+            noise[-1] = 0
+            code = mu[row].numpy() + 1.5 * np.exp(0.5 * logvar[row].numpy()) * noise
+            wanted = model.decode(torch.from_numpy(code)[None])[0].permute(1, 2, 0).numpy()
+            with Image.open(entry.output) as picture:
+                seen = np.asarray(picture)
+                assert picture.info["Jitter"] == "1.5"
+            assert np.abs(seen - wanted * 255).max() <= 0.51
+            error = np.square(wanted.astype(np.float64) - val[row] / 255).mean()
+            assert entry.psnr == pytest.approx(-10 * np.log10(error), abs=1e-3)
+
+
+def test_the_seed_decides_variations_and_the_batch_does_not(trained, ears, tmp_path):
+    array = [ears / "val_teacher.npy"]
+    options = {"jitter": 3.0, "number": 5}
+    first = variations(trained.last, array, tmp_path / "a", **options)
+    config = InferenceConfig(batch_size=2)
+    again = variations(trained.last, array, tmp_path / "b", **options, config=config)
+    assert max(np.abs(a - b).max() for a, b in zip(first, again, strict=True)) <= 1
+    other = variations(trained.last, array, tmp_path / "c", **options, seed=43)
+    assert all((a != b).any() for a, b in zip(first, other, strict=True))
+    some = variations(trained.last, array, tmp_path / "d", **options, variations=2)
+    assert all(np.abs(a - b).max() <= 1 for a, b in zip(first, some[:5], strict=True))
+    assert all((a != b).any() for a, b in zip(first, some[5:], strict=True))
+
+
+def test_more_jitter_leads_farther_and_none_gives_the_reconstruction(trained, ears, val, tmp_path):
+    array = [ears / "val_teacher.npy"]
+    with torch.no_grad():
+        still = (
+            earteach.load(trained.last).reconstruct(batch(val)).permute(0, 2, 3, 1).numpy() * 255
+        )
+    apart = []
+    for jitter in (0, 1, 4):
+        seen = variations(trained.last, array, tmp_path / str(jitter), jitter=jitter)
+        apart.append(float(np.abs(np.stack(seen) - still).mean()))
+    assert apart[0] <= 0.26 < apart[2]
+    assert apart[0] < apart[1] < apart[2]
+
+
+@pytest.mark.parametrize("jitter", [-1.0, float("nan"), float("inf")])
+def test_jitter_is_a_number_from_0_on(trained, ears, tmp_path, jitter):
+    with pytest.raises(EarTeachError, match=r"--jitter .*: must be a number from 0 on"):
+        reconstruct(trained.last, [ears / "val_teacher.npy"], tmp_path, jitter=jitter)
+    with pytest.raises(EarTeachError, match="--variations 0: must be at least 1"):
+        reconstruct(trained.last, [ears / "val_teacher.npy"], tmp_path, jitter=1, variations=0)

@@ -17,6 +17,7 @@ from earteach.inference.code_mixture import kept_mixture
 from earteach.inference.nearest import nearest_images
 from earteach.inference.running import open_model
 from earteach.inference.sample import Samples, sample
+from earteach.model.vae import EarVAE
 
 SAMPLERS = ["gmm", "prior"]
 
@@ -265,3 +266,35 @@ def test_a_folder_that_is_a_file(trained, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(EarTeachError, match="is a file; name a folder"):
         sample(trained.last, tmp_path / "file")
+
+
+def test_ears_are_written_as_they_are_made(trained, tmp_path, monkeypatch):
+    """What fails at the third batch leaves the ears of the two before it."""
+    decode, calls = EarVAE.decode, []
+
+    def failing(self, z):
+        calls.append(listing(tmp_path))
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return decode(self, z)
+
+    monkeypatch.setattr(EarVAE, "decode", failing)
+    config = InferenceConfig(batch_size=2)
+    with pytest.raises(KeyboardInterrupt):
+        sample(trained.last, tmp_path, number=9, sampler="prior", config=config)
+    assert [len(written) for written in calls] == [0, 2, 4]
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_of_many_ears_the_grid_shows_the_first(trained, ears, tmp_path, caplog, sampler):
+    with caplog.at_level(logging.INFO, "earteach"):
+        result = sample(trained.last, tmp_path, number=70, sampler=sampler)
+    assert len(result.images) == len(set(result.images)) == 70
+    assert len(result.nearest) == 64
+    assert "grid.png: shows the first 64 of 70 ears" in caplog.text
+    sheet = picture(result.grid)
+    assert sheet.shape == (66 * 6 + 2, 34 * 12 + 2, 3)
+    assert np.array_equal(
+        sheet[2 + 66 * 5 : 34 + 66 * 5, 2 + 34 * 3 : 34 + 34 * 3], pixels(result)[63]
+    )
+    assert (sheet[2 + 66 * 5 : 34 + 66 * 5, 2 + 34 * 4 :] == 255).all()
