@@ -169,7 +169,7 @@ def test_an_option_keeps_its_bounds_or_is_refused_by_its_name(name: str, value: 
         assert kept <= (limits.at_most or 2**31)
 
 
-@BOUNDED
+@settings(BOUNDED, max_examples=60)
 @given(st.sampled_from(sorted(OPTIONS)), st.text(max_size=8) | VALUES.map(str))
 def test_whatever_is_typed_is_an_error_of_one_line_or_wrong_usage(name: str, text: str) -> None:
     missing = "no/such/train.npy"

@@ -9,7 +9,7 @@ checkpoint.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -57,6 +57,7 @@ class Case:
     code: int
     words: str
     files: dict[str, Made]
+    planned: bool = False  # a run's plan stands on stdout before its state is put back
 
     def __str__(self) -> str:
         return self.name
@@ -141,8 +142,9 @@ READ_ARRAYS = {
     "train --dry-run": "train --train-data bad.npy --val-data good.npy --dry-run",
     "eval": "eval good.ckpt --data bad.npy",
     "reconstruct": "reconstruct good.ckpt --input bad.npy --out new",
+    "embed": "embed good.ckpt --input bad.npy --out new.npz",
 }
-READ_VALUES = ("train", "eval", "reconstruct")
+READ_VALUES = ("train", "eval", "reconstruct", "embed")
 
 # Places where a file is meant, and what lies there.
 PLACES: list[tuple[str, Made, str]] = [
@@ -288,6 +290,7 @@ READ_CHECKPOINTS = {
     "sample": "sample bad.ckpt --out new",
     "reconstruct": "reconstruct bad.ckpt --input good.npy --out new",
     "export": "export bad.ckpt --out new",
+    "embed": "embed bad.ckpt --input good.npy --out new.npz",
     "report": "report bad.ckpt",
     "resume": "resume bad.ckpt",
     "init-from": "train --train-data good.npy --val-data good.npy --init-from bad.ckpt "
@@ -322,7 +325,8 @@ def _cases() -> Iterator[Case]:
     building = {name: typed for name, typed in READ_CHECKPOINTS.items() if name != "resume"}
     yield from _in_turns(building, ALTERED, "bad.ckpt", "a checkpoint,")
     resume = {"resume": "resume bad.ckpt --epochs 9"}
-    yield from _in_turns(resume, STATES, "bad.ckpt", "a checkpoint,")
+    for case in _in_turns(resume, STATES, "bad.ckpt", "a checkpoint,"):
+        yield replace(case, planned=UNFIT in case.words)
     for commands, name in ((READ_ARRAYS, "bad.npy"), (READ_CHECKPOINTS, "bad.ckpt")):
         for reader, typed in commands.items():
             for kind, made, words in PLACES:
@@ -346,7 +350,8 @@ NAMING = [
     f"eval good.ckpt --data {LONG}", f"eval good.ckpt --data good.npy --no-baselines --out {LONG}",
     f"eval --checkpoint-dir {LONG}", f"reconstruct good.ckpt --input {LONG} --out new",
     f"prepare {LONG}", f"{DRAW} --out {LONG}", f"sample good.ckpt --out {LONG}",
-    f"export good.ckpt --out {LONG}", f"report good.ckpt --out {LONG}",
+    f"export good.ckpt --out {LONG}", f"embed good.ckpt --input good.npy --out {LONG}.npz",
+    f"embed good.ckpt --input {LONG} --out new.npz", f"report good.ckpt --out {LONG}",
     f"report good.ckpt --gif {LONG}.gif", f"resume {LONG}", f"train --config {LONG}",
     f"train --resume {LONG}", f"{TRAIN} --init-from {LONG}",
     f"{TRAIN} --checkpoint-dir {LONG} --log-dir new",
