@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
+import warnings
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -99,7 +100,9 @@ def read_whole(path: Path) -> tuple[EarArray, np.ndarray]:
 def test_an_array_that_numpy_saves_opens_rightly_or_is_refused_in_words(array: np.ndarray) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "ears.npy"
-        np.save(path, array, allow_pickle=True)
+        with warnings.catch_warnings():  # numpy tells of names that are not Latin
+            warnings.simplefilter("ignore", UserWarning)
+            np.save(path, array, allow_pickle=True)
         loaded = np.load(path, allow_pickle=True)
         layout = layout_by_hand(loaded.shape)
         wanted = brightness_by_hand(loaded) if layout else None

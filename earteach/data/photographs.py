@@ -118,7 +118,7 @@ def _sides(data: np.ndarray) -> tuple[int, int]:
     """Height and width as stored; raises `Unreadable` before a picture fills the memory."""
     sides = claimed_sides(data.data)
     if sides is None:
-        raise Unreadable("not an image that can be read (JPEG, PNG, BMP, TIFF or WebP)")
+        raise Unreadable("not an image that can be read")
     height, width = sides
     if height * width > _MOST_PIXELS:
         raise Unreadable(f"{width}×{height} pixels are too many")

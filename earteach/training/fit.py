@@ -239,6 +239,8 @@ def _position(found: Checkpoint) -> str:
 def _fit(config: TrainConfig, start: Start, watch: Watch) -> TrainResult:
     began = time.monotonic()
     run, found = config.run, start.found
+    if found is not None and not found.state.keys() >= {"loops", "optimizer_states", "callbacks"}:
+        raise unfit(found.path)
     arrays = _open_data(config, found)
     with quiet_lightning(), StopRequest() as stop:
         fingerprints = {name: array.fingerprint() for name, array in arrays.items()}
