@@ -57,7 +57,7 @@ class Case:
     code: int
     words: str
     files: dict[str, Made]
-    planned: bool = False  # a run's plan stands on stdout before its state is put back
+    planned: bool = False  # a run's plan is shown and its log begun before its state is put back
 
     def __str__(self) -> str:
         return self.name
