@@ -11,7 +11,7 @@ MINUTES ?= 45
 SMALL := --image-size 64 --base-channels 32
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo format lint types test test-slow bench bench-quality docs check clean
+.PHONY: help install demo format lint types test test-slow bench bench-quality docs audit check clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -62,6 +62,11 @@ bench-quality: $(VENV)/installed ## earteach beside eigenears and two peers, MIN
 
 docs: $(VENV)/installed ## write the command-line reference anew
 	$(BIN)/python -m typer earteach.cli.app utils docs --name earteach --title "Command line" --output docs/reference/cli.md
+
+audit: $(VENV)/installed ## known vulnerabilities of what is pinned; licences of what is installed, none of them GPL or AGPL
+	$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check -c constraints.txt -e '.[audit]'
+	$(BIN)/pip-licenses --partial-match --fail-on "GPL"
+	$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip
 
 check: lint types test ## all that CI runs
 

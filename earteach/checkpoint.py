@@ -13,6 +13,7 @@ import os
 import pickle
 import re
 import shutil
+import zipfile
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -34,6 +35,10 @@ PARTIAL = ".partial"
 TEACHER, TEACHER_COPY = "teacher", "teacher.ckpt"
 BEST = "best-epoch="
 BEST_SSIM = "best-ssim-epoch="
+# What the `earteach` entry says of a run, and what is taken where it says nothing.
+_UNTOLD: dict[str, Any] = {
+    "epochs_completed": 0, "stopped_by": None, "data": {}, "metrics": {}, "best": {},
+}  # fmt: skip
 # What a run keeps as its network: the moving average of the weights where there is one.
 _AVERAGED, _MODEL = "averaged.", "model."
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -54,7 +59,7 @@ class Checkpoint:
 
     @property
     def global_step(self) -> int:
-        return int(self.state["global_step"])
+        return int(self.state.get("global_step", 0))
 
     def model(self) -> EarVAE:
         """The network with its weights, in evaluation mode, on the CPU.
@@ -111,10 +116,12 @@ def read(path: str | Path) -> Checkpoint:
         raise EarTeachError(f"{path}: is a folder; name a checkpoint in it or use --checkpoint-dir")
     if not path.exists():
         raise EarTeachError(f"{path}: no such checkpoint; `earteach train` writes one")
+    if not path.is_file():  # of a pipe the first read may never end
+        raise EarTeachError(f"{path}: is no file on a disk; name a checkpoint")
     state = _load_safely(path)
     if not _is_ours(state):
         raise EarTeachError(f"{path}: is not a checkpoint of earteach; name one that it wrote")
-    found = state[KEY]
+    found = {**_UNTOLD, **state[KEY]}
     if found["format"] > FORMAT:
         raise EarTeachError(
             f"{path}: was written by earteach {found.get('version')}, newer than this "
@@ -134,6 +141,7 @@ def read(path: str | Path) -> Checkpoint:
 
 def _load_safely(path: Path) -> Any:
     try:
+        _check_archive(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except PermissionError as error:
         raise EarTeachError(f"{path}: no permission to read it; check `ls -l {path}`") from error
@@ -148,12 +156,31 @@ def _load_safely(path: Path) -> Any:
         ) from error
 
 
+def _check_archive(path: Path) -> None:
+    """Raise `BadZipFile` for an archive that holds more than the file has bytes.
+
+    torch stores its members as they are. Compressed ones, or ones that overlap, could fill the memory;
+    and the formats of torch before 1.6 are not earteach's.
+    """
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+    if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+        raise zipfile.BadZipFile("compressed")
+    if sum(member.file_size for member in members) > path.stat().st_size:
+        raise zipfile.BadZipFile("overlapping")
+
+
 def _is_ours(state: Any) -> bool:
     return (
         isinstance(state, dict)
         and isinstance(state.get(KEY), dict)
         and isinstance(state[KEY].get("format"), int)
+        and isinstance(state.get("global_step", 0), int)
+        and all(
+            isinstance(state[KEY].get(n, v), type(v)) for n, v in _UNTOLD.items() if v is not None
+        )
         and isinstance(state.get("state_dict"), dict)
+        and all(isinstance(name, str) for name in state["state_dict"])
     )
 
 

@@ -39,6 +39,9 @@ LRSchedule = Literal["cosine", "plateau"]
 ExportFormat = Literal["onnx", "torchscript", "torch-export", "safetensors", "openvino"]
 ExportPart = Literal["full", "encoder", "decoder", "features"]
 
+# More than this of anything, infinity included, is a mistake, and not every library's integers hold it.
+_LARGEST = 2**31 - 1
+
 
 @dataclass(frozen=True)
 class Opt:
@@ -60,8 +63,9 @@ class Opt:
             return f"must be at least {self.at_least}"
         if self.above is not None and not value > self.above:
             return f"must be greater than {self.above}"
-        if self.at_most is not None and not value <= self.at_most:
-            return f"must be at most {self.at_most}"
+        at_most = _LARGEST if self.at_most is None else self.at_most
+        if isinstance(value, int | float) and not value <= at_most:
+            return f"must be at most {at_most}"
         if self.multiple_of and value % self.multiple_of:
             return f"must be a multiple of {self.multiple_of}"
         return None
@@ -80,6 +84,13 @@ class OptionField:
     def flag(self) -> str:
         return "--" + self.name.replace("_", "-")
 
+    def checked(self, value: Any) -> Any:
+        """`value` as the option's type; `EarTeachError` where it is of another or out of bounds."""
+        value = _checked_type(self, value)
+        if value is not None and (problem := self.opt.problem(value)):
+            raise EarTeachError(f"{self.flag} {value}: {problem}")
+        return value
+
 
 class Options:
     """Base of the option groups: frozen dataclasses that check themselves."""
@@ -93,9 +104,7 @@ class Options:
 
     def __post_init__(self) -> None:
         for option in self.option_fields():
-            value = _checked_type(option, getattr(self, option.name))
-            if value is not None and (problem := option.opt.problem(value)):
-                raise EarTeachError(f"{option.flag} {value}: {problem}")
+            value = option.checked(getattr(self, option.name))
             object.__setattr__(self, option.name, value)
 
     def to_dict(self) -> dict[str, Any]:
@@ -171,12 +180,15 @@ class ModelConfig(Options):
     panel: ClassVar[str] = "Model"
 
     in_channels: Annotated[int, Opt("3 for colour, 1 for gray.", choices=(1, 3))] = 3
-    latent_dim: Annotated[int, Opt("Numbers in a latent code.", at_least=1)] = 256
+    latent_dim: Annotated[int, Opt("Numbers in a latent code.", at_least=1, at_most=2**16)] = 256
     base_channels: Annotated[
-        int, Opt("Channels of the first block; the last has 8 times as many.", at_least=1)
+        int,
+        Opt(
+            "Channels of the first block; the last has 8 times as many.", at_least=1, at_most=2**12
+        ),
     ] = 64
     image_size: Annotated[
-        int, Opt("Side of the square images in pixels.", at_least=32, multiple_of=16)
+        int, Opt("Side of the square images in pixels.", at_least=32, at_most=2**12, multiple_of=16)
     ] = 256
     pca_init: Annotated[
         bool,
@@ -372,7 +384,7 @@ def _of_group(group: type[Options], changes: Mapping[str, Any]) -> dict[str, Any
 def read_toml(path: Path) -> dict[str, Any]:
     """The options in a TOML file: keys spelled as the flags with underscores, no sections.
 
-    Raises `EarTeachError` for a file that cannot be read, an unknown key or a value of a wrong type.
+    Raises `EarTeachError` for a file that cannot be read, an unknown key or a value out of bounds.
     """
     import tomllib  # only here: most commands read no such file
 
@@ -380,7 +392,10 @@ def read_toml(path: Path) -> dict[str, Any]:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise EarTeachError(f"--config {path}: {error.strerror}; name a readable file") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # also a number of too many digits, lists too deep
         raise EarTeachError(f"--config {path}: not TOML: {error}") from error
     known = {option.name: option for _, option, _ in TrainConfig().options()}
     for key, value in values.items():
@@ -394,7 +409,7 @@ def read_toml(path: Path) -> dict[str, Any]:
                 "`earteach train --help` with underscores"
             )
         try:
-            values[key] = _checked_type(known[key], value)
+            values[key] = known[key].checked(value)
         except EarTeachError as error:
             raise EarTeachError(f"--config {path}: {error}") from error
     return values

@@ -24,7 +24,7 @@ ROOT = Path(earteach.__file__).parent
 LEVELS = [
     ["errors"],
     ["config"],
-    ["images", "environment", "charts"],
+    ["images", "environment", "disk_space", "charts"],
     ["data", "model"],
     ["metrics"],
     ["checkpoint", "inspection"],

@@ -1,11 +1,6 @@
 """Checkpoints: nothing in one can run, none is half written, and what is wrong is said in a line."""
 
-import builtins
-import io
-import os
-import pickle
 import resource
-import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -19,13 +14,8 @@ import earteach
 from earteach import checkpoint
 from earteach.config import TrainConfig
 from earteach.errors import EarTeachError
+from tests.bad_input.files import torch_saved
 from tests.conftest import Run
-
-
-def saved(state: Any, **options: Any) -> bytes:
-    file = io.BytesIO()
-    torch.save(state, file, **options)
-    return file.getvalue()
 
 
 def complaint(path: Path, read: Callable[[Path], Any] = checkpoint.read) -> str:
@@ -38,175 +28,14 @@ def complaint(path: Path, read: Callable[[Path], Any] = checkpoint.read) -> str:
     return text
 
 
-class Calls:
-    """Unpickling it calls a function, as a hostile file would."""
-
-    def __init__(self, function: Callable[..., Any], *args: Any) -> None:
-        self.call = (function, args)
-
-    def __reduce__(self) -> tuple[Callable[..., Any], Any]:
-        return self.call
-
-
 class Plain:
     """An ordinary object; loading it would import and build it."""
 
 
-def tar_of(member: bytes) -> bytes:
-    """The layout of torch before 0.1.10."""
-    file = io.BytesIO()
-    with tarfile.open(fileobj=file, mode="w:") as tar:
-        for name in ("storages", "tensors", "pickle"):
-            info = tarfile.TarInfo(name)
-            info.size = len(member)
-            tar.addfile(info, io.BytesIO(member))
-    return file.getvalue()
-
-
-def hostile(path: Path) -> dict[str, Callable[[], bytes]]:
-    """Files that make `path` when they are loaded without care."""
-    touch = f"touch {path}"
-    python = f"open({str(path)!r}, 'w').close()"
-    system = Calls(os.system, touch)
-    return {
-        "os.system": lambda: saved(system),
-        "os.system, old format": lambda: saved(system, _use_new_zipfile_serialization=False),
-        "eval": lambda: saved(Calls(builtins.eval, python)),
-        "exec": lambda: saved({"state_dict": Calls(builtins.exec, python)}),
-        "a path's method": lambda: saved([1, Calls(Path.touch, path)]),
-        "beside good entries": lambda: saved(
-            {
-                "earteach": {"format": checkpoint.FORMAT, "config": TrainConfig().to_dict()},
-                "state_dict": {"a": system},
-            }
-        ),
-        "plain pickle": lambda: pickle.dumps(system),
-        "plain pickle, protocol 2": lambda: pickle.dumps(system, 2),
-        "text pickle": lambda: f"cos\nsystem\n(S'{touch}'\ntR.".encode(),
-        "legacy tar": lambda: tar_of(pickle.dumps(system, 2)),
-    }
-
-
-NAMES = list(hostile(Path("x")))
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_nothing_in_a_file_runs(tmp_path, name):
-    planted, path = tmp_path / "planted", tmp_path / "hostile.ckpt"
-    path.write_bytes(hostile(planted)[name]())
-    for read in (checkpoint.read, earteach.load):
-        complaint(path, read)
-    assert not planted.exists()
-
-
-def test_the_hostile_files_would_run_without_care(tmp_path):
-    planted, path = tmp_path / "planted", tmp_path / "hostile.ckpt"
-    for name in ("os.system", "os.system, old format", "eval", "exec", "a path's method"):
-        path.write_bytes(hostile(planted)[name]())
-        torch.load(path, weights_only=False)
-        assert planted.exists(), name
-        planted.unlink()
-
-
 def test_objects_are_named_as_what_was_refused(tmp_path):
     path = tmp_path / "object.ckpt"
-    path.write_bytes(saved({"earteach": {}, "state_dict": {"a": Plain()}}))
+    path.write_bytes(torch_saved({"earteach": {}, "state_dict": {"a": Plain()}}))
     assert "more than tensors and plain values" in complaint(path)
-
-
-@pytest.mark.parametrize("share", [0, 1e-6, 1e-5, 1e-3, 0.3, 0.5, 0.99, 0.999999])
-def test_a_file_that_was_cut_short(trained, tmp_path, share):
-    data = trained.last.read_bytes()
-    path = tmp_path / "cut.ckpt"
-    path.write_bytes(data[: int(len(data) * share)])
-    assert "is cut short or not a checkpoint" in complaint(path)
-
-
-GARBAGE = {
-    "text": b"hello world, this is a text",
-    "toml": b"[a]\nx = 3\n",
-    "jpeg": b"\xff\xd8\xff\xe0" + bytes(60),
-    "png": b"\x89PNG\r\n\x1a\n" + bytes(60),
-    "pops an empty stack": b"0",
-    "uses what is not there": b"\x80\x02h\x05.",
-    "a reference that is none": b"\x80\x02K\x01Q.",
-    "a pickled number": pickle.dumps(3.0),
-    "zip": b"PK\x03\x04" + bytes(60),
-}
-
-
-@pytest.mark.parametrize("data", GARBAGE.values(), ids=GARBAGE)
-def test_a_file_that_is_no_checkpoint(tmp_path, data):
-    path = tmp_path / "garbage.ckpt"
-    path.write_bytes(data)
-    assert "checkpoint" in complaint(path)
-
-
-def without(key: str) -> Callable[[dict[str, Any]], Any]:
-    return lambda state: {name: value for name, value in state.items() if name != key}
-
-
-def with_about(**changes: Any) -> Callable[[dict[str, Any]], Any]:
-    return lambda state: {**state, "earteach": {**state["earteach"], **changes}}
-
-
-def with_config(**model: Any) -> Callable[[dict[str, Any]], Any]:
-    def change(state: dict[str, Any]) -> dict[str, Any]:
-        config = state["earteach"]["config"]
-        return with_about(config={**config, "model": {**config["model"], **model}})(state)
-
-    return change
-
-
-def with_weights(change: Callable[[str, Any], dict[str, Any]]) -> Callable[[dict[str, Any]], Any]:
-    def changed(state: dict[str, Any]) -> dict[str, Any]:
-        weights: dict[str, Any] = {}
-        for name, value in state["state_dict"].items():
-            weights.update(change(name, value))
-        return {**state, "state_dict": weights}
-
-    return changed
-
-
-ALTERED: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
-    "of another tool": (without("earteach"), "is not a checkpoint of earteach"),
-    "without weights": (without("state_dict"), "is not a checkpoint of earteach"),
-    "a list": (lambda state: [1, 2], "is not a checkpoint of earteach"),
-    "a tensor": (lambda state: torch.zeros(3), "is not a checkpoint of earteach"),
-    "a number for its entry": (lambda s: {**s, "earteach": 3}, "is not a checkpoint of earteach"),
-    "a number for weights": (lambda s: {**s, "state_dict": 3}, "is not a checkpoint of earteach"),
-    "a word for its format": (with_about(format="new"), "is not a checkpoint of earteach"),
-    "a newer format": (
-        with_about(format=checkpoint.FORMAT + 1, version="9.8.7"),
-        "was written by earteach 9.8.7, newer than this",
-    ),
-    "an older format": (
-        with_about(format=1, version="0.0.9"),
-        "was written by earteach 0.0.9, whose networks were others; train again with `earteach train",
-    ),
-    "no configuration": (with_about(config=3), "its configuration cannot be read"),
-    "an unknown option": (with_config(depth=5), "its configuration cannot be read"),
-    "a bad option": (with_config(latent_dim=0), "its configuration cannot be read"),
-    "another size of code": (with_config(latent_dim=32), "its weights do not fit"),
-    "another kind of network": (with_config(pca_init=False), "its weights do not fit"),
-    "more channels": (with_config(base_channels=16), "its weights do not fit"),
-    "a weight left out": (
-        with_weights(lambda name, value: {} if "to_image.1.conv.bias" in name else {name: value}),
-        "its weights do not fit",
-    ),
-    "a weight too many": (
-        with_weights(lambda name, value: {name: value, name + "2": value}),
-        "its weights do not fit",
-    ),
-    "numbers for weights": (with_weights(lambda name, _: {name: 3}), "its weights do not fit"),
-}
-
-
-@pytest.mark.parametrize(("change", "reason"), ALTERED.values(), ids=ALTERED)
-def test_an_altered_checkpoint(trained, tmp_path, change, reason):
-    path = tmp_path / "altered.ckpt"
-    path.write_bytes(saved(change(torch.load(trained.last, weights_only=True))))
-    assert reason in complaint(path, earteach.load)
 
 
 def test_a_missing_file_and_a_folder(trained, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -29,6 +30,11 @@ from earteach.cli.train import train
 from earteach.errors import EarTeachError
 
 INTERRUPTED = 130
+# What the system says of a path and only its owner can put right, wherever a command meets it.
+_OF_PATHS = (
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOSPC,
+    errno.EDQUOT, errno.EIO, errno.ESTALE,
+)  # fmt: skip
 
 
 class Commands(TyperGroup):
@@ -43,6 +49,13 @@ class Commands(TyperGroup):
             if os.environ.get("EARTEACH_DEBUG") == "1":
                 raise
             output.error(str(error))
+            raise typer.Exit(1) from error
+        except OSError as error:
+            if error.errno not in _OF_PATHS or error.filename is None:
+                raise
+            output.error(
+                f"{error.filename}: {error.strerror}; name another path, or put this right"
+            )
             raise typer.Exit(1) from error
         except KeyboardInterrupt as error:
             output.error("interrupted")

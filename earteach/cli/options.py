@@ -169,7 +169,9 @@ Show = Annotated[
     bool,
     typer.Option("--show", help="Draw the pictures in the terminal too, where it has colours."),
 ]
-Seed = Annotated[int, typer.Option("--seed", help="Source of the randomness.", min=0)]
+Seed = Annotated[
+    int, typer.Option("--seed", help="Source of the randomness.", min=0, max=2**63 - 1)
+]
 FitChoice = Annotated[
     Fit,
     typer.Option(

@@ -73,7 +73,7 @@ def line(text: str, *, whole: bool = True) -> None:
     if is_main_process():
         console = _stderr()
         soft = whole or not console.is_terminal
-        console.print(text, soft_wrap=soft, highlight=False, markup=False)
+        console.print(harmless(text), soft_wrap=soft, highlight=False, markup=False)
 
 
 def error(text: str) -> None:
@@ -87,9 +87,18 @@ def note(text: str) -> None:
         _labelled("note", "cyan", text)
 
 
+# A terminal obeys these, and a file name may hold them; a newline alone is left.
+_COMMANDS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
+
+
+def harmless(text: str) -> str:
+    """The text with `?` for each character that a terminal would obey."""
+    return _COMMANDS.sub("?", text)
+
+
 def _labelled(label: str, style: str, text: str) -> None:
     # A file name may hold a newline, and an error stays one line all the same.
-    one_line = " ".join(text.split())
+    one_line = harmless(" ".join(text.split()))
     _stderr().print(f"[{style}]{label}:[/] {escape(one_line)}", soft_wrap=True, highlight=False)
 
 
@@ -181,7 +190,8 @@ class _Cell:
     text: str
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        lines = "\n".join(_broken(line, options.max_width) for line in self.text.split("\n"))
+        text = harmless(self.text)
+        lines = "\n".join(_broken(line, options.max_width) for line in text.split("\n"))
         yield console.render_str(
             lines, markup=False, emoji=False, highlight=bool(options.highlight)
         )
@@ -203,7 +213,7 @@ def _broken(line: str, width: int) -> str:
 
 def _heading(title: str) -> Text:
     """A title that is left whole where it is wider than its table: it may be a path."""
-    return Text(title, style="bold", no_wrap=True, overflow="ignore")
+    return Text(harmless(title), style="bold", no_wrap=True, overflow="ignore")
 
 
 def sparkline(values: Sequence[float]) -> str:

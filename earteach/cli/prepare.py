@@ -63,7 +63,10 @@ def prepare(
         typer.Option("--synthetic", help="Draw this many ears in all, instead of photographs."),
     ] = None,
     seed: Annotated[
-        int, typer.Option("--seed", help="Source of the drawn ears and of the split.", min=0)
+        int,
+        typer.Option(
+            "--seed", help="Source of the drawn ears and of the split.", min=0, max=2**63 - 1
+        ),
     ] = 42,
     json: Json = False,
 ) -> None:

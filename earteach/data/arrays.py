@@ -188,6 +188,8 @@ def _check_magic(path: Path) -> None:
     try:
         if path.is_dir():
             raise EarTeachError(f"{path}: is a folder; name a .npy file in it")
+        if path.exists() and not path.is_file():  # of a pipe the first read may never end
+            raise EarTeachError(f"{path}: is no file on a disk; name a .npy file")
         with path.open("rb") as file:
             start = file.read(6)
     except FileNotFoundError as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +12,12 @@ import numpy as np
 
 from earteach.config import Fit
 from earteach.data.arrays import resized, to_channels
+from earteach.data.image_header import claimed_sides
 from earteach.errors import EarTeachError
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
 _MOST_PIXELS = 2**27
+_MOST_BYTES = 2**30
 # By how much the decoder of JPEGs can divide the sides; other decoders read whole pictures. The small
 # picture differs from the whole one's by 45 dB and more (AMI); 8, which it could too, by 40.
 _REDUCED = {
@@ -24,8 +25,6 @@ _REDUCED = {
     2: cv2.IMREAD_REDUCED_COLOR_2,
     4: cv2.IMREAD_REDUCED_COLOR_4,
 }
-# Markers of JPEG that look like those of frames; and where a frame has begun, thumbnails included.
-_NO_FRAMES, _HEADER = (0xC4, 0xC8, 0xCC), 2**18
 
 # OpenCV writes to stderr about each file that it cannot read; they are reported by name instead.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
@@ -79,7 +78,9 @@ def read(path: Path) -> np.ndarray:
 
     Raises `Unreadable` for a file that is no photograph.
     """
-    return cv2.cvtColor(_decoded(_bytes(path), 1), cv2.COLOR_BGR2RGB)
+    data = _bytes(path)
+    _sides(data)
+    return cv2.cvtColor(_decoded(data, 1), cv2.COLOR_BGR2RGB)
 
 
 def read_square(path: Path, size: int, channels: int = 3, fit: Fit = "stretch") -> Square:
@@ -89,12 +90,12 @@ def read_square(path: Path, size: int, channels: int = 3, fit: Fit = "stretch") 
     a quarter of the time. Raises `Unreadable` for a file that is no photograph.
     """
     data = _bytes(path)
-    whole = _jpeg_sides(data)
-    scale = _decoding_scale(min(whole), size) if whole else 1
+    whole = _sides(data)
+    scale = _decoding_scale(min(whole), size) if _is_jpeg(data) else 1
     image = _decoded(data, scale)
     small = square(image, size, 3, fit)
     height, width = image.shape[:2]
-    if whole and scale > 1:
+    if scale > 1:
         height, width = sorted(whole, reverse=height > width)
     rgb = cv2.cvtColor(small.image, cv2.COLOR_BGR2RGB)
     return Square(to_channels(rgb, channels), _extended(height, width, fit)[0], (width, height))
@@ -102,12 +103,31 @@ def read_square(path: Path, size: int, channels: int = 3, fit: Fit = "stretch") 
 
 def _bytes(path: Path) -> np.ndarray:
     try:
+        if path.exists() and not path.is_file():
+            raise Unreadable("is no file")  # a pipe may never end
+        if path.stat().st_size > _MOST_BYTES:
+            raise Unreadable(f"{path.stat().st_size:,} bytes are too many")
         data = np.fromfile(path, np.uint8)
     except OSError as error:
         raise Unreadable(error.strerror or str(error)) from error
     if not len(data):
         raise Unreadable("the file is empty")
     return data
+
+
+def _sides(data: np.ndarray) -> tuple[int, int]:
+    """Height and width as stored; raises `Unreadable` before a picture fills the memory."""
+    sides = claimed_sides(data.data)
+    if sides is None:
+        raise Unreadable("not an image that can be read")
+    height, width = sides
+    if height * width > _MOST_PIXELS:
+        raise Unreadable(f"{width}×{height} pixels are too many")
+    return sides
+
+
+def _is_jpeg(data: np.ndarray) -> bool:
+    return data[:3].tobytes() == b"\xff\xd8\xff"
 
 
 def _decoded(data: np.ndarray, scale: int) -> np.ndarray:
@@ -118,30 +138,12 @@ def _decoded(data: np.ndarray, scale: int) -> np.ndarray:
         raise Unreadable("too large or damaged") from error
     if image is None:
         raise Unreadable("not an image that can be read")
-    height, width = (side * scale for side in image.shape[:2])
-    if height * width > _MOST_PIXELS:
-        raise Unreadable(f"{width}×{height} pixels are too many")
     return image
 
 
 def _decoding_scale(side: int, size: int) -> int:
     """The largest scale that leaves the shorter side twice as long as asked for."""
     return max((scale for scale in _REDUCED if side >= 2 * size * scale), default=1)
-
-
-def _jpeg_sides(data: np.ndarray) -> tuple[int, int] | None:
-    """Height and width as a JPEG's frame header has them; None for all else."""
-    header = data[:_HEADER].tobytes()
-    if not header.startswith(b"\xff\xd8\xff"):
-        return None
-    place = 2
-    while place + 9 <= len(header) and header[place] == 0xFF:
-        marker = header[place + 1]
-        if 0xC0 <= marker <= 0xCF and marker not in _NO_FRAMES:
-            height, width = struct.unpack_from(">HH", header, place + 5)
-            return (height, width) if height and width else None
-        place += 2 + int(struct.unpack_from(">H", header, place + 2)[0])
-    return None
 
 
 def square(image: np.ndarray, size: int, channels: int = 3, fit: Fit = "stretch") -> Square:

@@ -28,6 +28,7 @@ from earteach.data.drawn import draw_ear
 from earteach.data.landmarks import Landmarks, read_landmarks
 from earteach.data.photographs import Unreadable
 from earteach.data.randomness import Purpose, derive
+from earteach.disk_space import check_space
 from earteach.errors import EarTeachError
 from earteach.images import make_folder
 
@@ -149,6 +150,7 @@ def prepare(
     Raises `EarTeachError` where nothing can be read, groups cannot be told or `out` cannot be written.
     """
     paths = photographs.find(source)
+    _check_space(out, len(paths), size, gray)
     groups = _groups(source, paths, group_by, group_pattern)
     chosen = (split or Split()).validation(groups)
     known = _known_landmarks(source, paths, landmarks)
@@ -178,6 +180,7 @@ def prepare_drawn(
     """Write `number` drawn ears in all to two arrays in `out`, with their landmarks."""
     if number < 2:
         raise EarTeachError(f"--synthetic {number}: must be at least 2, one for each array")
+    _check_space(out, number, size, gray)
     names = [f"drawn-{seed}-{index:06d}" for index in range(number)]
     chosen = (split or Split()).validation(names)
 
@@ -187,6 +190,12 @@ def prepare_drawn(
         return Row(image, names[index], names[index], (0, 0, size, size), ear.landmarks)
 
     return _write(out, size, gray, number, draw, chosen, progress)
+
+
+def _check_space(out: Path, number: int, size: int, gray: bool) -> None:
+    needed = number * size * size * (1 if gray else 3)
+    advice = "choose another --out or a smaller --image-size"
+    check_space(out, needed, f"an array of {number:,} images", advice)
 
 
 def compiled(flag: str, pattern: str) -> re.Pattern[str]:
@@ -239,10 +248,12 @@ def _write(
     validation: set[str],
     progress: Progress | None,
 ) -> Prepared:
-    make_folder(out)
+    made = [folder for folder in (out, *out.parents) if not folder.exists()]
     shape = (size, size, 1 if gray else 3)
     rejected = []
     with ExitStack() as stack:
+        stack.callback(_remove_empty, made)
+        make_folder(out)
         both = [stack.enter_context(ArraySet(out, name, shape)) for name in ("train", "val")]
         train, val = both
         for done, row in enumerate(_in_order(load, number), start=1):
@@ -266,6 +277,13 @@ def _write(
         PreparedArray(val.path, len(val.rows)),
         tuple(rejected),
     )
+
+
+def _remove_empty(folders: Sequence[Path]) -> None:
+    """Folders, innermost first, that were made for nothing."""
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()
 
 
 def _in_order(load: Callable[[int], Row | Rejected], number: int) -> Iterator[Row | Rejected]:

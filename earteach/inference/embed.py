@@ -66,7 +66,8 @@ def embed(
     config = config or InferenceConfig()
     model = open_model(path, config)
     make_folder(out.parent)
-    writer.check_target(out)
+    if out.exists():  # of a name too long that is an error of its own
+        writer.check_target(out)
     named = iter(ears(source, model.network, layout, fit))
     try:
         with ExitStack() as stack:

@@ -263,6 +263,7 @@ def _comparable(path: Path, model: RunningModel) -> Path:
     """
     try:
         found = checkpoint.read(checkpoint.best(path) if path.is_dir() else path)
+        found.model()  # weights that do not fit are said before the long work
     except EarTeachError as error:
         raise EarTeachError(f"--against {error}") from error
     theirs, ours = (c.config.model for c in (found, model.checkpoint))

@@ -42,7 +42,9 @@ from earteach.training.pace import Forecast, Pace, Progress
 from earteach.training.pca_init import first_weights
 from earteach.training.plan import Plan, check_trainable, plan
 from earteach.training.record import EpochRecord, Recorder
+from earteach.training.restored import Restored, unfit
 from earteach.training.run_lock import sole_run
+from earteach.training.space import check_space_for_run
 from earteach.training.trainer import RUN_NAME, Loaders, make_trainer, quiet_lightning
 
 STUDENTS = Path("students")
@@ -289,6 +291,8 @@ def _position(found: Checkpoint) -> str:
 def _fit(config: TrainConfig, start: Start, watch: Watch) -> TrainResult:
     began = time.monotonic()
     run, found = config.run, start.found
+    if found is not None and not found.state.keys() >= {"loops", "optimizer_states", "callbacks"}:
+        raise unfit(found.path)
     arrays = _open_data(config, found)
     with quiet_lightning(), StopRequest() as stop:
         fingerprints = {name: array.fingerprint() for name, array in arrays.items()}
@@ -308,13 +312,15 @@ def _fit(config: TrainConfig, start: Start, watch: Watch) -> TrainResult:
             purge_step=found.global_step if found else 0,
             fast_dev_run=start.dry,
         )
+        epochs_done = found.epochs_completed if found else 0
         module = _module(config, start)
         if not start.dry:
+            check_space_for_run(config, epochs_done, fresh=start.fresh)
             _make_room(config, start)
             if start.teacher is None:
                 note_fewer_cycles(config.optim.epochs, config.kld)
         if watch.on_start is not None:
-            watch.on_start(plan(config, epochs_done=found.epochs_completed if found else 0))
+            watch.on_start(plan(config, epochs_done=epochs_done))
         if _begins_as_pca(config, start):
             weights = first_weights(arrays["train"], config.model, keep=not start.dry)
             module.begin_with_pca(weights)
@@ -368,7 +374,7 @@ def _open_data(config: TrainConfig, found: Checkpoint | None) -> dict[str, EarAr
     for name, array in arrays.items():
         _ = array.scale  # values that cannot be read are said before training starts
         array.note_conversions(config.model.image_size, config.model.in_channels)
-        if found and found.about["data"][name] != array.fingerprint():
+        if found and found.about["data"].get(name) != array.fingerprint():
             raise EarTeachError(
                 f"{array.path}: is not the {name} array of {found.path} any more; put the old one "
                 "back, or begin a new run from the weights with `earteach train --fresh --init-from`"
@@ -412,6 +418,8 @@ def _run(
     found: Checkpoint | None,
 ) -> bool:
     """Fit; whether the run was interrupted."""
+    restored = Restored()
+    trainer.callbacks.append(restored)  # type: ignore[attr-defined]
     try:
         trainer.fit(
             module,
@@ -421,8 +429,10 @@ def _run(
         )
     except (TrainingInterrupted, SIGTERMException):
         return True
-    except (torch.OutOfMemoryError, RuntimeError) as error:
+    except (RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
         if not _is_out_of_memory(error):
+            if found is not None and not restored.done:
+                raise unfit(found.path) from error
             raise
         smaller = max(1, module.config.optim.batch_size // 2)
         raise EarTeachError(

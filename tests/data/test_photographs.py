@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import struct
 from pathlib import Path
 
 import cv2
@@ -12,8 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from earteach.data import photographs
 from earteach.data.photographs import Unreadable, find, read, read_square, square
 from earteach.errors import EarTeachError
+from tests.bad_input.files import bmp
 
 
 @pytest.fixture(scope="module")
@@ -165,9 +166,21 @@ def test_a_file_that_is_gone_or_enormous_says_so(tmp_path: Path) -> None:
     with pytest.raises(Unreadable, match="No such file"):
         read(tmp_path / "gone.jpg")
     side = 100_000  # thirty gigabytes, if one believed the header
-    header = struct.pack("<IIIIiiHHIIIIII", 4000, 0, 54, 40, side, side, 1, 24, *[0] * 6)
-    with pytest.raises(Unreadable, match="too large"):
-        read(written(tmp_path, "bomb.bmp", b"BM" + header + bytes(4000)))
+    for whole in (read, lambda path: read_square(path, 32)):
+        with pytest.raises(Unreadable, match="100000×100000 pixels are too many"):
+            whole(written(tmp_path, "bomb.bmp", bmp(side, side)))
+
+
+def test_as_many_pixels_as_are_allowed_are_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, picture: np.ndarray
+) -> None:
+    path = written(tmp_path, "ear.png", encoded(Image.fromarray(picture), "PNG"))
+    monkeypatch.setattr(photographs, "_MOST_PIXELS", 40 * 30)
+    assert read(path).shape == (40, 30, 3)
+    monkeypatch.setattr(photographs, "_MOST_PIXELS", 40 * 30 - 1)
+    monkeypatch.setattr(cv2, "imdecode", None)  # nothing is decoded
+    with pytest.raises(Unreadable, match="30×40 pixels are too many"):
+        read(path)
 
 
 def test_photographs_are_found_below_and_in_order(tmp_path: Path) -> None:

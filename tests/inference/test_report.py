@@ -316,6 +316,7 @@ EVIL = "<script>alert('&\"')</script>"
 def test_names_are_escaped_and_what_is_gone_is_said(trained, tmp_path, epochs):
     """All at once: no array, no log, and names that are markup."""
     gone = {name: f"{EVIL}/{name}" for name in ("train_data", "val_data", "log_dir")}
+    gone["strategy"] = EVIL
     path = altered(trained.last, tmp_path / "<b>bold</b>&amp;", **gone)
     found = make(path, out=tmp_path / "page.html")
     names = {name for name, _ in found.page.tags}

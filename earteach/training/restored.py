@@ -1,0 +1,28 @@
+"""Tells a checkpoint that does not fit from a fault in training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback
+
+from earteach.errors import EarTeachError
+
+
+class Restored(Callback):
+    """`done` once Lightning has put back the state of training and begins."""
+
+    def __init__(self) -> None:
+        self.done = False
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.done = True
+
+
+def unfit(path: Path) -> EarTeachError:
+    """What is said where that state is missing, or another network's."""
+    return EarTeachError(
+        f"{path}: its state of training cannot be put back; the file was altered: take another "
+        f"checkpoint, or begin a new run from its weights with `earteach train --init-from {path}`"
+    )

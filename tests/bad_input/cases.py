@@ -1,0 +1,420 @@
+"""The corpus: each row is a command line, the bad files that it meets, and what it must say.
+
+A row is added by writing it: a name, what is typed, the exit code, the words that stderr must hold
+(divided by `|`), and the files that are made first, by name: their bytes, or a function that is given
+the path. In the folder lie already `good.ckpt`, `good.npy` with ears, and a folder `best` with a best
+checkpoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from earteach.checkpoint import FORMAT
+from tests.bad_input.files import (
+    Made,
+    altered,
+    archive,
+    bmp,
+    described,
+    folder,
+    header,
+    hostile,
+    hostile_beside,
+    jpeg,
+    link_to,
+    link_to_itself,
+    npy,
+    of_size,
+    pipe,
+    png,
+    shortened,
+    tiff,
+    torch_saved,
+    trap,
+    webp,
+    with_about,
+    with_config,
+    with_weights,
+    without,
+)
+
+EARS = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), np.uint8)
+ARRAY = npy(EARS)
+UNIT = (EARS / 255).astype(np.float32)
+LONG = "n" * 300
+PLANTED = "planted"  # what hostile files make when they are run
+
+
+@dataclass(frozen=True)
+class Case:
+    name: str
+    typed: str
+    code: int
+    words: str
+    files: dict[str, Made]
+    planned: bool = False  # a run's plan is shown and its log begun before its state is put back
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def with_value(value: float, dtype: str = "f4", row: int = 2) -> bytes:
+    values = UNIT.astype(dtype)
+    values[row, 3, 3, 1] = value
+    return npy(values)
+
+
+# Of arrays: what is wrong, the file, and what is said of it.
+ARRAYS: list[tuple[str, Made, str]] = [
+    ("of no bytes", b"", "is empty"),
+    *((f"of {n} bytes", ARRAY[:n], "not a .npy file") for n in (1, 5)),
+    *((f"of {n} bytes", ARRAY[:n], "is cut short") for n in (6, 7, 8, 9, 10, 60, 127, 128, 4000)),
+    ("one byte short", ARRAY[:-1], "is cut short"),
+    ("of text", b"not what you think", "not a .npy file"),
+    ("of zeros", bytes(4000), "not a .npy file"),
+    ("another magic", b"\x93NUMPX" + ARRAY[6:], "not a .npy file"),
+    ("an archive", b"PK\x03\x04" + bytes(100), "is an .npz archive"),
+    ("a picture", png(8, 8), "not a .npy file"),
+    ("version 9", b"\x93NUMPY\x09" + ARRAY[7:], "its header cannot be read"),
+    ("version 2 of the header, as long as 4 GB", b"\x93NUMPY\x02\x00\xff\xff\xff\xff", "cut"),
+    ("a header of another language", header("{'descr': 'é', 'shape': (1,)}\n"), "its header cannot"),
+    ("a header that is a list", header("[1, 2]\n"), "its header cannot be read"),
+    ("a header that ends in a list", header("[\n"), "its header cannot be read"),
+    ("a header of zeros", header("\0\0\n"), "its header cannot be read"),
+    ("a header of 20000 letters", header("'" + "x" * 20000 + "'\n"), "its header cannot be read"),
+    ("a type in brackets", described("(4, 8, 8, 3)", "('u1',)"), "its header cannot be read"),
+    ("a pickle that calls", hostile(PLANTED)["plain pickle"](), "not a .npy file"),
+    ("channels before images", npy(EARS[0].transpose(2, 0, 1)), "looks like one image"),
+    ("one image, gray", npy(EARS[0, :, :, :1]), "looks like one image"),
+    ("RGBA, channels first", npy(np.zeros((4, 4, 32, 32), "u1")), "four channels"),
+    ("a header of nothing", header("\n"), "its header cannot be read"),
+    ("a header that calls", described("(4, 8, 8, 3)", "__import__('os').abort()"), "its header"),
+    ("a header that computes", described("(1 << 65, 8, 8, 3)"), "its header cannot be read"),
+    ("a header a thousand deep", header("(" * 9000 + ")" * 9000), "its header cannot be read"),
+    ("a header with another key", header("{'descr': '|u1', 'shape': (1,), 'x': 1}\n"), "its header"),
+    ("a negative shape", described("(-1, 8, 8, 3)"), "header|save"),
+    ("a fractional shape", described("(2.5, 8, 8, 3)"), "its header cannot be read"),
+    ("a shape that is a number", described("8"), "its header cannot be read"),
+    ("a shape beyond 64 bits", described("(9999999999999, 9999999, 8, 3)"), "save"),
+    ("a shape of a terabyte", described("(5592405, 256, 256, 3)"), "is cut short"),
+    ("a shape of true", described("(True, 8, 8, 3)"), "bad.npy"),
+    ("an unknown type", described("(4, 8, 8, 3)", "'xx'"), "its header cannot be read"),
+    ("a type of no bytes", described("(4, 8, 8, 3)", "'|V0'"), "bad.npy"),
+    ("strings of 2 GB", described("(4, 8, 8, 3)", "'<U2147483647'"), "bad.npy"),
+    ("objects", npy(np.array([None, 1]), allow_pickle=True), "holds Python objects"),
+    ("objects that call", trap(PLANTED), "holds Python objects"),
+    ("bool", npy(np.zeros((4, 32, 32, 3), bool)), "holds bool|astype"),
+    ("complex", npy(np.zeros((4, 32, 32, 3), "c8")), "holds complex64|astype"),
+    ("int64", npy(np.zeros((4, 32, 32, 3), "i8")), "holds int64|astype"),
+    ("uint32", npy(np.zeros((4, 32, 32, 3), "u4")), "holds uint32|astype"),
+    ("dates", npy(np.zeros((4, 32, 32, 3), "M8[s]")), "holds datetime64|astype"),
+    ("text values", npy(np.zeros((4, 32, 32, 3), "<U3")), "holds <U3"),
+    ("records", npy(np.zeros((4, 32), [("ear", "u1")])), "ear"),
+    ("no images", npy(EARS[:0]), "no images"),
+    ("images without height", npy(EARS[:, :0]), "no images"),
+    ("one number", npy(np.uint8(7)), "not a stack of images"),
+    ("a table", npy(EARS[0, :, :, 0]), "not a stack of images"),
+    ("five axes", npy(EARS[None]), "not a stack of images"),
+    ("one image", npy(EARS[0]), "looks like one image"),
+    ("RGBA", npy(np.zeros((4, 32, 32, 4), "u1")), "four channels"),
+    ("two channels", npy(EARS[..., :2]), "1 or 3 channels"),
+    ("either layout", npy(EARS[:, :3]), "--layout"),
+]  # fmt: skip
+# Arrays that open; their values are found to be bad when they are read.
+VALUES: list[tuple[str, bytes, str]] = [
+    ("NaN", with_value(np.nan), "image 2 holds NaN|inspect-data"),
+    ("infinity", with_value(np.inf, "f2"), "image 2 holds NaN or infinity"),
+    ("negative", with_value(-0.5), "image 2 holds values from -0.5"),
+    ("beyond 255", with_value(300.0, ">f8"), "image 2 holds values from 0 to 300|rescale"),
+    ("a little over 1", npy(UNIT * 1.5), "a little over 1|clip"),
+    ("NaN, in Fortran order", npy(np.asfortranarray(np.full_like(UNIT, np.nan))), "image 0 holds NaN"),
+    ("the largest float64", with_value(1e308, "f8"), "image 2 holds values"),
+]  # fmt: skip
+READ_ARRAYS = {
+    "inspect-data": "inspect-data bad.npy",
+    "inspect-data, second": "inspect-data good.npy bad.npy",
+    "train": "train --train-data good.npy --val-data bad.npy --checkpoint-dir new --log-dir new",
+    "train --dry-run": "train --train-data bad.npy --val-data good.npy --dry-run",
+    "eval": "eval good.ckpt --data bad.npy",
+    "reconstruct": "reconstruct good.ckpt --input bad.npy --out new",
+    "embed": "embed good.ckpt --input bad.npy --out new.npz",
+}
+READ_VALUES = ("train", "eval", "reconstruct", "embed")
+
+# Places where a file is meant, and what lies there.
+PLACES: list[tuple[str, Made, str]] = [
+    ("a folder", folder, "name a"),
+    ("a dangling link", link_to("nowhere"), "no such"),
+    ("a link to itself", link_to_itself, ""),
+    ("a pipe", pipe, "is no file|name a"),
+    ("a device", link_to("/dev/zero"), "is no file|name a"),
+]
+
+# Photographs.
+PHOTOGRAPHS: list[tuple[str, bytes, str]] = [
+    ("of no bytes", b"", "empty"),
+    ("of text", b"not what you think", "not an image"),
+    ("cut in its signature", png(8, 8)[:4], "not an image"),
+    ("cut in its header", png(8, 8)[:20], "not an image"),
+    ("without pixels", png(8, 8), "not an image"),
+    ("PNG, 60000 × 60000", png(60000, 60000), "60000×60000 pixels are too many"),
+    ("PNG, 30000 × 30000", png(30000, 30000), "30000×30000 pixels are too many"),
+    ("PNG of zeros, 12000 × 12000", png(12000, 12000, bytes(12000 * 36)), "pixels are too many"),
+    ("TIFF, 60000 × 60000", tiff(60000, 60000), "60000×60000 pixels are too many"),
+    ("TIFF, 30000 × 30000", tiff(30000, 30000, ">"), "30000×30000 pixels are too many"),
+    ("BMP, 30000 × -30000", bmp(30000, -30000), "30000×30000 pixels are too many"),
+    ("WebP, 16000 × 16000", webp(16000, 16000), "16000×16000 pixels are too many"),
+    ("JPEG, 60000 × 60000", jpeg(60000, 60000), "60000×60000 pixels are too many"),
+    ("PNM, 30000 × 30000", b"P6 30000 30000 255\n" + bytes(3000), "not an image"),
+    ("PNG, 0 × 8", png(0, 8), "not an image"),
+]  # fmt: skip
+
+TOML: list[tuple[str, Made, str]] = [
+    ("of no sense", b"epochs = ", "not TOML"),
+    ("of other bytes", b"\xff\xfe\x00epochs", "not TOML"),
+    ("of zeros", bytes(100), "not TOML"),
+    ("a thousand deep", b"epochs = " + b"[" * 5000 + b"]" * 5000, "not TOML"),
+    ("a number of 5000 digits", b"epochs = " + b"9" * 5000, "not TOML"),
+    ("a key twice", b"epochs = 1\nepochs = 2", "not TOML"),
+    ("a section", b"[optim]\nepochs = 3", "has a section [optim]"),
+    ("an unknown key", b"momentum = 3", "unknown key 'momentum'"),
+    ("dashes", b"batch-size = 3", "unknown key 'batch-size'"),
+    ("a list", b"epochs = [3]", "--epochs [3]: must be a whole number"),
+    ("a date", b"epochs = 2026-01-01", "must be a whole number"),
+    ("a truth", b"epochs = true", "--epochs True: must be a whole number"),
+    ("a text", b"epochs = '3'", "must be a whole number"),
+    ("a fraction", b"epochs = 2.5", "must be a whole number"),
+    ("NaN", b"learning_rate = nan", "--learning-rate nan: must be greater than 0"),
+    ("infinity", b"kld_weight = inf", "--kld-weight inf: must be"),
+    ("a number for a path", b"train_data = 3", "--train-data 3: must be a path"),
+    ("a choice that is none", b"precision = '64'", "--precision 64: must be one of"),
+    ("a huge number", b"epochs = 999999999999999999999", "--epochs"),
+]  # fmt: skip
+
+# Of checkpoints: the file, and what is said of it.
+CHECKPOINTS: list[tuple[str, Made, str]] = [
+    *((f"cut at {share:g} of its length", shortened(share), "is cut short or not a checkpoint")
+      for share in (1e-6, 1e-4, 0.01, 0.5, 0.99, 0.999999)),
+    ("a page of text", b"[a]\nx = 3\n", "is cut short or not a checkpoint"),
+    ("a picture", png(8, 8), "is cut short or not a checkpoint"),
+    ("a JPEG", b"\xff\xd8\xff\xe0" + bytes(60), "is cut short or not a checkpoint"),
+    ("an archive's beginning", b"PK\x03\x04" + bytes(60), "is cut short or not a checkpoint"),
+    ("of the old format", torch_saved({}, _use_new_zipfile_serialization=False), "not a checkpoint"),
+    ("a pickle that pops an empty stack", archive(b"0"), "not a checkpoint"),
+    ("a pickle that uses what is not there", archive(b"\x80\x02h\x05."), "not a checkpoint"),
+    ("a pickle with a bare reference", archive(b"\x80\x02K\x01Q."), "not a checkpoint"),
+    ("a number", torch_saved(3.0), "is not a checkpoint of earteach"),
+    ("a list", torch_saved([1, 2]), "is not a checkpoint of earteach"),
+    ("of no bytes", b"", "is cut short or not a checkpoint"),
+    ("of text", b"not what you think", "is cut short or not a checkpoint"),
+    ("an array", ARRAY, "is cut short or not a checkpoint"),
+    ("a tensor", torch_saved(torch.zeros(3)), "is not a checkpoint of earteach"),
+    ("weights alone", torch_saved({"a": torch.zeros(3)}), "is not a checkpoint of earteach"),
+    ("of another tool", torch_saved({"state_dict": {}}), "is not a checkpoint of earteach"),
+    ("an empty archive", archive(b""), "is cut short or not a checkpoint"),
+    ("a pickle that ends early", archive(b"\x80\x02}"), "is cut short or not a checkpoint"),
+    ("a pickle of lists in lists", archive(b"\x80\x02" + b"]" * 10**5 + b"a" * (10**5 - 1) + b"."),
+     "checkpoint"),
+    ("a text of 8 EB", archive(b"\x80\x04\x8d" + b"\xff" * 7 + b"\x7fabc."), "checkpoint"),
+    ("text of 4 GB", archive(b"\x80\x02X\xff\xff\xff\xffabc."), "checkpoint"),
+    ("a memo of 4 billion", archive(b"\x80\x02}r\xff\xff\xff\xff."), "not a checkpoint"),
+    ("compressed, 1000 to 1", archive(b"\x80\x02}.", {"0": bytes(10**7)}, compression=8), "checkpoint"),
+    ("a storage that is not there", archive(
+        b"\x80\x02(S'storage'\nctorch\nFloatStorage\nS'7'\nS'cpu'\nK\x02tQ."), "checkpoint"),
+    ("a storage of 8 TB", archive(
+        b"\x80\x02(S'storage'\nctorch\nFloatStorage\nS'0'\nS'cpu'\n\x8a\x06\0\0\0\0\0\x02tQ.",
+        {"0": bytes(8)}), "checkpoint"),
+    ("a storage named with ..", archive(
+        b"\x80\x02(S'storage'\nctorch\nFloatStorage\nS'../../x'\nS'cpu'\nK\x02tQ."), "checkpoint"),
+    ("a tensor beyond its storage", archive(
+        b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n((S'storage'\nctorch\nFloatStorage\nS'0'\n"
+        b"S'cpu'\nK\x02tQK\x00(M\xff\xff\x85(K\x01\x85\x89ccollections\nOrderedDict\n)RtR.",
+        {"0": bytes(8)}), "checkpoint"),
+]  # fmt: skip
+NO_FIT = "its weights do not fit its configuration"
+NO_CONFIG = "its configuration cannot be read"
+# Of a good checkpoint: what is changed, and what is said of it.
+ALTERED: list[tuple[str, Made, str]] = [
+    ("without its entry", altered(without("earteach")), "is not a checkpoint of earteach"),
+    ("without weights", altered(without("state_dict")), "is not a checkpoint of earteach"),
+    ("a number for its entry", altered(lambda s: {**s, "earteach": 3}), "is not a checkpoint of"),
+    ("a number for weights", altered(lambda s: {**s, "state_dict": 3}), "is not a checkpoint of"),
+    ("a number for a weight's name", altered(lambda s: {**s, "state_dict": {3: 4}}), "is not a"),
+    ("no weights at all", altered(lambda s: {**s, "state_dict": {}}), NO_FIT),
+    ("a word for its format", altered(with_about(format="new")), "is not a checkpoint of earteach"),
+    ("of the future", altered(with_about(format=FORMAT + 1, version="9.8.7")),
+     "was written by earteach 9.8.7, newer than this"),
+    ("of the past", altered(with_about(format=1, version="0.0.9")),
+     "was written by earteach 0.0.9, whose networks were others; train again with `earteach train"),
+    ("a number for its configuration", altered(with_about(config=3)), NO_CONFIG),
+    ("a list for its configuration", altered(with_about(config=[])), NO_CONFIG),
+    ("an unknown option", altered(with_config(depth=5)), NO_CONFIG),
+    ("an option out of range", altered(with_config(latent_dim=0)), NO_CONFIG),
+    ("an option beyond all memory", altered(with_config(image_size=2**40)), NO_CONFIG),
+    ("another size of code", altered(with_config(latent_dim=32)), NO_FIT),
+    ("a huge code", altered(with_config(latent_dim=2**16)), NO_FIT),
+    ("huge images", altered(with_config(image_size=2**12)), NO_FIT),
+    ("another kind of network", altered(with_config(pca_init=False)), NO_FIT),
+    ("more channels", altered(with_config(base_channels=16)), NO_FIT),
+    ("gray", altered(with_config(in_channels=1)), NO_FIT),
+    ("a weight left out", altered(with_weights(
+        lambda name, value: {} if "to_image.1.conv.bias" in name else {name: value})), NO_FIT),
+    ("a weight too many", altered(with_weights(lambda n, value: {n: value, n + "2": value})), NO_FIT),
+    ("numbers for weights", altered(with_weights(lambda name, _: {name: 3})), NO_FIT),
+    ("integers for weights", altered(with_weights(lambda name, v: {name: v.long()})), NO_FIT),
+]  # fmt: skip
+UNFIT = "its state of training cannot be put back"
+# What only a resumed run reads.
+STATES: list[tuple[str, Made, str]] = [
+    ("without an optimizer", altered(without("optimizer_states")), UNFIT),
+    ("without loops", altered(without("loops")), UNFIT),
+    ("a number for loops", altered(lambda s: {**s, "loops": 3}), UNFIT),
+    ("a number for an optimizer", altered(lambda s: {**s, "optimizer_states": [3]}), UNFIT),
+    ("another optimizer", altered(lambda s: {**s, "optimizer_states": [
+        {"state": {}, "param_groups": [{"params": [0]}]}]}), UNFIT),
+    ("a list for callbacks", altered(lambda s: {**s, "callbacks": [3]}), UNFIT),
+    ("a word for its step", altered(lambda s: {**s, "global_step": "x"}), "is not a checkpoint of"),
+    ("a word for its epochs", altered(with_about(epochs_completed="x")), "is not a checkpoint of"),
+    ("a list for its data", altered(with_about(data=[])), "is not a checkpoint of"),
+    ("without its data", altered(with_about(data={})), "is not the train array of"),
+]  # fmt: skip
+READ_CHECKPOINTS = {
+    "inspect-model": "inspect-model bad.ckpt",
+    "eval": "eval bad.ckpt --data good.npy",
+    "against": "eval good.ckpt --data good.npy --against bad.ckpt",
+    "sample": "sample bad.ckpt --out new",
+    "reconstruct": "reconstruct bad.ckpt --input good.npy --out new",
+    "export": "export bad.ckpt --out new",
+    "embed": "embed bad.ckpt --input good.npy --out new.npz",
+    "report": "report bad.ckpt",
+    "resume": "resume bad.ckpt",
+    "init-from": "train --train-data good.npy --val-data good.npy --init-from bad.ckpt "
+    "--checkpoint-dir new --log-dir new",
+}
+
+
+def _in_turns(
+    readers: dict[str, str], rows: list[tuple[str, Made, str]], name: str, what: str
+) -> Iterator[Case]:
+    """Each row with one of the commands, each command in its turn."""
+    commands = list(readers.items())
+    for place, (kind, made, words) in enumerate(rows):
+        reader, typed = commands[place % len(commands)]
+        yield Case(f"{reader}: {what} {kind}", typed, 1, f"{name}|{words}", {name: made})
+
+
+def _cases() -> Iterator[Case]:
+    first = {"inspect-data": READ_ARRAYS["inspect-data"]}
+    yield from _in_turns(first, ARRAYS, "bad.npy", "an array,")
+    others = {reader: typed for reader, typed in READ_ARRAYS.items() if reader not in first}
+    yield from _in_turns(others, ARRAYS, "bad.npy", "an array,")
+    for reader in READ_VALUES:
+        yield from _in_turns({reader: READ_ARRAYS[reader]}, VALUES, "bad.npy", "values,")
+    yield from _in_turns(READ_CHECKPOINTS, CHECKPOINTS, "bad.ckpt", "a checkpoint,")
+    tricks: list[tuple[str, Made, str]] = [
+        (name, make(), "bad.ckpt") for name, make in hostile(PLANTED).items()
+    ]
+    tricks.append(("beside all that is good", altered(hostile_beside(PLANTED)), "bad.ckpt"))
+    yield from _in_turns(READ_CHECKPOINTS, tricks, "bad.ckpt", "a hostile checkpoint,")
+    # Whether weights fit is asked by those that build the network.
+    building = {name: typed for name, typed in READ_CHECKPOINTS.items() if name != "resume"}
+    yield from _in_turns(building, ALTERED, "bad.ckpt", "a checkpoint,")
+    resume = {"resume": "resume bad.ckpt --epochs 9"}
+    for case in _in_turns(resume, STATES, "bad.ckpt", "a checkpoint,"):
+        yield replace(case, planned=UNFIT in case.words and "without" not in case.name)
+    for commands, name in ((READ_ARRAYS, "bad.npy"), (READ_CHECKPOINTS, "bad.ckpt")):
+        for reader, typed in commands.items():
+            for kind, made, words in PLACES:
+                meant = f"{kind} for {name}"
+                yield Case(f"{reader}: {meant}", typed, 1, f"{name}|{words}", {name: made})
+    for kind, content, words in PHOTOGRAPHS:
+        typed = "prepare photos --out new"
+        photos: dict[str, Made] = {"photos/a.png": content, "photos/b.jpg": content}
+        yield Case(f"prepare: {kind}", typed, 1, f"photos/|{words}", photos)
+        typed = "reconstruct good.ckpt --input a.png --out new"
+        yield Case(f"reconstruct: {kind}", typed, 1, f"a.png|{words}", {"a.png": content})
+    yield from _in_turns({"train": "train --config bad.toml"}, TOML, "bad.toml", "a TOML,")
+    yield from MORE
+
+
+TRAIN = "train --train-data good.npy --val-data good.npy"
+DRAW = "prepare --synthetic 4 --image-size 32"
+# Where a name is one that no file can have.
+NAMING = [
+    f"inspect-data {LONG}", f"inspect-data good.npy --out {LONG}", f"inspect-model {LONG}",
+    f"eval good.ckpt --data {LONG}", f"eval good.ckpt --data good.npy --no-baselines --out {LONG}",
+    f"eval --checkpoint-dir {LONG}", f"reconstruct good.ckpt --input {LONG} --out new",
+    f"prepare {LONG}", f"{DRAW} --out {LONG}", f"sample good.ckpt --out {LONG}",
+    f"export good.ckpt --out {LONG}", f"embed good.ckpt --input good.npy --out {LONG}.npz",
+    f"embed good.ckpt --input {LONG} --out new.npz", f"report good.ckpt --out {LONG}",
+    f"report good.ckpt --gif {LONG}.gif", f"resume {LONG}", f"train --config {LONG}",
+    f"train --resume {LONG}", f"{TRAIN} --init-from {LONG}",
+    f"{TRAIN} --checkpoint-dir {LONG} --log-dir new",
+    f"{TRAIN} --checkpoint-dir new --log-dir {LONG}",
+]  # fmt: skip
+HUGE = 10**23
+# Numbers that no machine has the memory, or torch the integers, for.
+NUMBERS = [
+    ("inspect-model --latent-dim 1000000000000", 1, "--latent-dim 1000000000000: must be at most"),
+    ("inspect-model --image-size 1600000000", 1, "--image-size 1600000000: must be at most"),
+    (
+        "inspect-model --base-channels 100000000000",
+        1,
+        "--base-channels 100000000000: must be at most",
+    ),
+    (f"{TRAIN} --latent-dim 1000000000", 1, "--latent-dim 1000000000: must be at most"),
+    (f"{TRAIN} --epochs {HUGE}", 1, "--epochs|must be at most"),
+    (f"{TRAIN} --batch-size {HUGE}", 1, "--batch-size|must be at most"),
+    (f"{TRAIN} --num-workers {HUGE} --dry-run --image-size 32", 1, "--num-workers|must be at most"),
+    (f"{TRAIN} --patience {HUGE} --dry-run --image-size 32", 1, "--patience|must be at most"),
+    (f"eval good.ckpt --data good.npy --batch-size {HUGE}", 1, "--batch-size|must be at most"),
+    ("prepare --synthetic 99999999999999 --out new", 1, "new: an array of 99,999,999,999,999|TB"),
+    (
+        "prepare --synthetic 9999999 --image-size 1024 --out new",
+        1,
+        "new: an array of|TB|--image-size",
+    ),
+    (f"{DRAW} --seed {HUGE} --out new", 2, "--seed"),
+    (f"sample good.ckpt -n 1 --seed {HUGE} --out new", 2, "--seed"),
+    ("sample good.ckpt --traverse 99999999999 --out new", 1, "--traverse 99999999999"),
+    ("sample good.ckpt --out new --interpolate 0 99999", 1, "99999"),
+    ("sample good.ckpt --out new --interpolate none.png none.png", 1, "none.png"),
+]
+IN = {"d": folder}
+MORE = [
+    *(Case(typed.replace(LONG, "nnn…"), typed, 1, "too long", {}) for typed in NAMING),
+    *(Case(typed, typed, code, words, {}) for typed, code, words in NUMBERS),
+    Case("a name that is a terminal's command", "inspect-data \x1b]0;x\x07\x9b2J.npy", 1,
+         "?]0;x??2J.npy: no such file", {}),
+    Case("a device to sample to", "sample good.ckpt --out /dev/null", 1, "/dev/null: is a file", {}),
+    Case("a device to report to", "report good.ckpt --out /dev/null", 1, "/dev/null: exists", {}),
+    Case("a device to export to", "export good.ckpt --out /dev/null", 1, "/dev/null: exists", {}),
+    Case("a page that is a folder", "report good.ckpt --out d", 1, "d: is a folder", IN),
+    Case("a foreign page", "report good.ckpt --out p", 1, "p: exists", {"p": b"<p>"}),
+    Case("a foreign array", f"{DRAW} --out d", 1, "train_teacher.npy: exists|did not write it",
+         {"d/train_teacher.npy": ARRAY}),
+    Case("a foreign PNG", "sample good.ckpt -n 1 --out d", 1, "grid.png: exists",
+         {"d/grid.png": png(8, 8)}),
+    Case("a bomb in the way", "sample good.ckpt -n 1 --out d", 1, "grid.png: exists",
+         {"d/grid.png": png(60000, 60000)}),
+    Case("a folder in a PNG's way", "sample good.ckpt -n 1 --out d", 1, "grid.png: exists",
+         {"d/grid.png": folder}),
+    Case("photographs that are dangling links", "prepare d", 1, "d: holds no photographs",
+         {"d/a.png": link_to("none")}),
+    Case("photographs that are pipes", "prepare d", 1, "d: holds no photographs", {"d/a.png": pipe}),
+    Case("folders in a ring", "prepare d", 1, "d: holds no photographs", {"d/a": link_to("../d")}),
+    Case("a TOML, a path with a zero byte", "train --config bad.toml", 2, "--train-data",
+         {"bad.toml": b'train_data = "a\\u0000b"'}),
+    Case("a photograph of 2 TB", "prepare d", 1, "bytes are too many",
+         {"d/a.png": of_size(2**41, png(8, 8)), "d/b.png": of_size(2**41, b"")}),
+    Case("a pattern that is none", "prepare d --group-pattern (", 1, "--group-pattern (: not a",
+         {"d/a.png": b""}),
+    Case("a pattern that finds no one", "prepare d --group-pattern (zzz)", 1, "finds no one",
+         {"d/a.png": b""}),
+]  # fmt: skip
+CASES = list(_cases())

@@ -1,0 +1,262 @@
+"""What the corpus is made of: contents of bad files, and things that are no files."""
+
+from __future__ import annotations
+
+import builtins
+import io
+import os
+import pickle
+import struct
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+Made = bytes | Callable[[Path], object]
+
+
+def npy(array: Any, **options: Any) -> bytes:
+    """As numpy saves it."""
+    file = io.BytesIO()
+    np.save(file, array, **options)
+    return file.getvalue()
+
+
+def header(text: str, version: bytes = b"\x01\x00") -> bytes:
+    """A .npy file with this header, and 4000 bytes of values."""
+    return b"\x93NUMPY" + version + struct.pack("<H", len(text)) + text.encode() + bytes(4000)
+
+
+def described(shape: str, descr: str = "'|u1'", order: str = "False") -> bytes:
+    return header(f"{{'descr': {descr}, 'fortran_order': {order}, 'shape': {shape}}}\n")
+
+
+def torch_saved(state: Any, **options: Any) -> bytes:
+    file = io.BytesIO()
+    torch.save(state, file, **options)
+    return file.getvalue()
+
+
+class Calls:
+    """Unpickling it calls a function, as a hostile file would."""
+
+    def __init__(self, function: Callable[..., Any], *args: Any) -> None:
+        self.call = (function, args)
+
+    def __reduce__(self) -> tuple[Callable[..., Any], Any]:
+        return self.call
+
+
+class Sets:
+    """Unpickling it hands a state to an object's `__setstate__`."""
+
+    def __init__(self, state: Any) -> None:
+        self.state = state
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (dict, (), self.state)
+
+
+def archive(pickled: bytes, storages: dict[str, bytes] | None = None, **options: Any) -> bytes:
+    """torch's archive with these bytes as its pickle."""
+    file = io.BytesIO()
+    members = {"data.pkl": pickled, "version": b"3\n", "byteorder": b"little"}
+    members |= {f"data/{name}": content for name, content in (storages or {}).items()}
+    with zipfile.ZipFile(file, "w", **options) as made:
+        for name, content in members.items():
+            made.writestr(f"bad/{name}", content)
+    return file.getvalue()
+
+
+def tar_of(member: bytes) -> bytes:
+    """The layout of torch before 0.1.10."""
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w:") as tar:
+        for name in ("storages", "tensors", "pickle"):
+            info = tarfile.TarInfo(name)
+            info.size = len(member)
+            tar.addfile(info, io.BytesIO(member))
+    return file.getvalue()
+
+
+def hostile(path: str) -> dict[str, Callable[[], bytes]]:
+    """Files that make `path` when they are loaded without care."""
+    touch = f"touch {path}"
+    python = f"open({path!r}, 'w').close()"
+    system = Calls(os.system, touch)
+    text = f"cos\nsystem\n(S'{touch}'\ntR.".encode()
+    return {
+        "os.system": lambda: torch_saved(system),
+        "os.system, old format": lambda: torch_saved(
+            system, _use_new_zipfile_serialization=False
+        ),
+        "eval": lambda: torch_saved(Calls(builtins.eval, python)),
+        "exec": lambda: torch_saved({"state_dict": Calls(builtins.exec, python)}),
+        "a path's method": lambda: torch_saved([1, Calls(Path.touch, Path(path))]),
+        "getattr": lambda: torch_saved(Calls(getattr, Calls(__import__, "os"), "system")),
+        "as a key": lambda: archive(b"\x80\x02}" + text[:-1] + b"K\x01s."),
+        "instance opcode": lambda: archive(f"(S'{touch}'\nios\nsystem\n.".encode()),
+        "object opcode": lambda: archive(f"(cos\nsystem\nS'{touch}'\no.".encode()),
+        "names from the stack": lambda: archive(
+            b"\x80\x04\x8c\x02os\x8c\x06system\x93"
+            + b"\x8c" + bytes([len(touch)]) + touch.encode() + b"\x85R."
+        ),
+        "by a state": lambda: torch_saved({"a": Sets({"__class__": system})}),
+        "by an extension's number": lambda: archive(b"\x80\x02\x82\x01)R."),
+        "as a persistent object": lambda: archive(
+            b"\x80\x02(S'storage'\n" + text[:-1] + b"S'0'\nS'cpu'\nK\x02tQ."
+        ),
+        "as a storage's type": lambda: archive(
+            b"\x80\x02(S'storage'\ncos\nsystem\nS'0'\nS'cpu'\nK\x02tQ.", {"0": bytes(8)}
+        ),
+        "plain pickle": lambda: pickle.dumps(system),
+        "plain pickle, protocol 2": lambda: pickle.dumps(system, 2),
+        "text pickle": lambda: text,
+        "legacy tar": lambda: tar_of(pickle.dumps(system, 2)),
+    }  # fmt: skip
+
+
+def trap(path: str) -> bytes:
+    """An array of one object that makes `path` when it is unpickled."""
+    values = np.array([Calls(os.mkdir, path)], dtype=object)
+    return npy(values, allow_pickle=True)
+
+
+def png(width: int, height: int, values: bytes = b"") -> bytes:
+    """A PNG that claims these sides."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(content))
+            + name
+            + content
+            + struct.pack(">I", zlib.crc32(name + content))
+        )
+
+    about = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", about) + chunk(
+        b"IDAT", zlib.compress(values)
+    ) + chunk(b"IEND", b"")  # fmt: skip
+
+
+def tiff(width: int, height: int, order: str = "<") -> bytes:
+    """A TIFF that claims these sides."""
+    tags = [
+        (256, 4, width), (257, 4, height), (258, 3, 8), (259, 3, 1), (262, 3, 1), (273, 4, 8),
+        (277, 3, 1), (278, 4, height), (279, 4, 100),
+    ]  # fmt: skip
+    entries = b"".join(
+        struct.pack(order + "HHI", tag, kind, 1)
+        + (struct.pack(order + "HH", value, 0) if kind == 3 else struct.pack(order + "I", value))
+        for tag, kind, value in tags
+    )
+    mark = b"II" if order == "<" else b"MM"
+    start = mark + struct.pack(order + "HI", 42, 108) + bytes(100)
+    return start + struct.pack(order + "H", len(tags)) + entries + bytes(4)
+
+
+def bmp(width: int, height: int) -> bytes:
+    """A BMP that claims these sides."""
+    about = struct.pack("<IIIIiiHHIIIIII", 4000, 0, 54, 40, width, height, 1, 24, *[0] * 6)
+    return b"BM" + about + bytes(4000)
+
+
+def webp(width: int, height: int) -> bytes:
+    """A lossless WebP that claims these sides, 16384 at most."""
+    bits = struct.pack("<I", (width - 1) | (height - 1) << 14)
+    body = b"WEBPVP8L" + struct.pack("<I", 105) + b"\x2f" + bits + bytes(101)
+    return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
+def jpeg(width: int, height: int) -> bytes:
+    """A gray JPEG that claims these sides."""
+    frame = struct.pack(">BHHBBBB", 8, height, width, 1, 1, 0x11, 0)
+    scan = b"\xff\xda\x00\x08\x01\x01\x00\x00\x3f\x00" + bytes(200)
+    return b"\xff\xd8\xff\xc0" + struct.pack(">H", len(frame) + 2) + frame + scan
+
+
+def folder(path: Path) -> None:
+    path.mkdir(parents=True)
+
+
+def pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def link_to(target: str) -> Callable[[Path], None]:
+    return lambda path: path.symlink_to(target)
+
+
+def of_size(size: int, start: bytes) -> Callable[[Path], None]:
+    """A file of this size, of which only the start is on the disk."""
+
+    def make(path: Path) -> None:
+        path.write_bytes(start)
+        os.truncate(path, size)
+
+    return make
+
+
+def link_to_itself(path: Path) -> None:
+    path.symlink_to(path.name)
+
+
+Change = Callable[[dict[str, Any]], Any]
+
+
+def altered(change: Change) -> Callable[[Path], None]:
+    """The good checkpoint, changed."""
+
+    def make(path: Path) -> None:
+        state = torch.load(path.with_name("good.ckpt"), weights_only=True)
+        # The run's own log, which others read, stays as it is.
+        state["earteach"]["config"]["run"]["log_dir"] = "logs"
+        path.write_bytes(torch_saved(change(state)))
+
+    return make
+
+
+def shortened(share: float) -> Callable[[Path], None]:
+    """The good checkpoint's beginning."""
+
+    def make(path: Path) -> None:
+        whole = path.with_name("good.ckpt").read_bytes()
+        path.write_bytes(whole[: int(len(whole) * share)])
+
+    return make
+
+
+def without(key: str) -> Change:
+    return lambda state: {name: value for name, value in state.items() if name != key}
+
+
+def with_about(**changes: Any) -> Change:
+    return lambda state: {**state, "earteach": {**state["earteach"], **changes}}
+
+
+def with_config(**model: Any) -> Change:
+    def change(state: dict[str, Any]) -> dict[str, Any]:
+        config = state["earteach"]["config"]
+        changed = with_about(config={**config, "model": {**config["model"], **model}})
+        return dict(changed(state))
+
+    return change
+
+
+def with_weights(change: Callable[[str, Any], dict[str, Any]]) -> Change:
+    def changed(state: dict[str, Any]) -> dict[str, Any]:
+        weights: dict[str, Any] = {}
+        for name, value in state["state_dict"].items():
+            weights.update(change(name, value))
+        return {**state, "state_dict": weights}
+
+    return changed
+
+
+def hostile_beside(path: str) -> Change:
+    return lambda state: {**state, "note": Calls(os.system, f"touch {path}")}

@@ -1,0 +1,257 @@
+"""What holds for any array, any option and any schedule, looked for by Hypothesis."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+import warnings
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from earteach.config import KLDConfig, TrainConfig, read_toml
+from earteach.data.arrays import EarArray, find_layout
+from earteach.errors import EarTeachError
+from earteach.model.annealing import kld_weight
+from tests.conftest import earteach
+
+# The same examples each time, and no file of them: a test fails for a change of the code alone.
+BOUNDED = settings(max_examples=150, deadline=None, derandomize=True, database=None)
+
+
+def attempted(call: Callable[[], Any]) -> tuple[Any, str]:
+    """What the call gives, or the words that it is refused in; another exception fails the test."""
+    try:
+        return call(), ""
+    except EarTeachError as error:
+        return None, str(error)
+
+
+DTYPES = st.one_of(
+    hnp.unsigned_integer_dtypes(endianness="?", sizes=(8, 16)),
+    hnp.floating_dtypes(endianness="?"),
+    hnp.scalar_dtypes(),
+    hnp.byte_string_dtypes(max_len=3),
+    hnp.array_dtypes(max_size=2),
+)
+SIDES = st.integers(1, 6)
+CHANNELS = st.sampled_from([1, 3, 3, 4])
+SHAPES = st.one_of(
+    st.tuples(SIDES, SIDES, SIDES, CHANNELS),
+    st.tuples(SIDES, CHANNELS, SIDES, SIDES),
+    st.tuples(SIDES, SIDES, SIDES),
+    hnp.array_shapes(min_dims=0, max_dims=5, min_side=0, max_side=4),
+)
+LEVELS = {"unit": (0, 1), "byte": (0, 255), "wide": (-2, 300)}
+
+
+@st.composite
+def saved_arrays(draw: st.DrawFn) -> np.ndarray:
+    """Of any type and shape; floats mostly in the ranges that images have."""
+    dtype, shape = draw(DTYPES), draw(SHAPES)
+    elements = None
+    if dtype.kind == "f" and draw(st.integers(0, 3)):
+        low, high = draw(st.sampled_from(list(LEVELS.values())))
+        elements = {"min_value": low, "max_value": high}
+    array = draw(hnp.arrays(dtype, shape, elements=elements))
+    return np.asfortranarray(array) if draw(st.booleans()) else array
+
+
+def layout_by_hand(shape: tuple[int, ...]) -> str | None:
+    """The one order of the axes that is possible, as the guide says it."""
+    if 0 in shape:
+        return None
+    if len(shape) == 3:
+        return None if shape[2] in (1, 3) or shape[0] == 3 else "nhw"
+    if len(shape) != 4:
+        return None
+    last, second = shape[3] in (1, 3), shape[1] in (1, 3)
+    return {(True, False): "nhwc", (False, True): "nchw"}.get((last, second))
+
+
+def brightness_by_hand(values: np.ndarray) -> np.ndarray | None:
+    """Values in [0, 255] before rounding, or None for what is no image."""
+    if values.dtype.kind == "u" and values.dtype.itemsize <= 2:
+        return values * (255 / (256**values.dtype.itemsize - 1))
+    if values.dtype.kind != "f":
+        return None
+    exact = values.astype(np.longdouble)
+    if not (np.isfinite(exact).all() and (exact >= 0).all() and (exact <= 255).all()):
+        return None
+    if 1 < exact.max() < 2:
+        return None
+    return exact * 255 if exact.max() <= 1 else exact
+
+
+def read_whole(path: Path) -> tuple[EarArray, np.ndarray]:
+    array = EarArray.open(path)
+    return array, np.stack([array.image_uint8(row) for row in range(len(array))])
+
+
+@BOUNDED
+@given(saved_arrays())
+def test_an_array_that_numpy_saves_opens_rightly_or_is_refused_in_words(array: np.ndarray) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "ears.npy"
+        with warnings.catch_warnings():  # numpy tells of names that are not Latin
+            warnings.simplefilter("ignore", UserWarning)
+            np.save(path, array, allow_pickle=True)
+        loaded = np.load(path, allow_pickle=True)
+        layout = layout_by_hand(loaded.shape)
+        wanted = brightness_by_hand(loaded) if layout else None
+        opened, refusal = attempted(lambda: read_whole(path))
+        assert (wanted is None) == (opened is None), (
+            refusal or f"{array.dtype} {array.shape} opened"
+        )
+        if opened is None or wanted is None:
+            assert str(path) in refusal
+            assert "\n" not in refusal
+            return
+        opened, images = opened
+        assert opened.layout == layout
+        assert images.dtype == np.uint8
+        by_hand = {"nhwc": wanted, "nhw": wanted[..., None]}.get(layout)
+        by_hand = np.moveaxis(wanted, 1, -1) if by_hand is None else by_hand
+        assert images.shape == by_hand.shape
+        assert np.abs(images - by_hand).max() <= 0.5001
+        assert opened.image(0, size=16, channels=3).shape == (16, 16, 3)
+
+
+@BOUNDED
+@given(
+    st.lists(st.integers(0, 5), max_size=6).map(tuple),
+    st.sampled_from([None, "nhwc", "nchw", "nhw"]),
+)
+def test_a_layout_fits_its_shape_and_is_the_one_asked_for(shape: Any, asked: Any) -> None:
+    channel = {"nhwc": 3, "nchw": 1}
+    found, refusal = attempted(lambda: find_layout(Path("ears.npy"), shape, asked))
+    if refusal:
+        assert refusal.startswith("ears.npy: ")
+        fits = {"nhwc", "nchw"} & {asked} and len(shape) == 4 and shape[channel[asked]] in (1, 3)
+        fits = fits or (asked == "nhw" and len(shape) == 3)
+        assert 0 in shape or not fits
+        assert asked is not None or layout_by_hand(shape) is None
+        return
+    assert found == (asked or layout_by_hand(shape))
+    assert len(shape) == (3 if found == "nhw" else 4)
+    assert found == "nhw" or shape[channel[found]] in (1, 3)
+    assert 0 not in shape
+
+
+OPTIONS = {option.name: option for _, option, _ in TrainConfig().options()}
+VALUES = st.one_of(
+    st.integers(), st.integers(0, 64), st.floats(), st.booleans(), st.none(), st.text(),
+    st.sampled_from(["clean", "cosine", "32", "cyclic", "cpu"]), st.lists(st.integers()),
+)  # fmt: skip
+
+
+@BOUNDED
+@given(st.sampled_from(sorted(OPTIONS)), VALUES)
+def test_an_option_keeps_its_bounds_or_is_refused_by_its_name(name: str, value: Any) -> None:
+    option = OPTIONS[name]
+    config, refusal = attempted(lambda: TrainConfig().with_options({name: value}))
+    if refusal:
+        assert refusal.startswith(option.flag)
+        return
+    kept = next(kept for _, option, kept in config.options() if option.name == name)
+    assert TrainConfig.from_dict(config.to_dict()) == config
+    if isinstance(kept, int | float):
+        assert not isinstance(value, bool) or isinstance(kept, bool)
+        assert math.isfinite(kept)
+        assert kept == value
+        limits = option.opt
+        assert limits.at_least is None or kept >= limits.at_least
+        assert limits.above is None or kept > limits.above
+        assert kept <= (limits.at_most or 2**31)
+
+
+@settings(BOUNDED, max_examples=60)
+@given(st.sampled_from(sorted(OPTIONS)), st.text(max_size=8) | VALUES.map(str))
+def test_whatever_is_typed_is_an_error_of_one_line_or_wrong_usage(name: str, text: str) -> None:
+    missing = "no/such/train.npy"
+    typed = [f"--train-data={missing}", "--dry-run", f"{OPTIONS[name].flag}={text}"]
+    result = earteach("train", *typed)
+    assert result.code in (1, 2)
+    assert result.out == ""
+    if result.code == 1:
+        assert result.err.count("\n") == 1
+        assert result.err.startswith("error: ")
+        assert OPTIONS[name].flag in result.err or missing in result.err or name == "train_data"
+
+
+@BOUNDED
+@given(
+    st.binary(max_size=40)
+    | st.text(max_size=40).map(str.encode)
+    | st.tuples(st.sampled_from(sorted(OPTIONS)), VALUES.map(repr)).map(
+        lambda pair: f"{pair[0]} = {pair[1]}".encode()
+    )
+)
+def test_any_bytes_are_a_configuration_or_refused_by_the_files_name(content: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "ears.toml"
+        path.write_bytes(content)
+        found, refusal = attempted(lambda: read_toml(path))
+    if refusal:
+        assert refusal.startswith(f"--config {path}: ")
+    else:
+        assert found.keys() <= OPTIONS.keys()
+
+
+SHARES = st.floats(0, 1, allow_subnormal=False)
+
+
+def weight_by_hand(epoch: int, epochs: int, config: KLDConfig) -> float:
+    """The schedule as the papers and the architecture give it, in exact fractions."""
+    horizon = config.kld_anneal_epochs or epochs
+    if horizon == 1 or epoch >= horizon:
+        p = 1.0
+    elif config.kld_anneal_strategy == "cyclic":
+        cycles = config.kld_anneal_cycles
+        cycles = max(1, horizon // 2) if horizon < 2 * cycles else cycles
+        length = Fraction(horizon, cycles)
+        rising = length * Fraction(config.kld_anneal_ratio)
+        p = float(min(Fraction(1), (Fraction(epoch) % length) / rising))
+    else:
+        p = float(Fraction(epoch, horizon - 1))
+        if config.kld_anneal_strategy == "monotonic":
+            p = math.sin(math.pi * p / 2) ** 2
+    start, end = config.kld_anneal_start, config.kld_anneal_end
+    return config.kld_weight * ((1 - p) * start + p * end)
+
+
+@BOUNDED
+@given(
+    epochs=st.integers(1, 400),
+    share=SHARES,
+    strategy=st.sampled_from(["cyclic", "linear", "monotonic"]),
+    cycles=st.integers(1, 50),
+    ratio=st.floats(0.01, 1),
+    ends=st.tuples(SHARES, SHARES),
+    horizon=st.none() | st.integers(1, 500),
+)
+def test_the_schedule_is_its_formula_in_every_epoch(
+    epochs: int,
+    share: float,
+    strategy: Any,
+    cycles: int,
+    ratio: float,
+    ends: tuple[float, float],
+    horizon: int | None,
+) -> None:
+    config = KLDConfig(
+        kld_weight=0.01, kld_anneal_strategy=strategy, kld_anneal_cycles=cycles,
+        kld_anneal_ratio=ratio, kld_anneal_start=ends[0], kld_anneal_end=ends[1],
+        kld_anneal_epochs=horizon,
+    )  # fmt: skip
+    epoch = min(epochs - 1, int(share * epochs))
+    found = kld_weight(epoch, epochs, config)
+    assert found == pytest.approx(weight_by_hand(epoch, epochs, config), rel=1e-9, abs=1e-12)
+    assert min(ends) * 0.01 - 1e-12 <= found <= max(ends) * 0.01 + 1e-12
