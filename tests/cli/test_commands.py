@@ -103,7 +103,7 @@ CASES = {
     "embed": Case(
         "embed {folder} --input {ears}/val_teacher.npy --features --out codes.npz",
         "checkpoint path images latent_dim features",
-        ("{path}", "{images} of", "{latent_dim} numbers each", "{features} numbers each"),
+        ("{path}", "{images} of", "{latent_dim} numbers each", "{features:,} numbers each"),
     ),
     "inspect-data": Case(
         "inspect-data {ears}/train_teacher.npy {ears}/val_teacher.npy --image-size 32",

@@ -153,7 +153,7 @@ def test_a_long_way_is_shown_in_rows(trained, one_side, tmp_path):
         ("none.png", "none.png: no such file; name an image or a row number"),
         ("text.png", "text.png: not an image that can be read; name an image, or a row"),
         ("array.npy", "array.npy: not an image that can be read; name an image, or a row"),
-        (".", r"--interpolate .*: Is a directory; name an image, or a row"),
+        (".", r"--interpolate .*: is no file; name an image, or a row"),
     ],
 )
 def test_ends_that_cannot_be_read(trained, ears, tmp_path, monkeypatch, end, why):
