@@ -47,8 +47,8 @@ lint: $(VENV)/installed ## check style and formatting
 types: $(VENV)/installed ## check types
 	$(BIN)/mypy
 
-test: $(VENV)/installed ## run the tests, in minutes
-	$(BIN)/python -m pytest
+test: $(VENV)/installed ## run the tests, in minutes, in two processes
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: $(VENV)/installed ## run the long tests: killed processes and the like
 	$(BIN)/python -m pytest -m slow

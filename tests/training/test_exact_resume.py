@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
+import pkgutil
 import signal
 import time
 from pathlib import Path
@@ -13,9 +15,7 @@ import pytest
 import torch
 
 from earteach import checkpoint
-from earteach.training.checkpoints import Checkpoints
 from earteach.training.module import EarVAELightning
-from earteach.training.record import Recorder
 from tests.conftest import TINY, Run, data_options, earteach, earteach_process, run_options
 
 EPOCHS = 4
@@ -177,28 +177,44 @@ def steps_in(run: Path) -> int:
     return checkpoint.read(run / "checkpoints" / "last.ckpt").global_step
 
 
-def killed_in(owner: Any, name: str, number: int, *args: object) -> None:
-    """A process of its own that runs the command and gets SIGKILL at a call of a function."""
-    child = os.fork()
-    if child == 0:
-        die = lambda: os.kill(os.getpid(), signal.SIGKILL)  # noqa: E731
-        at_call(pytest.MonkeyPatch(), owner, name, number, die)
-        earteach(*args)
-        os._exit(0)
-    _, status = os.waitpid(child, 0)
-    assert os.WIFSIGNALED(status), f"the run ended before call {number} of {name}"
+def killed_in(owner: str, name: str, number: int, *args: object) -> None:
+    """A process of its own that runs the command and gets SIGKILL at a call of a function.
+
+    It is forked from a server that has no threads: other tests leave some here, whose locks would
+    stay held in a child.
+    """
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload(["earteach.training.fit", __name__])
+    process = server.Process(target=_run_until_killed, args=(owner, name, number, *args))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL, f"the run ended before call {number} of {name}"
     next_second()
 
 
+def _run_until_killed(owner: str, name: str, number: int, *args: object) -> None:
+    die = lambda: os.kill(os.getpid(), signal.SIGKILL)  # noqa: E731
+    at_call(pytest.MonkeyPatch(), pkgutil.resolve_name(owner), name, number, die)
+    earteach(*args)
+
+
 MOMENTS = {
-    "start-up": (EarVAELightning, "configure_optimizers", 1),
-    "first step": (EarVAELightning, "training_step", 1),
-    "second epoch": (EarVAELightning, "training_step", STEPS_PER_EPOCH + 4),
-    "validation": (EarVAELightning, "validation_step", 4),
-    "record before the checkpoint": (Recorder, "_write", 2),
-    "best written, not in place": (checkpoint, "_sync", 1),
-    "best in place, last not written": (checkpoint, "name_again", 4),
-    "last written, old bests there": (Checkpoints, "_remove_superseded", 2),
+    "start-up": ("earteach.training.module:EarVAELightning", "configure_optimizers", 1),
+    "first step": ("earteach.training.module:EarVAELightning", "training_step", 1),
+    "second epoch": (
+        "earteach.training.module:EarVAELightning",
+        "training_step",
+        STEPS_PER_EPOCH + 4,
+    ),
+    "validation": ("earteach.training.module:EarVAELightning", "validation_step", 4),
+    "record before the checkpoint": ("earteach.training.record:Recorder", "_write", 2),
+    "best written, not in place": ("earteach.checkpoint", "_sync", 1),
+    "best in place, last not written": ("earteach.checkpoint", "name_again", 4),
+    "last written, old bests there": (
+        "earteach.training.checkpoints:Checkpoints",
+        "_remove_superseded",
+        2,
+    ),
 }
 
 
@@ -214,7 +230,9 @@ def test_killed_inside_an_epoch_goes_on_from_the_last_kept_step(
     ears: Path, uninterrupted: Run, tmp_path: Path
 ) -> None:
     command = ["train", *options(ears, tmp_path, 0), "--checkpoint-every-n-steps", 3]
-    killed_in(EarVAELightning, "training_step", STEPS_PER_EPOCH + 6, *command)
+    killed_in(
+        "earteach.training.module:EarVAELightning", "training_step", STEPS_PER_EPOCH + 6, *command
+    )
     assert steps_in(tmp_path) == 15
     finished("resume", tmp_path / "checkpoints" / "last.ckpt")
     assert_same_run(uninterrupted, Run(tmp_path, None))
