@@ -50,6 +50,11 @@ def holder(folder: Path, *how: str) -> Iterator[subprocess.Popen[str]]:
             os.killpg(process.pid, signal.SIGKILL)
 
 
+def holder_of(folder: Path) -> int:
+    """The process that the lock file names."""
+    return int((folder / ".checkpoints.lock").read_text(encoding="utf-8").split()[1])
+
+
 @pytest.fixture
 def impatient(monkeypatch):
     monkeypatch.setattr(run_lock, "PATIENCE", 0.3)
@@ -72,7 +77,7 @@ def test_a_resume_waits_for_a_process_that_ends(tmp_path, monkeypatch):
     with holder(tmp_path / "checkpoints") as other:
         monkeypatch.setattr(run_lock.time, "sleep", lambda _: other.kill())
         with sole_run(tmp_path / "checkpoints"):
-            pass
+            assert holder_of(tmp_path) == os.getpid()
 
 
 def test_processes_that_load_images_do_not_hold_it(tmp_path, impatient):
@@ -80,7 +85,7 @@ def test_processes_that_load_images_do_not_hold_it(tmp_path, impatient):
         os.kill(other.pid, signal.SIGKILL)
         other.wait()
         with sole_run(tmp_path / "checkpoints"):
-            pass
+            assert holder_of(tmp_path) == os.getpid()
 
 
 def test_nothing_is_left_behind(tmp_path):
