@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from earteach.cli.options import CheckpointDir, Ckpt, Given, Json, Without, found
+from earteach.cli.options import CheckpointDir, Ckpt, FastDevRun, Given, Json, Without, found
 from earteach.cli.output import Output
 from earteach.cli.train import show_outcome, watching
 from earteach.config import DataConfig, HardwareConfig, OptimConfig, Student
@@ -28,9 +28,7 @@ def distil(
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Move an old student's folder aside and begin anew.")
     ] = False,
-    fast_dev_run: Annotated[
-        bool, typer.Option("--fast-dev-run", help="One step of each kind; writes nothing.")
-    ] = False,
+    fast_dev_run: FastDevRun = False,
     json: Json = False,
 ) -> None:
     """Train a small encoder to give a trained network's codes and features.

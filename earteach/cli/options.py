@@ -165,6 +165,9 @@ Config = Annotated[
         callback=_use_toml,
     ),
 ]
+FastDevRun = Annotated[
+    bool, typer.Option("--fast-dev-run", help="One step of each kind; writes nothing.")
+]
 Show = Annotated[
     bool,
     typer.Option("--show", help="Draw the pictures in the terminal too, where it has colours."),

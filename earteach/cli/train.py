@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 from rich.table import Table
 
-from earteach.cli.options import Config, Json, typed
+from earteach.cli.options import Config, FastDevRun, Json, typed
 from earteach.cli.output import (
     Output,
     advice_table,
@@ -38,8 +38,6 @@ from earteach.config import (
 from earteach.errors import EarTeachError
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from earteach.inference.student import Comparison, Side
     from earteach.training.fit import TrainResult, Watch
     from earteach.training.pace import Forecast
@@ -70,9 +68,7 @@ def train(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be trained, and stop.")
     ] = False,
-    fast_dev_run: Annotated[
-        bool, typer.Option("--fast-dev-run", help="One step of each kind; writes nothing.")
-    ] = False,
+    fast_dev_run: FastDevRun = False,
     json: Json = False,
 ) -> None:
     """Train a model; where the checkpoint folder holds a run of the same options, continue it."""
@@ -226,7 +222,8 @@ def show_outcome(output: Output, result: TrainResult) -> None:
     else:
         values["written"] = "nothing, as --fast-dev-run asks"
     tables = [facts("Trained", values), *advice_table(result.advice)]
-    if result.teacher is None or result.last is None:
+    # Of several processes one compares, and shows.
+    if result.teacher is None or result.last is None or not is_main_process():
         output.show(result, *tables)
         return
     from earteach.inference.student import compare

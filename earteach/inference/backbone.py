@@ -19,7 +19,7 @@ from torchvision.ops import FeaturePyramidNetwork
 
 from earteach import checkpoint
 from earteach.errors import EarTeachError
-from earteach.model.vae import STRIDES, EarVAE
+from earteach.model.vae import STRIDES, EarVAE, MobileEncoder
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,8 @@ class EarBackbone(nn.Module):
             raise EarTeachError(f"strides {tuple(strides)}: must be some of {STRIDES}")
         self.frozen = frozen
         self.network = _without_code(network).requires_grad_(not frozen)
-        widths = {stride: network.base_channels * stride // 2 for stride in chosen}
+        every = dict(zip(STRIDES, network.feature_channels, strict=True))
+        widths = {stride: every[stride] for stride in chosen}
         self.pyramid = None if fpn is None else FeaturePyramidNetwork(list(widths.values()), fpn)
         self.feature_info = tuple(
             FeatureLevel(f"stride{stride}", fpn or width, stride)
@@ -99,4 +100,6 @@ def _without_code(network: EarVAE) -> EarVAE:
     """A copy without the parts that maps do not pass through, whose weights would get no gradients."""
     made = copy.deepcopy(network)
     del made.decoder, made.encoder.squeeze, made.encoder.to_code
+    if isinstance(made.encoder, MobileEncoder):
+        del made.encoder.glance
     return made

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import numpy as np
 from earteach.config import Fit, Layout
 from earteach.data import photographs
 from earteach.data.arrays import EarArray
+from earteach.data.manifest import read_manifest
 from earteach.data.photographs import Unreadable
 from earteach.errors import EarTeachError
 from earteach.model.vae import EarVAE
@@ -82,20 +82,10 @@ def _squared(path: Path, network: EarVAE, fit: Fit) -> np.ndarray:
 
 
 def _manifest_labels(source: Path, length: int) -> list[str] | None:
-    """What the manifest that `prepare` wrote beside `*_teacher.npy` calls the rows; None without one."""
-    path = source.with_name(source.name.replace("_teacher.npy", "_manifest.csv"))
-    if path == source or not path.exists():
-        return None
+    """What the manifest beside the array calls the rows; None without one that fits."""
     try:
-        with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-            labels = [row["source"] for row in csv.DictReader(file)]
-    except (OSError, KeyError, csv.Error) as error:
-        _log.info("%s: cannot be read (%s), so rows are called by their numbers", path, error)
+        rows = read_manifest(source, length)
+    except EarTeachError as error:
+        _log.info("%s; until then rows are called by their numbers", error)
         return None
-    if len(labels) != length:
-        _log.info(
-            "%s: has %d rows and %s has %d, so these are called by their numbers",
-            path, len(labels), source, length,
-        )  # fmt: skip
-        return None
-    return labels
+    return None if rows is None else [row.source for row in rows]

@@ -206,6 +206,5 @@ def complain_of_folder(folder: Path) -> None:
         probe.unlink()
     except OSError as error:
         raise EarTeachError(
-            f"{folder}: cannot be written: {error.strerror}; choose another folder with "
-            "--checkpoint-dir, or with --out of distil"
+            f"{folder}: cannot be written: {error.strerror}; choose another folder for checkpoints"
         ) from error

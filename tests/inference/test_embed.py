@@ -92,7 +92,9 @@ def test_rows_of_other_arrays_are_called_by_their_numbers(trained, val, tmp_path
     result = embed(trained.last, tmp_path / "a.npy", tmp_path / "codes.npz")
     assert read(result.path)["names"].tolist() == list("0123456")
     np.save(tmp_path / "x_teacher.npy", val)
-    (tmp_path / "x_manifest.csv").write_text("row,source\n0,a\n")
+    (tmp_path / "x_manifest.csv").write_text(
+        "row,source,group,left,top,width,height,mirrored\n0,a,a,0,0,32,32,0\n"
+    )
     with caplog.at_level(logging.INFO, "earteach"):
         result = embed(trained.last, tmp_path / "x_teacher.npy", tmp_path / "other.npz")
     assert read(result.path)["names"].tolist() == list("0123456")
