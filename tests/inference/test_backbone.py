@@ -149,3 +149,19 @@ def test_torchvisions_detectors_take_it(made, frozen):
 def test_no_checkpoint_is_an_error(tmp_path: Path):
     with pytest.raises(EarTeachError, match="no such checkpoint"):
         EarBackbone.from_checkpoint(tmp_path / "none.ckpt")
+
+
+def test_a_student_serves_as_well_and_all_its_weights_learn():
+    """All but the head that tells sides, which decides and passes no gradient."""
+    torch.manual_seed(0)
+    student = earteach.EarVAE(
+        image_size=32, latent_dim=16, base_channels=8, encoder="mobile", pca_init=True
+    )
+    backbone = EarBackbone(student, frozen=False)
+    x = images(2, 3, 48, 40)
+    maps = backbone(x)
+    for found, wanted in zip(maps.values(), student.features(x), strict=True):
+        assert torch.equal(found, wanted)
+    sum(level.square().mean() for level in maps.values()).backward()
+    still = [name for name, weight in backbone.named_parameters() if weight.grad is None]
+    assert all(name.startswith("network.encoder.side.") for name in still), still
