@@ -191,14 +191,23 @@ def _plan_table(planned: Plan) -> Table:
         "length": f"{epochs:,} epochs" if epochs > 1 else "1 epoch",
         "steps": f"{planned.steps_per_epoch:,} an epoch, {planned.steps:,} in all; "
         f"{planned.batch_size} images in each",
-        "KLD weight": f"{sparkline(planned.schedule)} up to {max(planned.schedule):g}",
-        "β in ELBO units": f"{planned.elbo_beta:.4g}",
+        **_taught_by(planned),
         "checkpoints": str(planned.checkpoint_dir),
         "logs": f"tensorboard --logdir {planned.log_dir}",
     }
     if planned.epochs_done:
         values["length"] += f", of which {planned.epochs_done:,} are done"
     return facts("What will be trained", values)
+
+
+def _taught_by(planned: Plan) -> dict[str, str]:
+    """A student's teacher, or what another network has instead."""
+    if planned.teacher is not None:
+        return {"teacher": str(planned.teacher)}
+    return {
+        "KLD weight": f"{sparkline(planned.schedule)} up to {max(planned.schedule):g}",
+        "β in ELBO units": f"{planned.elbo_beta:.4g}",
+    }
 
 
 def show_outcome(output: Output, result: TrainResult) -> None:

@@ -320,7 +320,8 @@ def _fit(config: TrainConfig, start: Start, watch: Watch) -> TrainResult:
             if start.teacher is None:
                 note_fewer_cycles(config.optim.epochs, config.kld)
         if watch.on_start is not None:
-            watch.on_start(plan(config, epochs_done=epochs_done))
+            teacher = start.teacher.path if start.teacher else None
+            watch.on_start(plan(config, epochs_done=epochs_done, teacher=teacher))
         if _begins_as_pca(config, start):
             weights = first_weights(arrays["train"], config.model, keep=not start.dry)
             module.begin_with_pca(weights)

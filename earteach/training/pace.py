@@ -204,9 +204,10 @@ class Pace(Callback):
 def smaller(config: TrainConfig, seconds: float) -> Smaller | None:
     """The largest smaller network that would train as many epochs in 12 hours.
 
-    None where this one does. Where none does, the smallest, with the epochs that fit.
+    None where this one does, and for a small encoder, whose size is its teacher's. Where none does,
+    the smallest, with the epochs that fit.
     """
-    if seconds <= LONG:
+    if seconds <= LONG or config.model.encoder != "attention":
         return None
     model, epochs = config.model, config.optim.epochs
     options: dict[str, int] = {}

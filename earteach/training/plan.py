@@ -19,7 +19,10 @@ from earteach.model.vae import EarVAE
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run is; `schedule` is the KLD weight of each epoch, `elbo_beta` the last one's β."""
+    """What a run is; `schedule` is the KLD weight of each epoch, `elbo_beta` the last one's β.
+
+    Of a student, which has a `teacher` and no KLD in its loss, neither says anything.
+    """
 
     image_size: int
     in_channels: int
@@ -43,9 +46,10 @@ class Plan:
     elbo_beta: float
     checkpoint_dir: Path
     log_dir: Path
+    teacher: Path | None
 
 
-def plan(config: TrainConfig, *, epochs_done: int = 0) -> Plan:
+def plan(config: TrainConfig, *, epochs_done: int = 0, teacher: Path | None = None) -> Plan:
     """Open the arrays and build the network, without values, to count.
 
     Raises `EarTeachError` as training would.
@@ -82,6 +86,7 @@ def plan(config: TrainConfig, *, epochs_done: int = 0) -> Plan:
         elbo_beta=elbo_beta(final, config.kld.kld_reduction, model.latent_dim, dimensions),
         checkpoint_dir=config.run.checkpoint_dir,
         log_dir=config.run.log_dir,
+        teacher=teacher,
     )
 
 

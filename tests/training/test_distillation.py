@@ -300,3 +300,10 @@ def test_a_dry_run_writes_nothing(teacher: Path, tmp_path: Path):
     assert result.code == 0, result.err
     assert result.json["last"] is None
     assert not (tmp_path / "s").exists()
+
+
+def test_the_plan_names_the_teacher_and_no_weight_that_a_student_has_not(teacher, tmp_path):
+    shown = earteach("distil", teacher, "--out", tmp_path / "s", "--fast-dev-run").out
+    plan = shown.partition("Trained")[0]
+    assert f"│ teacher           │ {teacher}" in plan
+    assert "KLD" not in plan

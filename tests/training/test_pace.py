@@ -96,6 +96,11 @@ def test_only_a_long_run_is_told_of_smaller_options() -> None:
     assert smaller(TrainConfig(), 11.9 * HOUR) is None
 
 
+def test_a_student_is_not_told_of_options_that_it_has_not() -> None:
+    student = TrainConfig(model=ModelConfig(encoder="mobile"))
+    assert smaller(student, 100 * HOUR) is None
+
+
 # Images a second in training on 2 cores in bf16, by image size and base channels; batches of 8.
 MEASURED = {
     (256, 64): 5.19, (256, 32): 11.2, (128, 64): 18.9, (128, 32): 39.9, (64, 64): 53.9, (64, 32): 100.0,
