@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import struct
 
-# Markers of JPEG that look like those of frames; and where a frame has begun, thumbnails included.
-_NO_FRAMES, _JPEG_HEADER = (0xC4, 0xC8, 0xCC), 2**18
+# Markers of JPEG that look like those of frames.
+_NO_FRAMES = (0xC4, 0xC8, 0xCC)
+# A camera writes dozens before the frame, of 64 kB each; padding counts as one for each byte.
+_MOST_SEGMENTS = 2**12
 _TIFF_WIDTH, _TIFF_HEIGHT = 256, 257
 _TIFF_NUMBERS = {3: "H", 4: "I", 16: "Q"}
 
@@ -35,18 +37,19 @@ def claimed_sides(data: memoryview) -> tuple[int, int] | None:
 
 
 def jpeg_sides(data: memoryview) -> tuple[int, int] | None:
-    """Height and width as a JPEG's frame header has them."""
-    header = bytes(data[:_JPEG_HEADER])
+    """Height and width as a JPEG's frame header has them, after however much a camera put before it."""
     place = 2
-    while place + 9 <= len(header) and header[place] == 0xFF:
-        marker = header[place + 1]
+    for _ in range(_MOST_SEGMENTS):
+        if place + 9 > len(data) or data[place] != 0xFF:
+            break
+        marker = data[place + 1]
         if marker == 0xFF:  # padding
             place += 1
             continue
         if 0xC0 <= marker <= 0xCF and marker not in _NO_FRAMES:
-            height, width = struct.unpack_from(">HH", header, place + 5)
+            height, width = struct.unpack_from(">HH", data, place + 5)
             return height, width
-        place += 2 + int(struct.unpack_from(">H", header, place + 2)[0])
+        place += 2 + int(struct.unpack_from(">H", data, place + 2)[0])
     return None
 
 

@@ -34,6 +34,20 @@ def test_sides_are_those_that_pillow_reads(kind: str, options: dict[str, object]
             assert claimed_sides(memoryview(content)) == (height, width)
 
 
+def test_a_jpegs_frame_is_found_after_megabytes_of_other_segments() -> None:
+    """As phones write them, with depth maps and thumbnails in front."""
+    content = stored("JPEG", "RGB", (20, 18))
+    segment = b"\xff\xe1" + struct.pack(">H", 65_002) + bytes(65_000)
+    crowded = content[:2] + 50 * segment + content[2:]
+    with Image.open(io.BytesIO(crowded)) as image:
+        assert image.size == (20, 18)
+    assert claimed_sides(memoryview(crowded)) == (18, 20)
+
+
+def test_padding_without_end_is_given_up() -> None:
+    assert claimed_sides(memoryview(b"\xff\xd8" + b"\xff" * 10**6)) is None
+
+
 @pytest.mark.parametrize(("kind", "options"), KINDS)
 def test_a_damaged_header_claims_sides_or_none(kind: str, options: dict[str, object]) -> None:
     chance = random.Random(0)
