@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Crop": "earteach.data.prepare",
     "DataConfig": "earteach.config",
     "EarArray": "earteach.data.arrays",
     "EarBackbone": "earteach.inference.backbone",
@@ -24,6 +25,7 @@ _HOMES = {
     "ModelConfig": "earteach.config",
     "OptimConfig": "earteach.config",
     "RunConfig": "earteach.config",
+    "Split": "earteach.data.split",
     "TrainConfig": "earteach.config",
     "embed": "earteach.inference.embed",
     "distil": "earteach.training.fit",
@@ -53,8 +55,10 @@ if TYPE_CHECKING:
     from earteach.config import RunConfig as RunConfig
     from earteach.config import TrainConfig as TrainConfig
     from earteach.data.arrays import EarArray as EarArray
+    from earteach.data.prepare import Crop as Crop
     from earteach.data.prepare import prepare as prepare
     from earteach.data.prepare import prepare_drawn as prepare_drawn
+    from earteach.data.split import Split as Split
     from earteach.errors import EarTeachError as EarTeachError
     from earteach.inference.backbone import EarBackbone as EarBackbone
     from earteach.inference.embed import embed as embed

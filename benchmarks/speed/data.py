@@ -13,7 +13,7 @@ from benchmarks.speed import memory, plain_inspection
 from benchmarks.speed.pairs import Row, in_turn
 from benchmarks.speed.workspace import drawn_ears
 from earteach.data.cores import at_most_cores
-from earteach.data.prepare import prepare
+from earteach.data.prepare import Crop, prepare
 from earteach.inspection import inspect_data
 
 SIZE, TURNS = 256, 5
@@ -51,7 +51,7 @@ def _prepare(folder: Path, ears: np.ndarray) -> Iterator[Row]:
 
 
 def _preparing(photos: Path, out: Path) -> Callable[[], object]:
-    return lambda: prepare(photos, out, size=SIZE)
+    return lambda: prepare(photos, out, crop=Crop(SIZE))
 
 
 def _on_all_cores(

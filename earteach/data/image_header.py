@@ -16,7 +16,7 @@ _TIFF_NUMBERS = {3: "H", 4: "I", 16: "Q"}
 
 
 def claimed_sides(data: memoryview) -> tuple[int, int] | None:
-    """Height and width of a JPEG, PNG, BMP, TIFF or WebP as it is stored; None for all else."""
+    """Height and width of a JPEG, PNG, BMP, TIFF, WebP or GIF as it is stored; None for all else."""
     start = bytes(data[:16])
     try:
         if start.startswith(b"\xff\xd8\xff"):
@@ -29,6 +29,8 @@ def claimed_sides(data: memoryview) -> tuple[int, int] | None:
             sides = _tiff(data)
         elif start.startswith(b"RIFF") and start[8:15] == b"WEBPVP8":
             sides = _webp(data)
+        elif start.startswith((b"GIF87a", b"GIF89a")):
+            sides = struct.unpack_from("<HH", data, 6)[::-1]
         else:
             return None
     except (struct.error, KeyError, OverflowError):  # cut short, or without a side

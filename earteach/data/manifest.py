@@ -1,8 +1,9 @@
-"""What `prepare` wrote beside an array: where each row came from, and its landmarks."""
+"""What `prepare` writes beside an array: where each row came from, and its landmarks."""
 
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,20 +11,49 @@ from earteach.errors import EarTeachError
 
 Box = tuple[int, int, int, int]
 
+_COLUMNS = ("row", "source", "group", "left", "top", "width", "height", "mirrored")
+_SIZE_COLUMNS = ("photograph_width", "photograph_height")
+MANIFEST_COLUMNS = (*_COLUMNS, *_SIZE_COLUMNS)
+
 
 @dataclass(frozen=True)
 class ManifestRow:
-    """One row of an array: its file, its person, and left, top, width and height of its crop."""
+    """One row of an array: its file, its person, and left, top, width and height of its crop.
+
+    `photograph` is the width and height of the whole, or None where an older manifest does not say.
+    """
 
     source: str
     group: str
     box: Box
-    mirrored: bool
+    mirrored: bool = False
+    photograph: tuple[int, int] | None = None
 
 
 def beside(array: Path, what: str) -> Path:
     """`manifest.csv` or `landmarks.npy` of an array: `train_manifest.csv` for `train_teacher.npy`."""
     return array.with_name(f"{array.stem.removesuffix('_teacher')}_{what}")
+
+
+def is_manifest(path: Path) -> bool:
+    """Whether the file begins as a manifest does."""
+    try:
+        with path.open("rb") as file:
+            start = file.readline(4096).decode(errors="replace").strip().split(",")
+    except OSError:
+        return False
+    return tuple(start) in (MANIFEST_COLUMNS, _COLUMNS)
+
+
+def write_manifest(path: Path, rows: Iterable[ManifestRow]) -> None:
+    """A header, and a line for each row of the array, in order."""
+    # A file name may hold any bytes: those that are no UTF-8 go through as they are.
+    with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        writer = csv.writer(file)
+        writer.writerow(MANIFEST_COLUMNS)
+        for number, row in enumerate(rows):
+            size = row.photograph or ("", "")
+            writer.writerow([number, row.source, row.group, *row.box, int(row.mirrored), *size])
 
 
 def read_manifest(array: Path, length: int) -> list[ManifestRow] | None:
@@ -51,6 +81,11 @@ def read_manifest(array: Path, length: int) -> list[ManifestRow] | None:
 
 def _row(entry: dict[str, str]) -> ManifestRow:
     left, top, width, height = (int(entry[name]) for name in ("left", "top", "width", "height"))
+    size = [int(entry[name]) for name in _SIZE_COLUMNS if entry.get(name)]
     return ManifestRow(
-        entry["source"], entry["group"], (left, top, width, height), entry["mirrored"] == "1"
+        entry["source"],
+        entry["group"],
+        (left, top, width, height),
+        entry["mirrored"] == "1",
+        (size[0], size[1]) if len(size) == 2 else None,
     )

@@ -1,7 +1,8 @@
-"""Photographs from a folder: found, read upright, made square."""
+"""Photographs from a folder: found, read upright, and squares cut from them."""
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,15 +10,21 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from PIL import Image, ImageOps
 
 from earteach.config import Fit
 from earteach.data.arrays import resized, to_channels
 from earteach.data.image_header import claimed_sides
 from earteach.errors import EarTeachError
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif"})
+# Photographs all the same: they are named as left out, not passed over.
+_UNREAD = frozenset({".heic", ".heif", ".avif", ".jxl", ".jp2", ".dng", ".cr2", ".nef", ".arw"})
 _MOST_PIXELS = 2**27
+# Beyond it Pillow warns of a decompression bomb; it reads what is no JPEG and is transparent.
+_MOST_PIXELS_OF_OTHERS = 2**26
 _MOST_BYTES = 2**30
+_ORIENTATION = 0x0112
 # By how much the decoder of JPEGs can divide the sides; other decoders read whole pictures. The small
 # picture differs from the whole one's by 45 dB and more (AMI); 8, which it could too, by 40.
 _REDUCED = {
@@ -25,6 +32,8 @@ _REDUCED = {
     2: cv2.IMREAD_REDUCED_COLOR_2,
     4: cv2.IMREAD_REDUCED_COLOR_4,
 }
+# What is seen behind a transparent picture, as in viewers.
+_BACKGROUND = (255, 255, 255)
 
 # OpenCV writes to stderr about each file that it cannot read; they are reported by name instead.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
@@ -36,15 +45,107 @@ class Unreadable(Exception):
 
 @dataclass(frozen=True)
 class Square:
-    """A photograph made square, and the box of the square in the photograph.
+    """A square cut from a photograph, and its box there.
 
     The box is left, top, width, height in the photograph's pixels; it reaches outside where the
-    photograph was extended by reflecting its edges.
+    photograph was extended by reflecting its edges, and is no square where the picture was stretched.
     """
 
     image: np.ndarray  # uint8 (size, size, channels)
     box: tuple[int, int, int, int]
     photograph: tuple[int, int]  # its width and height
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A photograph, upright: uint8 BGR, its sides divided by `scale`, and its own width and height."""
+
+    bgr: np.ndarray
+    size: tuple[int, int]
+    scale: int = 1
+
+    def square(self, size: int, channels: int = 3, fit: Fit = "stretch") -> Square:
+        """The whole photograph as a square of side `size`.
+
+        "stretch" scales both sides to the same length; "reflect" keeps the proportions and extends the
+        shorter side by reflecting its edges, which doubles the ear in a tight crop.
+        """
+        height, width = self.bgr.shape[:2]
+        cut = _cut(self.bgr, _whole(width, height, fit))
+        return Square(_small(cut, size, channels), _whole(*self.size, fit), self.size)
+
+    def crop(self, box: tuple[int, int, int, int], size: int, channels: int = 3) -> Square:
+        """What is in a box of the photograph, as a square of side `size`.
+
+        Edges are reflected where the box reaches outside. The box is moved by less than `scale` pixels,
+        to where the pixels of the divided picture begin.
+        """
+        left, top, width, height = (round(value / self.scale) for value in box)
+        small = (left, top, max(1, width), max(1, height))
+        image = _small(_cut(self.bgr, small), size, channels)
+        left, top, width, height = (value * self.scale for value in small)
+        return Square(image, (left, top, width, height), self.size)
+
+
+class Photograph:
+    """A photograph's file: read and looked at, not yet decoded.
+
+    Raises `Unreadable` for a file that is no photograph.
+    """
+
+    def __init__(self, path: Path) -> None:
+        if path.suffix.lower() in _UNREAD:
+            raise Unreadable(f"{path.suffix} is not read; convert it to JPEG or PNG")
+        self._data = _bytes(path)
+        self._is_jpeg = self._data[:3].tobytes() == b"\xff\xd8\xff"
+        self.height, self.width = _sides(self._data, self._is_jpeg)  # as stored
+
+    def orientation(self) -> int:
+        """What EXIF says of how it must be turned, 1 to 8; 1 where it says nothing."""
+        try:
+            with Image.open(io.BytesIO(self._data.data)) as image:
+                return int(image.getexif().get(_ORIENTATION, 1))
+        except (OSError, ValueError, SyntaxError, TypeError, Image.DecompressionBombError):
+            return 1
+
+    def decoded(self, side: float, size: int) -> Decoded:
+        """The picture, of which a square of `side` pixels will be made one of `size`.
+
+        Of a JPEG several times as large as that the decoder makes a smaller picture at once, in a half
+        to a quarter of the time.
+        """
+        if not self._is_jpeg and self._is_transparent():
+            bgr = self._on_background()
+            return Decoded(bgr, (bgr.shape[1], bgr.shape[0]))
+        scale = _decoding_scale(side, size) if self._is_jpeg else 1
+        bgr = _decoded(self._data, scale)
+        height, width = bgr.shape[:2]
+        if scale > 1:
+            height, width = sorted((self.height, self.width), reverse=height > width)
+        return Decoded(bgr, (width, height), scale)
+
+    def _is_transparent(self) -> bool:
+        """Whether it has an alpha channel or a transparent colour; or is a GIF, of frames that may."""
+        try:
+            with Image.open(io.BytesIO(self._data.data)) as image:
+                return (
+                    image.format == "GIF"
+                    or image.mode in ("RGBA", "LA", "PA", "RGBa", "La")
+                    or "transparency" in image.info
+                )
+        except (OSError, ValueError, SyntaxError, TypeError, Image.DecompressionBombError):
+            return False  # OpenCV may read what Pillow does not
+
+    def _on_background(self) -> np.ndarray:
+        """Of several frames the first; uint8 BGR, upright."""
+        try:
+            with Image.open(io.BytesIO(self._data.data)) as image:
+                upright = ImageOps.exif_transpose(image).convert("RGBA")
+        except (OSError, ValueError, SyntaxError, TypeError, Image.DecompressionBombError) as error:
+            raise Unreadable("not an image that can be read") from error
+        background = Image.new("RGBA", upright.size, (*_BACKGROUND, 255))
+        seen = Image.alpha_composite(background, upright).convert("RGB")
+        return np.ascontiguousarray(np.asarray(seen)[..., ::-1])
 
 
 def find(source: Path) -> list[Path]:
@@ -56,7 +157,7 @@ def find(source: Path) -> list[Path]:
         raise EarTeachError(f"{source}: no such folder; name a folder of photographs")
     if not source.is_dir():
         raise EarTeachError(f"{source}: is a file; name the folder of photographs that it is in")
-    found = sorted(path for path in _walk(source) if path.suffix.lower() in SUFFIXES)
+    found = sorted(path for path in _walk(source) if path.suffix.lower() in SUFFIXES | _UNREAD)
     if not found:
         raise EarTeachError(
             f"{source}: holds no photographs; looked for {', '.join(sorted(SUFFIXES))} there and below"
@@ -76,29 +177,26 @@ def _walk(folder: Path) -> Iterator[Path]:
 def read(path: Path) -> np.ndarray:
     """A photograph as uint8 RGB `(H, W, 3)`, turned as its EXIF orientation says.
 
-    Raises `Unreadable` for a file that is no photograph.
+    Transparent parts lie over white; of an animation it is the first frame. Raises `Unreadable` for a
+    file that is no photograph.
     """
-    data = _bytes(path)
-    _sides(data)
-    return cv2.cvtColor(_decoded(data, 1), cv2.COLOR_BGR2RGB)
+    return cv2.cvtColor(Photograph(path).decoded(0, 1).bgr, cv2.COLOR_BGR2RGB)
 
 
 def read_square(path: Path, size: int, channels: int = 3, fit: Fit = "stretch") -> Square:
-    """The photograph in the file made square, as `square` does.
+    """The photograph in the file made square, as `Decoded.square` does.
 
-    Of a JPEG several times as large as that the decoder makes a smaller picture at once, in a half to
-    a quarter of the time. Raises `Unreadable` for a file that is no photograph.
+    Raises `Unreadable` for a file that is no photograph.
     """
-    data = _bytes(path)
-    whole = _sides(data)
-    scale = _decoding_scale(min(whole), size) if _is_jpeg(data) else 1
-    image = _decoded(data, scale)
-    small = square(image, size, 3, fit)
-    height, width = image.shape[:2]
-    if scale > 1:
-        height, width = sorted(whole, reverse=height > width)
-    rgb = cv2.cvtColor(small.image, cv2.COLOR_BGR2RGB)
-    return Square(to_channels(rgb, channels), _extended(height, width, fit)[0], (width, height))
+    photograph = Photograph(path)
+    side = min(photograph.width, photograph.height)
+    return photograph.decoded(side, size).square(size, channels, fit)
+
+
+def square(image: np.ndarray, size: int, channels: int = 3, fit: Fit = "stretch") -> Square:
+    """A picture that is not in a file, uint8 RGB `(H, W, 3)`, made square in the same way."""
+    bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+    return Decoded(bgr, (image.shape[1], image.shape[0])).square(size, channels, fit)
 
 
 def _bytes(path: Path) -> np.ndarray:
@@ -115,19 +213,15 @@ def _bytes(path: Path) -> np.ndarray:
     return data
 
 
-def _sides(data: np.ndarray) -> tuple[int, int]:
+def _sides(data: np.ndarray, is_jpeg: bool) -> tuple[int, int]:
     """Height and width as stored; raises `Unreadable` before a picture fills the memory."""
     sides = claimed_sides(data.data)
     if sides is None:
         raise Unreadable("not an image that can be read")
     height, width = sides
-    if height * width > _MOST_PIXELS:
+    if height * width > (_MOST_PIXELS if is_jpeg else _MOST_PIXELS_OF_OTHERS):
         raise Unreadable(f"{width}×{height} pixels are too many")
     return sides
-
-
-def _is_jpeg(data: np.ndarray) -> bool:
-    return data[:3].tobytes() == b"\xff\xd8\xff"
 
 
 def _decoded(data: np.ndarray, scale: int) -> np.ndarray:
@@ -141,34 +235,36 @@ def _decoded(data: np.ndarray, scale: int) -> np.ndarray:
     return image
 
 
-def _decoding_scale(side: int, size: int) -> int:
-    """The largest scale that leaves the shorter side twice as long as asked for."""
+def _decoding_scale(side: float, size: int) -> int:
+    """The largest scale that leaves a side twice as long as asked for."""
     return max((scale for scale in _REDUCED if side >= 2 * size * scale), default=1)
 
 
-def square(image: np.ndarray, size: int, channels: int = 3, fit: Fit = "stretch") -> Square:
-    """The whole photograph as a square of side `size`.
-
-    "stretch" scales both sides to the same length; "reflect" keeps the proportions and extends the
-    shorter side by reflecting its edges, which doubles the ear in a tight crop.
-    """
-    height, width = image.shape[:2]
-    box, edges = _extended(height, width, fit)
-    if any(edges):
-        image = cv2.copyMakeBorder(image, *edges, cv2.BORDER_REFLECT)
-    return Square(to_channels(_shrunk(image, size), channels), box, (width, height))
-
-
-def _extended(
-    height: int, width: int, fit: Fit
-) -> tuple[tuple[int, int, int, int], tuple[int, int, int, int]]:
-    """The square's box, and how many pixels are added at the top, bottom, left and right."""
+def _whole(width: int, height: int, fit: Fit) -> tuple[int, int, int, int]:
     if fit == "stretch":
-        return (0, 0, width, height), (0, 0, 0, 0)
+        return 0, 0, width, height
     side = max(height, width)
-    top, left = (side - height) // 2, (side - width) // 2
-    edges = (top, side - height - top, left, side - width - left)
-    return (-left, -top, side, side), edges
+    return -((side - width) // 2), -((side - height) // 2), side, side
+
+
+def _cut(image: np.ndarray, box: tuple[int, int, int, int]) -> np.ndarray:
+    """A box of an image, whose edges are mirrored where it reaches outside."""
+    left, top, width, height = box
+    if left >= 0 and top >= 0 and top + height <= image.shape[0] and left + width <= image.shape[1]:
+        return image[top : top + height, left : left + width]
+    rows = _mirrored(top, height, image.shape[0])
+    columns = _mirrored(left, width, image.shape[1])
+    return image[rows[:, None], columns]
+
+
+def _mirrored(start: int, length: int, end: int) -> np.ndarray:
+    """Places in [0, end) of a row that goes on as its own mirror image: … 1 0 | 0 1 2 … | end-1 …"""
+    places = np.arange(start, start + length) % (2 * end)
+    return np.minimum(places, 2 * end - 1 - places)
+
+
+def _small(bgr: np.ndarray, size: int, channels: int) -> np.ndarray:
+    return to_channels(cv2.cvtColor(_shrunk(bgr, size), cv2.COLOR_BGR2RGB), channels)
 
 
 def _shrunk(image: np.ndarray, size: int) -> np.ndarray:

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
+from earteach.data.annotations.annotation import Annotation
+from earteach.data.annotations.landmarks import read_landmarks
 from earteach.data.arrays import EarArray
-from earteach.data.landmarks import read_landmarks
 from earteach.data.manifest import ManifestRow, beside, read_manifest
-from earteach.data.prepare import compiled
+from earteach.data.patterns import compiled, found_in
 from earteach.errors import EarTeachError
 
 # People for each of five folds, and again for folds within these.
@@ -114,18 +115,30 @@ def _from_photographs(
             f"--landmarks {path}: {beside(array.path, 'manifest.csv')}, which says which row is which "
             f"photograph, is not there; save the landmarks as a .npy of shape ({len(array)}, K, 2)"
         )
-    if any(row.box[:2] != (0, 0) for row in manifest):
+    given = read_landmarks(path).of([Path(row.source) for row in manifest])
+    count = next(len(ears[0].points) for ears in given if ears and ears[0].points is not None)
+    unseen = Annotation(points=np.full((count, 2), np.nan))
+    return np.stack(
+        [
+            _in_row(path, row, ears[0] if ears else unseen)
+            for row, ears in zip(manifest, given, strict=True)
+        ]
+    )
+
+
+def _in_row(path: Path, row: ManifestRow, ear: Annotation) -> np.ndarray:
+    """The points of a photograph, float64 `(K, 2)`, as fractions of the crop that is the row."""
+    size = row.photograph or (row.box[2:] if row.box[:2] == (0, 0) else None)
+    if size is None:
         raise EarTeachError(
-            f"--landmarks {path}: the images of {array.path} were extended (--fit reflect); give the "
-            "landmarks to `earteach prepare --landmarks` instead"
+            f"--landmarks {path}: the manifest does not say how large {row.source} is, of which the row "
+            "is a part; run `earteach prepare` again"
         )
-    found = read_landmarks(path)
-    keys = found.keys([Path(row.source) for row in manifest])
-    points = np.stack(
-        [found.in_box(key, row.box[2:], row.box) for key, row in zip(keys, manifest, strict=True)]
-    ).astype(np.float64)
-    mirrored = np.array([row.mirrored for row in manifest])
-    points[mirrored, :, 0] = 1 - points[mirrored, :, 0]
+    points = ear.in_pixels(size).points_in(row.box)
+    assert points is not None
+    points = points.astype(np.float64)
+    if row.mirrored:
+        points[:, 0] = 1 - points[:, 0]
     return points
 
 
@@ -142,11 +155,7 @@ def _groups(
     if wanted is None:
         return [row.group for row in manifest]
     pattern = compiled("--groups", wanted)
-    found = [(row.source, pattern.search(Path(row.source).name)) for row in manifest]
-    for source, match in found:
-        if match is None:
-            raise EarTeachError(f"--groups {wanted}: finds no one in {Path(source).name}")
-    return [str(match[1 if pattern.groups else 0]) for _, match in found if match]
+    return [found_in("--groups", pattern, Path(row.source).name) for row in manifest]
 
 
 def _groups_in_table(path: Path, length: int) -> list[str]:

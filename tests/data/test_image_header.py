@@ -12,7 +12,7 @@ from PIL import Image
 from earteach.data.image_header import claimed_sides
 
 KINDS = [
-    ("PNG", {}), ("JPEG", {}), ("JPEG", {"progressive": True}), ("BMP", {}), ("TIFF", {}),
+    ("PNG", {}), ("GIF", {}), ("JPEG", {}), ("JPEG", {"progressive": True}), ("BMP", {}), ("TIFF", {}),
     ("TIFF", {"big_tiff": True}), ("TIFF", {"compression": "tiff_lzw"}), ("WEBP", {}),
     ("WEBP", {"lossless": True}), ("WEBP", {"exif": b"Exif\0\0MM\0*\0\0\0\x08\0\0"}),
 ]  # fmt: skip
@@ -73,6 +73,6 @@ def test_a_jpegs_thumbnail_is_not_taken_for_it() -> None:
     assert claimed_sides(memoryview(content)) == (40, 90)
 
 
-@pytest.mark.parametrize("content", [b"", b"P6 9 9 255\n", b"GIF89a\x05\x00\x05\x00", bytes(99)])
+@pytest.mark.parametrize("content", [b"", b"P6 9 9 255\n", b"GIF88a\x05\x00\x05\x00", bytes(99)])
 def test_of_another_format_nothing_is_claimed(content: bytes) -> None:
     assert claimed_sides(memoryview(content)) is None

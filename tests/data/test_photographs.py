@@ -70,6 +70,18 @@ def _with_alpha(picture: np.ndarray, alpha: int) -> Image.Image:
     return Image.fromarray(np.dstack([picture, np.full(picture.shape[:2], alpha, np.uint8)]))
 
 
+def _animated(picture: np.ndarray, kind: str, **options: object) -> bytes:
+    """The picture, and after it its negative."""
+    then = [Image.fromarray(255 - picture)]
+    return encoded(Image.fromarray(picture), kind, save_all=True, append_images=then, **options)
+
+
+def _sixteen_bits(picture: np.ndarray, suffix: str) -> bytes:
+    """Values of which the lower eight bits are other than the upper ones."""
+    values = picture[..., ::-1].astype(np.uint16) * 256 + 77
+    return bytes(cv2.imencode(suffix, values)[1])
+
+
 FORMS = {
     "rgb.png": lambda p: encoded(Image.fromarray(p), "PNG"),
     "rgb.bmp": lambda p: encoded(Image.fromarray(p), "BMP"),
@@ -78,7 +90,13 @@ FORMS = {
         Image.fromarray(p), "JPEG", quality=97, subsampling=0, progressive=True
     ),
     "cmyk.jpg": lambda p: encoded(Image.fromarray(p).convert("CMYK"), "JPEG", quality=97),
-    "alpha.png": lambda p: encoded(_with_alpha(p, 128), "PNG"),
+    "opaque.png": lambda p: encoded(_with_alpha(p, 255), "PNG"),
+    "animated.webp": lambda p: _animated(p, "WEBP", lossless=True),
+    "animated.png": lambda p: _animated(p, "PNG"),
+    "pages.tif": lambda p: _animated(p, "TIFF"),
+    "cmyk.tif": lambda p: encoded(Image.fromarray(p).convert("CMYK"), "TIFF"),
+    "sixteen bits.png": lambda p: _sixteen_bits(p, ".png"),
+    "sixteen bits.tif": lambda p: _sixteen_bits(p, ".tif"),
     "opaque.webp": lambda p: encoded(_with_alpha(p, 255), "WEBP", lossless=True),
     "wrong suffix.jpg": lambda p: encoded(Image.fromarray(p), "PNG"),
     "with space and ünïcode 耳.png": lambda p: encoded(Image.fromarray(p), "PNG"),
@@ -111,6 +129,52 @@ def test_a_gray_photograph_becomes_three_equal_channels(
     image = read(written(tmp_path, name, GRAY_FORMS[name](gray)))
     assert image.shape == (*gray.shape, 3)
     assert np.abs(image.astype(int) - gray[..., None]).max() <= 2
+
+
+def seen_on_white(picture: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    share = alpha[..., None] / 255
+    return picture * share + 255 * (1 - share)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"), [("PNG", {}), ("WEBP", {"lossless": True, "exact": True}), ("TIFF", {})]
+)
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_transparent_parts_lie_over_white(
+    picture: np.ndarray, tmp_path: Path, kind: str, options: dict[str, object], orientation: int
+) -> None:
+    alpha = np.linspace(0, 255, picture[..., 0].size).reshape(picture.shape[:2]).astype(np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image = Image.fromarray(np.dstack([picture, alpha]))
+    read_again = read(written(tmp_path, "p", encoded(image, kind, exif=exif, **options)))
+    expected = UPRIGHT[orientation](seen_on_white(picture, alpha))
+    assert np.abs(read_again - expected).max() <= 1
+
+
+def test_a_transparent_colour_of_a_palette_or_of_gray_lies_over_white(tmp_path: Path) -> None:
+    levels = np.repeat(np.array([[0, 100, 200]], np.uint8), 4, axis=0)
+    palette = Image.fromarray(levels).convert("P")
+    gray = Image.fromarray(levels)
+    for image, kind in ((palette, "GIF"), (palette, "PNG"), (gray, "PNG")):
+        clear = {"transparency": palette.getpixel((1, 0)) if image is palette else 100}
+        seen = read(written(tmp_path, "p", encoded(image, kind, **clear)))
+        assert seen[2, :, 1].tolist() == [0, 255, 200]
+
+
+def test_of_a_gif_the_first_frame_is_read(tmp_path: Path) -> None:
+    first, second = (Image.fromarray(np.full((9, 7), level, np.uint8)) for level in (40, 200))
+    path = written(tmp_path, "a.gif", encoded(first, "GIF", save_all=True, append_images=[second]))
+    assert find(tmp_path) == [path]
+    assert (read(path) == 40).all()
+    assert read(path).shape == (9, 7, 3)
+
+
+def test_a_photograph_of_a_kind_that_is_not_read_says_so(tmp_path: Path) -> None:
+    path = written(tmp_path, "ear.HEIC", b"x")
+    assert find(tmp_path) == [path]
+    with pytest.raises(Unreadable, match=r"\.HEIC is not read; convert it to JPEG"):
+        read(path)
 
 
 def test_a_palette_becomes_its_colours(picture: np.ndarray, tmp_path: Path) -> None:
@@ -175,9 +239,9 @@ def test_as_many_pixels_as_are_allowed_are_decoded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, picture: np.ndarray
 ) -> None:
     path = written(tmp_path, "ear.png", encoded(Image.fromarray(picture), "PNG"))
-    monkeypatch.setattr(photographs, "_MOST_PIXELS", 40 * 30)
+    monkeypatch.setattr(photographs, "_MOST_PIXELS_OF_OTHERS", 40 * 30)
     assert read(path).shape == (40, 30, 3)
-    monkeypatch.setattr(photographs, "_MOST_PIXELS", 40 * 30 - 1)
+    monkeypatch.setattr(photographs, "_MOST_PIXELS_OF_OTHERS", 40 * 30 - 1)
     monkeypatch.setattr(cv2, "imdecode", None)  # nothing is decoded
     with pytest.raises(Unreadable, match="30×40 pixels are too many"):
         read(path)

@@ -17,7 +17,8 @@ import pytest
 from PIL import Image
 
 from earteach.data.drawn import draw_ear
-from earteach.data.prepare import Prepared, Split, prepare, prepare_drawn
+from earteach.data.prepare import Crop, Prepared, prepare, prepare_drawn
+from earteach.data.split import Split
 from earteach.errors import EarTeachError
 
 SIZE = 32
@@ -64,7 +65,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize("gray", [False, True])
 def test_each_photograph_is_in_the_row_that_the_manifest_says(photos: Path, gray: bool) -> None:
     out = photos.parent / "out"
-    result = prepare(photos, out, size=SIZE, gray=gray)
+    result = prepare(photos, out, crop=Crop(SIZE, gray))
     assert result.rejected == ()
     sources = []
     for part, (images, rows) in zip((result.train, result.val), both(result), strict=True):
@@ -84,8 +85,8 @@ def test_each_photograph_is_in_the_row_that_the_manifest_says(photos: Path, gray
 
 
 def test_the_manifests_columns_are_those_that_were_promised(photos: Path) -> None:
-    result = prepare(photos, photos.parent / "out", size=SIZE)
-    header = "row,source,group,left,top,width,height,mirrored"
+    result = prepare(photos, photos.parent / "out", crop=Crop(SIZE))
+    header = "row,source,group,left,top,width,height,mirrored,photograph_width,photograph_height"
     for name in ("train_manifest.csv", "val_manifest.csv"):
         assert (result.train.path.parent / name).read_text().splitlines()[0] == header
     assert sorted(contents(result.train.path.parent)) == [
@@ -94,7 +95,7 @@ def test_the_manifests_columns_are_those_that_were_promised(photos: Path) -> Non
 
 
 def test_reflect_is_told_by_a_box_outside_the_photograph(photos: Path) -> None:
-    result = prepare(photos, photos.parent / "out", size=SIZE, fit="reflect")
+    result = prepare(photos, photos.parent / "out", crop=Crop(SIZE, fit="reflect"))
     for _, rows in both(result):
         for row in rows:
             width = pixels(row["source"]).shape[1]
@@ -113,7 +114,11 @@ GROUPINGS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_nobody_is_in_both_arrays(photos: Path, how: str, seed: int) -> None:
     result = prepare(
-        photos, photos.parent / "out", size=SIZE, split=Split(0.3, seed=seed), **GROUPINGS[how]
+        photos,
+        photos.parent / "out",
+        crop=Crop(SIZE),
+        split=Split(0.3, seed=seed),
+        **GROUPINGS[how],
     )
     train, val = groups_of(result)
     assert train | val == set(PEOPLE)
@@ -124,7 +129,7 @@ def test_nobody_is_in_both_arrays(photos: Path, how: str, seed: int) -> None:
 
 
 def test_by_file_each_photograph_is_a_group(photos: Path) -> None:
-    train, val = groups_of(prepare(photos, photos.parent / "out", size=SIZE))
+    train, val = groups_of(prepare(photos, photos.parent / "out", crop=Crop(SIZE)))
     names = {path.relative_to(photos).as_posix() for path in photos.rglob("*.png")}
     assert train | val == names
     assert len(val) == round(0.15 * 24)
@@ -134,13 +139,15 @@ def test_folders_within_folders_and_the_source_itself_are_groups(photos: Path) -
     (photos / "bo" / "old").mkdir()
     (photos / "bo" / "bo_0.png").rename(photos / "bo" / "old" / "bo_0.png")
     (photos / "chi" / "chi_0.png").rename(photos / "chi_0.png")
-    train, val = groups_of(prepare(photos, photos.parent / "out", size=SIZE, group_by="folder"))
+    train, val = groups_of(
+        prepare(photos, photos.parent / "out", crop=Crop(SIZE), group_by="folder")
+    )
     assert train | val == {*PEOPLE, "bo/old", "."}
 
 
 def test_named_groups_are_the_validation_array(photos: Path) -> None:
     split = Split(val_groups="^(bo|eva)$")
-    result = prepare(photos, photos.parent / "out", size=SIZE, group_by="folder", split=split)
+    result = prepare(photos, photos.parent / "out", crop=Crop(SIZE), group_by="folder", split=split)
     assert groups_of(result)[1] == {"bo", "eva"}
     assert (result.train.images, result.val.images) == (16, 8)
 
@@ -236,7 +243,7 @@ def test_unreadable_files_are_named_with_reasons_and_the_rest_is_done(photos: Pa
     cut.write_bytes(cut.read_bytes()[:60])
     empty.write_bytes(b"")
     text.write_text("not a picture")
-    result = prepare(photos, photos.parent / "out", size=SIZE)
+    result = prepare(photos, photos.parent / "out", crop=Crop(SIZE))
     assert [entry.path for entry in result.rejected] == [empty, text, cut]
     assert [entry.reason for entry in result.rejected] == [
         "the file is empty", "not an image that can be read", "not an image that can be read",
@@ -254,7 +261,7 @@ def test_an_array_of_which_nothing_can_be_read_leaves_all_as_it_was(
     out = photos.parent / "out"
     split = Split(val_groups="^(bo|eva)$")
     if before:
-        prepare(photos, out, size=16, group_by="folder", split=split)
+        prepare(photos, out, crop=Crop(16), group_by="folder", split=split)
     else:
         out.mkdir()
     old = contents(out)
@@ -262,7 +269,7 @@ def test_an_array_of_which_nothing_can_be_read_leaves_all_as_it_was(
         for path in (photos / person).iterdir():
             path.write_bytes(b"no picture")
     with pytest.raises(EarTeachError, match=r"could be read .*not an image"):
-        prepare(photos, out, size=SIZE, group_by="folder", split=split)
+        prepare(photos, out, crop=Crop(SIZE), group_by="folder", split=split)
     assert contents(out) == old
 
 
@@ -270,10 +277,10 @@ def test_a_second_run_replaces_the_first(photos: Path) -> None:
     out = photos.parent / "out"
     prepare_drawn(10, out, size=SIZE)
     assert (out / "train_landmarks.npy").exists()
-    result = prepare(photos, out, size=SIZE)
+    result = prepare(photos, out, crop=Crop(SIZE))
     assert result.train.images + result.val.images == 24
     fresh = photos.parent / "fresh"
-    prepare(photos, fresh, size=SIZE)
+    prepare(photos, fresh, crop=Crop(SIZE))
     assert contents(out) == contents(fresh)  # no landmarks of other ears are left
 
 
@@ -286,7 +293,7 @@ def test_files_that_prepare_did_not_write_are_not_replaced(photos: Path, foreign
     out.mkdir()
     (out / foreign).write_text("mine")
     with pytest.raises(EarTeachError, match=foreign):
-        prepare(photos, out, size=SIZE)
+        prepare(photos, out, crop=Crop(SIZE))
     with pytest.raises(EarTeachError, match=foreign):
         prepare_drawn(4, out, size=SIZE)
     assert contents(out) == {foreign: b"mine"}
@@ -298,7 +305,7 @@ def test_an_array_beside_another_tools_manifest_is_not_replaced(photos: Path) ->
     (out / "train_teacher.npy").write_text("mine")
     (out / "train_manifest.csv").write_text("file,person\n")
     with pytest.raises(EarTeachError, match="did not write it"):
-        prepare(photos, out, size=SIZE)
+        prepare(photos, out, crop=Crop(SIZE))
     assert (out / "train_teacher.npy").read_text() == "mine"
 
 
@@ -306,7 +313,7 @@ def test_other_files_in_the_folder_are_left_alone(photos: Path) -> None:
     out = photos.parent / "out"
     out.mkdir()
     (out / "notes.txt").write_text("mine")
-    prepare(photos, out, size=SIZE)
+    prepare(photos, out, crop=Crop(SIZE))
     assert (out / "notes.txt").read_text() == "mine"
 
 
@@ -326,10 +333,10 @@ def no_file_larger_than(size: int) -> Iterator[None]:
 @pytest.mark.parametrize("room", [100, 5000, 20_000])
 def test_a_full_disk_is_an_error_that_leaves_all_as_it_was(photos: Path, room: int) -> None:
     out = photos.parent / "out"
-    prepare(photos, out, size=16)
+    prepare(photos, out, crop=Crop(16))
     old = contents(out)
     with no_file_larger_than(room), pytest.raises(EarTeachError, match="cannot be written"):
-        prepare(photos, out, size=SIZE)
+        prepare(photos, out, crop=Crop(SIZE))
     assert contents(out) == old
 
 
@@ -339,7 +346,7 @@ def test_names_of_any_bytes_come_through_the_manifest(photos: Path) -> None:
     for name in odd:
         with open(os.path.join(os.fsencode(photos), name), "wb") as file:  # noqa: PTH118, PTH123
             file.write(Path(os.fsdecode(source)).read_bytes())
-    result = prepare(photos, photos.parent / "out", size=SIZE)
+    result = prepare(photos, photos.parent / "out", crop=Crop(SIZE))
     assert result.rejected == ()
     sources = {os.fsencode(row["source"]) for _, rows in both(result) for row in rows}
     assert {os.fsencode(photos) + b"/" + name for name in odd} <= sources
@@ -354,7 +361,7 @@ def test_the_number_of_cores_does_not_matter(
     for cores in (1, 2, 7):
         monkeypatch.setattr("os.sched_getaffinity", lambda _, n=cores: set(range(n)))
         out = photos.parent / f"out{cores}"
-        result = prepare_drawn(90, out, size=16) if drawn else prepare(photos, out, size=SIZE)
+        result = prepare_drawn(90, out, size=16) if drawn else prepare(photos, out, crop=Crop(SIZE))
         written.append((contents(out), result.rejected))
     assert written[0] == written[1] == written[2]
 
@@ -362,7 +369,7 @@ def test_the_number_of_cores_does_not_matter(
 def test_progress_counts_every_photograph_to_the_end(photos: Path) -> None:
     (photos / "bo" / "bo_1.png").write_bytes(b"")
     calls: list[tuple[int, int]] = []
-    prepare(photos, photos.parent / "out", size=SIZE, progress=lambda *c: calls.append(c))
+    prepare(photos, photos.parent / "out", crop=Crop(SIZE), progress=lambda *c: calls.append(c))
     assert calls == [(done, 24) for done in range(1, 25)]
 
 

@@ -153,7 +153,7 @@ def bad(folder: Path, length: int) -> dict[str, tuple[dict[str, Any], str]]:
         "short table": ({"groups": str(folder / "two.csv")}, f"2 rows.*{length} images"),
         "no table": ({"groups": str(folder / "none.csv")}, "none.csv: No such file"),
         "one person": ({"groups": str(folder / "same.csv")}, "landmarks of 1 people"),
-        "no one": ({"groups": "^zoe"}, "--groups .zoe: finds no one in drawn-"),
+        "no one": ({"groups": "^zoe"}, "--groups .zoe: finds nothing in drawn-"),
         "no pattern": ({"groups": "("}, "not a regular expression"),
     }
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from earteach.data.landmarks import read_landmarks
-from earteach.data.prepare import prepare
+from earteach.data.annotations.landmarks import read_landmarks
+from earteach.data.prepare import Crop, prepare
 from earteach.errors import EarTeachError
 
 SIZE = 64
@@ -65,7 +65,9 @@ def spot(image: np.ndarray, near: np.ndarray) -> np.ndarray:
 def test_landmarks_follow_into_the_array(photos, tmp_path, fit, written, caplog):
     caplog.set_level(logging.INFO, "earteach")
     origin = written(tmp_path / "given")
-    result = prepare(photos, tmp_path / "out", size=SIZE, fit=fit, landmarks=origin)
+    result = prepare(
+        photos, tmp_path / "out", crop=Crop(SIZE, fit=fit, whole=True), landmarks=origin
+    )
     seen = 0
     for part in (result.train, result.val):
         name = part.path.name.replace("teacher", "landmarks")
@@ -85,13 +87,13 @@ def test_landmarks_follow_into_the_array(photos, tmp_path, fit, written, caplog)
 
 
 def test_no_landmarks_no_file(photos, tmp_path):
-    prepare(photos, tmp_path / "out", size=SIZE)
+    prepare(photos, tmp_path / "out", crop=Crop(SIZE))
     assert not list((tmp_path / "out").glob("*landmarks*"))
 
 
 BAD = {
     "f,x0,y0\n1.png,0.5,0.5": "1.png fits 2 photographs",
-    "f,x0,y0\nzoe.png,0.5,0.5": "has no points for anna/1.png",
+    "f,x0,y0\nzoe.png,0.5,0.5": "has nothing for anna/1.png",
     "f,x0,y0\nanna/1.png,20,30": "line 2 holds values over 2",
     "f,x0,y0\nanna/1.png,0.5": "line 2 has 2 columns",
     "f,x0,y0\nanna/1.png,0.5,a": "line 2 holds what is no number",
@@ -108,7 +110,7 @@ def test_what_does_not_fit_is_refused(photos, tmp_path, text):
     origin = tmp_path / "points.csv"
     origin.write_text(text)
     with pytest.raises(EarTeachError, match=BAD[text]) as caught:
-        prepare(photos, tmp_path / "out", size=SIZE, landmarks=origin)
+        prepare(photos, tmp_path / "out", crop=Crop(SIZE), landmarks=origin)
     assert str(caught.value).startswith(f"--landmarks {origin}: ")
     assert not list((tmp_path / "out").glob("*")) if (tmp_path / "out").exists() else True
 

@@ -1,0 +1,143 @@
+"""What is known of one ear in a photograph, and the square that is cut around it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+Side = Literal["left", "right"]
+Box = tuple[float, float, float, float]
+Square = tuple[int, int, int, int]
+
+# How much of a box must lie in the photograph: less is a box of another photograph, or of other units.
+_INSIDE = 0.5
+
+# Where an EXIF orientation puts points of a photograph that is stored with some width and height.
+_TURNS: dict[int, Callable[[np.ndarray, int, int], np.ndarray]] = {
+    5: lambda xy, width, height: xy[:, ::-1],
+    6: lambda xy, width, height: np.stack([height - xy[:, 1], xy[:, 0]], axis=1),
+    7: lambda xy, width, height: np.stack([height - xy[:, 1], width - xy[:, 0]], axis=1),
+    8: lambda xy, width, height: np.stack([xy[:, 1], width - xy[:, 0]], axis=1),
+}
+
+
+class Misfit(Exception):
+    """An annotation that does not fit its photograph; the message says why."""
+
+
+@dataclass(frozen=True, eq=False)
+class Annotation:
+    """One ear: its box (left, top, width, height) and its points `(K, 2)`, NaN where one is not seen.
+
+    In pixels from the upright photograph's corner, where the first one's centre is at 0.5, or as
+    fractions of its sides (`relative`). `photograph` is the width and height that it was annotated with.
+    """
+
+    box: Box | None = None
+    points: np.ndarray | None = None
+    side: Side | None = None
+    person: str | None = None
+    category: str | None = None
+    relative: bool = False
+    photograph: tuple[int, int] | None = None
+
+    def in_pixels(
+        self, size: tuple[int, int], orientation: Callable[[], int] = lambda: 1
+    ) -> Annotation:
+        """In pixels of the photograph, whose upright width and height are `size`.
+
+        Some tools annotate photographs as they are stored; where width and height are the other way
+        round, `orientation` is asked what EXIF says. Raises `Misfit` where they are others altogether.
+        """
+        if self.relative:
+            return self._moved(lambda xy: xy * np.array(size))
+        if self.photograph is None or self.photograph == size:
+            return self
+        width, height = self.photograph
+        turn = _TURNS.get(orientation()) if (height, width) == size else None
+        if turn is None:
+            raise Misfit(
+                f"has {size[0]}×{size[1]} pixels, and was annotated when it had {width}×{height}"
+            )
+        return self._moved(lambda xy: turn(xy, width, height))
+
+    def _moved(self, move: Callable[[np.ndarray], np.ndarray]) -> Annotation:
+        box = None
+        if self.box is not None:
+            left, top, width, height = self.box
+            ends = move(np.array([(left, top), (left + width, top + height)], float))
+            box = _bounds(ends)
+        points = None if self.points is None else move(self.points)
+        return replace(self, box=box, points=points, relative=False, photograph=None)
+
+    def square(self, size: tuple[int, int], margin: float) -> Square:
+        """The square around the box, or around the points where there is no box.
+
+        Its side is that of the box's longer one and `margin` times as much on either hand; it may reach
+        outside the photograph. Raises `Misfit` for a box without an area, or outside the photograph.
+        """
+        box = self.box
+        if box is None:
+            points = np.empty((0, 2)) if self.points is None else self.points
+            seen = points[np.isfinite(points).all(axis=1)]
+            if len(seen) < 2:
+                raise Misfit("has fewer than two landmarks")
+            box = _bounds(seen)
+        left, top, width, height = box
+        where = f"{left:.0f}, {top:.0f}, {width:.0f}×{height:.0f}"
+        if not (np.isfinite(box).all() and width > 0 and height > 0):
+            raise Misfit(f"its box {where} has no area")
+        inside = _overlap(left, width, size[0]) * _overlap(top, height, size[1])
+        if inside < _INSIDE * width * height:
+            raise Misfit(f"its box {where} lies outside of its {size[0]}×{size[1]} pixels")
+        side = max(1, round(max(width, height) * (1 + 2 * margin)))
+        return round(left + (width - side) / 2), round(top + (height - side) / 2), side, side
+
+    def extent(self, short: float) -> float:
+        """At least how long the box's longer side is, in a photograph whose shorter side is `short`."""
+        box = self.box
+        if box is None and self.points is not None and np.isfinite(self.points).any():
+            box = _bounds(self.points[np.isfinite(self.points).all(axis=1)])
+        if box is None:
+            return short
+        return max(box[2:]) * (short if self.relative else 1)
+
+    def points_in(self, square: Square) -> np.ndarray | None:
+        """The points as fractions of a square of the photograph, float32 `(K, 2)`."""
+        if self.points is None:
+            return None
+        return ((self.points - np.array(square[:2])) / np.array(square[2:])).astype(np.float32)
+
+
+def _bounds(points: np.ndarray) -> Box:
+    (left, top), (right, bottom) = points.min(axis=0), points.max(axis=0)
+    return float(left), float(top), float(right - left), float(bottom - top)
+
+
+def _overlap(start: float, length: float, end: float) -> float:
+    return max(0.0, min(start + length, end) - max(start, 0.0))
+
+
+def is_ear(category: str) -> bool:
+    """Whether a category's name says ear: `ear`, `left_ear`, `LeftEar`, or no more than a side."""
+    words = _words(category)
+    return bool(words & {"ear", "ears", "leftear", "rightear"}) or (
+        bool(words) and words <= {"left", "right"}
+    )
+
+
+def side_of(name: str) -> Side | None:
+    """The side that a category or a column names; None where it names none, or both."""
+    words = _words(name)
+    left, right = (bool(words & {side, side[0], f"{side}ear"}) for side in ("left", "right"))
+    if left == right:
+        return None
+    return "left" if left else "right"
+
+
+def _words(name: str) -> set[str]:
+    return {word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", name)}

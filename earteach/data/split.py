@@ -1,0 +1,64 @@
+"""Who is for training and who for validation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from earteach.data.patterns import compiled
+from earteach.data.randomness import Purpose, derive
+from earteach.errors import EarTeachError
+
+
+@dataclass(frozen=True)
+class Split:
+    """Which groups are for validation: those that match `val_groups`, or a random share of all."""
+
+    val_fraction: float = 0.15
+    val_groups: str | None = None
+    seed: int = 42
+
+    def __post_init__(self) -> None:
+        if not 0 < self.val_fraction < 1:
+            raise EarTeachError(f"--val-fraction {self.val_fraction}: must lie between 0 and 1")
+
+    def validation(self, groups: Sequence[str]) -> set[str]:
+        """The groups for validation, given the group of each image.
+
+        Raises `EarTeachError` where one of the two arrays would be empty.
+        """
+        counts = dict.fromkeys(sorted(groups), 0)
+        for group in groups:
+            counts[group] += 1
+        if self.val_groups is not None:
+            pattern = compiled("--val-groups", self.val_groups)
+            chosen = {group for group in counts if pattern.search(group)}
+        else:
+            chosen = self._random_share(counts)
+        if not chosen or len(chosen) == len(counts):
+            share = "none" if not chosen else "all"
+            how = f"--val-groups {self.val_groups}" if self.val_groups else "the split"
+            raise EarTeachError(
+                f"{how}: takes {share} of the {len(counts)} groups for validation; there must be some "
+                f"for each array (a few of the groups: {', '.join(list(counts)[:5])})"
+            )
+        return chosen
+
+    def _random_share(self, counts: dict[str, int]) -> set[str]:
+        """Whole groups in random order until they hold the share of images that was asked for."""
+        order = np.random.default_rng(derive(self.seed, Purpose.SPLIT)).permutation(len(counts))
+        names, wanted = list(counts), self.val_fraction * sum(counts.values())
+        chosen: set[str] = set()
+        taken = 0
+        for place in order[:-1]:  # the last one stays for training, whatever the share
+            # Stop where another group would lead further away from the share than it is now;
+            # before there is any, look for one that does not.
+            if taken + counts[names[place]] / 2 > wanted:
+                if chosen:
+                    break
+                continue
+            chosen.add(names[place])
+            taken += counts[names[place]]
+        return chosen or {min(names, key=lambda name: counts[name])}
