@@ -232,7 +232,10 @@ def _given(
 
 
 def _sided(name: Path, ears: Sequence[Annotation], pattern: str) -> tuple[Annotation, ...]:
-    found = found_in("--side-pattern", compiled("--side-pattern", pattern), name.as_posix())
+    match = compiled("--side-pattern", pattern).search(name.as_posix())
+    if match is None:
+        return tuple(ears)
+    found = match[1 if match.re.groups else 0] or ""
     side = side_of(found)
     if side is None:
         raise EarTeachError(

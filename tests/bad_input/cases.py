@@ -8,13 +8,14 @@ checkpoint.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
 from earteach.checkpoint import FORMAT
+from tests.bad_input.boxes import BOXES
 from tests.bad_input.files import (
     Made,
     altered,
@@ -338,6 +339,11 @@ def _cases() -> Iterator[Case]:
         yield Case(f"prepare: {kind}", typed, 1, f"photos/|{words}", photos)
         typed = "reconstruct good.ckpt --input a.png --out new"
         yield Case(f"reconstruct: {kind}", typed, 1, f"a.png|{words}", {"a.png": content})
+    for kind, name, made, words in BOXES:
+        files: dict[str, Made] = {"photos/a.png": png(32, 32, bytes(33 * 96))}
+        files.update(made if isinstance(made, Mapping) else {name: made})
+        typed = f"prepare photos --boxes {name} --out new"
+        yield Case(f"prepare: {kind}", typed, 1, f"--boxes {name}|{words}", files)
     yield from _in_turns({"train": "train --config bad.toml"}, TOML, "bad.toml", "a TOML,")
     yield from MORE
 
@@ -414,7 +420,7 @@ MORE = [
          {"d/a.png": of_size(2**41, png(8, 8)), "d/b.png": of_size(2**41, b"")}),
     Case("a pattern that is none", "prepare d --group-pattern (", 1, "--group-pattern (: not a",
          {"d/a.png": b""}),
-    Case("a pattern that finds no one", "prepare d --group-pattern (zzz)", 1, "finds no one",
+    Case("a pattern that finds no one", "prepare d --group-pattern (zzz)", 1, "finds nothing",
          {"d/a.png": b""}),
 ]  # fmt: skip
 CASES = list(_cases())

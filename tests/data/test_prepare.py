@@ -6,6 +6,9 @@ import csv
 import os
 import resource
 import signal
+import subprocess
+import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +19,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from earteach.data import prepare as module
 from earteach.data.drawn import draw_ear
 from earteach.data.prepare import Crop, Prepared, prepare, prepare_drawn
 from earteach.data.split import Split
@@ -407,3 +411,161 @@ def test_the_seed_decides_which_ears_are_drawn_and_the_splits_which_are_validati
     other = np.load(drawn("seed", 2, 1).train.path)
     assert not (other[:, None] == np.load(base.train.path)[None]).all((2, 3, 4)).any()
     assert base.val.images == 4
+
+
+# So that there is time to stop it.
+SLOWLY = """
+import sys, time
+from pathlib import Path
+from earteach.data import prepare as module
+read = module.Photograph
+def slowly(path):
+    time.sleep(0.02)
+    return read(path)
+module.Photograph = slowly
+module.prepare(Path(sys.argv[1]), Path(sys.argv[2]), crop=module.Crop(32))
+"""
+
+
+@pytest.fixture
+def many(tmp_path: Path) -> Path:
+    """Three hundred photographs, every tenth of which cannot be read."""
+    (tmp_path / "many").mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(300):
+        path = tmp_path / "many" / f"{number:03d}.png"
+        Image.fromarray(rng.integers(0, 256, (20, 24, 3), np.uint8)).save(path)
+        if number % 10 == 9:
+            path.write_bytes(b"no picture")
+    return tmp_path / "many"
+
+
+def stopped(photos: Path, out: Path, how: signal.Signals) -> None:
+    """Run until some of it is in the journal, and stop it there."""
+    process = subprocess.Popen([sys.executable, "-c", SLOWLY, photos, out], stderr=subprocess.PIPE)
+    journal = out / ".prepare.journal"
+    while process.poll() is None and (not journal.exists() or journal.stat().st_size < 5000):
+        time.sleep(0.02)
+    process.send_signal(how)
+    process.communicate()
+    assert process.returncode != 0
+    assert not (out / "train_teacher.npy").exists()
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_was_stopped_goes_on_and_ends_the_same(
+    many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: signal.Signals
+) -> None:
+    out, whole = tmp_path / "out", tmp_path / "whole"
+    stopped(many, out, how)
+    read: list[Path] = []
+    photograph = module.Photograph
+    monkeypatch.setattr(module, "Photograph", lambda path: read.append(path) or photograph(path))
+    result = prepare(many, out, crop=Crop(32))
+    assert 0 < len(read) < 300 - 63
+    again = prepare(many, whole, crop=Crop(32))
+    assert contents(out) == contents(whole)
+    assert result.rejected == again.rejected
+    assert len(result.rejected) == 30
+
+
+@pytest.mark.parametrize("damage", ["rows", "zeros", "journal", "line", "nothing"])
+def test_what_a_crash_of_the_machine_left_is_not_trusted(
+    many: Path, tmp_path: Path, damage: str
+) -> None:
+    out, whole = tmp_path / "out", tmp_path / "whole"
+    stopped(many, out, signal.SIGKILL)
+    rows, journal = out / ".train_teacher.npy.partial", out / ".prepare.journal"
+    if damage == "rows":
+        os.truncate(rows, rows.stat().st_size // 2)
+    elif damage == "zeros":
+        data = bytearray(rows.read_bytes())
+        data[len(data) // 2 :] = bytes(len(data) - len(data) // 2)
+        rows.write_bytes(data)
+    elif damage == "journal":
+        os.truncate(journal, journal.stat().st_size * 2 // 3)
+    elif damage == "line":
+        lines = journal.read_text().splitlines()
+        journal.write_text("\n".join([*lines[:40], '{"rows": [[3]]}', *lines[41:], ""]))
+    else:
+        rows.unlink()
+    prepare(many, out, crop=Crop(32))
+    prepare(many, whole, crop=Crop(32))
+    assert contents(out) == contents(whole)
+
+
+@pytest.mark.parametrize("change", ["size", "split", "photograph", "drawn"])
+def test_another_run_begins_anew(many: Path, tmp_path: Path, change: str) -> None:
+    out, whole = tmp_path / "out", tmp_path / "whole"
+    stopped(many, out, signal.SIGKILL)
+    crop, split = Crop(32), Split()
+    if change == "photograph":
+        Image.fromarray(np.zeros((30, 30, 3), np.uint8)).save(many / "000.png")
+    elif change == "size":
+        crop = Crop(16)
+    else:
+        split = Split(seed=7)
+    for folder in (out, whole):
+        if change == "drawn":
+            prepare_drawn(20, folder, size=32)
+        else:
+            prepare(many, folder, crop=crop, split=split)
+    assert contents(out) == contents(whole)
+
+
+def test_two_at_once_in_a_folder_are_one_and_a_refusal(many: Path, tmp_path: Path) -> None:
+    out, whole = tmp_path / "out", tmp_path / "whole"
+    process = subprocess.Popen([sys.executable, "-c", SLOWLY, many, out])
+    while not (out / ".prepare.journal").exists():
+        time.sleep(0.02)
+    with pytest.raises(EarTeachError, match="another `earteach prepare` writes there"):
+        prepare(many, out, crop=Crop(16))
+    assert process.wait() == 0
+    prepare(many, whole, crop=Crop(32))
+    assert contents(out) == contents(whole)
+
+
+def test_the_box_follows_from_landmarks_given_in_a_table(photos: Path) -> None:
+    points = photos.parent / "points.csv"
+    points.write_text(
+        "f,x0,y0,x1,y1\nanna/anna_0.png,0.25,0.3,0.75,0.8\nbo/bo_1.png,0.5,0.25,0.9,0.75\n"
+    )
+    result = prepare(
+        photos, photos.parent / "out", crop=Crop(SIZE, margin=0.1), landmarks=points,
+        split=Split(val_groups="bo"),
+    )  # fmt: skip
+    assert (result.train.images, result.val.images, result.without_ears) == (1, 1, 22)
+    (_, (first,)), (_, (second,)) = both(result)
+    # 30 × 40 pixels: the points are 15 × 20 apart, so the side is 24; 31 × 40: 12.4 × 20.
+    assert [first[key] for key in ("left", "top", "width", "height")] == ["3", "10", "24", "24"]
+    np.testing.assert_allclose(
+        np.load(result.train.path.parent / "train_landmarks.npy")[0],
+        [[(7.5 - 3) / 24, (12 - 10) / 24], [(22.5 - 3) / 24, (32 - 10) / 24]], atol=1e-6,
+    )  # fmt: skip
+    assert second["width"] == "24"
+
+
+def test_landmarks_beside_boxes_go_to_the_ear_that_they_are_in(photos: Path) -> None:
+    folder = photos.parent
+    points, boxes = folder / "points.csv", folder / "boxes.csv"
+    points.write_text(
+        "f,x0,y0,x1,y1\nanna/anna_0.png,0.7,0.7,0.9,0.9\nbo/bo_0.png,0.2,0.3,0.4,0.5\n"
+    )
+    boxes.write_text(
+        "f,image,x,y,w,h\n1,anna/anna_0.png,1,2,12,12\n2,anna/anna_0.png,18,24,12,15\n"
+        "3,bo/bo_0.png,2,2,20,30\n"
+    )
+    result = prepare(
+        photos, folder / "out", crop=Crop(SIZE, margin=0), landmarks=points, boxes=boxes,
+        split=Split(val_groups="bo"),
+    )  # fmt: skip
+    train, val = (np.load(folder / "out" / f"{part}_landmarks.npy") for part in ("train", "val"))
+    rows = both(result)[0][1]
+    assert len(rows) == 2
+    assert np.isnan(train[0]).all()
+    left, top, side = (int(rows[1][key]) for key in ("left", "top", "width"))
+    np.testing.assert_allclose(
+        train[1], (np.array([[21, 28], [27, 36]]) - [left, top]) / side, atol=1e-6
+    )
+    assert val.shape == (1, 2, 2)
+    assert np.isfinite(val).all()

@@ -29,7 +29,7 @@ def read_table(path: Path) -> dict[str, list[Annotation]]:
     Raises `EarTeachError`.
     """
     rows = read_rows(path, "--boxes")
-    header = [cell.strip().lower() for cell in rows[0][1]]
+    header = [" ".join(cell.lower().split()) for cell in rows[0][1]]
     columns = _Columns(path, header)
     found: defaultdict[str, list[Annotation]] = defaultdict(list)
     for line, cells in rows[1:]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import logging
-import re
 from pathlib import Path
 
 import numpy as np
@@ -155,9 +154,14 @@ def test_the_side_may_be_in_the_name(photos: Path, tmp_path: Path) -> None:
     result = prepare(photos, tmp_path / "out", crop=crop, split=VALIDATION)
     mirrored = [row["source"] for _, row in rows_of(result) if row["mirrored"] == "1"]
     assert mirrored == [str(photos / "chi x" / "ö_R.png")]
-    for pattern, says in (("_zzz", "finds nothing in anna/1_left.png"), ("_", "neither left nor")):
-        with pytest.raises(EarTeachError, match=re.escape(says)):
-            prepare(photos, tmp_path / "new", crop=Crop(SIZE, side_pattern=pattern))
+    assert result.side_unknown == 0
+    with pytest.raises(
+        EarTeachError, match=r"finds '_' in anna/1_left.png, which is neither left nor"
+    ):
+        prepare(photos, tmp_path / "new", crop=Crop(SIZE, side_pattern="_"))
+    some = Crop(SIZE, side="right", side_pattern="1_(left|L)")
+    result = prepare(photos, tmp_path / "out", crop=some, split=VALIDATION)
+    assert (result.mirrored, result.side_unknown) == (2, 2)
 
 
 def test_a_column_may_say_who_is_who(photos: Path, tmp_path: Path) -> None:

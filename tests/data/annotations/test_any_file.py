@@ -1,0 +1,128 @@
+"""Whatever is in a file of boxes or landmarks: it is read, or refused in one line."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as some
+
+from earteach.data.annotations.annotation import Annotation, Misfit
+from earteach.data.annotations.boxes import read_boxes
+from earteach.data.annotations.landmarks import read_landmarks
+from earteach.errors import EarTeachError
+
+NUMBERS = some.integers() | some.floats() | some.sampled_from([0, 1, -1, 2**70, 1e308])
+JSON: Any = some.recursive(
+    some.none() | some.booleans() | NUMBERS | some.text(max_size=5),
+    lambda inner: some.lists(inner, max_size=4) | some.dictionaries(some.text(max_size=3), inner),
+    max_leaves=6,
+)
+IMAGE = some.fixed_dictionaries(
+    {"id": JSON, "file_name": some.text(max_size=9) | JSON},
+    optional={"width": JSON, "height": JSON},
+)
+EAR = some.fixed_dictionaries(
+    {"image_id": JSON, "bbox": some.lists(NUMBERS, min_size=4, max_size=4) | JSON},
+    optional={"category_id": JSON, "keypoints": JSON, "iscrowd": JSON},
+)
+COCO = some.fixed_dictionaries(
+    {
+        "images": some.lists(IMAGE, max_size=3) | JSON,
+        "annotations": some.lists(EAR, max_size=3) | JSON,
+    },
+    optional={"categories": JSON},
+)
+CELLS = some.sampled_from(
+    ["image", "x", "y", "w", "h", "side", "width", "xmin", "1", "-2.5", "nan", "1e999", "", "a.png",
+     '"', ",", "ear", "{", "}", "0.5"]
+)  # fmt: skip
+TABLES = some.lists(some.lists(CELLS, max_size=7).map(",".join), max_size=5).map("\n".join)
+LINES = some.lists(some.lists(CELLS, max_size=7).map(" ".join), max_size=5).map("\n".join)
+
+
+def read_or_refused(
+    read: Callable[[Path], Any], name: str, content: bytes, given_as: str = ""
+) -> None:
+    """Every ear of what is read has a square in some photograph, or does not fit it."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content)
+        try:
+            found = read(path.parent if given_as == "folder" else path)
+            photographs = [Path("a.png"), Path("b/1.png")]
+            ears = [ear for its in found.of(photographs) for ear in its or ()]
+        except EarTeachError as refused:
+            said = str(refused)
+            ears = []
+        else:
+            said = ""
+    assert "\n" not in said
+    for ear in ears:
+        cut_or_refused(ear)
+
+
+def cut_or_refused(ear: Annotation) -> None:
+    try:
+        square = ear.in_pixels((640, 480)).square((640, 480), 0.15)
+    except Misfit:
+        return
+    left, top, side, _ = square
+    assert side >= 1
+    assert left < 640
+    assert top < 480
+    assert left + side > 0
+    assert top + side > 0
+
+
+@given(COCO)
+def test_any_coco(data: Any) -> None:
+    read_or_refused(read_boxes, "b.json", json.dumps(data).encode())
+
+
+@given(some.text(max_size=60) | TABLES)
+def test_any_table(text: str) -> None:
+    content = text.encode(errors="replace")
+    read_or_refused(read_boxes, "b.csv", b"image,x,y,w,h\n" + content)
+    read_or_refused(read_landmarks, "b.csv", b"image,x0,y0\n" + content)
+    read_or_refused(read_boxes, "b.csv", content)
+
+
+@given(some.text(max_size=60) | LINES)
+def test_any_text_among_labels(text: str) -> None:
+    content = text.encode(errors="replace")
+    read_or_refused(read_boxes, "y/a.txt", content, "folder")
+    read_or_refused(read_landmarks, "p/a.pts", b"{\n" + content + b"\n}", "folder")
+
+
+@given(some.text(max_size=40), some.lists(CELLS, min_size=4, max_size=4))
+def test_any_xml(text: str, cells: list[str]) -> None:
+    names = ("xmin", "ymin", "xmax", "ymax")
+    box = "".join(f"<{name}>{cell}</{name}>" for name, cell in zip(names, cells, strict=True))
+    content = f"<annotation><object><name>{text}</name><bndbox>{box}</bndbox></object></annotation>"
+    read_or_refused(read_boxes, "v/a.xml", content.encode(errors="replace"), "folder")
+
+
+@given(some.binary(max_size=80))
+def test_any_pickle(content: bytes) -> None:
+    read_or_refused(read_boxes, "b.pkl", content)
+    read_or_refused(read_boxes, "b.pkl", b"\x80\x04" + content)
+
+
+@given(some.tuples(*[some.floats(-1e5, 1e5)] * 4))
+def test_a_square_holds_its_box_with_the_margin(box: tuple[float, float, float, float]) -> None:
+    left, top, width, height = box
+    try:
+        x, y, side, _ = Annotation(box=box).square((640, 480), 0.25)
+    except Misfit:
+        return
+    # The whole pixels next to a square whose side is one and a half of the longer side.
+    assert abs(side - max(1, 1.5 * max(width, height))) <= 0.5
+    centre = np.array([left + width / 2, top + height / 2])
+    assert np.abs(centre - [x + side / 2, y + side / 2]).max() <= 0.5
