@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Crop": "earteach.data.prepare",
+    "Crop": "earteach.data.crops",
     "DataConfig": "earteach.config",
     "EarArray": "earteach.data.arrays",
     "EarBackbone": "earteach.inference.backbone",
@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from earteach.config import RunConfig as RunConfig
     from earteach.config import TrainConfig as TrainConfig
     from earteach.data.arrays import EarArray as EarArray
-    from earteach.data.prepare import Crop as Crop
+    from earteach.data.crops import Crop as Crop
     from earteach.data.prepare import prepare as prepare
     from earteach.data.prepare import prepare_drawn as prepare_drawn
     from earteach.data.split import Split as Split

@@ -13,7 +13,8 @@ from benchmarks.speed import memory, plain_inspection
 from benchmarks.speed.pairs import Row, in_turn
 from benchmarks.speed.workspace import drawn_ears
 from earteach.data.cores import at_most_cores
-from earteach.data.prepare import Crop, prepare
+from earteach.data.crops import Crop
+from earteach.data.prepare import prepare
 from earteach.inspection import inspect_data
 
 SIZE, TURNS = 256, 5

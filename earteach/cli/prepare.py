@@ -155,8 +155,9 @@ def prepare(
         raise typer.BadParameter(
             "--boxes, --landmarks, --side and --whole are of photographs; leave them out"
         )
-    from earteach.data.prepare import Crop, prepare_drawn
+    from earteach.data.crops import Crop
     from earteach.data.prepare import prepare as core
+    from earteach.data.prepare import prepare_drawn
     from earteach.data.split import Split
 
     split = Split(val_fraction, val_groups, seed)

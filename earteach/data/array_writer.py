@@ -13,29 +13,21 @@ import os
 import zlib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
-from earteach.data.manifest import ManifestRow, beside, is_manifest, write_manifest
+from earteach.data.array_file import ArrayFile, Row
+from earteach.data.manifest import ManifestRow
 from earteach.errors import EarTeachError
 from earteach.images import make_folder
 
 # Photographs between two entries in the journal: what a kill costs at most.
 _ENTRIES = 64
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Row:
-    """One image on its way into an array, uint8 `(S, S, C)`, and its landmarks, float32 `(K, 2)`."""
-
-    image: np.ndarray
-    about: ManifestRow
-    landmarks: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -62,95 +54,6 @@ class PreparedArray:
     images: int
 
 
-@dataclass
-class _Array:
-    """One of the two arrays."""
-
-    path: Path
-    shape: tuple[int, int, int]
-    rows: list[ManifestRow] = field(default_factory=list)
-    landmarks: list[np.ndarray | None] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.manifest = beside(self.path, "manifest.csv")
-        self.landmarks_path = beside(self.path, "landmarks.npy")
-        self.written = (self.path, self.manifest, self.landmarks_path)
-        self._bytes = int(np.prod(self.shape))
-
-    def refuse_foreign(self) -> None:
-        for path in self.written:
-            if path.exists() and not is_manifest(self.manifest):
-                raise EarTeachError(
-                    f"{path}: exists and `earteach prepare` did not write it (its manifest is not "
-                    "there); move it away or choose another --out"
-                )
-
-    def open(self) -> None:
-        partial = _partial(self.path)
-        self._file: BinaryIO = partial.open("r+b" if partial.exists() else "w+b")
-        self._header = _write_header(self._file, (0, *self.shape))
-
-    def add(self, row: Row) -> None:
-        self._file.write(np.ascontiguousarray(row.image).data)
-        self.note(row.about, row.landmarks)
-
-    def note(self, about: ManifestRow, landmarks: np.ndarray | None) -> None:
-        self.rows.append(about)
-        self.landmarks.append(landmarks)
-
-    def flush(self) -> None:
-        self._file.flush()
-
-    def holds(self, row: int, checksum: int) -> bool:
-        """Whether the file has this row; what a crash of the machine left may be cut short, or zeros."""
-        self._file.seek(self._header + row * self._bytes)
-        data = self._file.read(self._bytes)
-        return len(data) == self._bytes and zlib.crc32(data) == checksum
-
-    def end_here(self) -> None:
-        """Leave out whatever the file holds after the rows that are known."""
-        self._file.seek(self._header + len(self.rows) * self._bytes)
-        self._file.truncate()
-
-    def finish(self) -> None:
-        """Write the true length into the header, and the manifest and landmarks beside the array."""
-        self._file.seek(0)
-        length = _write_header(self._file, (len(self.rows), *self.shape))
-        assert length == self._header, "numpy pads headers so that the first axis can grow"
-        self.close()
-        write_manifest(_partial(self.manifest), self.rows)
-        points = self._points()
-        if points is not None:
-            with _partial(self.landmarks_path).open("wb") as file:
-                np.save(file, points)
-
-    def _points(self) -> np.ndarray | None:
-        """Float32 `(N, K, 2)`; None where no row has any."""
-        some = next((these for these in self.landmarks if these is not None), None)
-        if some is None:
-            return None
-        unseen = np.full_like(some, np.nan)
-        return np.stack([unseen if these is None else these for these in self.landmarks])
-
-    def publish(self) -> None:
-        """Move the finished files into place; the manifest first, as it says whose the others are."""
-        _partial(self.manifest).replace(self.manifest)
-        if _partial(self.landmarks_path).exists():
-            _partial(self.landmarks_path).replace(self.landmarks_path)
-        else:
-            self.landmarks_path.unlink(missing_ok=True)
-        _partial(self.path).replace(self.path)
-
-    def close(self) -> None:
-        # Not opened yet; or a full disk: what was buffered cannot be written, and need not be.
-        with suppress(AttributeError, OSError):
-            self._file.close()
-
-    def remove_partial(self) -> None:
-        for path in self.written:
-            _partial(path).unlink(missing_ok=True)
-
-
 class ArrayWriter:
     """Writes entries in order to `train_teacher.npy` and `val_teacher.npy` in a folder.
 
@@ -165,7 +68,9 @@ class ArrayWriter:
         self, out: Path, shape: tuple[int, int, int], validation: set[str], job: str
     ) -> None:
         self._out, self._validation, self._job = out, validation, job
-        self.train, self.val = (_Array(out / f"{n}_teacher.npy", shape) for n in ("train", "val"))
+        self.train, self.val = (
+            ArrayFile(out / f"{n}_teacher.npy", shape) for n in ("train", "val")
+        )
         self._both = (self.train, self.val)
         self._journal_path = out / ".prepare.journal"
         self._waiting: list[str] = []
@@ -245,7 +150,7 @@ class ArrayWriter:
         self.rejected.extend(rejected)
         return True
 
-    def _array(self, about: ManifestRow) -> _Array:
+    def _array(self, about: ManifestRow) -> ArrayFile:
         return self.val if about.group in self._validation else self.train
 
     def add(self, entry: Entry) -> None:
@@ -343,15 +248,3 @@ def _remove_empty(folders: Sequence[Path]) -> None:
     for folder in folders:
         with suppress(OSError):
             folder.rmdir()
-
-
-def _partial(path: Path) -> Path:
-    return path.with_name(f".{path.name}.partial")
-
-
-def _write_header(file: BinaryIO, shape: tuple[int, ...]) -> int:
-    """Write the .npy header of a uint8 array of this shape; gives its length in bytes."""
-    np.lib.format.write_array_header_1_0(
-        file, {"descr": "|u1", "fortran_order": False, "shape": shape}
-    )
-    return file.tell()

@@ -13,7 +13,6 @@ import hashlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -21,17 +20,17 @@ from typing import Literal, TypeVar
 
 import numpy as np
 
-from earteach.config import Fit
 from earteach.data import photographs
-from earteach.data.annotations.annotation import Annotation, Misfit, Side, side_of
+from earteach.data.annotations.annotation import Annotation, side_of
 from earteach.data.annotations.boxes import read_boxes
 from earteach.data.annotations.landmarks import read_landmarks
-from earteach.data.array_writer import ArrayWriter, Entry, PreparedArray, Rejected, Row
+from earteach.data.array_file import Row
+from earteach.data.array_writer import ArrayWriter, Entry, PreparedArray, Rejected
 from earteach.data.cores import at_most_cores
+from earteach.data.crops import AnnotatedPhotograph, Crop, cut_ears
 from earteach.data.drawn import draw_ear
 from earteach.data.manifest import ManifestRow
 from earteach.data.patterns import compiled, found_in
-from earteach.data.photographs import Decoded, Photograph, Square, Unreadable
 from earteach.data.split import Split
 from earteach.disk_space import check_space
 from earteach.errors import EarTeachError
@@ -59,33 +58,6 @@ class Prepared:
     without_ears: int = 0
     mirrored: int = 0
     side_unknown: int = 0
-
-
-@dataclass(frozen=True)
-class Crop:
-    """How ears are cut from photographs.
-
-    Around the box, or the landmarks, with `margin` times its longer side on either hand; or, where none
-    are known or `whole` says so, all of the photograph, made square as `fit` says. `side` mirrors ears
-    of the other side; which side one is, its annotation says, or what `side_pattern` finds in the path.
-    """
-
-    size: int = 256
-    gray: bool = False
-    fit: Fit = "stretch"
-    margin: float = 0.15
-    whole: bool = False
-    side: Side | None = None
-    side_pattern: str | None = None
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.margin <= 2:
-            raise EarTeachError(f"--margin {self.margin}: must lie between 0 and 2")
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Of an image in the array."""
-        return self.size, self.size, 1 if self.gray else 3
 
 
 def prepare(
@@ -122,7 +94,7 @@ def prepare(
     validation = (split or Split()).validation([group for each in groups for group in each])
 
     def load(place: int) -> Entry:
-        return _entry(kept[place], groups[place], crop)
+        return cut_ears(kept[place], groups[place], crop)
 
     job = _digest(crop, sorted(validation), groups, [photo.stamp() for photo in kept])
     written, rows = _write(out, crop.shape, validation, job, load, len(kept), progress)
@@ -169,31 +141,9 @@ def _check_space(out: Path, number: int, crop: Crop) -> None:
     check_space(out, needed, f"an array of {number:,} images", advice)
 
 
-@dataclass(frozen=True)
-class _Photo:
-    """A photograph, the ears in it, and the landmarks of one of them that were given beside."""
-
-    path: Path
-    name: Path  # below its source
-    ears: tuple[Annotation, ...]
-    landmarks: Annotation | None = None
-
-    def stamp(self) -> tuple[object, ...]:
-        """What tells whether the same ears would be cut from the same file."""
-        with suppress(OSError):
-            status = self.path.stat()
-            return repr(self), status.st_size, status.st_mtime_ns
-        return (repr(self),)
-
-    def smallest(self, photograph: Photograph, margin: float) -> float:
-        """At least how many pixels wide the smallest square is that will be cut."""
-        short = min(photograph.width, photograph.height)
-        return min(ear.extent(short) * (1 + 2 * margin) for ear in self.ears)
-
-
 def _photos(
     source: Path, boxes: Path | None, category: str | None, landmarks: Path | None, crop: Crop
-) -> list[_Photo]:
+) -> list[AnnotatedPhotograph]:
     """The photographs below a folder; of those with no ears nothing will be cut."""
     if boxes is None and category is not None:
         raise EarTeachError(f"--category {category}: is of --boxes; name these too")
@@ -210,7 +160,7 @@ def _photos(
         ears = [() if points is None else (points,) for points in given]
     if crop.side_pattern is not None:
         ears = [_sided(name, its, crop.side_pattern) for name, its in zip(names, ears, strict=True)]
-    return [_Photo(*each) for each in zip(paths, names, ears, given, strict=True)]
+    return [AnnotatedPhotograph(*each) for each in zip(paths, names, ears, given, strict=True)]
 
 
 def _given(
@@ -245,7 +195,7 @@ def _sided(name: Path, ears: Sequence[Annotation], pattern: str) -> tuple[Annota
     return tuple(replace(ear, side=ear.side or side) for ear in ears)
 
 
-def _groups(photo: _Photo, group_by: GroupBy, group_pattern: str | None) -> list[str]:
+def _groups(photo: AnnotatedPhotograph, group_by: GroupBy, group_pattern: str | None) -> list[str]:
     """The group of each ear."""
     if group_pattern is not None:
         pattern = compiled("--group-pattern", group_pattern)
@@ -261,55 +211,6 @@ def _groups(photo: _Photo, group_by: GroupBy, group_pattern: str | None) -> list
             "with a column `person`"
         )
     return [person for person in people if person is not None]
-
-
-def _entry(photo: _Photo, groups: Sequence[str], crop: Crop) -> Entry:
-    """The rows that a photograph comes to, and what of it is left out."""
-    try:
-        file = Photograph(photo.path)
-        decoded = file.decoded(photo.smallest(file, crop.margin), crop.size)
-    except Unreadable as error:
-        return Entry(rejected=(Rejected(photo.path, str(error)),))
-    rows, rejected = [], []
-    for number, (ear, group) in enumerate(zip(photo.ears, groups, strict=True), start=1):
-        try:
-            placed = ear.in_pixels(decoded.size, file.orientation)
-            cut = _cut(decoded, placed, crop)
-            points = _points(photo, placed, cut.box, decoded.size)
-        except Misfit as error:
-            which = f"ear {number}: " if len(photo.ears) > 1 else ""
-            rejected.append(Rejected(photo.path, f"{which}{error}"))
-            continue
-        about = ManifestRow(str(photo.path), group, cut.box, False, decoded.size)
-        row = Row(cut.image, about, points)
-        rows.append(_mirrored(row) if crop.side and ear.side not in (None, crop.side) else row)
-    return Entry(tuple(rows), tuple(rejected))
-
-
-def _cut(decoded: Decoded, ear: Annotation, crop: Crop) -> Square:
-    channels = crop.shape[2]
-    if ear.box is None and ear.points is None:
-        return decoded.square(crop.size, channels, crop.fit)
-    return decoded.crop(ear.square(decoded.size, crop.margin), crop.size, channels)
-
-
-def _points(
-    photo: _Photo, ear: Annotation, box: tuple[int, int, int, int], size: tuple[int, int]
-) -> np.ndarray | None:
-    """Landmarks as fractions of the crop: the ear's own, or those given beside, if most lie in it."""
-    if ear.points is not None or photo.landmarks is None:
-        return ear.points_in(box)
-    points = photo.landmarks.in_pixels(size).points_in(box)
-    assert points is not None
-    inside = ((points >= 0) & (points <= 1)).all(axis=1)
-    return points if len(photo.ears) == 1 or inside.mean() > 0.5 else None
-
-
-def _mirrored(row: Row) -> Row:
-    points = row.landmarks
-    if points is not None:
-        points = np.stack([1 - points[:, 0], points[:, 1]], axis=1)
-    return Row(row.image[:, ::-1], replace(row.about, mirrored=True), points)
 
 
 def _digest(*values: object) -> str:

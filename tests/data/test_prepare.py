@@ -19,9 +19,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from earteach.data import prepare as module
+from earteach.data import crops as module
+from earteach.data.crops import Crop
 from earteach.data.drawn import draw_ear
-from earteach.data.prepare import Crop, Prepared, prepare, prepare_drawn
+from earteach.data.prepare import Prepared, prepare, prepare_drawn
 from earteach.data.split import Split
 from earteach.errors import EarTeachError
 
@@ -417,13 +418,14 @@ def test_the_seed_decides_which_ears_are_drawn_and_the_splits_which_are_validati
 SLOWLY = """
 import sys, time
 from pathlib import Path
-from earteach.data import prepare as module
+from earteach.data import crops as module
+from earteach.data.prepare import prepare
 read = module.Photograph
 def slowly(path):
     time.sleep(0.02)
     return read(path)
 module.Photograph = slowly
-module.prepare(Path(sys.argv[1]), Path(sys.argv[2]), crop=module.Crop(32))
+prepare(Path(sys.argv[1]), Path(sys.argv[2]), crop=module.Crop(32))
 """
 
 

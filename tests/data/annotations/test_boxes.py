@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from earteach.data.annotations.boxes import read_boxes
-from earteach.data.prepare import Crop, Prepared, prepare
+from earteach.data.crops import Crop
+from earteach.data.prepare import Prepared, prepare
 from earteach.data.split import Split
 from earteach.errors import EarTeachError
 from tests.data.annotations.formats import FORMATS, Photo, coco, table, voc

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from earteach.data.annotations.landmarks import read_landmarks
-from earteach.data.prepare import Crop, prepare
+from earteach.data.crops import Crop
+from earteach.data.prepare import prepare
 from earteach.errors import EarTeachError
 
 SIZE = 64
