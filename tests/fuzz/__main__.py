@@ -2,14 +2,17 @@
 
 Whatever the bytes are, a reader gives a result or an `EarTeachError` of one line that names the file.
 A target is `npy` (headers and arrays), `pickle` (the pickle inside a checkpoint), `checkpoint` (the
-whole file) or `photograph`; what follows it goes to libFuzzer. Needs atheris, which is no dependency:
-`pip install atheris`. What it finds becomes a row in `tests/bad_input/cases.py`.
+whole file), `photograph`, or `boxes` (an old pickle, COCO, a table); what follows it goes to libFuzzer.
+Needs atheris, which is no dependency: `pip install atheris`. What it finds becomes a row in
+`tests/bad_input/cases.py`.
 """
 
 from __future__ import annotations
 
 import io
+import json
 import os
+import pickle
 import sys
 import tempfile
 import warnings
@@ -30,6 +33,9 @@ with atheris.instrument_imports(include=INSTRUMENTED):
 
     from earteach import checkpoint
     from earteach.config import TrainConfig
+    from earteach.data.annotations.coco import read_coco
+    from earteach.data.annotations.pickled import read_pickled
+    from earteach.data.annotations.tables import read_table
     from earteach.data.arrays import EarArray
     from earteach.data.photographs import Unreadable, read_square
     from earteach.errors import EarTeachError
@@ -55,6 +61,27 @@ def _read_checkpoint(path: Path) -> None:
 
 def _read_photograph(path: Path) -> None:
     assert read_square(path, 16).image.shape == (16, 16, 3)
+
+
+def _read_boxes(path: Path) -> None:
+    start = path.read_bytes()[:1]
+    read = read_coco if start == b"{" else read_pickled if start in b"\x80(}]c" else read_table
+    for found in read(path).values():
+        assert all(ear.box is None or len(ear.box) == 4 for ear in found)
+
+
+def _boxes() -> list[bytes]:
+    arrays = {"image_paths": np.array(["a", "b"]), "bboxes": np.ones((2, 4), np.float32)}
+    objects = {"image_paths": ["a"], "bboxes": np.array([[1, 2, 3, 4]], object)}
+    coco = {
+        "images": [{"id": 1, "file_name": "a", "width": 9, "height": 9}],
+        "annotations": [{"image_id": 1, "bbox": [1, 2, 3, 4], "keypoints": [1, 2, 2]}],
+        "categories": [{"id": 1, "name": "ear"}],
+    }
+    pickles = [
+        pickle.dumps(value, protocol) for value in (arrays, objects) for protocol in (0, 2, 4, 5)
+    ]
+    return [*pickles, json.dumps(coco).encode(), b"image,x,y,w,h,side\na,1,2,3,4,left\n"]
 
 
 def _saved(array: np.ndarray) -> bytes:
@@ -96,7 +123,7 @@ def _pickles() -> list[bytes]:
 
 def _photographs() -> list[bytes]:
     made = []
-    for kind in ("PNG", "JPEG", "BMP", "TIFF", "WEBP"):
+    for kind in ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF"):
         file = io.BytesIO()
         Image.new("RGB", (20, 18), (9, 99, 199)).save(file, kind)
         made.append(file.getvalue())
@@ -108,6 +135,7 @@ TARGETS: dict[str, tuple[Callable[[Path], None], Callable[[bytes], bytes], list[
     "npy": (_read_array, bytes, _arrays()),
     "pickle": (_read_checkpoint, _with_pickle, _pickles()),
     "checkpoint": (_read_checkpoint, bytes, [_WHOLE]),
+    "boxes": (_read_boxes, bytes, _boxes()),
     "photograph": (_read_photograph, bytes, _photographs()),
 }
 
