@@ -80,7 +80,7 @@ def cut_ears(photo: AnnotatedPhotograph, groups: Sequence[str], crop: Crop) -> E
             placed = ear.in_pixels(decoded.size, file.orientation)
             cut = _cut(decoded, placed, crop)
             points = _points(photo, placed, cut.box, decoded.size)
-        except Misfit as error:
+        except (Misfit, Unreadable) as error:
             which = f"ear {number}: " if len(photo.ears) > 1 else ""
             rejected.append(Rejected(photo.path, f"{which}{error}"))
             continue

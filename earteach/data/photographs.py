@@ -252,6 +252,8 @@ def _cut(image: np.ndarray, box: tuple[int, int, int, int]) -> np.ndarray:
     left, top, width, height = box
     if left >= 0 and top >= 0 and top + height <= image.shape[0] and left + width <= image.shape[1]:
         return image[top : top + height, left : left + width]
+    if height * width > _MOST_PIXELS:  # around a long strip, perhaps
+        raise Unreadable(f"a square of {width}×{height} pixels is too large")
     rows = _mirrored(top, height, image.shape[0])
     columns = _mirrored(left, width, image.shape[1])
     return image[rows[:, None], columns]

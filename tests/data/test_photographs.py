@@ -226,6 +226,13 @@ def test_a_file_cut_short_is_no_photograph(
     assert_opencv_is_silent(capfd)
 
 
+def test_a_square_around_a_long_strip_is_too_large(tmp_path: Path) -> None:
+    path = written(tmp_path, "a.png", encoded(Image.new("L", (40_000, 3)), "PNG"))
+    assert read_square(path, 16).image.shape == (16, 16, 3)
+    with pytest.raises(Unreadable, match="a square of 40000×40000 pixels is too large"):
+        read_square(path, 16, fit="reflect")
+
+
 def test_a_file_that_is_gone_or_enormous_says_so(tmp_path: Path) -> None:
     with pytest.raises(Unreadable, match="No such file"):
         read(tmp_path / "gone.jpg")

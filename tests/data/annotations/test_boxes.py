@@ -293,6 +293,18 @@ def test_a_box_that_does_not_fit_is_left_out_and_named(
     assert (result.train.images, result.val.images) == (1, 2)
 
 
+def test_a_square_that_would_fill_the_memory_is_left_out(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    for name, width in (("a", 30_000), ("b", 30), ("c", 30)):
+        Image.new("RGB", (width, 30)).save(tmp_path / "photos" / f"{name}.png")
+    boxes = tmp_path / "boxes.csv"
+    boxes.write_text("file,x,y,w,h\na.png,0,0,30000,30\nb.png,0,0,30,30\nc.png,0,0,30,30\n")
+    result = prepare(tmp_path / "photos", tmp_path / "out", crop=Crop(SIZE), boxes=boxes)
+    assert [entry.reason for entry in result.rejected] == [
+        "a square of 39000×39000 pixels is too large"
+    ]
+
+
 # Each orientation, and what turns the upright picture into what is stored.
 STORED = {
     5: lambda image: image.transpose(1, 0, 2),
