@@ -299,7 +299,13 @@ def test_a_square_that_would_fill_the_memory_is_left_out(tmp_path: Path) -> None
         Image.new("RGB", (width, 30)).save(tmp_path / "photos" / f"{name}.png")
     boxes = tmp_path / "boxes.csv"
     boxes.write_text("file,x,y,w,h\na.png,0,0,30000,30\nb.png,0,0,30,30\nc.png,0,0,30,30\n")
-    result = prepare(tmp_path / "photos", tmp_path / "out", crop=Crop(SIZE), boxes=boxes)
+    result = prepare(
+        tmp_path / "photos",
+        tmp_path / "out",
+        crop=Crop(SIZE),
+        boxes=boxes,
+        split=Split(val_groups="c"),
+    )
     assert [entry.reason for entry in result.rejected] == [
         "a square of 39000×39000 pixels is too large"
     ]
