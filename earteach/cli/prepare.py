@@ -29,7 +29,7 @@ Category = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option(
         "--category",
-        help="Regular expression: the categories of boxes that are ears. [default: those named ear]",
+        help="Regular expression: the categories of boxes that are ears; left out, those named ear.",
         rich_help_panel=_EARS,
     ),
 ]
@@ -146,8 +146,9 @@ def prepare(
 ) -> None:
     """Turn photographs, or drawn ears, into the training and validation arrays.
 
-    No person is in both: say with --group-by or --group-pattern who is who. A run that was stopped goes
-    on when the same is typed again.
+    No person is in both: say with --group-by or --group-pattern who is who.
+
+    Stopped, it goes on when the same is typed again.
     """
     if (source is None) == (synthetic is None):
         raise typer.BadParameter("name a folder of photographs, or --synthetic N; one of the two")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import pickletools
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
@@ -149,7 +150,9 @@ def read_pickled(path: Path) -> dict[str, list[Annotation]]:
 
 def _load(path: Path) -> Any:
     try:
-        return _Unpickler(io.BytesIO(path.read_bytes()), encoding="latin1").load()
+        data = path.read_bytes()
+        _check_sizes(data)
+        return _Unpickler(io.BytesIO(data), encoding="latin1").load()
     except _Refused as error:
         raise EarTeachError(
             f"--boxes {path}: holds {error}, which could run anything; only dictionaries, arrays, text "
@@ -162,6 +165,13 @@ def _load(path: Path) -> Any:
             f"--boxes {path}: is not a pickle that can be read ({type(error).__name__}); write the "
             "boxes as a .csv"
         ) from error
+
+
+def _check_sizes(data: bytes) -> None:
+    """Refuse lengths and places beyond the file's own, for which the unpickler takes memory at once."""
+    for code, argument, _ in pickletools.genops(data):
+        if code.name in ("PUT", "LONG_BINPUT") and argument > len(data):
+            raise ValueError("a place in the memo that no object can have")
 
 
 def _listed(value: Any) -> list[Any]:
