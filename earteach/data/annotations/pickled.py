@@ -9,23 +9,24 @@ from __future__ import annotations
 
 import io
 import pickle
-import pickletools
+import struct
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from earteach.data.annotations.annotation import Annotation
 from earteach.errors import EarTeachError
 
+_MOST_BYTES = 2**30
 _KEYS = ("image_paths", "bboxes")
 # Of numbers and of text, with their sizes: no objects, no structures.
 _KINDS = frozenset("biufUS")
 _DAMAGE = (
-    pickle.UnpicklingError, ValueError, TypeError, KeyError, IndexError, AttributeError, EOFError,
-    MemoryError, OverflowError, RecursionError, UnicodeDecodeError, AssertionError, ImportError,
+    pickle.UnpicklingError, struct.error, ValueError, TypeError, KeyError, IndexError, AttributeError,
+    EOFError, MemoryError, OverflowError, RecursionError, AssertionError, ImportError,
 )  # fmt: skip
 
 
@@ -95,29 +96,55 @@ def _encoded(text: str, encoding: str) -> bytes:
     return text.encode("latin1")
 
 
-_MULTIARRAY: dict[str, Callable[..., Any]] = {
-    "_reconstruct": lambda *_: _Array(),
-    "scalar": _scalar,
-}
+class _Answer:
+    """A function that may be called and not altered, as a pickle could a plain one."""
+
+    __slots__ = ("_function",)
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self._function(*arguments)
+
+    def __setstate__(self, state: object) -> None:
+        raise _Refused("a change to a function")
+
+
+_MULTIARRAY = {"_reconstruct": _Answer(lambda *_: _Array()), "scalar": _Answer(_scalar)}
 _ALLOWED: dict[tuple[str, str], Callable[..., Any]] = {
     ("numpy", "ndarray"): _Array,
     ("numpy", "dtype"): _Dtype,
-    ("_codecs", "encode"): _encoded,
+    ("_codecs", "encode"): _Answer(_encoded),
     **{
         (f"numpy.{core}.multiarray", name): made
         for core in ("core", "_core")
         for name, made in _MULTIARRAY.items()
     },
-    **{(f"numpy.{core}.numeric", "_frombuffer"): _from_buffer for core in ("core", "_core")},
+    **{
+        (f"numpy.{core}.numeric", "_frombuffer"): _Answer(_from_buffer)
+        for core in ("core", "_core")
+    },
 }
 
 
-class _Unpickler(pickle.Unpickler):
+class _Unpickler(pickle._Unpickler):
+    """The one in Python: the other takes memory for whatever places and lengths a file claims."""
+
     def find_class(self, module: str, name: str) -> Callable[..., Any]:
         try:
             return _ALLOWED[module, name]
         except KeyError:
             raise _Refused(f"{module}.{name}") from None
+
+    def load_bytearray8(self) -> None:
+        (length,) = struct.unpack("<Q", self.read(8))  # type: ignore[attr-defined]
+        self.append(bytearray(self.read(min(length, _MOST_BYTES))))  # type: ignore[attr-defined]
+
+    dispatch: ClassVar[dict[int, Any]] = {
+        **pickle._Unpickler.dispatch,
+        pickle.BYTEARRAY8[0]: load_bytearray8,
+    }
 
     def persistent_load(self, pid: object) -> Any:
         raise _Refused("a persistent object")
@@ -150,9 +177,7 @@ def read_pickled(path: Path) -> dict[str, list[Annotation]]:
 
 def _load(path: Path) -> Any:
     try:
-        data = path.read_bytes()
-        _check_sizes(data)
-        return _Unpickler(io.BytesIO(data), encoding="latin1").load()
+        return _Unpickler(io.BytesIO(path.read_bytes()), encoding="latin1").load()
     except _Refused as error:
         raise EarTeachError(
             f"--boxes {path}: holds {error}, which could run anything; only dictionaries, arrays, text "
@@ -165,13 +190,6 @@ def _load(path: Path) -> Any:
             f"--boxes {path}: is not a pickle that can be read ({type(error).__name__}); write the "
             "boxes as a .csv"
         ) from error
-
-
-def _check_sizes(data: bytes) -> None:
-    """Refuse lengths and places beyond the file's own, for which the unpickler takes memory at once."""
-    for code, argument, _ in pickletools.genops(data):
-        if code.name in ("PUT", "LONG_BINPUT") and argument > len(data):
-            raise ValueError("a place in the memo that no object can have")
 
 
 def _listed(value: Any) -> list[Any]:

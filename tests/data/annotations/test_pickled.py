@@ -106,6 +106,7 @@ def trick(name: str, planted: Path) -> bytes:
         "an extension": b"\x80\x02\x82\x01.",
         "a persistent object": b"\x80\x02X\x01\x00\x00\x00aQ.",
         "an inst": b"(S'touch x'\nios\nsystem\n.",
+        "a change to a function": b"cnumpy.core.multiarray\nscalar\n(N(dS'__doc__'\nI1\nstb.",
         "an encoding": b"c_codecs\nencode\n(Vx\nS'rot13'\ntR.",
     }
     return by_hand[name]
@@ -114,7 +115,8 @@ def trick(name: str, planted: Path) -> bytes:
 TRICKS = [
     "os.system", "eval", "exec", "subprocess", "import", "getattr", "open", "numpy.load",
     "numpy.fromfile", "numpy.memmap", "codecs", "a path", "a class of numpy's",
-    "through a dotted name", "an extension", "a persistent object", "an inst", "an encoding",
+    "through a dotted name", "an extension", "a persistent object", "an inst",
+    "a change to a function", "an encoding",
 ]  # fmt: skip
 
 
