@@ -137,7 +137,8 @@ def prepare_drawn(
 
 def _check_space(out: Path, number: int, crop: Crop) -> None:
     advice = "choose another --out or a smaller --image-size"
-    needed = number * int(np.prod(crop.shape))
+    there = sum(path.stat().st_size for path in out.glob(".*.partial"))  # of a run that was stopped
+    needed = number * int(np.prod(crop.shape)) - there
     check_space(out, needed, f"an array of {number:,} images", advice)
 
 

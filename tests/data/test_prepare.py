@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -469,6 +470,20 @@ def test_a_run_that_was_stopped_goes_on_and_ends_the_same(
     assert contents(out) == contents(whole)
     assert result.rejected == again.rejected
     assert len(result.rejected) == 30
+
+
+def test_what_is_there_already_needs_no_space_again(
+    many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, needed = tmp_path / "out", 300 * 32 * 32 * 3
+    stopped(many, out, signal.SIGKILL)
+    there = sum(path.stat().st_size for path in out.glob(".*.partial"))
+    assert there > 64 * 32 * 32 * 3
+    for free, refused in ((needed - there - 1, True), (needed - there, False)):
+        usage = (10**9, 10**9 - free, free)
+        monkeypatch.setattr("shutil.disk_usage", lambda path, u=usage: shutil._ntuple_diskusage(*u))
+        with pytest.raises(EarTeachError, match="needs") if refused else nullcontext():
+            prepare(many, out, crop=Crop(32))
 
 
 @pytest.mark.parametrize("damage", ["rows", "zeros", "journal", "line", "nothing"])

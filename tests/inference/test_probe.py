@@ -11,9 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import earteach as package
 from earteach.data.arrays import EarArray
+from earteach.data.crops import Crop
+from earteach.data.prepare import prepare
+from earteach.data.split import Split
 from earteach.errors import EarTeachError
 from earteach.inference.probe import Probed, ProbeResult, probe
 from earteach.inference.probe_labels import read_labels
@@ -125,6 +129,30 @@ def test_landmarks_of_the_photographs_by_name(array: Path, tmp_path: Path):
     assert found.landmarks is not None
     assert np.isnan(found.landmarks[:3]).all()
     assert np.allclose(found.landmarks[3:], wanted[3:], atol=1e-6)
+
+
+@pytest.mark.parametrize("crop", [Crop(16, side="left", side_pattern="-([lr])"), Crop(16, whole=True),
+                                  Crop(16, fit="reflect", whole=True)])  # fmt: skip
+def test_landmarks_of_photographs_fall_where_prepare_put_them(tmp_path: Path, crop: Crop):
+    """In crops, in mirror images, and where edges were reflected."""
+    rng, lines = np.random.default_rng(0), ["file,x0,y0,x1,y1,x2,y2"]
+    (tmp_path / "photos").mkdir()
+    for person in range(24):
+        name = f"{person:02d}-{'lr'[person % 2]}.png"
+        picture = rng.integers(0, 256, (60, 40 + person, 3), np.uint8)
+        Image.fromarray(picture).save(tmp_path / "photos" / name)
+        lines.append(",".join([name, *map(str, rng.uniform(0.2, 0.8, 6))]))
+    points = tmp_path / "points.csv"
+    points.write_text("\n".join(lines))
+    written = prepare(tmp_path / "photos", tmp_path / "out", crop=crop, landmarks=points,
+                      split=Split(0.5)).train.path  # fmt: skip
+    ears = EarArray.open(written)
+    beside = read_labels(ears, None, None, identities=False).landmarks
+    by_name = read_labels(ears, points, None, identities=False).landmarks
+    assert beside is not None
+    assert by_name is not None
+    assert np.isfinite(beside).all()
+    np.testing.assert_allclose(by_name, beside, atol=1e-6)
 
 
 def test_who_is_who_from_a_table_or_from_names(array: Path, tmp_path: Path):
