@@ -107,6 +107,7 @@ def trick(name: str, planted: Path) -> bytes:
         "a persistent object": b"\x80\x02X\x01\x00\x00\x00aQ.",
         "an inst": b"(S'touch x'\nios\nsystem\n.",
         "a change to a function": b"cnumpy.core.multiarray\nscalar\n(N(dS'__doc__'\nI1\nstb.",
+        "a name over two lines": b"\x80\x04\x8c\x03o\ns\x8c\x06system\x93.",
         "an encoding": b"c_codecs\nencode\n(Vx\nS'rot13'\ntR.",
     }
     return by_hand[name]
@@ -116,7 +117,7 @@ TRICKS = [
     "os.system", "eval", "exec", "subprocess", "import", "getattr", "open", "numpy.load",
     "numpy.fromfile", "numpy.memmap", "codecs", "a path", "a class of numpy's",
     "through a dotted name", "an extension", "a persistent object", "an inst",
-    "a change to a function", "an encoding",
+    "a name over two lines", "a change to a function", "an encoding",
 ]  # fmt: skip
 
 
