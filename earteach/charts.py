@@ -9,6 +9,7 @@ from pathlib import Path
 
 from markupsafe import Markup, escape
 
+from earteach.atomic import write_atomically
 from earteach.errors import EarTeachError
 
 WIDTH, HEIGHT = 340, 190
@@ -255,13 +256,7 @@ def write_svg(path: Path, charts: Sequence[Chart]) -> None:
     An existing file is replaced only if it is such a one; otherwise `EarTeachError` is raised.
     """
     refuse_foreign_svg(path)
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        partial.write_text(_svg(charts), encoding="utf-8")
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise EarTeachError(f"{path}: cannot be written: {error.strerror or error}") from error
+    write_atomically(path, lambda partial: partial.write_text(_svg(charts), encoding="utf-8"))
 
 
 def refuse_foreign_svg(path: Path) -> None:

@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import os
 import pickle
 import re
 import shutil
 import zipfile
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,14 +21,15 @@ from typing import Any
 import torch
 
 import earteach
+from earteach.atomic import write_atomically
 from earteach.config import TrainConfig
 from earteach.errors import EarTeachError
+from earteach.images import make_folder
 from earteach.model.vae import EarVAE
 
 FORMAT = 3
 KEY = "earteach"
 LAST = "last.ckpt"
-PARTIAL = ".partial"
 # The entry of a student's checkpoint that names its teacher, and the teacher's copy in its folder.
 TEACHER, TEACHER_COPY = "teacher", "teacher.ckpt"
 BEST = "best-epoch="
@@ -41,7 +40,6 @@ _UNTOLD: dict[str, Any] = {
 }  # fmt: skip
 # What a run keeps as its network: the moving average of the weights where there is one.
 _AVERAGED, _MODEL = "averaged.", "model."
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True)
@@ -251,12 +249,26 @@ def write(state: dict[str, Any], path: Path) -> None:
 
     Raises `EarTeachError` where the disk is full or the folder cannot be written.
     """
-    write_atomically(path, lambda partial: torch.save(state, partial))
+    _write(path, lambda partial: _save(state, partial))
 
 
 def name_again(source: Path, path: Path) -> None:
     """Let `path` be the checkpoint `source` too: another name of the same file where that can be had."""
-    write_atomically(path, lambda partial: _link_or_copy(source, partial))
+    _write(path, lambda partial: _link_or_copy(source, partial))
+
+
+def _write(path: Path, write_to: Callable[[Path], None]) -> None:
+    make_folder(path.parent)
+    again = f"`earteach resume {path.parent / LAST}`"
+    write_atomically(path, write_to, durable=True, again=again)
+
+
+def _save(state: dict[str, Any], path: Path) -> None:
+    try:
+        torch.save(state, path)
+    except RuntimeError as error:
+        # torch's zip writer reports a failed write so, without the system's reason.
+        raise OSError(errno.ENOSPC, str(error)) from error
 
 
 def _link_or_copy(source: Path, target: Path) -> None:
@@ -264,44 +276,6 @@ def _link_or_copy(source: Path, target: Path) -> None:
         target.hardlink_to(source)
     except OSError:  # a file system without links
         shutil.copyfile(source, target)
-
-
-def write_atomically(path: Path, write_to: Callable[[Path], None]) -> None:
-    """Let `write_to` make a file beside `path`, sync it to the disk and move it into place."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_to(partial)
-        _sync(partial)
-        partial.replace(path)
-        _sync(path.parent)
-    except (OSError, RuntimeError) as error:
-        _discard(partial)
-        raise EarTeachError(f"{path}: cannot be written: {_why_unwritten(path, error)}") from error
-    except BaseException:
-        _discard(partial)
-        raise
-
-
-def _discard(partial: Path) -> None:
-    with suppress(OSError):  # what went wrong is told by the error that led here
-        partial.unlink()
-
-
-def _why_unwritten(path: Path, error: OSError | RuntimeError) -> str:
-    # torch's zip writer reports a failed write as a RuntimeError without the system's reason.
-    if isinstance(error, RuntimeError) or error.errno in _FULL:
-        again = f"`earteach resume {path.parent / LAST}`" if path.suffix == ".ckpt" else "try again"
-        return f"the disk is full; free space, then {again}"
-    return error.strerror or str(error)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def differences(old: TrainConfig, new: TrainConfig) -> dict[str, tuple[Any, Any]]:

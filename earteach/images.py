@@ -11,6 +11,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
+from earteach.atomic import write_atomically
 from earteach.errors import EarTeachError
 
 _SOFTWARE = "earteach"
@@ -79,13 +80,9 @@ def write_png(path: Path, image: np.ndarray, facts: Mapping[str, str] | None = N
         # A file name may hold bytes that are no text.
         about.add_text(key, value.encode(errors="replace").decode())
     picture = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
-    partial = path.with_name(path.name + ".partial")
-    try:
-        picture.save(partial, format="PNG", pnginfo=about, **_FAST)
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise EarTeachError(f"{path}: cannot be written: {error.strerror or error}") from error
+    write_atomically(
+        path, lambda partial: picture.save(partial, format="PNG", pnginfo=about, **_FAST)
+    )
 
 
 def refuse_foreign(path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,12 +63,14 @@ def read_manifest(array: Path, length: int) -> list[ManifestRow] | None:
     Raises `EarTeachError` where it is damaged or of another array.
     """
     path = beside(array, "manifest.csv")
-    if not path.exists():
-        return None
     try:
         with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
             rows = [_row(entry) for entry in csv.DictReader(file)]
+    except FileNotFoundError:
+        return None
     except (OSError, KeyError, ValueError, TypeError, csv.Error) as error:
+        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+            return None  # so there can be none
         raise EarTeachError(
             f"{path}: is damaged ({error!r}); run `earteach prepare` again"
         ) from error

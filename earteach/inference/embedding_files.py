@@ -11,7 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
-from earteach.checkpoint import write_atomically
+from earteach.atomic import write_atomically
 from earteach.errors import EarTeachError
 
 _HASH = "checkpoint_sha256"

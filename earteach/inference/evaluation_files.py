@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from earteach.atomic import write_atomically
 from earteach.data.arrays import EarArray, to_channels
 from earteach.data.batches import image_batches
 from earteach.errors import EarTeachError
@@ -150,17 +151,15 @@ def _write_table(path: Path, quality: ImageQuality, kld: np.ndarray, pca: PCAVal
     if pca is not None:
         names += PCA_COLUMNS
         columns += [pca.quality.psnr, pca.quality.ssim]
-    partial = path.with_name(f".{path.name}.partial")
-    try:
+
+    def write_to(partial: Path) -> None:
         with partial.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(names)
             values = zip(*(column.tolist() for column in columns), strict=True)
             writer.writerows((row, *entries) for row, entries in enumerate(values))
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise EarTeachError(f"{path}: cannot be written: {error.strerror}") from error
+
+    write_atomically(path, write_to)
 
 
 def _is_ours(path: Path) -> bool:

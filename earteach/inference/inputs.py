@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +19,8 @@ from earteach.data.photographs import Unreadable
 from earteach.errors import EarTeachError
 from earteach.model.vae import EarVAE
 
+# In bytes: 255 is the most, and what is made of a name adds to it.
+_LONGEST_NAME = 200
 _log = logging.getLogger(__name__)
 
 
@@ -53,7 +57,7 @@ def ears(source: Path, network: EarVAE, layout: Layout | None, fit: Fit) -> Iter
             raise EarTeachError(
                 f"--input {source}: {error}; name an image, a folder or an array (.npy)"
             ) from error
-        yield Ear(str(source), source.stem, source.name, image)
+        yield Ear(str(source), _file_name(source.stem), source.name, image)
 
 
 def _of_array(source: Path, network: EarVAE, layout: Layout | None) -> Iterator[Ear]:
@@ -63,7 +67,7 @@ def _of_array(source: Path, network: EarVAE, layout: Layout | None) -> Iterator[
     for row in range(len(array)):
         image = array.image(row, size=network.image_size, channels=network.in_channels)
         label = labels[row] if labels else str(row)
-        yield Ear(f"{source}[{row}]", f"{source.stem}-{row:05d}", label, image)
+        yield Ear(f"{source}[{row}]", _file_name(f"{source.stem}-{row:05d}"), label, image)
 
 
 def _of_folder(source: Path, network: EarVAE, fit: Fit) -> Iterator[Ear]:
@@ -74,7 +78,17 @@ def _of_folder(source: Path, network: EarVAE, fit: Fit) -> Iterator[Ear]:
             _log.info("left out %s: %s", path, error)
             continue
         below = path.relative_to(source)
-        yield Ear(str(path), "-".join(below.with_suffix("").parts), below.as_posix(), image)
+        yield Ear(
+            str(path), _file_name("-".join(below.with_suffix("").parts)), below.as_posix(), image
+        )
+
+
+def _file_name(name: str) -> str:
+    """The name; of a long one its end, and a sum that tells it from others that end so."""
+    if len(os.fsencode(name)) <= _LONGEST_NAME:
+        return name
+    digest = hashlib.sha256(os.fsencode(name)).hexdigest()[:8]
+    return f"{digest}-{os.fsdecode(os.fsencode(name)[-_LONGEST_NAME + 9 :])}"
 
 
 def _squared(path: Path, network: EarVAE, fit: Fit) -> np.ndarray:

@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import earteach
+from earteach.atomic import write_atomically
 from earteach.config import InferenceConfig
 from earteach.data.arrays import EarArray
 from earteach.errors import EarTeachError
 from earteach.inference import report_sections as sections
 from earteach.inference.animation import animation, check_animation
 from earteach.inference.evaluate import Appraisal, appraise, open_array
-from earteach.inference.report_page import prepare, refuse_foreign_page, render, write_file
+from earteach.inference.report_page import prepare, refuse_foreign_page, render
 from earteach.inference.run_record import RunRecord, read_ears, read_record
 from earteach.inference.running import RunningModel, open_model
 from earteach.inference.sample import find_source, new_ears
@@ -99,7 +100,7 @@ def report(
         why["curves"] = f"{record.missing}. These are the losses that the checkpoint keeps."
     seen, values = _values(model, record, seed, config.batch_size, why)
     content = render(values)
-    write_file(path, content, "--out")
+    write_atomically(path, lambda partial: partial.write_bytes(content))
     return Report(
         checkpoint=model.checkpoint.path,
         path=path,
@@ -122,7 +123,7 @@ def _write_animation(model: RunningModel, record: RunRecord, path: Path) -> Anim
         raise EarTeachError(f"--gif {path}: {error}; leave out --gif") from error
     prepare(path, "--gif")
     content, frames = animation(sheets, model.checkpoint.config.optim.epochs, path)
-    write_file(path, content, "--gif")
+    write_atomically(path, lambda partial: partial.write_bytes(content))
     return Animation(path, len(content), frames)
 
 

@@ -104,17 +104,3 @@ def _is_ours(path: Path) -> bool:
             return _MARK.encode() in file.read(500)
     except OSError:
         return False
-
-
-def write_file(path: Path, content: bytes, option: str) -> None:
-    """Whole, or not at all; `EarTeachError` where it cannot be written."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        partial.write_bytes(content)
-        partial.replace(path)
-    except OSError as error:
-        raise EarTeachError(
-            f"{option} {path}: cannot be written: {error.strerror}; choose another"
-        ) from error
-    finally:
-        partial.unlink(missing_ok=True)

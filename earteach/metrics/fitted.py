@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import zipfile
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from earteach.atomic import write_atomically
+from earteach.errors import EarTeachError
 
 _log = logging.getLogger(__name__)
 
@@ -30,11 +31,12 @@ def load_fitted(path: Path, about: Mapping[str, Any]) -> dict[str, np.ndarray] |
 
 def store_fitted(path: Path, about: Mapping[str, Any], **values: np.ndarray) -> None:
     """Write the arrays with what they are about, whole or not at all; where that fails, say so."""
-    partial = path.with_suffix(f".{os.getpid()}.partial.npz")
+
+    def write_to(partial: Path) -> None:
+        with partial.open("wb") as file:  # a name of its own: numpy would add .npz
+            np.savez(file, **{"about": np.array(json.dumps(about)), **values})  # type: ignore[arg-type]
+
     try:
-        np.savez(partial, **{"about": np.array(json.dumps(about)), **values})  # type: ignore[arg-type]
-        partial.replace(path)
-    except OSError as error:
-        with suppress(OSError):  # of a read-only disk not even a missing file can be removed
-            partial.unlink()
-        _log.info("%s is not kept: %s", path, error.strerror or error)
+        write_atomically(path, write_to)
+    except EarTeachError as error:
+        _log.info("%s; it is not kept", error)

@@ -10,6 +10,7 @@ from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 from pytorch_lightning.callbacks import Checkpoint
 
 from earteach import checkpoint
+from earteach.atomic import PARTIAL
 from earteach.errors import EarTeachError
 from earteach.training.interruption import StopRequest, TrainingInterrupted
 from earteach.training.module import EarVAELightning
@@ -158,7 +159,7 @@ class Checkpoints(Checkpoint):
         kept = {Path(entry["path"]).name for entry in self.best.values()}
         superseded = [p for p in self._folder.glob("best-*.ckpt") if p.name not in kept]
         # What a killed process had not put in place.
-        left_over = self._folder.glob(f".*{checkpoint.PARTIAL}")
+        left_over = self._folder.glob(f".*.ckpt.*{PARTIAL}")
         for path in (*superseded, *left_over):
             path.unlink(missing_ok=True)
 

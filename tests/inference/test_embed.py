@@ -184,7 +184,7 @@ def test_a_full_disk_is_one_line(trained, ears, tmp_path, kind, monkeypatch):
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("earteach.checkpoint._sync", full)
+    monkeypatch.setattr(Path, "replace", full)
     with pytest.raises(EarTeachError, match="the disk is full; free space, then try again"):
         embed(trained.last, ears / "val_teacher.npy", tmp_path / f"codes{kind}")
     assert list(tmp_path.iterdir()) == []

@@ -193,7 +193,7 @@ def test_a_table_that_cannot_be_finished_leaves_the_old_one(trained, ears, tmp_p
             raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("earteach.inference.evaluation_files.csv.writer", lambda _: Full())
-    with pytest.raises(EarTeachError, match=r"per_image\.csv: cannot be written: No space left"):
+    with pytest.raises(EarTeachError, match=r"per_image\.csv: cannot be written: the disk is full"):
         evaluate(trained.last, ears / "train_teacher.npy", out=tmp_path)
     after = written(tmp_path)
     assert set(after) == NAMES

@@ -1,6 +1,7 @@
 """The PNGs of `reconstruct`, judged by their own pixels."""
 
 import logging
+import os
 from pathlib import Path
 
 import numpy as np
@@ -129,6 +130,21 @@ def test_photographs_are_made_square_as_prepare_makes_them(trained, val, tmp_pat
     result = reconstruct(trained.last, [wide], tmp_path / "out", fit=fit)
     (square,) = np.load(tmp_path / "data" / "train_teacher.npy")
     assert np.array_equal(panels(result.images[0].output)[0], square)
+
+
+def test_names_longer_than_files_may_have_are_shortened_and_stay_apart(trained, val, tmp_path):
+    folder = tmp_path / "in" / ("a" * 200) / ("b" * 200)
+    for number, name in enumerate(("x" * 251, "y" + "x" * 250, "ö" * 125)):
+        png(folder / f"{name}.png", val[number])
+    np.save(tmp_path / f"{'z' * 251}.npy", val[:2])
+    inputs = [tmp_path / "in", tmp_path / f"{'z' * 251}.npy"]
+    result = reconstruct(trained.last, inputs, tmp_path / "out", variations=2)
+    assert len({image.output for image in result.images}) == 5
+    for image, wanted in zip(result.images, (val[0], val[1], val[2], val[0], val[1]), strict=True):
+        assert len(os.fsencode(image.output.name)) < 255
+        with Image.open(image.output) as picture:
+            sheet = np.asarray(picture)
+        np.testing.assert_array_equal(sheet[GAP : GAP + SIZE, GAP : GAP + SIZE], wanted)
 
 
 def test_what_cannot_be_read_in_a_folder_is_left_out(trained, val, tmp_path, caplog):

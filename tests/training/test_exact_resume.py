@@ -208,7 +208,7 @@ MOMENTS = {
     ),
     "validation": ("earteach.training.module:EarVAELightning", "validation_step", 4),
     "record before the checkpoint": ("earteach.training.record:Recorder", "_write", 2),
-    "best written, not in place": ("earteach.checkpoint", "_sync", 1),
+    "best written, not in place": ("earteach.atomic", "_sync", 1),
     "best in place, last not written": ("earteach.checkpoint", "name_again", 4),
     "last written, old bests there": (
         "earteach.training.checkpoints:Checkpoints",

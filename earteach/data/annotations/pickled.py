@@ -92,7 +92,7 @@ def _from_buffer(data: bytes, dtype: _Dtype, shape: tuple[int, ...], order: str)
 
 def _encoded(text: str, encoding: str) -> bytes:
     if encoding != "latin1":
-        raise _Refused(f"_codecs.encode to {encoding}")
+        raise _Refused("_codecs.encode to another encoding than latin1")
     return text.encode("latin1")
 
 
