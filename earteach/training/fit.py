@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -165,6 +166,20 @@ def distil(
         return _begin_or_continue(config, start, watch or Watch())
 
 
+def _log_dir(named: Path, checkpoint_dir: Path) -> Path:
+    """Where the log of a run goes on that names a folder: there, or beside its checkpoints.
+
+    A checkpoint from elsewhere may name any folder; it is followed below this one, and where a run's log
+    is already.
+    """
+    below = not named.is_absolute() and ".." not in named.parts
+    if below or (named / RUN_NAME).is_dir():
+        return named
+    beside = checkpoint_dir.parent / "logs"
+    _log.info("its log goes on in %s: in %s, which it names, is none", beside, named)
+    return beside
+
+
 def _sole_run(checkpoint_dir: Path, dry: bool = False) -> AbstractContextManager[None]:
     """Of the processes of one run the first holds the folder; a dry run needs none."""
     return nullcontext() if dry or not _is_main_process() else sole_run(checkpoint_dir)
@@ -204,7 +219,8 @@ def resume(
     with _sole_run(folder):
         found = checkpoint.read(path)
         config = found.config.with_options(hardware or {})
-        config = replace(config, run=replace(config.run, checkpoint_dir=folder))
+        log_dir = _log_dir(config.run.log_dir, folder)
+        config = replace(config, run=replace(config.run, checkpoint_dir=folder, log_dir=log_dir))
         _check_unfinished(found, epochs or config.optim.epochs)
         if epochs is not None:
             config = _extended(config, epochs, reanneal)
@@ -319,13 +335,15 @@ def _fit(config: TrainConfig, start: Start, watch: Watch) -> TrainResult:
             _make_room(config, start)
             if start.teacher is None:
                 note_fewer_cycles(config.optim.epochs, config.kld)
-        if watch.on_start is not None:
-            teacher = start.teacher.path if start.teacher else None
-            watch.on_start(plan(config, epochs_done=epochs_done, teacher=teacher))
+        restored = Restored(lambda: _show_plan(config, start, watch))
+        if found is None:
+            _show_plan(config, start, watch)  # before the minute that fitting by PCA may take
+        else:
+            trainer.callbacks.insert(0, restored)  # type: ignore[attr-defined]
         if _begins_as_pca(config, start):
             weights = first_weights(arrays["train"], config.model, keep=not start.dry)
             module.begin_with_pca(weights)
-        interrupted = _run(trainer, module, arrays, found)
+        interrupted = _run(trainer, module, arrays, restored, found)
         advice = recorder.diagnosis(trainer, module, finished=not interrupted)
     if interrupted and stop.signal == REQUEUE and _is_main_process():
         requeue()
@@ -348,6 +366,13 @@ def _fit(config: TrainConfig, start: Start, watch: Watch) -> TrainResult:
         advice=advice,
         teacher=start.teacher.path if start.teacher else None,
     )
+
+
+def _show_plan(config: TrainConfig, start: Start, watch: Watch) -> None:
+    if watch.on_start is not None:
+        teacher = start.teacher.path if start.teacher else None
+        done = start.found.epochs_completed if start.found else 0
+        watch.on_start(plan(config, epochs_done=done, teacher=teacher))
 
 
 def _make_room(config: TrainConfig, start: Start) -> None:
@@ -416,11 +441,12 @@ def _run(
     trainer: pl.Trainer,
     module: EarVAELightning,
     arrays: Mapping[str, EarArray],
+    restored: Restored,
     found: Checkpoint | None,
 ) -> bool:
     """Fit; whether the run was interrupted."""
-    restored = Restored()
-    trainer.callbacks.append(restored)  # type: ignore[attr-defined]
+    log = module.config.run.log_dir.absolute() / RUN_NAME
+    missing = [folder for folder in (log, *log.parents) if not folder.exists()]
     try:
         trainer.fit(
             module,
@@ -433,6 +459,8 @@ def _run(
     except (RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
         if not _is_out_of_memory(error):
             if found is not None and not restored.done:
+                for folder in missing[-1:]:  # Lightning begins the log before it reads the state
+                    shutil.rmtree(folder, ignore_errors=True)
                 raise unfit(found.path) from error
             raise
         smaller = max(1, module.config.optim.batch_size // 2)

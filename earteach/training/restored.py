@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -11,13 +12,15 @@ from earteach.errors import EarTeachError
 
 
 class Restored(Callback):
-    """`done` once Lightning has put back the state of training and begins."""
+    """`done` once Lightning has put back the state of training and begins; then it calls `begins`."""
 
-    def __init__(self) -> None:
+    def __init__(self, begins: Callable[[], None]) -> None:
         self.done = False
+        self._begins = begins
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.done = True
+        self._begins()
 
 
 def unfit(path: Path) -> EarTeachError:

@@ -181,3 +181,28 @@ def test_a_missing_array_is_named(ears: Path) -> None:
     result = earteach("resume", "--epochs", 4)
     assert (result.code, result.out) == (1, "")
     assert "error: gone.npy: no such file" in result.err
+
+
+def with_log_dir(named: Path) -> None:
+    state = torch.load(LAST, weights_only=True)
+    state["earteach"]["config"]["run"]["log_dir"] = str(named)
+    torch.save(state, LAST)
+
+
+@pytest.mark.parametrize("named", ["{}/elsewhere", "../elsewhere"])
+def test_a_checkpoint_cannot_have_its_log_written_anywhere(tmp_path: Path, named: str) -> None:
+    with_log_dir(Path(named.format(tmp_path)))
+    result = earteach("resume", LAST.absolute(), "--epochs", 4)
+    assert result.code == 0, result.err
+    assert f"its log goes on in {Path('logs').absolute()}: in" in result.err
+    assert not (tmp_path / "elsewhere").exists()
+    assert [record["epoch"] for record in recorded()] == [0, 1, 2, 3]
+
+
+def test_where_a_runs_log_is_it_goes_on(tmp_path: Path) -> None:
+    Path("logs").rename(tmp_path / "elsewhere")
+    with_log_dir(tmp_path / "elsewhere")
+    assert earteach("resume", "--epochs", 4).code == 0
+    lines = (tmp_path / "elsewhere/ear_vae/metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in lines] == [0, 1, 2, 3]
+    assert not Path("logs").exists()
