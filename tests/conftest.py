@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -40,6 +41,10 @@ def earteach(*args: object) -> Result:
     from earteach.cli.app import app
 
     result = CliRunner().invoke(app, list(map(str, args)))
+    # A process ends with its command; here the next test may look at the log itself.
+    log = logging.getLogger("earteach")
+    log.handlers.clear()
+    log.propagate = True
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return Result(result.exit_code, result.stdout, result.stderr)

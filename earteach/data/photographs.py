@@ -36,10 +36,7 @@ _REDUCED = {
 _BACKGROUND = (255, 255, 255)
 
 # OpenCV writes to stderr about each file that it cannot read; they are reported by name instead.
-if hasattr(cv2, "setLogLevel"):  # before OpenCV 5
-    cv2.setLogLevel(0)
-else:
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
 class Unreadable(Exception):
