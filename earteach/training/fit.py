@@ -45,7 +45,7 @@ from earteach.training.plan import Plan, check_trainable, plan
 from earteach.training.record import EpochRecord, Recorder
 from earteach.training.restored import Restored, unfit
 from earteach.training.run_lock import sole_run
-from earteach.training.space import check_space_for_run
+from earteach.training.space import check_memory_for_run, check_space_for_run
 from earteach.training.trainer import RUN_NAME, Loaders, make_trainer, quiet_lightning
 
 STUDENTS = Path("students")
@@ -310,6 +310,7 @@ def _fit(config: TrainConfig, start: Start, watch: Watch) -> TrainResult:
     if found is not None and not found.state.keys() >= {"loops", "optimizer_states", "callbacks"}:
         raise unfit(found.path)
     arrays = _open_data(config, found)
+    check_memory_for_run(config, len(arrays["train"]))
     with quiet_lightning(), StopRequest() as stop:
         fingerprints = {name: array.fingerprint() for name, array in arrays.items()}
         keeper = Checkpoints(

@@ -1,4 +1,4 @@
-"""The disk space of a run: its checkpoints, several of them at once, and its logs."""
+"""What a run takes: on its disks checkpoints, several of them at once, and logs; and memory."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import torch
 
 from earteach.config import TrainConfig
 from earteach.disk_space import check_space, readable
+from earteach.errors import EarTeachError
+from earteach.memory import memory_of_machine
 from earteach.model.vae import EarVAE
 
 # last.ckpt and the two best ones may be of three epochs, while the next one is being written.
@@ -32,13 +34,39 @@ def check_space_for_run(config: TrainConfig, epochs_done: int = 0, *, fresh: boo
     check_space(run.log_dir, logs, "TensorBoard's log of the run", "choose another --log-dir")
 
 
+def check_memory_for_run(config: TrainConfig, images: int) -> None:
+    """Raise `EarTeachError` where a step of training cannot fit in the memory of this machine.
+
+    It is counted low: what a checkpoint holds, gradients, and of each image what the first convolution
+    gives; on a GPU, whose memory is another, only what a checkpoint holds.
+    """
+    model = config.model
+    needed = checkpoint_bytes(config)
+    if config.hardware.accelerator == "cpu" or not torch.cuda.is_available():
+        batch = min(config.optim.batch_size, images)
+        first = model.base_channels * (model.image_size // 2) ** 2 * 4
+        needed += _network_bytes(config)[1] + batch * first
+    there = memory_of_machine()
+    if needed > there:
+        raise EarTeachError(
+            f"--base-channels {model.base_channels} --image-size {model.image_size} --batch-size "
+            f"{config.optim.batch_size}: a step needs at least {readable(needed)} of memory, and this "
+            f"machine has {readable(there)}; lower one of them"
+        )
+
+
 def checkpoint_bytes(config: TrainConfig) -> int:
     """About what one checkpoint takes: weights, their average, and the optimizer's two moments."""
+    whole, trained = _network_bytes(config)
+    return whole + trained * (3 if config.optim.ema_decay else 2)
+
+
+def _network_bytes(config: TrainConfig) -> tuple[int, int]:
+    """All of the network's numbers, and those that are trained."""
     with torch.device("meta"):
         network = EarVAE.from_config(config.model)
     whole = sum(tensor.nbytes for tensor in network.state_dict().values())
-    trained = sum(weight.nbytes for weight in network.parameters() if weight.requires_grad)
-    return whole + trained * (3 if config.optim.ema_decay else 2)
+    return whole, sum(weight.nbytes for weight in network.parameters() if weight.requires_grad)
 
 
 def log_bytes(config: TrainConfig, epochs: int) -> int:

@@ -1,4 +1,4 @@
-"""What cannot fit on the disk is said before the work begins."""
+"""What cannot fit on the disk or in the memory is said before the work begins."""
 
 from __future__ import annotations
 
@@ -12,7 +12,14 @@ import pytest
 from earteach.config import TrainConfig
 from earteach.disk_space import check_space, readable
 from earteach.errors import EarTeachError
-from earteach.training.space import check_space_for_run, checkpoint_bytes, log_bytes
+from earteach.memory import memory_of_machine
+from earteach.model.vae import EarVAE
+from earteach.training.space import (
+    check_memory_for_run,
+    check_space_for_run,
+    checkpoint_bytes,
+    log_bytes,
+)
 from tests.conftest import TINY, TINY_RUN, Run, data_options, earteach, run_options
 
 Usage = namedtuple("Usage", ["total", "used", "free"])
@@ -122,3 +129,27 @@ def test_prepare_says_it_before_it_makes_a_folder(tmp_path: Path, leave) -> None
 def test_a_dry_run_needs_no_space(ears: Path, tmp_path: Path, leave) -> None:
     leave(0)
     assert earteach("train", *data_options(ears), *TINY, "--dry-run").code == 0
+
+
+def test_a_step_that_cannot_fit_in_the_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tiny(batch_size=100, accelerator="cpu")
+    network = EarVAE.from_config(config.model)
+    trained = sum(4 * weight.numel() for weight in network.parameters())
+    # The weights, their average, two moments and the gradients; eight channels of 16 × 16 for an image.
+    needed = 5 * trained + 7 * 8 * 16 * 16 * 4
+    buffers = sum(buffer.nbytes for buffer in network.buffers())
+    monkeypatch.setattr("earteach.training.space.memory_of_machine", lambda: needed + buffers)
+    check_memory_for_run(config, images=7)
+    with pytest.raises(EarTeachError, match="--batch-size 100: a step needs at least"):
+        check_memory_for_run(config, images=8)
+
+
+def test_a_containers_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = memory_of_machine()
+    limit = tmp_path / "memory.max"
+    monkeypatch.setattr("earteach.memory._CGROUP", limit)
+    assert 10**9 < memory_of_machine() == machine
+    limit.write_text("max\n")
+    assert memory_of_machine() == machine
+    limit.write_text("500000000\n")
+    assert memory_of_machine() == 500_000_000
