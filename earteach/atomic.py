@@ -45,10 +45,15 @@ def write_atomically(
         raise
 
 
+def is_full(error: OSError) -> bool:
+    """Whether a disk, a quota or a limit on files is what stopped a write."""
+    return error.errno in _FULL
+
+
 def unwritten(path: Path, error: OSError, again: str = "try again") -> EarTeachError:
     """What is said of a file that could not be written."""
     full = f"the disk is full; free space, then {again}"
-    reason = full if error.errno in _FULL else error.strerror or str(error)
+    reason = full if is_full(error) else error.strerror or str(error)
     return EarTeachError(f"{path}: cannot be written: {reason}")
 
 

@@ -1,8 +1,6 @@
 """Checkpoints: nothing in one can run, none is half written, and what is wrong is said in a line."""
 
-import resource
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,7 @@ from earteach import checkpoint
 from earteach.config import TrainConfig
 from earteach.errors import EarTeachError
 from tests.bad_input.files import torch_saved
-from tests.conftest import Run
+from tests.conftest import Run, files_of_at_most
 
 
 def complaint(path: Path, read: Callable[[Path], Any] = checkpoint.read) -> str:
@@ -154,17 +152,6 @@ def test_a_full_disk_as_torch_reports_it(tmp_path, monkeypatch):
         checkpoint.write({}, path)
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
-
-
-@contextmanager
-def files_of_at_most(size: int) -> Iterator[None]:
-    """The system refuses to let a file grow larger, much as a full disk does."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_a_full_disk_is_one_line_and_keeps_the_old_file(tmp_path):

@@ -55,7 +55,12 @@ def inspect_model(
 
 
 def _network(ckpt: Path | None, config: ModelConfig) -> EarVAE:
+    import torch
+
     from earteach import checkpoint
     from earteach.model.vae import EarVAE
 
-    return EarVAE.from_config(config) if ckpt is None else checkpoint.load(ckpt)
+    if ckpt is not None:
+        return checkpoint.load(ckpt)
+    with torch.device("meta"):  # without values, so that any size can be asked for
+        return EarVAE.from_config(config)

@@ -22,6 +22,7 @@ import torch
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from earteach import checkpoint
+from earteach.atomic import is_full, unwritten
 from earteach.checkpoint import Checkpoint
 from earteach.config import Student, TrainConfig
 from earteach.data.arrays import EarArray
@@ -46,7 +47,13 @@ from earteach.training.record import EpochRecord, Recorder
 from earteach.training.restored import Restored, unfit
 from earteach.training.run_lock import sole_run
 from earteach.training.space import check_memory_for_run, check_space_for_run
-from earteach.training.trainer import RUN_NAME, Loaders, make_trainer, quiet_lightning
+from earteach.training.trainer import (
+    RUN_NAME,
+    Loaders,
+    make_trainer,
+    quiet_lightning,
+    tensorboard_raises_once,
+)
 
 STUDENTS = Path("students")
 _log = logging.getLogger(__name__)
@@ -311,7 +318,7 @@ def _fit(config: TrainConfig, start: Start, watch: Watch) -> TrainResult:
         raise unfit(found.path)
     arrays = _open_data(config, found)
     check_memory_for_run(config, len(arrays["train"]))
-    with quiet_lightning(), StopRequest() as stop:
+    with quiet_lightning(), tensorboard_raises_once(), StopRequest() as stop:
         fingerprints = {name: array.fingerprint() for name, array in arrays.items()}
         keeper = Checkpoints(
             run.checkpoint_dir, fingerprints, stop, run.checkpoint_every_n_steps, _origin(start)
@@ -457,6 +464,12 @@ def _run(
         )
     except (TrainingInterrupted, SIGTERMException):
         return True
+    except OSError as error:
+        if not is_full(error):
+            raise
+        last = module.config.run.checkpoint_dir / checkpoint.LAST
+        again = f"`earteach resume {last}`" if last.exists() else "train again"
+        raise unwritten(log, error, again) from error
     except (RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
         if not _is_out_of_memory(error):
             if found is not None and not restored.done:

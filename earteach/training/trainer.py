@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from pytorch_lightning.callbacks import Callback, EarlyStopping, LearningRateMon
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch.utils.data import DataLoader
 
+from earteach.atomic import is_full
 from earteach.config import HardwareConfig, TrainConfig
 from earteach.data.arrays import EarArray
 from earteach.data.loading import Sample, TrainingLoader, training_loader, validation_loader
@@ -135,6 +137,22 @@ class Loaders(pl.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[Sample]:
         return validation_loader(self._config, self._arrays["val"], **self._place())
+
+
+@contextmanager
+def tensorboard_raises_once() -> Iterator[None]:
+    """TensorBoard's thread would print the traceback of a full disk that training raises as well."""
+    hook = threading.excepthook
+
+    def unless_full(failed: threading.ExceptHookArgs) -> None:
+        if not (isinstance(failed.exc_value, OSError) and is_full(failed.exc_value)):
+            hook(failed)
+
+    threading.excepthook = unless_full
+    try:
+        yield
+    finally:
+        threading.excepthook = hook
 
 
 @contextmanager

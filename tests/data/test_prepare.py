@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import csv
 import os
-import resource
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from earteach.data.drawn import draw_ear
 from earteach.data.prepare import Prepared, prepare, prepare_drawn
 from earteach.data.split import Split
 from earteach.errors import EarTeachError
+from tests.conftest import files_of_at_most
 
 SIZE = 32
 PEOPLE = ("anna", "bo", "chi", "dua", "eva", "finn")
@@ -323,25 +323,12 @@ def test_other_files_in_the_folder_are_left_alone(photos: Path) -> None:
     assert (out / "notes.txt").read_text() == "mine"
 
 
-@contextmanager
-def no_file_larger_than(size: int) -> Iterator[None]:
-    """What a full disk is like: writing beyond `size` fails."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        signal.signal(signal.SIGXFSZ, handler)
-
-
 @pytest.mark.parametrize("room", [100, 5000, 20_000])
 def test_a_full_disk_is_an_error_that_leaves_all_as_it_was(photos: Path, room: int) -> None:
     out = photos.parent / "out"
     prepare(photos, out, crop=Crop(16))
     old = contents(out)
-    with no_file_larger_than(room), pytest.raises(EarTeachError, match="cannot be written"):
+    with files_of_at_most(room), pytest.raises(EarTeachError, match="cannot be written"):
         prepare(photos, out, crop=Crop(SIZE))
     assert contents(out) == old
 

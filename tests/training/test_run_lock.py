@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import torch
 
+from earteach import checkpoint
 from earteach.errors import EarTeachError
 from earteach.training import run_lock
 from earteach.training.run_lock import sole_run
-from tests.conftest import TINY_RUN, data_options, earteach, run_options
+from tests.conftest import TINY_RUN, data_options, earteach, earteach_process, run_options
 
 HOLD = """
 import os, sys, time
@@ -126,3 +130,90 @@ def test_a_folder_that_cannot_be_made_is_an_error_in_one_line(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(EarTeachError, match="cannot be written"), sole_run(tmp_path / "file" / "x"):
         pass
+
+
+def begun(ears: Path, folder: Path, *options: object) -> subprocess.Popen[str]:
+    return earteach_process(
+        "train", *data_options(ears), *run_options(folder), *TINY_RUN, *options, OMP_NUM_THREADS="1"
+    )
+
+
+@pytest.mark.slow
+def test_of_ten_runs_in_one_folder_one_trains(ears, tmp_path):
+    """It is begun again whenever another one is ready, and its checkpoints are those of one run."""
+    runs = [begun(ears, tmp_path / "ten", "--epochs", 400) for _ in range(10)]
+    said = [run.communicate(timeout=600) for run in runs]
+    trained = [(out, err) for run, (out, err) in zip(runs, said, strict=True) if not run.returncode]
+    refused = [err for run, (_, err) in zip(runs, said, strict=True) if run.returncode]
+    assert len(trained) == 1
+    for err in refused:
+        assert "another run trains there (process" in err
+        assert err.count("\n") == 1
+    alone = begun(ears, tmp_path / "alone", "--epochs", 400)
+    alone.communicate(timeout=600)
+    one, other = (
+        checkpoint.read(tmp_path / name / "checkpoints" / "last.ckpt").state["state_dict"]
+        for name in ("ten", "alone")
+    )
+    assert all(torch.equal(one[name], other[name]) for name in other)
+    assert sorted(path.name for path in (tmp_path / "ten" / "checkpoints").iterdir()) == sorted(
+        path.name for path in (tmp_path / "alone" / "checkpoints").iterdir()
+    )
+    assert not list((tmp_path / "ten").glob(".*"))
+
+
+@pytest.mark.slow
+def test_a_resume_waits_for_the_workers_of_a_run_that_was_killed(ears, tmp_path):
+    run = begun(ears, tmp_path, "--epochs", 100_000, "--num-workers", 2)
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    while not last.exists():
+        time.sleep(0.05)
+    run.kill()
+    again = earteach_process("resume", last, OMP_NUM_THREADS="1")
+    found = checkpoint.read(last).epochs_completed
+    while checkpoint.read(last).epochs_completed < found + 3:
+        assert again.poll() is None
+        time.sleep(0.05)
+    again.send_signal(signal.SIGINT)
+    _, err = again.communicate(timeout=60)
+    assert again.returncode == 130, err
+    assert "another run" not in err
+
+
+SIDE_BY_SIDE = {
+    "eval": ["--out", "{}/eval"],
+    "sample": ["-n", 3, "--out", "{}/sample"],
+    "embed": ["--input", "{ears}/val_teacher.npy", "--out", "{}/codes.npz"],
+    "report": ["--out", "{}/report.html"],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", SIDE_BY_SIDE)
+def test_four_of_a_command_in_one_folder_leave_what_one_leaves(trained, ears, tmp_path, command):
+    """Nothing half written, also of what is kept beside checkpoints and arrays for the next time."""
+    shutil.copytree(trained.checkpoints, tmp_path / "checkpoints")
+    left = []
+    for number, name in ((1, "one"), (4, "four")):
+        folder = tmp_path / name
+        folder.mkdir()
+        for kept in (tmp_path / "checkpoints").glob("*.npz"):
+            kept.unlink()
+        options = [
+            option.format(folder, ears=ears) if isinstance(option, str) else option
+            for option in SIDE_BY_SIDE[command]
+        ]
+        last = tmp_path / "checkpoints" / "last.ckpt"
+        runs = [
+            earteach_process(command, last, *options, OMP_NUM_THREADS="1") for _ in range(number)
+        ]
+        for run in runs:
+            _, err = run.communicate(timeout=300)
+            assert run.returncode == 0, err
+        files = {path.relative_to(folder): path for path in folder.rglob("*") if path.is_file()}
+        left.append({path: file.read_bytes() for path, file in files.items()})
+    assert left[0].keys() == left[1].keys()
+    for path in left[0]:
+        if path.suffix not in (".html", ".npz"):  # which say when they were written
+            assert left[0][path] == left[1][path], path
+    assert not list(tmp_path.rglob(".*"))
