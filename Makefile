@@ -11,7 +11,7 @@ MINUTES ?= 45
 SMALL := --image-size 64 --base-channels 32
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo format lint types test test-slow bench bench-quality docs audit check clean
+.PHONY: help install demo format lint types test test-slow bench bench-quality docs site dist audit check clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -60,15 +60,26 @@ bench-quality: $(VENV)/installed ## earteach beside eigenears and two peers, MIN
 	$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	$(BIN)/python -m benchmarks.quality --train $(BENCH_TRAIN) $(addprefix --val ,$(BENCH_VAL)) --minutes $(MINUTES) --out $(BENCH_OUT)
 
-docs: $(VENV)/installed ## write the command-line reference anew
+docs: $(VENV)/installed ## write the generated parts of the docs anew
 	$(BIN)/python -m typer earteach.cli.app utils docs --name earteach --title "Command line" --output docs/reference/cli.md
+	$(BIN)/python docs/schedules.py docs/images/schedules.svg
+
+site: $(VENV)/installed ## build the docs as a site in site/; whatever does not fit is an error
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --nitpicky --quiet docs site
+
+dist: $(VENV)/installed ## build wheel and sdist in dist/, check them, and run the README with the wheel
+	rm -rf dist
+	$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check -c constraints.txt -e '.[release]'
+	$(BIN)/python -m build --outdir dist
+	$(BIN)/python -m twine check --strict dist/*
+	$(BIN)/python -m tests.wheel dist/*.whl
 
 audit: $(VENV)/installed ## known vulnerabilities of what is pinned; licences of what is installed, none of them GPL or AGPL
 	$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check -c constraints.txt -e '.[audit]'
-	$(BIN)/pip-licenses --partial-match --fail-on "GPL"
+	$(BIN)/pip-licenses --partial-match --fail-on "GPL" --ignore-packages docutils # of which the library is in the public domain, an Emacs mode GPL
 	$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip
 
-check: lint types test ## all that CI runs
+check: lint types test site ## all that CI runs
 
 clean: ## remove the environment and what the demo wrote
 	rm -rf $(VENV) $(DEMO)

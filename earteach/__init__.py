@@ -21,6 +21,7 @@ _HOMES = {
     "EarVAE": "earteach.model.vae",
     "EarVAELightning": "earteach.training.module",
     "HardwareConfig": "earteach.config",
+    "InferenceConfig": "earteach.config",
     "KLDConfig": "earteach.config",
     "ModelConfig": "earteach.config",
     "OptimConfig": "earteach.config",
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from earteach.checkpoint import load as load
     from earteach.config import DataConfig as DataConfig
     from earteach.config import HardwareConfig as HardwareConfig
+    from earteach.config import InferenceConfig as InferenceConfig
     from earteach.config import KLDConfig as KLDConfig
     from earteach.config import ModelConfig as ModelConfig
     from earteach.config import OptimConfig as OptimConfig

@@ -175,6 +175,7 @@ def test_a_resume_waits_for_the_workers_of_a_run_that_was_killed(ears, tmp_path)
         assert again.poll() is None
         time.sleep(0.05)
     again.send_signal(signal.SIGINT)
+    run.communicate()
     _, err = again.communicate(timeout=60)
     assert again.returncode == 130, err
     assert "another run" not in err
