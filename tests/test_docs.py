@@ -13,14 +13,21 @@ import pytest
 from tests.conftest import Run, earteach, earteach_process
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 BLOCK = re.compile(r"```bash\n(.*?)```", re.DOTALL)
 
 
-def commands(page: Path) -> list[str]:
-    """The `earteach` commands in a page's shell blocks, comments and continuations resolved."""
+def typed(page: Path) -> list[list[str]]:
+    """The lines of a page's shell blocks, comments and continuations resolved."""
     text = "\n".join(BLOCK.findall(page.read_text(encoding="utf-8"))).replace("\\\n", " ")
-    lines = [" ".join(shlex.split(line, comments=True)) for line in text.splitlines()]
+    lines = (shlex.split(line, comments=True) for line in text.splitlines())
+    return [line for line in lines if line]
+
+
+def commands(page: Path) -> list[str]:
+    """The `earteach` commands in a page's shell blocks."""
+    lines = [shlex.join(line) for line in typed(page)]
     return [line.split("earteach ", 1)[1] for line in lines if "earteach " in line]
 
 
@@ -37,10 +44,12 @@ def test_every_documented_command_can_be_typed(
 ) -> None:
     """An unknown command or option is refused before `--help` is answered."""
     monkeypatch.chdir(tmp_path)
-    shown = re.search(r"```toml\n(.*?)```", (ROOT / "docs" / "guide.md").read_text(), re.DOTALL)
+    shown = re.search(
+        r"```toml\n(.*?)```", (DOCS / "guides" / "training.md").read_text(), re.DOTALL
+    )
     assert shown is not None
     Path("ears.toml").write_text(shown[1])
-    result = earteach(*line.split(), "--help")
+    result = earteach(*shlex.split(line), "--help")
     assert result.code == 0, result.err
 
 
@@ -48,6 +57,22 @@ def test_every_documented_command_can_be_typed(
 def test_links_lead_somewhere(page: Path) -> None:
     targets = re.findall(r"\]\((?!http)([^)#]+)", page.read_text(encoding="utf-8"))
     assert [t for t in targets if not (page.parent / t).exists()] == []
+
+
+def test_options_that_are_named_exist() -> None:
+    reference = (DOCS / "reference" / "cli.md").read_text()
+    there = set(re.findall(r"--[a-z][a-z0-9-]+", reference))
+    there |= {"--version", "--peer-ssim-weight"}  # the latter of benchmarks.quality
+    for page in PAGES:
+        named = set(re.findall(r"`(--[a-z][a-z0-9-]+)", page.read_text(encoding="utf-8")))
+        assert named - there == set(), page.name
+
+
+def test_the_schedules_are_drawn_as_they_are(tmp_path: Path) -> None:
+    """`make docs` draws them anew."""
+    made = tmp_path / "schedules.svg"
+    subprocess.run([sys.executable, DOCS / "schedules.py", made], check=True)
+    assert made.read_text() == (DOCS / "images" / "schedules.svg").read_text()
 
 
 def test_the_reference_is_what_the_commands_say(tmp_path: Path) -> None:
@@ -76,7 +101,7 @@ def test_the_example_learns_landmarks_from_a_trained_encoder(trained: Run) -> No
 @pytest.mark.slow
 def test_the_readmes_commands_run_as_written(tmp_path: Path) -> None:
     for line in commands(ROOT / "README.md"):
-        process = earteach_process(*line.split(), cwd=tmp_path, OMP_NUM_THREADS="2")
+        process = earteach_process(*shlex.split(line), cwd=tmp_path, OMP_NUM_THREADS="2")
         _, err = process.communicate(timeout=1500)
         assert process.returncode == 0, f"{line}: {err}"
     assert len(list((tmp_path / "dir").glob("sample-*.png"))) == 8
