@@ -9,9 +9,9 @@ from torch import nn
 class ChannelAttention(nn.Module):
     """Weighs each channel, judging from its average and its maximum over the image."""
 
-    def __init__(self, channels: int, reduction: int = 8) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        hidden = max(4, channels // reduction)
+        hidden = max(4, channels // 8)
         self.shared = nn.Sequential(
             nn.Linear(channels, hidden), nn.SiLU(), nn.Linear(hidden, channels)
         )

@@ -88,9 +88,14 @@ def test_after_its_horizon_the_schedule_holds_its_final_weight(strategy, horizon
     [
         ({}, 7, "--kld-anneal-cycles 4 needs 8 epochs; with 7 there will be 3"),
         ({}, 8, None),
+        ({}, 2, "--kld-anneal-cycles 4 needs 8 epochs; with 2 there will be 1"),
         ({}, 1, None),
         ({"kld_anneal_strategy": "linear"}, 2, None),
-        ({"kld_anneal_epochs": 3}, 100, "with 3 there will be 1"),
+        (
+            {"kld_anneal_epochs": 3},
+            100,
+            "--kld-anneal-cycles 4 needs 8 epochs; with 3 there will be 1",
+        ),
         ({"kld_anneal_epochs": 50}, 3, None),
     ],
 )
@@ -101,4 +106,4 @@ def test_fewer_cycles_are_noted(caplog, options, epochs, noted):
         assert caplog.messages == []
     else:
         (message,) = caplog.messages
-        assert noted in message
+        assert message == noted

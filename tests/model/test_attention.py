@@ -62,6 +62,12 @@ def test_attention_equals_numpy(make, by_hand, shape):
     np.testing.assert_allclose(seen, by_hand(module, x.double().numpy()), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(("channels", "hidden"), [(3, 4), (39, 4), (40, 5), (256, 32)])
+def test_channels_are_judged_through_an_eighth_as_many(channels, hidden):
+    weights = [tuple(p.shape) for p in ChannelAttention(channels).parameters()]
+    assert weights == [(hidden, channels), (hidden,), (channels, hidden), (channels,)]
+
+
 def test_attention_only_weakens():
     torch.manual_seed(0)
     x = torch.rand(2, 16, 8, 8) + 0.1

@@ -10,7 +10,14 @@ from torch.distributions import Normal
 from torch.distributions import kl_divergence as reference_kl
 
 from earteach.model import loss as module
-from earteach.model.loss import dissimilarity, elbo_beta, kl_divergence, total_loss, vae_loss
+from earteach.model.loss import (
+    dissimilarity,
+    elbo_beta,
+    kl_divergence,
+    squared_error,
+    total_loss,
+    vae_loss,
+)
 
 
 def reference(mu: torch.Tensor, logvar: torch.Tensor) -> torch.Tensor:
@@ -68,6 +75,13 @@ def test_the_loss_of_numbers_on_paper(reduction, total):
     assert terms.total.item() == pytest.approx(wanted)
     at_six = total_loss(torch.tensor(0.25), torch.tensor(6.0), 0.1, reduction, 4)
     assert at_six.item() == pytest.approx(total)
+
+
+def test_squared_error_is_of_each_image():
+    torch.manual_seed(0)
+    x, y = torch.rand(3, 2, 5, 4), torch.rand(3, 2, 5, 4)
+    wanted = ((x - y).numpy() ** 2).reshape(3, -1).mean(axis=1)
+    np.testing.assert_allclose(squared_error(x, y).numpy(), wanted, rtol=1e-6)
 
 
 @pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
