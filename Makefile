@@ -11,7 +11,7 @@ MINUTES ?= 45
 SMALL := --image-size 64 --base-channels 32
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo format lint types test test-slow bench bench-quality docs site dist audit check clean
+.PHONY: help install demo format lint types test test-slow bench bench-quality docs site audit check clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -66,13 +66,6 @@ docs: $(VENV)/installed ## write the generated parts of the docs anew
 
 site: $(VENV)/installed ## build the docs as a site in site/; whatever does not fit is an error
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --nitpicky --quiet docs site
-
-dist: $(VENV)/installed ## build wheel and sdist in dist/, check them, and run the README with the wheel
-	rm -rf dist
-	$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check -c constraints.txt -e '.[release]'
-	$(BIN)/python -m build --outdir dist
-	$(BIN)/python -m twine check --strict dist/*
-	$(BIN)/python -m tests.wheel dist/*.whl
 
 audit: $(VENV)/installed ## known vulnerabilities of what is pinned; licences of what is installed, none of them GPL or AGPL
 	$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check -c constraints.txt -e '.[audit]'
