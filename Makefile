@@ -3,6 +3,7 @@ PYTHON ?= python3.11
 VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO := demo
+RELEASE := build/release
 # `make bench-quality`: what it measures on, and where it writes. Keep real ears out of the checkout.
 BENCH_TRAIN ?= data/preprocessed/train_teacher.npy
 BENCH_VAL ?= val=data/preprocessed/val_teacher.npy
@@ -11,7 +12,7 @@ MINUTES ?= 45
 SMALL := --image-size 64 --base-channels 32
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo format lint types test test-slow bench bench-quality docs site audit check clean
+.PHONY: help install demo format lint types test test-slow test-lowest bench bench-quality docs site audit dist check clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -53,6 +54,12 @@ test: $(VENV)/installed ## run the tests, in minutes, in two processes
 test-slow: $(VENV)/installed ## run the long tests: killed processes and the like
 	$(BIN)/python -m pytest -m slow
 
+test-lowest: ## run the tests on the lowest versions that pyproject.toml declares, in .venv-lowest
+	test -x .venv-lowest/bin/python || $(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python -m pip install --quiet --quiet --disable-pip-version-check -c constraints-lowest.txt torch torchvision
+	.venv-lowest/bin/python -m pip install --quiet --quiet --disable-pip-version-check -c constraints-lowest.txt -e '.[test]'
+	.venv-lowest/bin/python -m pytest -n 2 --dist loadfile
+
 bench: $(VENV)/installed ## where the time goes: each ratio beside its target, under half an hour
 	$(BIN)/python -m benchmarks.speed
 
@@ -72,7 +79,22 @@ audit: $(VENV)/installed ## known vulnerabilities of what is pinned; licences of
 	$(BIN)/pip-licenses --partial-match --fail-on "GPL" --ignore-packages docutils # of which the library is in the public domain, an Emacs mode GPL
 	$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip
 
+dist: ## build the wheel and the sdist, check both, and run the README's commands with the wheel alone
+	rm -rf dist $(RELEASE)
+	$(PYTHON) -m venv $(RELEASE)/tools
+	$(RELEASE)/tools/bin/python -m pip install --quiet --quiet --disable-pip-version-check -c constraints.txt build twine
+	$(RELEASE)/tools/bin/python -m build  # the wheel from the sdist
+	$(RELEASE)/tools/bin/python -m build --wheel --outdir $(RELEASE)/direct
+	cmp dist/*.whl $(RELEASE)/direct/*.whl
+	$(RELEASE)/tools/bin/python -m twine check --strict dist/*
+	! $(RELEASE)/tools/bin/python -m zipfile -l dist/*.whl | tail -n +2 | grep -v '^earteach[/-]'
+	$(PYTHON) -m venv $(RELEASE)/clean
+	$(RELEASE)/clean/bin/python -m pip install --quiet --quiet --disable-pip-version-check -c constraints.txt "$$(ls $(CURDIR)/dist/*.whl)[export]"
+	sed -n '/^```bash/,/^```/{/^earteach/p}' README.md > $(RELEASE)/commands
+	mkdir $(RELEASE)/elsewhere
+	cd $(RELEASE)/elsewhere && PATH=$(CURDIR)/$(RELEASE)/clean/bin:$$PATH bash -ex ../commands
+
 check: lint types test site ## all that CI runs
 
-clean: ## remove the environment and what the demo wrote
-	rm -rf $(VENV) $(DEMO)
+clean: ## remove the environments, what was built and what the demo wrote
+	rm -rf $(VENV) .venv-lowest $(DEMO) build dist site

@@ -10,7 +10,7 @@ Importing the package imports neither torch nor Lightning: each public name is f
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+__version__ = "1.0.0"
 
 _HOMES = {
     "Crop": "earteach.data.crops",

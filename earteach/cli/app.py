@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 import earteach
-from earteach.cli import output
+from earteach.cli import completion, output
 from earteach.cli.distil import distil
 from earteach.cli.embed import embed
 from earteach.cli.evaluate import evaluate
@@ -117,4 +117,4 @@ for _name, _command in _COMMANDS.items():
 
 def main() -> None:
     """The console script."""
-    app()
+    completion.completed(app)

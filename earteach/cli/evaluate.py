@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 from rich.console import RenderableType
 
+from earteach.cli import completion
 from earteach.cli.options import CheckpointDir, Ckpt, Json, LayoutChoice, found
 from earteach.cli.output import Output, advice_table, facts, table
 from earteach.config import InferenceConfig
@@ -35,7 +36,11 @@ def evaluate(
     ckpt: Ckpt = None,
     data: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option("--data", help="An array; left out, the checkpoint's validation array."),
+        typer.Option(
+            "--data",
+            help="An array; left out, the checkpoint's validation array.",
+            autocompletion=completion.arrays,
+        ),
     ] = None,
     against: Annotated[
         Optional[list[Path]],  # noqa: UP045
@@ -43,6 +48,7 @@ def evaluate(
             "--against",
             help="Another checkpoint, or a folder with a best one, to measure beside it; repeatable.",
             metavar="CKPT",
+            autocompletion=completion.checkpoints,
         ),
     ] = None,
     baselines: Annotated[

@@ -10,6 +10,7 @@ import typer
 from rich.console import RenderableType
 from rich.markup import escape
 
+from earteach.cli import completion
 from earteach.cli.options import Json, LayoutChoice, one_of
 from earteach.cli.output import Output, facts, table
 from earteach.config import KLDConfig, ModelConfig, Reduction, TrainConfig
@@ -27,11 +28,12 @@ def inspect_data(
         typer.Argument(
             help=f"Training array; without any, {_FILES.train_data} and its validation array.",
             metavar="TRAIN",
+            autocompletion=completion.arrays,
         ),
     ] = None,
     val: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Argument(help="Validation array.", metavar="VAL"),
+        typer.Argument(help="Validation array.", metavar="VAL", autocompletion=completion.arrays),
     ] = None,
     layout: LayoutChoice = None,
     out: Annotated[

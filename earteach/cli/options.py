@@ -22,6 +22,7 @@ from typing import Annotated, Any, Generic, Optional, TypeVar, Union, get_args, 
 
 import typer
 
+from earteach.cli import completion
 from earteach.config import Fit, Layout, OptionField, Options, read_toml
 from earteach.errors import EarTeachError
 
@@ -104,6 +105,7 @@ def _declared(group: type[Options], option: OptionField, *, show_default: bool) 
         help=option.opt.help,
         rich_help_panel=group.panel,
         metavar=_metavar(option),
+        autocompletion=completion.of_option(option),
         show_default=show_default,
     )
 
@@ -147,7 +149,11 @@ Json = Annotated[
 ]
 Ckpt = Annotated[
     Optional[Path],  # noqa: UP045
-    typer.Argument(help="A checkpoint; left out, the best in --checkpoint-dir.", metavar="CKPT"),
+    typer.Argument(
+        help="A checkpoint; left out, the best in --checkpoint-dir.",
+        metavar="CKPT",
+        autocompletion=completion.checkpoints,
+    ),
 ]
 CheckpointDir = Annotated[
     Path, typer.Option("--checkpoint-dir", help="Folder in which to find the checkpoint.")
@@ -163,6 +169,7 @@ Config = Annotated[
         help="TOML file of options, keys spelled with underscores; flags win over it.",
         is_eager=True,
         callback=_use_toml,
+        autocompletion=completion.tomls,
     ),
 ]
 FastDevRun = Annotated[

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 from rich.table import Table
 
+from earteach.cli import completion
 from earteach.cli.options import CheckpointDir, Ckpt, Json, LayoutChoice, found
 from earteach.cli.output import Output, table
 from earteach.config import InferenceConfig
@@ -31,7 +32,11 @@ def probe(
     ckpt: Ckpt = None,
     data: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option("--data", help="An array; left out, the checkpoint's validation array."),
+        typer.Option(
+            "--data",
+            help="An array; left out, the checkpoint's validation array.",
+            autocompletion=completion.arrays,
+        ),
     ] = None,
     landmarks: Annotated[
         Optional[Path],  # noqa: UP045

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
+from earteach.cli import completion
 from earteach.cli.options import CheckpointDir, Json, Seed, found
 from earteach.cli.output import Output, duration, facts
 from earteach.config import InferenceConfig
@@ -22,6 +23,7 @@ def report(
         typer.Argument(
             help="A checkpoint, or a folder with a best one; left out, --checkpoint-dir.",
             metavar="RUN",
+            autocompletion=completion.checkpoints,
         ),
     ] = None,
     out: Annotated[

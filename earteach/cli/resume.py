@@ -7,6 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
+from earteach.cli import completion
 from earteach.cli.options import CheckpointDir, Given, Json
 from earteach.cli.output import Output
 from earteach.cli.train import show_outcome, watching
@@ -17,7 +18,11 @@ def resume(
     hardware: Given[HardwareConfig],
     ckpt: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Argument(help="The checkpoint; left out, last.ckpt.", metavar="CKPT"),
+        typer.Argument(
+            help="The checkpoint; left out, last.ckpt.",
+            metavar="CKPT",
+            autocompletion=completion.checkpoints,
+        ),
     ] = None,
     checkpoint_dir: CheckpointDir = Path("checkpoints"),
     epochs: Annotated[

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 from rich.table import Table
 
+from earteach.cli import completion
 from earteach.cli.options import Config, FastDevRun, Json, typed
 from earteach.cli.output import (
     Output,
@@ -56,11 +57,19 @@ def train(
     config: Config = None,
     resume: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option("--resume", help="Continue this checkpoint, as `earteach resume` does."),
+        typer.Option(
+            "--resume",
+            help="Continue this checkpoint, as `earteach resume` does.",
+            autocompletion=completion.checkpoints,
+        ),
     ] = None,
     init_from: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option("--init-from", help="Begin a new run with the weights of this checkpoint."),
+        typer.Option(
+            "--init-from",
+            help="Begin a new run with the weights of this checkpoint.",
+            autocompletion=completion.checkpoints,
+        ),
     ] = None,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Move an old run's folders aside and begin anew.")

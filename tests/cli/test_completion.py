@@ -1,0 +1,160 @@
+"""Tab, as the shells ask for it: bash runs what Typer installs, zsh's request is made here."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+BEST = ["best-epoch=000-loss=0.2.ckpt", "best-epoch=004-loss=0.1.ckpt"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with checkpoints, arrays and a TOML file by name, and `earteach` in its bin/."""
+    folder = tmp_path_factory.mktemp("completion")
+    for name in [
+        *(f"checkpoints/{name}" for name in (*BEST, "last.ckpt", "about.json")),
+        "runs/1/last.ckpt", "runs/2/last.ckpt", "data/preprocessed/train_teacher.npy",
+        "data/preprocessed/val_teacher.npy", "data/preprocessed/manifest.json", "wide.toml",
+        ".hidden.toml",
+    ]:  # fmt: skip
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    program = folder / "bin" / "earteach"
+    program.parent.mkdir()
+    program.write_text(f"#!{sys.executable}\nfrom earteach.cli.app import main\nmain()\n")
+    program.chmod(0o755)
+    return folder
+
+
+def ask(folder: Path, *command: str, **env: str) -> str:
+    path = f"{folder / 'bin'}:{os.environ['PATH']}"
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        env={**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), **env},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stderr == ""
+    return done.stdout
+
+
+def bash(folder: Path, *words: str) -> list[str]:
+    """What bash would offer for the last of the words, which are broken as bash breaks them."""
+    script = ask(folder, "earteach", _EARTEACH_COMPLETE="source_bash")
+    asked = (
+        f"{script}\nCOMP_WORDS=({shlex.join(['earteach', *words])}); COMP_CWORD={len(words)}\n"
+        "_earteach_completion earteach; printf '%s\\n' \"${COMPREPLY[@]}\""
+    )
+    return [line for line in ask(folder, "bash", "--norc", "-c", asked).splitlines() if line]
+
+
+def zsh(folder: Path, line: str) -> str:
+    """The command with which zsh completes the end of the line."""
+    return ask(folder, "earteach", _EARTEACH_COMPLETE="complete_zsh", _TYPER_COMPLETE_ARGS=line)
+
+
+FORMATS = ["onnx", "torchscript", "torch-export", "safetensors", "openvino"]
+CHECKPOINTS = [f"checkpoints/{name}" for name in (*BEST, "last.ckpt")]
+ARRAYS = [f"data/preprocessed/{name}_teacher.npy" for name in ("train", "val")]
+OFFERED = [
+    (["tr"], ["train"]),
+    (["export", "--format", ""], FORMATS),
+    (["export", "--part", ""], ["full", "encoder", "decoder", "features"]),
+    (["train", "--precision", ""], ["32", "16", "bf16"]),
+    (["train", "--kld-anneal-strategy", ""], ["cyclic", "linear", "monotonic"]),
+    (["train", "--strategy", "d"], ["ddp"]),
+    (["train", "--in-channels", ""], ["1", "3"]),
+    (["eval", "ch"], ["checkpoints/", *CHECKPOINTS]),
+    (["resume", "checkpoints/"], CHECKPOINTS),
+    (["report", "checkpoints/l"], CHECKPOINTS[-1:]),
+    (["eval", "--checkpoint-dir", "runs/2", "runs/2"], ["runs/2/last.ckpt"]),
+    (["train", "--resume", "checkpoints/l"], CHECKPOINTS[-1:]),
+    (["train", "--init-from", "runs/"], ["runs/1/", "runs/2/"]),
+    (["eval", "--against", "checkpoints/l"], CHECKPOINTS[-1:]),
+    (["train", "--train-data", "da"], ["data/preprocessed/", *ARRAYS]),
+    (["train", "--val-data", "data/preprocessed/v"], ARRAYS[1:]),
+    (["eval", "--data", "data/preprocessed/"], ARRAYS),
+    (["inspect-data", ARRAYS[0], "data/preprocessed/"], ARRAYS),
+    (["train", "--config", "w"], ["wide.toml"]),
+    (["train", "--config", "nowhere/"], []),
+    (["train", "--config", "missing.toml", "--precision", "b"], ["bf16"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("words", "offered"), OFFERED, ids=lambda words: " ".join(words))
+def test_bash_and_zsh_offer_what_fits(folder: Path, words: list[str], offered: list[str]) -> None:
+    assert sorted(bash(folder, *words)) == sorted(offered)
+    answer = zsh(folder, " ".join(["earteach", *words]))
+    if offered:
+        assert answer.startswith("_arguments ")
+        for word in offered:
+            assert f'"{word}"' in answer
+    else:
+        assert answer.strip() == "_files"
+
+
+def test_a_checkpoint_is_offered_before_anything_is_typed(folder: Path) -> None:
+    offered = bash(folder, "eval", "")
+    assert offered[:3] == CHECKPOINTS
+    assert "wide.toml" not in offered
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        (["export", "--format", "=", "on"], ["onnx"]),
+        (["export", "--format", "="], FORMATS),
+        (["eval", "checkpoints/best-epoch", "=", "004-loss", "=", ""], ["0.1.ckpt"]),
+        (["eval", "checkpoints/best-epoch", "=", "00"], ["000-loss=0.2.ckpt", "004-loss=0.1.ckpt"]),
+        (["train", "--resume", "=", "checkpoints/l"], ["checkpoints/last.ckpt"]),
+        (["train", "--resume", "checkpoints/best-epoch", "=", "004"], ["004-loss=0.1.ckpt"]),
+    ],
+    ids=lambda words: " ".join(words),
+)  # fmt: skip
+def test_bash_goes_on_behind_an_equals_sign(
+    folder: Path, words: list[str], offered: list[str]
+) -> None:
+    assert bash(folder, *words) == offered
+
+
+@pytest.mark.parametrize(("shell", "file"), [("bash", ".bashrc"), ("zsh", ".zshrc")])
+def test_completion_installs(folder: Path, tmp_path: Path, shell: str, file: str) -> None:
+    """Typer asks which shell runs it; here a name says so."""
+    script = (
+        "import sys, shellingham\n"
+        f"shellingham.detect_shell = lambda: ({shell!r}, {shell!r})\n"
+        "sys.argv = ['earteach', '--install-completion']\n"
+        "from earteach.cli.app import main\nmain()"
+    )
+    said = ask(folder, sys.executable, "-c", script, HOME=str(tmp_path))
+    assert f"{shell} completion installed" in said
+    assert (tmp_path / file).read_text()
+    assert any("_EARTEACH_COMPLETE" in p.read_text() for p in tmp_path.glob(".*/*earteach*"))
+
+
+@pytest.mark.skipif(shutil.which("zsh") is None, reason="no zsh here")
+def test_zsh_understands_the_script(folder: Path) -> None:
+    script = ask(folder, "earteach", _EARTEACH_COMPLETE="source_zsh")
+    ask(folder, "zsh", "-f", "-c", f"autoload -Uz compinit; compinit -D\n{script}")
+
+
+def test_completion_imports_nothing_heavy(folder: Path) -> None:
+    script = (
+        "import sys\nsys.argv = ['earteach']\nfrom earteach.cli.app import main\n"
+        "try:\n    main()\nfinally:\n    print(*(m for m in ('torch', 'numpy') if m in sys.modules))"
+    )
+    said = ask(
+        folder, sys.executable, "-c", script,
+        _EARTEACH_COMPLETE="complete_bash", COMP_WORDS="earteach\neval\ncheckpoints/l", COMP_CWORD="2",
+    )  # fmt: skip
+    assert said.split() == ["checkpoints/last.ckpt"]
