@@ -404,7 +404,8 @@ def test_the_seed_decides_which_ears_are_drawn_and_the_splits_which_are_validati
 
 # So that there is time to stop it.
 SLOWLY = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a background job ignores
 from pathlib import Path
 from earteach.data import crops as module
 from earteach.data.prepare import prepare
