@@ -19,7 +19,9 @@ from torchvision.ops import FeaturePyramidNetwork
 
 from earteach import checkpoint
 from earteach.errors import EarTeachError
-from earteach.model.vae import STRIDES, EarVAE, MobileEncoder
+from earteach.model.blocks import STRIDES
+from earteach.model.coders import MobileEncoder
+from earteach.model.vae import EarVAE
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ import torch
 from earteach.data.loading import Sample
 from earteach.images import to_float
 from earteach.metrics.agreement import Agreement
+from earteach.model.coders import MobileEncoder
 from earteach.model.distillation import distillation_loss
-from earteach.model.vae import EarVAE, MobileEncoder
+from earteach.model.vae import EarVAE
 from earteach.training.module import EarVAELightning
 
 

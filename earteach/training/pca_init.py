@@ -17,8 +17,8 @@ from earteach.config import ModelConfig
 from earteach.data.arrays import EarArray, sampled_rows
 from earteach.metrics.fitted import load_fitted, store_fitted
 from earteach.metrics.principal_axes import principal_axes
+from earteach.model.blocks import code_grid
 from earteach.model.linear_path import LinearWeights, mirrored, shrink_factor
-from earteach.model.vae import code_grid
 
 _MOST_EARS = 2**14
 _PIECE = 256

@@ -6,9 +6,10 @@ import torch
 from torch.nn import functional
 
 from earteach.config import ModelConfig
+from earteach.model.coders import MobileEncoder
 from earteach.model.mobile import InvertedResidual, Side
 from earteach.model.summary import summarise
-from earteach.model.vae import EarVAE, MobileEncoder
+from earteach.model.vae import EarVAE
 from tests.model.networks import SHAPES, network, random_weights
 
 

@@ -12,7 +12,8 @@ from torch import nn
 from earteach.checkpoint import Checkpoint
 from earteach.config import ExportPart
 from earteach.errors import EarTeachError
-from earteach.model.vae import STRIDES, EarVAE
+from earteach.model.blocks import STRIDES
+from earteach.model.vae import EarVAE
 
 BATCH = "batch"
 
