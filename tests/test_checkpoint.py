@@ -118,6 +118,16 @@ def test_the_best_is_the_latest_epoch_by_loss(tmp_path, names, chosen):
     assert checkpoint.best(tmp_path).name == names[chosen]
 
 
+def test_epochs_are_compared_as_numbers(tmp_path):
+    for epochs in ((2, 10), (999, 1000, 99), (7, 1, 3, 4, 5, 6, 0, 2)):
+        folder = tmp_path / str(len(epochs))
+        folder.mkdir()
+        for epoch in epochs:
+            (folder / f"best-epoch={epoch}-loss=0.1.ckpt").touch()
+        (folder / "best-of-all.ckpt").touch()  # someone's own
+        assert checkpoint.best(folder).name == f"best-epoch={max(epochs)}-loss=0.1.ckpt"
+
+
 def test_without_a_best_or_a_last_the_folder_is_named(tmp_path):
     (tmp_path / checkpoint.best_ssim_name(3, 0.5)).touch()
     assert "holds no best-epoch" in complaint(tmp_path, checkpoint.best)

@@ -71,6 +71,22 @@ def test_as_python_2_and_old_numpy_wrote_them(tmp_path: Path) -> None:
     assert [ears[0].box for ears in found.values()] == [tuple(box) for box in BOXES]
 
 
+def test_numbers_as_python_2_wrote_them(tmp_path: Path) -> None:
+    number = (
+        b"cnumpy.core.multiarray\nscalar\n(cnumpy\ndtype\n(S'f8'\nI0\nI1\ntR(I3\nS'<'\nNNNI-1\nI-1\n"
+        b"I0\ntbS'"
+        + np.float64(3.14159).tobytes().decode("latin1").encode("unicode_escape")
+        + b"'\ntR"
+    )
+    path = tmp_path / "old.pickle"
+    path.write_bytes(
+        b"(dS'image_paths'\n(lS'a'\nasS'bboxes'\n(l(l" + b"a".join([number] * 4) + b"aas."
+    )
+    with path.open("rb") as file:
+        assert pickle.load(file, encoding="latin1")["bboxes"] == [[3.14159] * 4]
+    assert [ears[0].box for ears in read_pickled(path).values()] == [(3.14159,) * 4]
+
+
 class Runs:
     """What is called when it is unpickled."""
 
