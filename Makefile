@@ -12,7 +12,7 @@ MINUTES ?= 45
 SMALL := --image-size 64 --base-channels 32
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo format lint types test test-slow test-lowest bench bench-quality docs site audit dist check clean
+.PHONY: help install demo format lint types test test-slow test-lowest coverage mutants bench bench-quality docs site audit dist check clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -59,6 +59,15 @@ test-lowest: ## run the tests on the lowest versions that pyproject.toml declare
 	.venv-lowest/bin/python -m pip install --quiet --quiet --disable-pip-version-check -c constraints-lowest.txt torch torchvision
 	.venv-lowest/bin/python -m pip install --quiet --quiet --disable-pip-version-check -c constraints-lowest.txt -e '.[test]'
 	.venv-lowest/bin/python -m pytest -n 2 --dist loadfile
+
+coverage: $(VENV)/installed ## run the tests, and list the lines that none of them reaches
+	$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check -c constraints.txt -e '.[quality]'
+	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report term
+
+mutants: $(VENV)/installed ## change the network, the data and checkpoints in thousands of places, and see which changes no test finds
+	$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check -c constraints.txt -e '.[quality]'
+	OMP_NUM_THREADS=1 $(BIN)/mutmut run
+	$(BIN)/mutmut results
 
 bench: $(VENV)/installed ## where the time goes: each ratio beside its target, under half an hour
 	$(BIN)/python -m benchmarks.speed
