@@ -23,4 +23,3 @@ nitpick_ignore_regex = [("py:.*", r"(?!earteach\.).*")]
 autodoc_typehints = "description"
 autodoc_member_order = "bysource"
 add_module_names = False
-suppress_warnings = ["misc.highlighting_failure"]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.test_help import COMMANDS
 from tests.conftest import Run, earteach, earteach_process
 
 ROOT = Path(__file__).parent.parent
@@ -64,8 +65,9 @@ def test_options_that_are_named_exist() -> None:
     there = set(re.findall(r"--[a-z][a-z0-9-]+", reference))
     there |= {"--version", "--peer-ssim-weight"}  # the latter of benchmarks.quality
     for page in PAGES:
-        named = set(re.findall(r"`(--[a-z][a-z0-9-]+)", page.read_text(encoding="utf-8")))
-        assert named - there == set(), page.name
+        text = page.read_text(encoding="utf-8")
+        assert set(re.findall(r"`(--[a-z][a-z0-9-]+)", text)) - there == set(), page.name
+        assert set(re.findall(r"`earteach ([a-z][a-z-]*)", text)) <= set(COMMANDS), page.name
 
 
 def test_the_schedules_are_drawn_as_they_are(tmp_path: Path) -> None:
