@@ -97,6 +97,7 @@ BAD = {
     "f,x0,y0\nzoe.png,0.5,0.5": "has nothing for anna/1.png",
     "f,x0,y0\nanna/1.png,20,30": "line 2 holds values over 2",
     "f,x0,y0\nanna/1.png,0.5": "line 2 has 2 columns",
+    "f,x0,y0,x1\nanna/1.png,0.5,0.5,0.5": "line 2 has 4 columns",
     "f,x0,y0\nanna/1.png,0.5,a": "line 2 holds what is no number",
     "f,x0,y0\nanna/1.png,0.5,nan": "line 2 holds NaN",
     "f,x0,y0\nanna/1.png,0.5,0.5\nanna/1.png,0.5,0.5": "line 3 names anna/1.png again",
@@ -128,6 +129,14 @@ def test_a_damaged_pts_is_refused(tmp_path, text):
     (tmp_path / "a.pts").write_text(text)
     with pytest.raises(EarTeachError, match=BAD_PTS[text]):
         read_landmarks(tmp_path)
+
+
+def test_a_folder_without_pts_is_refused(tmp_path):
+    (tmp_path / "a.txt").write_text("{\n1 2\n}")
+    with pytest.raises(EarTeachError, match=r"holds no \.pts files; name a \.csv or their folder"):
+        read_landmarks(tmp_path)
+    with pytest.raises(EarTeachError, match="none: no such file"):
+        read_landmarks(tmp_path / "none")
 
 
 def test_pts_of_different_lengths_are_refused(tmp_path):
