@@ -65,6 +65,20 @@ def test_a_tiff_of_the_other_byte_order() -> None:
     assert claimed_sides(memoryview(tiff)) == (50, 70)
 
 
+@pytest.mark.parametrize(("width", "height"), [(7, 5), (40_000, 3), (3, 40_000)])
+@pytest.mark.parametrize("kind", ["OS/2", "from the top"])
+def test_bitmaps_as_few_write_them(kind: str, width: int, height: int) -> None:
+    if kind == "OS/2":
+        about = struct.pack("<IHHHH", 12, width, height, 1, 24)
+    else:
+        about = struct.pack("<IiiHHIIiiII", 40, width, -height, 1, 24, 0, 0, 0, 0, 0, 0)
+    start = struct.pack("<2sIHHI", b"BM", 0, 0, 0, 14 + len(about))
+    content = start + about + bytes((3 * width + 3) // 4 * 4 * height)
+    with Image.open(io.BytesIO(content)) as image:
+        assert image.size == (width, height)
+    assert claimed_sides(memoryview(content)) == (height, width)
+
+
 def test_a_jpegs_thumbnail_is_not_taken_for_it() -> None:
     thumbnail = stored("JPEG", "L", (8, 8))
     whole = stored("JPEG", "L", (90, 40))
