@@ -24,7 +24,7 @@ import earteach
 from earteach.atomic import write_atomically
 from earteach.config import TrainConfig
 from earteach.errors import EarTeachError
-from earteach.images import make_folder
+from earteach.folders import make_folder
 from earteach.model.vae import EarVAE
 
 FORMAT = 3

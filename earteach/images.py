@@ -102,19 +102,6 @@ def is_ours(path: Path) -> bool:
         return False  # whatever it is, and however large: ours are plain pictures
 
 
-def make_folder(path: Path) -> Path:
-    """The folder, made where it is missing; `EarTeachError` where that cannot be done."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except FileExistsError as error:
-        raise EarTeachError(f"{path}: is a file; name a folder") from error
-    except NotADirectoryError as error:
-        raise EarTeachError(f"{path}: lies below a file; name a folder") from error
-    except OSError as error:
-        raise EarTeachError(f"{path}: cannot be made: {error.strerror}") from error
-    return path
-
-
 def remove_stale(folder: Path, pattern: str, keep: Sequence[Path]) -> None:
     """Delete what an earlier call wrote to `folder` under `pattern` and this one did not."""
     kept = set(keep)

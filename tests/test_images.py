@@ -18,7 +18,6 @@ from earteach.images import (
     heat,
     is_ours,
     labelled,
-    make_folder,
     refuse_foreign,
     remove_stale,
     to_float,
@@ -189,22 +188,6 @@ def test_a_png_that_cannot_be_written_is_an_error_and_leaves_nothing(tmp_path: P
     with pytest.raises(EarTeachError, match="cannot be written"):
         write_png(tmp_path / "none" / "a.png", np.zeros((4, 4, 3), np.uint8))
     assert list(tmp_path.iterdir()) == []
-
-
-def test_folders_are_made_with_their_parents_and_may_exist(tmp_path: Path) -> None:
-    for _ in range(2):
-        assert make_folder(tmp_path / "a" / "b") == tmp_path / "a" / "b"
-    assert (tmp_path / "a" / "b").is_dir()
-
-
-@pytest.mark.parametrize(
-    ("name", "says"),
-    [("file", "is a file"), ("file/below", "lies below a file"), ("n" * 300, "cannot be made")],
-)
-def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path, name: str, says: str) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(EarTeachError, match=says):
-        make_folder(tmp_path / name)
 
 
 def test_stale_pictures_of_ours_are_removed_and_nothing_else(tmp_path: Path) -> None:

@@ -22,19 +22,23 @@ _DEFAULTS = TrainConfig()
 _FILES = _DEFAULTS.data
 
 
+Training = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Argument(
+        help=f"Training array; without any, {_FILES.train_data} and its validation array.",
+        metavar="TRAIN",
+        autocompletion=completion.arrays,
+    ),
+]
+Validation = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Argument(help="Validation array.", metavar="VAL", autocompletion=completion.arrays),
+]
+
+
 def inspect_data(
-    train: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Argument(
-            help=f"Training array; without any, {_FILES.train_data} and its validation array.",
-            metavar="TRAIN",
-            autocompletion=completion.arrays,
-        ),
-    ] = None,
-    val: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Argument(help="Validation array.", metavar="VAL", autocompletion=completion.arrays),
-    ] = None,
+    train: Training = None,
+    val: Validation = None,
     layout: LayoutChoice = None,
     out: Annotated[
         Optional[Path],  # noqa: UP045

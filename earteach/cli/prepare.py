@@ -16,6 +16,23 @@ if TYPE_CHECKING:
 _SHOWN = 10
 _EARS, _PEOPLE = "Ears in the photographs", "Training and validation"
 
+Source = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Argument(help="Folder of photographs, with sub-folders or not.", metavar="SOURCE"),
+]
+Out = Annotated[Path, typer.Option("--out", help="Folder for the arrays.")]
+ImageSize = Annotated[
+    int, typer.Option("--image-size", help="Side of the images in pixels.", min=16, max=1024)
+]
+Gray = Annotated[bool, typer.Option("--gray", help="One channel instead of three.")]
+Synthetic = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option("--synthetic", help="Draw this many ears in all, instead of photographs."),
+]
+Seed = Annotated[
+    int,
+    typer.Option("--seed", help="Source of the drawn ears and of the split.", min=0, max=2**63 - 1),
+]
 Boxes = Annotated[
     Optional[Path],  # noqa: UP045
     typer.Option(
@@ -109,17 +126,10 @@ ValGroups = Annotated[
 
 
 def prepare(
-    source: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Argument(help="Folder of photographs, with sub-folders or not.", metavar="SOURCE"),
-    ] = None,
-    out: Annotated[Path, typer.Option("--out", help="Folder for the arrays.")] = Path(
-        "data/preprocessed"
-    ),
-    image_size: Annotated[
-        int, typer.Option("--image-size", help="Side of the images in pixels.", min=16, max=1024)
-    ] = 256,
-    gray: Annotated[bool, typer.Option("--gray", help="One channel instead of three.")] = False,
+    source: Source = None,
+    out: Out = Path("data/preprocessed"),
+    image_size: ImageSize = 256,
+    gray: Gray = False,
     fit: FitChoice = "stretch",
     boxes: Boxes = None,
     category: Category = None,
@@ -132,16 +142,8 @@ def prepare(
     group_pattern: GroupPattern = None,
     val_fraction: ValFraction = 0.15,
     val_groups: ValGroups = None,
-    synthetic: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option("--synthetic", help="Draw this many ears in all, instead of photographs."),
-    ] = None,
-    seed: Annotated[
-        int,
-        typer.Option(
-            "--seed", help="Source of the drawn ears and of the split.", min=0, max=2**63 - 1
-        ),
-    ] = 42,
+    synthetic: Synthetic = None,
+    seed: Seed = 42,
     json: Json = False,
 ) -> None:
     """Turn photographs, or drawn ears, into the training and validation arrays.
@@ -152,7 +154,9 @@ def prepare(
     """
     if (source is None) == (synthetic is None):
         raise typer.BadParameter("name a folder of photographs, or --synthetic N; one of the two")
-    if synthetic is not None and any((boxes, landmarks, side != "as-is", side_pattern, whole)):
+    if synthetic is not None and any(
+        (boxes, category, landmarks, side != "as-is", side_pattern, whole)
+    ):
         raise typer.BadParameter(
             "--boxes, --landmarks, --side and --whole are of photographs; leave them out"
         )

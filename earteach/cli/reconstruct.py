@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
+from rich.console import RenderableType
 from rich.markup import escape
 
 from earteach.cli.options import (
@@ -20,6 +21,9 @@ from earteach.cli.options import (
 )
 from earteach.cli.output import Output, pictures, table
 from earteach.config import InferenceConfig
+
+if TYPE_CHECKING:
+    from earteach.inference.reconstruct import Reconstructions
 
 _SHOWN, _DRAWN = 20, 4
 
@@ -74,16 +78,19 @@ def reconstruct(
         seed=seed,
         config=config,
     )
+    drawn = [] if json or not show else pictures([i.output for i in result.images[:_DRAWN]])
+    what = "reconstructions" if jitter is None else f"variations, {jitter:g} sigma"
+    Output(json).show(result, *drawn, *_listed(result, what, out))
+
+
+def _listed(result: Reconstructions, what: str, out: Path) -> list[RenderableType]:
     rows = [
         (str(image.output), f"{image.psnr:.2f} dB", f"{image.ssim:.4f}")
         for image in result.images[:_SHOWN]
     ]
-    drawn = [] if json or not show else pictures([i.output for i in result.images[:_DRAWN]])
-    more = len(result.images) - len(rows)
-    what = "reconstructions" if jitter is None else f"variations, {jitter:g} sigma"
-    Output(json).show(
-        result,
-        *drawn,
-        table(f"{len(result.images):,} {what}", "PNG", "PSNR", "SSIM", rows=rows),
-        *([escape(f"and {more:,} more in {out}")] if more else []),
-    )
+    parts: list[RenderableType] = [
+        table(f"{len(result.images):,} {what}", "PNG", "PSNR", "SSIM", rows=rows)
+    ]
+    if more := len(result.images) - len(rows):
+        parts.append(escape(f"and {more:,} more in {out}"))
+    return parts

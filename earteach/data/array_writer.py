@@ -23,7 +23,7 @@ import numpy as np
 from earteach.data.array_file import ArrayFile, Row
 from earteach.data.manifest import ManifestRow
 from earteach.errors import EarTeachError
-from earteach.images import make_folder
+from earteach.folders import make_folder, missing_folders, remove_empty
 
 # Photographs between two entries in the journal: what a kill costs at most.
 _ENTRIES = 64
@@ -78,14 +78,14 @@ class ArrayWriter:
         self.done = 0
 
     def __enter__(self) -> ArrayWriter:
-        self._made = [folder for folder in (self._out, *self._out.parents) if not folder.exists()]
+        self._made = missing_folders(self._out)
         try:
             make_folder(self._out)
             for array in self._both:
                 array.refuse_foreign()
             self._guarded(self._lock)
         except BaseException:
-            _remove_empty(self._made)
+            remove_empty(self._made)
             raise
         try:
             self._guarded(self._open)
@@ -125,7 +125,10 @@ class ArrayWriter:
         self._journal.truncate(kept if self.done else 0)
         self._journal.seek(0, os.SEEK_END)
         if self.done:
-            _log.info("going on after %d photographs that an earlier run was stopped at", self.done)
+            _log.info(
+                "going on after the first %d, which a run that was stopped had done",
+                self.done,
+            )
         else:
             self._journal.write(header)
         for array in self._both:
@@ -206,7 +209,8 @@ class ArrayWriter:
             with suppress(OSError):
                 self._flush()
             _log.info(
-                "stopped after %d photographs; the same command goes on from there", self.done
+                "stopped after %d; the same command goes on from there",
+                self.done,
             )
         for array in self._both:
             array.close()
@@ -217,7 +221,7 @@ class ArrayWriter:
             if not told_to_stop:
                 self._journal_path.unlink(missing_ok=True)
             self._journal.close()
-        _remove_empty(self._made)
+        remove_empty(self._made)
 
 
 def _journal_line(entry: Entry) -> str:
@@ -241,10 +245,3 @@ def _restored_row(saved: Sequence[Any]) -> tuple[ManifestRow, np.ndarray | None,
     (source, group, box, mirrored, size), points, checksum = saved
     about = ManifestRow(source, group, tuple(box), mirrored, None if size is None else tuple(size))
     return about, None if points is None else np.array(points, np.float32), checksum
-
-
-def _remove_empty(folders: Sequence[Path]) -> None:
-    """Folders, innermost first, that were made for nothing."""
-    for folder in folders:
-        with suppress(OSError):
-            folder.rmdir()

@@ -20,6 +20,7 @@ from typing import Literal, TypeVar
 
 import numpy as np
 
+import earteach
 from earteach.data import photographs
 from earteach.data.annotations.annotation import Annotation, side_of
 from earteach.data.annotations.boxes import read_boxes
@@ -215,7 +216,9 @@ def _groups(photo: AnnotatedPhotograph, group_by: GroupBy, group_pattern: str | 
 
 
 def _digest(*values: object) -> str:
-    return hashlib.sha256(repr(values).encode(errors="surrogateescape")).hexdigest()
+    """What tells whether a stopped run was the same, by the same version."""
+    told = repr((earteach.__version__, *values))
+    return hashlib.sha256(told.encode(errors="surrogateescape")).hexdigest()
 
 
 def _write(

@@ -21,7 +21,7 @@ from earteach.checkpoint import file_hash
 from earteach.config import Fit, InferenceConfig, Layout
 from earteach.data.batches import to_batch
 from earteach.errors import EarTeachError
-from earteach.images import make_folder
+from earteach.folders import make_folder
 from earteach.inference.embedding_files import Columns, find_writer
 from earteach.inference.inputs import Ear, ears
 from earteach.inference.running import RunningModel, open_model

@@ -14,7 +14,8 @@ from earteach.atomic import write_atomically
 from earteach.data.arrays import EarArray, to_channels
 from earteach.data.batches import image_batches
 from earteach.errors import EarTeachError
-from earteach.images import grid, heat, make_folder, refuse_foreign, to_uint8, write_png
+from earteach.folders import make_folder
+from earteach.images import grid, heat, refuse_foreign, to_uint8, write_png
 from earteach.inference.running import RunningModel
 from earteach.inference.yardsticks import PCAValues
 from earteach.metrics.quality import ImageQuality

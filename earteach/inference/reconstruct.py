@@ -18,7 +18,8 @@ from earteach.data.batches import to_batch
 from earteach.data.cores import at_most_cores
 from earteach.data.randomness import variation_noise
 from earteach.errors import EarTeachError
-from earteach.images import beside, heat, make_folder, to_uint8, write_png
+from earteach.folders import make_folder
+from earteach.images import beside, heat, to_uint8, write_png
 from earteach.inference.inputs import Ear, ears
 from earteach.inference.running import RunningModel, open_model
 from earteach.metrics.quality import psnr, ssim

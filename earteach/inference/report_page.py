@@ -16,7 +16,7 @@ from PIL import Image
 from earteach.charts import STYLE
 from earteach.data.arrays import resized
 from earteach.errors import EarTeachError
-from earteach.images import make_folder
+from earteach.folders import make_folder
 
 _MARK = '<meta name="generator" content="earteach">'
 _GAP = 3

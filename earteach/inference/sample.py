@@ -23,7 +23,8 @@ from earteach.config import InferenceConfig
 from earteach.data.arrays import EarArray, sampled_rows
 from earteach.data.cores import at_most_cores
 from earteach.errors import EarTeachError
-from earteach.images import grid, make_folder, refuse_foreign, remove_stale, to_uint8, write_png
+from earteach.folders import make_folder
+from earteach.images import grid, refuse_foreign, remove_stale, to_uint8, write_png
 from earteach.inference.code_mixture import fitted_mixture, kept_mixture, training_images
 from earteach.inference.nearest import Nearest, nearest_images, shown
 from earteach.inference.running import RunningModel, open_model

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from earteach.charts import Chart, chart, refuse_foreign_svg, write_svg
-from earteach.images import make_folder, refuse_foreign, remove_stale, write_png
+from earteach.folders import make_folder
+from earteach.images import refuse_foreign, remove_stale, write_png
 from earteach.inspection.findings import BLURRED
 from earteach.inspection.report import Forecast, Problem, Side
 from earteach.inspection.sheets import augmented_sheet, contact_sheet, copies_sheet, worst_sheet

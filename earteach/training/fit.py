@@ -28,6 +28,7 @@ from earteach.config import Student, TrainConfig
 from earteach.data.arrays import EarArray
 from earteach.data.randomness import Purpose, derive
 from earteach.errors import EarTeachError
+from earteach.folders import missing_folders, remove_empty
 from earteach.metrics.doctor import Advice
 from earteach.model.annealing import note_fewer_cycles
 from earteach.training.checkpoints import Checkpoints, complain_of_folder, epochs_processed
@@ -330,24 +331,18 @@ def _fit(config: TrainConfig, start: Start, watch: Watch) -> TrainResult:
             on_forecast=watch.on_forecast,
             on_progress=watch.on_progress,
         )
+        restored = Restored(lambda: _show_plan(config, start, watch))
         trainer = make_trainer(
             config,
-            [FiniteLoss(), pace, recorder, keeper],
+            [*([restored] if found else []), FiniteLoss(), pace, recorder, keeper],
             purge_step=found.global_step if found else 0,
             fast_dev_run=start.dry,
         )
-        epochs_done = found.epochs_completed if found else 0
         module = _module(config, start)
         if not start.dry:
-            check_space_for_run(config, epochs_done, fresh=start.fresh)
             _make_room(config, start)
-            if start.teacher is None:
-                note_fewer_cycles(config.optim.epochs, config.kld)
-        restored = Restored(lambda: _show_plan(config, start, watch))
         if found is None:
             _show_plan(config, start, watch)  # before the minute that fitting by PCA may take
-        else:
-            trainer.callbacks.insert(0, restored)  # type: ignore[attr-defined]
         if _begins_as_pca(config, start):
             weights = first_weights(arrays["train"], config.model, keep=not start.dry)
             module.begin_with_pca(weights)
@@ -385,12 +380,16 @@ def _show_plan(config: TrainConfig, start: Start, watch: Watch) -> None:
 
 def _make_room(config: TrainConfig, start: Start) -> None:
     """The last thing before training: all else that can be wrong has been looked at."""
+    done = start.found.epochs_completed if start.found else 0
+    check_space_for_run(config, done, fresh=start.fresh)
     if start.fresh and _is_main_process():
         move_aside(config)
     complain_of_folder(config.run.checkpoint_dir)
     if start.teacher is not None and start.found is None and _is_main_process():
         copy = config.run.checkpoint_dir / checkpoint.TEACHER_COPY
         checkpoint.name_again(start.teacher.path, copy)
+    if start.teacher is None:
+        note_fewer_cycles(config.optim.epochs, config.kld)
 
 
 def _origin(start: Start) -> dict[str, Any]:
@@ -454,7 +453,7 @@ def _run(
 ) -> bool:
     """Fit; whether the run was interrupted."""
     log = module.config.run.log_dir.absolute() / RUN_NAME
-    missing = [folder for folder in (log, *log.parents) if not folder.exists()]
+    missing = missing_folders(log)
     try:
         trainer.fit(
             module,
@@ -473,8 +472,9 @@ def _run(
     except (RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
         if not _is_out_of_memory(error):
             if found is not None and not restored.done:
-                for folder in missing[-1:]:  # Lightning begins the log before it reads the state
-                    shutil.rmtree(folder, ignore_errors=True)
+                if missing:  # Lightning begins the log before it reads the state
+                    shutil.rmtree(log, ignore_errors=True)
+                    remove_empty(missing)
                 raise unfit(found.path) from error
             raise
         smaller = max(1, module.config.optim.batch_size // 2)

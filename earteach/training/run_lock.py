@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TextIO
 
 from earteach.errors import EarTeachError
+from earteach.folders import missing_folders, remove_empty
 
 # A process that was killed holds its lock until it is gone, which takes seconds with much memory.
 PATIENCE = 10.0
@@ -31,19 +32,19 @@ def sole_run(checkpoint_dir: Path) -> Iterator[None]:
     Raises `EarTeachError` where another run holds the folder and goes on holding it.
     """
     path = _place(checkpoint_dir.resolve())
-    made = [folder for folder in path.parents if not folder.exists()]
+    made = missing_folders(path.parent)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = _locked(path, checkpoint_dir)
     except OSError as error:
-        _remove(made)
+        remove_empty(made)
         raise EarTeachError(f"{checkpoint_dir}: cannot be written: {error.strerror}") from error
     with file:
         try:
             yield
         finally:
             path.unlink(missing_ok=True)
-            _remove(made)
+            remove_empty(made)
 
 
 def _place(folder: Path) -> Path:
@@ -83,10 +84,3 @@ def _taken(file: TextIO, path: Path) -> bool:
     with suppress(FileNotFoundError):
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
     return False
-
-
-def _remove(folders: list[Path]) -> None:
-    """Folders, innermost first, that were made for the lock and hold nothing."""
-    for folder in folders:
-        with suppress(OSError):
-            folder.rmdir()

@@ -145,7 +145,9 @@ def test_completion_installs(folder: Path, tmp_path: Path, shell: str, file: str
 @pytest.mark.skipif(shutil.which("zsh") is None, reason="no zsh here")
 def test_zsh_understands_the_script(folder: Path) -> None:
     script = ask(folder, "earteach", _EARTEACH_COMPLETE="source_zsh")
-    ask(folder, "zsh", "-f", "-c", f"autoload -Uz compinit; compinit -D\n{script}")
+    shown = "print $_comps[earteach]"
+    said = ask(folder, "zsh", "-f", "-c", f"autoload -Uz compinit; compinit -D\n{script}\n{shown}")
+    assert said.strip() == "_earteach_completion"
 
 
 def test_completion_imports_nothing_heavy(folder: Path) -> None:

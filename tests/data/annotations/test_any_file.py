@@ -46,7 +46,7 @@ TABLES = some.lists(some.lists(CELLS, max_size=7).map(",".join), max_size=5).map
 LINES = some.lists(some.lists(CELLS, max_size=7).map(" ".join), max_size=5).map("\n".join)
 
 
-def read_or_refused(
+def assert_read_or_refused(
     read: Callable[[Path], Any], name: str, content: bytes, given_as: str = ""
 ) -> None:
     """Every ear of what is read has a square in some photograph, or does not fit it."""
@@ -65,10 +65,10 @@ def read_or_refused(
             said = ""
     assert "\n" not in said
     for ear in ears:
-        cut_or_refused(ear)
+        assert_cut_or_refused(ear)
 
 
-def cut_or_refused(ear: Annotation) -> None:
+def assert_cut_or_refused(ear: Annotation) -> None:
     try:
         square = ear.in_pixels((640, 480)).square((640, 480), 0.15)
     except Misfit:
@@ -83,22 +83,22 @@ def cut_or_refused(ear: Annotation) -> None:
 
 @given(COCO)
 def test_any_coco(data: Any) -> None:
-    read_or_refused(read_boxes, "b.json", json.dumps(data).encode())
+    assert_read_or_refused(read_boxes, "b.json", json.dumps(data).encode())
 
 
 @given(some.text(max_size=60) | TABLES)
 def test_any_table(text: str) -> None:
     content = text.encode(errors="replace")
-    read_or_refused(read_boxes, "b.csv", b"image,x,y,w,h\n" + content)
-    read_or_refused(read_landmarks, "b.csv", b"image,x0,y0\n" + content)
-    read_or_refused(read_boxes, "b.csv", content)
+    assert_read_or_refused(read_boxes, "b.csv", b"image,x,y,w,h\n" + content)
+    assert_read_or_refused(read_landmarks, "b.csv", b"image,x0,y0\n" + content)
+    assert_read_or_refused(read_boxes, "b.csv", content)
 
 
 @given(some.text(max_size=60) | LINES)
 def test_any_text_among_labels(text: str) -> None:
     content = text.encode(errors="replace")
-    read_or_refused(read_boxes, "y/a.txt", content, "folder")
-    read_or_refused(read_landmarks, "p/a.pts", b"{\n" + content + b"\n}", "folder")
+    assert_read_or_refused(read_boxes, "y/a.txt", content, "folder")
+    assert_read_or_refused(read_landmarks, "p/a.pts", b"{\n" + content + b"\n}", "folder")
 
 
 @given(some.text(max_size=40), some.lists(CELLS, min_size=4, max_size=4))
@@ -106,13 +106,13 @@ def test_any_xml(text: str, cells: list[str]) -> None:
     names = ("xmin", "ymin", "xmax", "ymax")
     box = "".join(f"<{name}>{cell}</{name}>" for name, cell in zip(names, cells, strict=True))
     content = f"<annotation><object><name>{text}</name><bndbox>{box}</bndbox></object></annotation>"
-    read_or_refused(read_boxes, "v/a.xml", content.encode(errors="replace"), "folder")
+    assert_read_or_refused(read_boxes, "v/a.xml", content.encode(errors="replace"), "folder")
 
 
 @given(some.binary(max_size=80))
 def test_any_pickle(content: bytes) -> None:
-    read_or_refused(read_boxes, "b.pkl", content)
-    read_or_refused(read_boxes, "b.pkl", b"\x80\x04" + content)
+    assert_read_or_refused(read_boxes, "b.pkl", content)
+    assert_read_or_refused(read_boxes, "b.pkl", b"\x80\x04" + content)
 
 
 @given(some.tuples(*[some.floats(-1e5, 1e5)] * 4))

@@ -1,0 +1,34 @@
+"""Folders that are made for what will be written, and removed where nothing was."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from earteach.errors import EarTeachError
+
+
+def make_folder(path: Path) -> Path:
+    """The folder, made where it is missing; `EarTeachError` where that cannot be done."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise EarTeachError(f"{path}: is a file; name a folder") from error
+    except NotADirectoryError as error:
+        raise EarTeachError(f"{path}: lies below a file; name a folder") from error
+    except OSError as error:
+        raise EarTeachError(f"{path}: cannot be made: {error.strerror}") from error
+    return path
+
+
+def missing_folders(path: Path) -> list[Path]:
+    """The folder and those above it that are not there, innermost first."""
+    return [folder for folder in (path, *path.parents) if not folder.exists()]
+
+
+def remove_empty(folders: Sequence[Path]) -> None:
+    """Those of the folders, innermost first, that hold nothing."""
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()
