@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import signal
 import stat
 from pathlib import Path
@@ -14,7 +13,7 @@ import pytest
 
 from earteach import checkpoint
 from earteach.training.module import EarVAELightning
-from tests.conftest import TINY_RUN, Run, data_options, earteach, run_options
+from tests.conftest import TINY_RUN, Run, data_options, earteach, files_of_at_most, run_options
 
 SEND = {name: getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1")}
 
@@ -94,14 +93,8 @@ def test_a_full_disk_is_one_line_and_leaves_the_checkpoint_before(
     assert earteach(*command(ears, tmp_path)).code == 0
     last = tmp_path / "checkpoints" / "last.ckpt"
     kept = last.read_bytes()
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (len(kept) // 2, limits[1]))
-    try:
+    with files_of_at_most(len(kept) // 2):
         result = earteach("resume", last, "--epochs", 3)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        signal.signal(signal.SIGXFSZ, ignored)
     assert result.code == 1
     assert "the disk is full" in result.err.splitlines()[-1]
     assert "Traceback" not in result.err
