@@ -29,7 +29,7 @@ _HOMES = {
     "Split": "earteach.data.split",
     "TrainConfig": "earteach.config",
     "embed": "earteach.inference.embed",
-    "distil": "earteach.training.fit",
+    "distil": "earteach.training.runs",
     "evaluate": "earteach.inference.evaluate",
     "export": "earteach.inference.export",
     "inspect_data": "earteach.inspection",
@@ -39,9 +39,9 @@ _HOMES = {
     "reconstruct": "earteach.inference.reconstruct",
     "probe": "earteach.inference.probe",
     "report": "earteach.inference.report",
-    "resume": "earteach.training.fit",
+    "resume": "earteach.training.runs",
     "sample": "earteach.inference.sample",
-    "train": "earteach.training.fit",
+    "train": "earteach.training.runs",
 }
 
 __all__ = ["__version__", *_HOMES]
@@ -72,10 +72,10 @@ if TYPE_CHECKING:
     from earteach.inference.sample import sample as sample
     from earteach.inspection import inspect_data as inspect_data
     from earteach.model.vae import EarVAE as EarVAE
-    from earteach.training.fit import distil as distil
-    from earteach.training.fit import resume as resume
-    from earteach.training.fit import train as train
     from earteach.training.module import EarVAELightning as EarVAELightning
+    from earteach.training.runs import distil as distil
+    from earteach.training.runs import resume as resume
+    from earteach.training.runs import train as train
 
 
 def __getattr__(name: str) -> Any:

@@ -10,7 +10,7 @@ from pathlib import Path
 from markupsafe import Markup, escape
 
 from earteach.atomic import write_atomically
-from earteach.errors import EarTeachError
+from earteach.ownership import carries, foreign
 
 WIDTH, HEIGHT = 340, 190
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 10, 10, 24
@@ -261,18 +261,8 @@ def write_svg(path: Path, charts: Sequence[Chart]) -> None:
 
 def refuse_foreign_svg(path: Path) -> None:
     """Raise `EarTeachError` where `path` exists and is no file that `write_svg` wrote."""
-    if path.exists() and not _is_ours(path):
-        raise EarTeachError(
-            f"{path}: exists and was not written by earteach; move it away or choose another --out"
-        )
-
-
-def _is_ours(path: Path) -> bool:
-    try:
-        with path.open("rb") as file:
-            return _OURS.encode() in file.read(500)
-    except OSError:
-        return False
+    if path.exists() and not carries(path, _OURS):
+        raise foreign(path)
 
 
 def _svg(charts: Sequence[Chart]) -> str:

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
 from earteach.atomic import write_atomically
-from earteach.errors import EarTeachError
+from earteach.ownership import foreign
 
 _SOFTWARE = "earteach"
 _PAPER = 255
@@ -88,9 +88,7 @@ def write_png(path: Path, image: np.ndarray, facts: Mapping[str, str] | None = N
 def refuse_foreign(path: Path) -> None:
     """Raise `EarTeachError` where `path` exists and is not a PNG that this tool wrote."""
     if path.exists() and not is_ours(path):
-        raise EarTeachError(
-            f"{path}: exists and was not written by earteach; move it away or choose another --out"
-        )
+        raise foreign(path)
 
 
 def is_ours(path: Path) -> bool:

@@ -23,7 +23,7 @@ ROOT = Path(earteach.__file__).parent
 # A stage imports from those above it in this list, never from its own line or below.
 LEVELS = [
     ["errors"],
-    ["config", "atomic"],
+    ["config", "atomic", "ownership", "file_lock"],
     ["images", "environment", "folders", "disk_space", "memory", "charts"],
     ["data", "model"],
     ["metrics"],

@@ -19,6 +19,7 @@ from earteach.config import TrainConfig
 from earteach.data.loading import Sample
 from earteach.training import fit
 from earteach.training.module import EarVAELightning
+from earteach.training.runs import train
 
 STEPS = 12
 
@@ -45,7 +46,7 @@ def main(train_data: str, val_data: str, out: str) -> None:
         }
     )
     with mock.patch.object(fit, "EarVAELightning", FewSteps):
-        fit.train(config)
+        train(config)
 
 
 if __name__ == "__main__":

@@ -21,9 +21,10 @@ from earteach.data.loading import training_loader
 from earteach.images import to_float
 from earteach.model.loss import dissimilarity, vae_loss
 from earteach.model.vae import EarVAE
-from earteach.training.fit import Watch, train
+from earteach.training.fit import Watch
 from earteach.training.learning_rate import cosine_factor
 from earteach.training.record import EpochRecord
+from earteach.training.runs import train
 
 EPOCHS = 3
 EARS = 2400

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from earteach.config import TrainConfig
 from earteach.data.prepare import prepare_drawn
-from earteach.training.fit import train
+from earteach.training.runs import train
 
 EARS = 400
 SIZE, BASE = 64, 32

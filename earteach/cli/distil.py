@@ -36,7 +36,7 @@ def distil(
     CKPT is the teacher. What is left out is as it was trained. The student is a checkpoint for all
     commands, with the teacher's decoder.
     """
-    from earteach.training.fit import distil as core
+    from earteach.training.runs import distil as core
 
     output = Output(json)
     folders = {"checkpoint_dir": out, "log_dir": out / "logs"}

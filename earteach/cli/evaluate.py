@@ -15,7 +15,7 @@ from earteach.cli.output import Output, advice_table, facts, table
 from earteach.config import InferenceConfig
 
 if TYPE_CHECKING:
-    from earteach.inference.evaluate import (
+    from earteach.inference.evaluation import (
         Evaluation,
         Intervals,
         Margin,
@@ -112,7 +112,7 @@ def _rows(result: Evaluation) -> list[tuple[str, Score, Intervals]]:
 
 
 def _cells(name: str, score: Score) -> dict[str, str]:
-    from earteach.inference.evaluate import Metrics
+    from earteach.inference.evaluation import Metrics
 
     cells = {"": name, "PSNR": f"{score.psnr:.2f} dB", "SSIM": f"{score.ssim:.4f}"}
     if score.ms_ssim is not None:

@@ -44,7 +44,7 @@ def resume(
     Only its length and what it is computed on can be changed.
     """
     from earteach import checkpoint
-    from earteach.training.fit import resume as core
+    from earteach.training.runs import resume as core
 
     path = ckpt if ckpt is not None else checkpoint.last(checkpoint_dir)
     output = Output(json)

@@ -98,7 +98,7 @@ def train(
         if resume is not None:
             result = _resume(context, settings, resume, watch)
         else:
-            from earteach.training.fit import train as core
+            from earteach.training.runs import train as core
 
             result = core(
                 settings, fresh=fresh, fast_dev_run=fast_dev_run, init_from=init_from, watch=watch
@@ -110,7 +110,7 @@ def _resume(
     context: typer.Context, settings: TrainConfig, resume: Path, watch: Watch
 ) -> TrainResult:
     from earteach import checkpoint
-    from earteach.training.fit import resume as core
+    from earteach.training.runs import resume as core
 
     given = {option.name: value for _, option, value in settings.options()}
     named = typed(context, given)

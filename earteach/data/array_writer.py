@@ -6,7 +6,6 @@ behind, and the same run goes on from there; one that fails or ends leaves only 
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
@@ -23,6 +22,7 @@ import numpy as np
 from earteach.data.array_file import ArrayFile, Row
 from earteach.data.manifest import ManifestRow
 from earteach.errors import EarTeachError
+from earteach.file_lock import hold
 from earteach.folders import make_folder, missing_folders, remove_empty
 
 # Photographs between two entries in the journal: what a kill costs at most.
@@ -97,11 +97,8 @@ class ArrayWriter:
     def _lock(self) -> None:
         """The journal is the lock, which the system drops with the process."""
         self._journal = self._journal_path.open("a+", encoding="utf-8")
-        with suppress(BlockingIOError, PermissionError, FileNotFoundError):
-            fcntl.lockf(self._journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Another process that has just ended may have removed the file that is locked now.
-            if os.path.samestat(os.fstat(self._journal.fileno()), self._journal_path.stat()):
-                return
+        if hold(self._journal, self._journal_path):
+            return
         self._journal.close()
         raise EarTeachError(
             f"{self._out}: another `earteach prepare` writes there; wait for it, or choose another "

@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from earteach.data.arrays import sampled_rows
 from earteach.errors import EarTeachError
 from earteach.inference.run_record import EpochMetrics
+from earteach.ownership import foreign
 
 _FORMATS = {".gif": "GIF", ".webp": "WEBP"}
 _MARK, _SOFTWARE_TAG = "earteach", 0x131
@@ -29,10 +30,7 @@ def check_animation(path: Path) -> None:
     if path.is_dir():
         raise EarTeachError(f"--gif {path}: is a folder; name a file")
     if path.exists() and not _is_ours(path):
-        raise EarTeachError(
-            f"--gif {path}: exists and was not written by `earteach report`; move it away or choose "
-            "another"
-        )
+        raise foreign(path, "report", "--gif")
 
 
 def _is_ours(path: Path) -> bool:

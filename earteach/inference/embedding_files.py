@@ -13,6 +13,7 @@ import numpy as np
 
 from earteach.atomic import write_atomically
 from earteach.errors import EarTeachError
+from earteach.ownership import foreign
 
 _HASH = "checkpoint_sha256"
 _ROWS = 4096
@@ -65,7 +66,7 @@ class _Npz:
         except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile):
             ours = False
         if not ours:
-            raise _foreign(out)
+            raise foreign(out, "embed")
 
     def write(self, out: Path, columns: Columns) -> None:
         entries = {
@@ -113,7 +114,7 @@ class _Parquet:
         except (OSError, pyarrow.ArrowInvalid):
             ours = False
         if not ours:
-            raise _foreign(out)
+            raise foreign(out, "embed")
 
     def write(self, out: Path, columns: Columns) -> None:
         import pyarrow
@@ -146,12 +147,6 @@ class _Parquet:
 
 
 _WRITERS: dict[str, Writer] = {".npz": _Npz(), ".npy": _Npy(), ".parquet": _Parquet()}
-
-
-def _foreign(out: Path) -> EarTeachError:
-    return EarTeachError(
-        f"{out}: exists and was not written by `earteach embed`; move it away or choose another --out"
-    )
 
 
 def _text(name: str) -> str:

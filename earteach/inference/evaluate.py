@@ -7,12 +7,10 @@
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -24,12 +22,20 @@ from earteach.data.batches import image_batches
 from earteach.data.randomness import validation_noise
 from earteach.errors import EarTeachError
 from earteach.inference import evaluation_files
+from earteach.inference.evaluation import (
+    Baselines,
+    Evaluation,
+    Intervals,
+    Margins,
+    MeanImageScore,
+    Metrics,
+    PCAScore,
+    Rival,
+)
 from earteach.inference.evaluation_files import Files
-from earteach.inference.health import Health, examine
+from earteach.inference.health import examine
 from earteach.inference.running import RunningModel, open_model
 from earteach.inference.yardsticks import Yardsticks, yardsticks
-from earteach.metrics.bootstrap import Interval, mean_interval
-from earteach.metrics.doctor import Advice
 from earteach.metrics.latent import LatentStatistics
 from earteach.metrics.quality import ImageQuality
 from earteach.model.annealing import final_kld_weight
@@ -37,128 +43,6 @@ from earteach.model.loss import image_losses, total_loss
 from earteach.model.vae import reparameterise
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Metrics:
-    """Means over the images. PSNR (dB) and SSIM decode mu; loss and recon_loss decode a noisy code.
-
-    `kld` is in nats, summed over the dimensions. `ms_ssim` is None for images under 176 pixels.
-    """
-
-    loss: float
-    recon_loss: float
-    kld: float
-    ssim: float
-    psnr: float
-    active_units: int
-    latent_dim: int
-    ms_ssim: float | None
-
-
-@dataclass(frozen=True)
-class Intervals:
-    """95 % bootstrap intervals of the means over images.
-
-    They say what other images of the same kind could have given, and take the images as independent:
-    where there are several of each person, other people could differ by more. None for a single
-    image, or where an image's PSNR is infinite.
-    """
-
-    psnr: Interval | None
-    ssim: Interval | None
-
-
-Standing = Literal["ahead of", "behind", "undecided against", "not comparable with"]
-
-
-@dataclass(frozen=True)
-class Margin:
-    """The mean of this model's value minus another's, and its 95 % bootstrap interval.
-
-    Both are measured on the same images, so that the interval is far narrower than either's own.
-    """
-
-    difference: float
-    low: float | None
-    high: float | None
-
-    @property
-    def standing(self) -> Standing:
-        """By the side of 0 on which the interval lies; by the difference where there is none."""
-        if not math.isfinite(self.difference):
-            return "not comparable with"
-        low = self.difference if self.low is None else self.low
-        high = self.difference if self.high is None else self.high
-        if low > 0:
-            return "ahead of"
-        return "behind" if high < 0 else "undecided against"
-
-
-@dataclass(frozen=True)
-class Margins:
-    """This model minus another, paired by image; above 0 where this model is ahead."""
-
-    psnr: Margin
-    ssim: Margin
-
-
-@dataclass(frozen=True)
-class MeanImageScore:
-    """The mean training image as everyone's reconstruction."""
-
-    psnr: float
-    ssim: float
-    ms_ssim: float | None
-    intervals: Intervals
-
-
-@dataclass(frozen=True)
-class PCAScore:
-    """PCA fitted on `images` training images and their mirrors."""
-
-    psnr: float
-    ssim: float
-    ms_ssim: float | None
-    components: int
-    images: int
-    intervals: Intervals
-
-
-@dataclass(frozen=True)
-class Baselines:
-    """The yardsticks, on the same images."""
-
-    mean_image: MeanImageScore
-    pca: PCAScore
-
-
-@dataclass(frozen=True)
-class Rival:
-    """Another checkpoint on the same images, and how far this model is ahead of it."""
-
-    checkpoint: Path
-    metrics: Metrics
-    intervals: Intervals
-    over_it: Margins
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What `earteach eval` shows; `advice` is what the doctor says to it."""
-
-    checkpoint: Path
-    data: Path
-    images: int
-    metrics: Metrics
-    intervals: Intervals
-    baselines: Baselines | None
-    over_pca: Margins | None
-    against: tuple[Rival, ...]
-    files: Files | None
-    health: Health
-    advice: tuple[Advice, ...]
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -244,9 +128,9 @@ def appraise(
         data=array.path,
         images=len(rows),
         metrics=metrics,
-        intervals=_intervals(measured.quality),
+        intervals=Intervals.of(measured.quality),
         baselines=_scores(beside),
-        over_pca=_margins(measured.quality, beside.pca.quality) if beside else None,
+        over_pca=Margins.between(measured.quality, beside.pca.quality) if beside else None,
         against=(),
         files=None,
         health=health,
@@ -344,12 +228,12 @@ def _scores(beside: Yardsticks | None) -> Baselines | None:
         return None
     mean_image, pca = beside.mean_image, beside.pca
     return Baselines(
-        MeanImageScore(*_means(mean_image), intervals=_intervals(mean_image)),
+        MeanImageScore(*_means(mean_image), intervals=Intervals.of(mean_image)),
         PCAScore(
             *_means(pca.quality),
             components=pca.fitted.count,
             images=pca.fitted.images,
-            intervals=_intervals(pca.quality),
+            intervals=Intervals.of(pca.quality),
         ),
     )
 
@@ -360,8 +244,8 @@ def _rival(path: Path, array: EarArray, ours: ImageQuality, config: InferenceCon
     return Rival(
         checkpoint=model.checkpoint.path,
         metrics=theirs.metrics(model.network.latent_dim),
-        intervals=_intervals(theirs.quality),
-        over_it=_margins(ours, theirs.quality),
+        intervals=Intervals.of(theirs.quality),
+        over_it=Margins.between(ours, theirs.quality),
     )
 
 
@@ -383,19 +267,3 @@ def _means(quality: ImageQuality) -> tuple[float, float, float | None]:
     """PSNR, SSIM and MS-SSIM."""
     ms_ssim = None if quality.ms_ssim is None else float(quality.ms_ssim.mean())
     return float(quality.psnr.mean()), float(quality.ssim.mean()), ms_ssim
-
-
-def _intervals(quality: ImageQuality) -> Intervals:
-    return Intervals(mean_interval(quality.psnr), mean_interval(quality.ssim))
-
-
-def _margins(ours: ImageQuality, theirs: ImageQuality) -> Margins:
-    return Margins(_margin(ours.psnr, theirs.psnr), _margin(ours.ssim, theirs.ssim))
-
-
-def _margin(ours: np.ndarray, theirs: np.ndarray) -> Margin:
-    with np.errstate(invalid="ignore"):  # two infinite PSNRs have no difference
-        differences = ours - theirs
-        mean = float(differences.mean())
-    low, high = mean_interval(differences) or (None, None)
-    return Margin(mean, low, high)

@@ -19,6 +19,7 @@ from earteach.images import grid, heat, refuse_foreign, to_uint8, write_png
 from earteach.inference.running import RunningModel
 from earteach.inference.yardsticks import PCAValues
 from earteach.metrics.quality import ImageQuality
+from earteach.ownership import foreign
 
 WORST, BEST, PER_IMAGE = "worst.png", "best.png", "per_image.csv"
 PICTURED = 8
@@ -54,10 +55,7 @@ def prepare_folder(out: Path) -> None:
     refuse_foreign(out / BEST)
     table = out / PER_IMAGE
     if table.exists() and not _is_ours(table):
-        raise EarTeachError(
-            f"{table}: exists and was not written by `earteach eval`; move it away or choose another "
-            "--out"
-        )
+        raise foreign(table, "eval")
     try:
         with tempfile.TemporaryFile(dir=out):
             pass

@@ -10,8 +10,9 @@ from earteach.data.arrays import EarArray
 from earteach.errors import EarTeachError
 from earteach.inference.running import RunningModel
 from earteach.metrics.clean_images import CleanImages
-from earteach.metrics.doctor import Advice, Epoch, Signs, diagnose
+from earteach.metrics.doctor import Advice, diagnose
 from earteach.metrics.latent import LatentStatistics
+from earteach.metrics.signs import Epoch, Signs
 
 # Where Lightning keeps what training's `Recorder` saw.
 _CALLBACKS, _RECORDER = "callbacks", "Recorder"

@@ -17,6 +17,7 @@ from earteach.charts import STYLE
 from earteach.data.arrays import resized
 from earteach.errors import EarTeachError
 from earteach.folders import make_folder
+from earteach.ownership import carries, foreign
 
 _MARK = '<meta name="generator" content="earteach">'
 _GAP = 3
@@ -79,11 +80,8 @@ def refuse_foreign_page(path: Path) -> None:
         raise EarTeachError(
             f"--out {path}: is a folder; name a file, such as {path / 'report.html'}"
         )
-    if path.exists() and not _is_ours(path):
-        raise EarTeachError(
-            f"--out {path}: exists and was not written by `earteach report`; move it away or choose "
-            "another --out"
-        )
+    if path.exists() and not carries(path, _MARK):
+        raise foreign(path, "report")
 
 
 def prepare(path: Path, option: str) -> None:
@@ -96,11 +94,3 @@ def prepare(path: Path, option: str) -> None:
         raise EarTeachError(
             f"{option} {path}: cannot be written: {error.strerror}; choose another"
         ) from error
-
-
-def _is_ours(path: Path) -> bool:
-    try:
-        with path.open("rb") as file:
-            return _MARK.encode() in file.read(500)
-    except OSError:
-        return False

@@ -16,7 +16,8 @@ from earteach.config import GROUPS, Layout, TrainConfig
 from earteach.data.arrays import EarArray, sampled_rows, to_channels
 from earteach.errors import EarTeachError
 from earteach.images import to_uint8
-from earteach.inference.evaluate import Appraisal, Evaluation, Intervals, Margin
+from earteach.inference.evaluate import Appraisal
+from earteach.inference.evaluation import Evaluation, Intervals, Margin
 from earteach.inference.evaluation_files import tiles
 from earteach.inference.report_page import Picture, picture
 from earteach.inference.run_record import RunRecord

@@ -11,9 +11,10 @@ from earteach.data.arrays import EarArray, sampled_rows
 from earteach.data.batches import image_batches
 from earteach.errors import EarTeachError
 from earteach.inspection.report import Forecast, Problem
-from earteach.metrics.doctor import Signs, foretell
+from earteach.metrics.doctor import foretell
 from earteach.metrics.eigenears import Eigenears, eigenears
 from earteach.metrics.quality import psnr
+from earteach.metrics.signs import Signs
 
 # The mean PSNR of so many images is known to a tenth of a decibel.
 _MEASURED, _AT_ONCE = 2**12, 64

@@ -1,15 +1,4 @@
-"""What is wrong with a run, told from its signs, and which option to change by how much.
-
-The yardstick for the weight of the KLD is probabilistic PCA (Tipping and Bishop 1999; Lucas et al. 2019,
-https://arxiv.org/abs/1911.02469). With D = pixels · channels, w the weight on the summed KLD and
-β = w · D / 2 (`model.loss.elbo_beta`), the least loss mse + w · KLD of a linear network is where
-
-    a dimension is kept only if the variance λ that it explains, summed over pixels, exceeds β;
-    a kept one has a KLD of ½ ln(λ / β) nats, and its mu has variance 1 − β / λ;
-    its noise costs β / D of mean squared error.
-
-A deep network is not linear, but it drops and keeps dimensions by the same balance.
-"""
+"""What is wrong with a run, told from its signs, and which option to change by how much."""
 
 from __future__ import annotations
 
@@ -19,23 +8,14 @@ from dataclasses import dataclass
 from itertools import pairwise
 from statistics import fmean, median
 
-from earteach.config import OptimConfig, Strength, TrainConfig
-from earteach.metrics.latent import ACTIVE_VARIANCE
-from earteach.model.annealing import final_kld_weight, kld_weight
-from earteach.model.loss import elbo_beta
+from earteach.config import OptimConfig, Strength
+from earteach.metrics.signs import FEWEST_EPOCHS, FEWEST_STEPS, Epoch, Signs, rounded
 
-# A younger run has hardly begun, and every sign is of its beginning.
-FEWEST_EPOCHS, FEWEST_STEPS = 5, 100
-# The variance of a code over fewer images is chance.
-FEWEST_IMAGES = 5
 # Trends need more; they compare means of the last three epochs, as single ones are noisy.
 TREND_EPOCHS, LAST = 10, 3
 
 # A tenth of the dimensions may be idle in a good run: 240 of 256 active ones are usual.
 IDLE_SHARE = 0.1
-# Eigenvalues of ear photographs fall as rank^−1.7: from the 16th of 64 photographs of 64 px, the 256th
-# of 11,800 was foretold to within 30 %.
-SPECTRUM_DECAY = 1.7
 # β is put at a tenth of the least eigenvalue, whose mu then has variance 0.9 and 1.2 nats.
 KEPT_MARGIN = 10.0
 # Under `mean` a third of the least eigenvalue will do: no number has to be chosen.
@@ -94,122 +74,6 @@ class Advice:
     message: str
     option: str
     value: float | int | str
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """What one epoch came to; the reconstruction losses are mean squared errors.
-
-    `clean_recon` is that of a few training images without augmentation, at the epoch's end.
-    """
-
-    train_recon: float
-    clean_recon: float
-    val_recon: float
-    val_loss: float
-    learning_rate: float
-
-
-@dataclass(frozen=True)
-class Signs:
-    """What is known of a run; None or empty where it is not.
-
-    `kld_per_dimension` (nats), `variance` (of mu) and `recon_loss` are of so many validation `images`.
-    `mean_image_error` is the mean squared error of the mean training image. `eigenvalues` are the first
-    ones, as many as are known well, of PCA of the training images in [0, 1], summed over pixels.
-    `side_dimension` is one whose code is fixed, so that it says nothing about the weight.
-    """
-
-    config: TrainConfig
-    epochs: int = 0
-    steps: int = 0
-    finished: bool = False
-    history: tuple[Epoch, ...] = ()
-    images: int = 0
-    kld_per_dimension: tuple[float, ...] = ()
-    variance: tuple[float, ...] = ()
-    recon_loss: float | None = None
-    mean_image_error: float | None = None
-    eigenvalues: tuple[float, ...] = ()
-    side_dimension: int | None = None
-
-    @property
-    def dimensions(self) -> int:
-        """Pixels times channels."""
-        return self.config.model.in_channels * self.config.model.image_size**2
-
-    @property
-    def latent_dim(self) -> int:
-        """The latent dimensions that are judged."""
-        return self.config.model.latent_dim - (self.side_dimension is not None)
-
-    def with_side(self, dimensions: int) -> int:
-        """The `latent_dim` that has so many judged dimensions."""
-        return dimensions + (self.side_dimension is not None)
-
-    @property
-    def klds(self) -> list[float]:
-        return self._judged(self.kld_per_dimension)
-
-    @property
-    def variances(self) -> list[float]:
-        return self._judged(self.variance)
-
-    def _judged(self, values: Sequence[float]) -> list[float]:
-        return [value for place, value in enumerate(values) if place != self.side_dimension]
-
-    @property
-    def active_units(self) -> int:
-        return sum(value > ACTIVE_VARIANCE for value in self.variances)
-
-    @property
-    def codes_are_known(self) -> bool:
-        """Whether codes of a few images were measured in a run that is old enough to be judged."""
-        old = self.epochs >= FEWEST_EPOCHS and self.steps >= FEWEST_STEPS
-        measured = bool(self.variance and self.kld_per_dimension and self.recon_loss)
-        return old and measured and self.images >= FEWEST_IMAGES
-
-    @property
-    def annealed(self) -> float:
-        """The current weight of the KLD as a share of the final one."""
-        kld, final = self.config.kld, final_kld_weight(self.config.kld)
-        current = kld_weight(max(0, self.epochs - 1), self.config.optim.epochs, kld)
-        return current / final if final else 1.0
-
-    @property
-    def beta(self) -> float:
-        """The final weight in ELBO units."""
-        return self._beta_of(final_kld_weight(self.config.kld))
-
-    @property
-    def way(self) -> float:
-        """The learning rates of all steps together."""
-        return fmean(epoch.learning_rate for epoch in self.history) * self.steps
-
-    @property
-    def noise(self) -> float:
-        """The mean squared error that the noise of the codes costs at the final weight."""
-        return self.latent_dim * self.beta / self.dimensions
-
-    def eigenvalue(self, rank: int) -> float:
-        """The variance that a linear dimension of this rank (from 1) explains, summed over pixels."""
-        known = min(rank, len(self.eigenvalues))
-        return self.eigenvalues[known - 1] * (known / rank) ** SPECTRUM_DECAY
-
-    @property
-    def kept(self) -> int:
-        """The dimensions that a linear network keeps at the final weight."""
-        ranks = range(1, self.latent_dim + 1)
-        return sum(self.eigenvalue(rank) > self.beta for rank in ranks)
-
-    def weight_of(self, beta: float) -> float:
-        """The `kld_weight` that ends in this β, to two digits."""
-        share = self.config.kld.kld_anneal_end or 1.0
-        return _rounded(beta / self._beta_of(share))
-
-    def _beta_of(self, weight: float) -> float:
-        reduction, latent_dim = self.config.kld.kld_reduction, self.config.model.latent_dim
-        return elbo_beta(weight, reduction, latent_dim, self.dimensions)
 
 
 def diagnose(signs: Signs) -> tuple[Advice, ...]:
@@ -344,7 +208,7 @@ def _rate_low(signs: Signs) -> Advice | None:
         return None
     rate = signs.config.optim.learning_rate
     first, last = signs.history[0].clean_recon, signs.history[-1].clean_recon
-    higher = max(_rounded(10 * rate), OptimConfig().learning_rate)
+    higher = max(rounded(10 * rate), OptimConfig().learning_rate)
     message = (
         f"the learning rate is too low: in {signs.steps} steps the error on training images went from "
         f"{first:.4g} to {last:.4g}; try --learning-rate {higher:g} in place of {rate:g}"
@@ -362,7 +226,7 @@ def _rate_high(signs: Signs) -> Advice | None:
     if not seen:
         return None
     rate = signs.config.optim.learning_rate
-    lower = _rounded(min(rate / 10, OptimConfig().learning_rate))
+    lower = rounded(min(rate / 10, OptimConfig().learning_rate))
     message = (
         f"the learning rate is too high: {seen}; try --learning-rate {lower:g} in place of {rate:g}"
     )
@@ -529,7 +393,7 @@ def _plateau(signs: Signs) -> Advice | None:
     if since < IDLE_EPOCHS or best > EARLY_SHARE * len(history):
         return None
     rate = signs.config.optim.learning_rate
-    lower = _rounded(rate / 3)
+    lower = rounded(rate / 3)
     message = (
         f"an early plateau: the validation loss was least, {history[best].val_loss:.4g}, in epoch "
         f"{best + 1}, and {since} more epochs found nothing better; try --learning-rate {lower:g} in "
@@ -541,7 +405,3 @@ def _plateau(signs: Signs) -> Advice | None:
 def _lately(history: Sequence[Epoch], name: str) -> float:
     """The mean of a value over the last epochs."""
     return fmean(getattr(epoch, name) for epoch in history[-LAST:])
-
-
-def _rounded(value: float) -> float:
-    return float(f"{value:.2g}")

@@ -11,7 +11,8 @@ import numpy as np
 
 from earteach.data.arrays import EarArray
 from earteach.metrics.clean_images import CleanImages
-from earteach.metrics.doctor import Advice, Epoch, Signs, diagnose
+from earteach.metrics.doctor import Advice, diagnose
+from earteach.metrics.signs import Epoch, Signs
 from earteach.training.module import EarVAELightning
 
 _log = logging.getLogger(__name__)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
 from earteach.errors import EarTeachError
+from earteach.file_lock import hold
 from earteach.folders import missing_folders, remove_empty
 
 # A process that was killed holds its lock until it is gone, which takes seconds with much memory.
@@ -57,7 +57,7 @@ def _locked(path: Path, checkpoint_dir: Path) -> TextIO:
     patience = time.monotonic() + PATIENCE
     while True:
         file = path.open("a+", encoding="utf-8")
-        if _taken(file, path):
+        if hold(file, path):
             file.truncate(0)
             file.write(f"process {os.getpid()} on {socket.gethostname()}")
             file.flush()
@@ -71,16 +71,3 @@ def _locked(path: Path, checkpoint_dir: Path) -> TextIO:
                 "choose another --checkpoint-dir"
             )
         time.sleep(_POLL)
-
-
-def _taken(file: TextIO, path: Path) -> bool:
-    """Lock the file, unless it is another's, or a run that ended has removed it meanwhile."""
-    try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if isinstance(error, BlockingIOError | PermissionError):
-            return False
-        raise
-    with suppress(FileNotFoundError):
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    return False

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from earteach.data.arrays import sampled_rows
-from earteach.inference.evaluate import Evaluation, evaluate
+from earteach.inference.evaluate import evaluate
+from earteach.inference.evaluation import Evaluation
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from earteach.config import TrainConfig
-from earteach.metrics.doctor import Advice, Epoch, Signs, diagnose, foretell
+from earteach.metrics.doctor import Advice, diagnose, foretell
+from earteach.metrics.signs import Epoch, Signs
 
 SIZE, LATENT = 32, 16
 DIMENSIONS = 3 * SIZE**2

@@ -184,7 +184,7 @@ def killed_in(owner: str, name: str, number: int, *args: object) -> None:
     stay held in a child.
     """
     server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload(["earteach.training.fit", __name__])
+    server.set_forkserver_preload(["earteach.training.runs", __name__])
     process = server.Process(target=_run_until_killed, args=(owner, name, number, *args))
     process.start()
     process.join()

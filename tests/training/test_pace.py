@@ -10,9 +10,10 @@ import pytest
 from earteach.cli.train import forecast_line
 from earteach.config import ModelConfig, OptimConfig, TrainConfig
 from earteach.training import pace
-from earteach.training.fit import Watch, train
+from earteach.training.fit import Watch
 from earteach.training.pace import Forecast, Pace, Progress, Smaller, Tempo, smaller
 from earteach.training.plan import Plan
+from earteach.training.runs import train
 from tests.conftest import data_options
 
 HOUR = 3600.0
