@@ -88,3 +88,17 @@ def test_noise_neither_reads_nor_moves_the_global_state() -> None:
     torch.manual_seed(1)
     second = training_noise(1, 2, 3, (8,)), validation_noise(1, [2], 8)
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_each_kind_of_draw_has_the_seed_of_its_purpose() -> None:
+    def seeded(*parts: int) -> int:
+        return int(np.random.SeedSequence([9, *parts]).generate_state(1, np.uint64)[0]) >> 1
+
+    def normal(seed: int, *shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+    order = np.random.default_rng(seeded(0, 3)).permutation(50)
+    assert (permutation(9, 3, 50) == order).all()
+    assert training_noise(9, 3, 1, (2, 4)).equal(normal(seeded(2, 3, 1), 2, 4))
+    assert validation_noise(9, [5], 4)[0].equal(normal(seeded(3, 5), 4))
+    assert variation_noise(9, [5], 2, 4)[0].equal(normal(seeded(6, 5, 2), 4))

@@ -7,7 +7,7 @@ from torch.nn import functional
 
 from earteach.config import ModelConfig
 from earteach.model.coders import MobileEncoder
-from earteach.model.mobile import InvertedResidual, Side
+from earteach.model.mobile import InvertedResidual, Side, mobile_widths
 from earteach.model.summary import summarise
 from earteach.model.vae import EarVAE
 from tests.model.networks import SHAPES, network, random_weights
@@ -185,3 +185,42 @@ def test_it_is_counted(sided):
     summary = summarise(model)
     assert summary.parts["encoder"] == sum(p.numel() for p in model.encoder.parameters())
     assert any(layer.name == "encoder.side" for layer in summary.layers) == sided
+
+
+def test_the_code_is_the_sum_of_what_the_convolutions_and_the_glance_say():
+    encoder = mobile().encoder
+    x = images(mobile())
+    *_, deepest = encoder.levels(x)
+    convolved, width = encoder.to_code(encoder.squeeze(deepest))
+    glance = encoder.glance.to_code
+    glanced = functional.avg_pool2d(x, 2).flatten(1) @ glance.weight.T + glance.bias
+    mu, logvar = encoder(x)
+    assert min(convolved.abs().max(), glanced.abs().max()) > 0.1
+    torch.testing.assert_close(mu, convolved + glanced)
+    torch.testing.assert_close(logvar, width)
+
+
+def test_its_layers_are_as_large_as_counted_by_hand():
+    with torch.device("meta"):
+        encoder = EarVAE.from_config(
+            ModelConfig(encoder="mobile", base_channels=32, latent_dim=64, image_size=64)
+        ).encoder
+
+    def count(module):
+        return sum(parameter.numel() for parameter in module.parameters())
+
+    def residual(before, after):
+        wide = 4 * before
+        return 2 * before + (before + 1) * wide + 10 * wide + (wide + 1) * after
+
+    assert list(map(count, encoder.blocks)) == [
+        28 * 8,
+        residual(8, 12) + residual(12, 12),
+        residual(12, 24) + 2 * residual(24, 24),
+        residual(24, 48) + 3 * residual(48, 48),
+    ]
+    assert list(map(count, encoder.heads)) == [9 * 32, 13 * 64, 25 * 128, 49 * 256]
+    assert count(encoder.glance) == (3 * 16 * 16 + 1) * 64
+    # 64 pixels a side are halved to 32, then to 16, 8 and 4.
+    assert count(encoder.side) == 12 * 16 + (9 * 16 + 3) * 32 + (9 * 32 + 3) * 64 + 64 * 4 * 4
+    assert mobile_widths(1) == [1, 1, 1, 1]

@@ -2,10 +2,13 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from earteach.config import ModelConfig
+from earteach.model.pooling import pooled
 from earteach.model.vae import EarVAE, reparameterise
 from tests.model.networks import SHAPES, lively, network, random_weights
 
@@ -237,3 +240,38 @@ def test_sampled_codes_are_standard_normal(model, monkeypatch):
     assert (drawn.std(dim=0) - 1).abs().max() < 0.06
     correlations = torch.corrcoef(drawn.T) - torch.eye(16)
     assert correlations.abs().max() < 0.08
+
+
+def resized(images: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """By Pillow, whose bilinear filter is as wide as pixels shrink."""
+    planes = [
+        [np.asarray(Image.fromarray(plane).resize((width, height), Image.Resampling.BILINEAR))
+         for plane in image]
+        for image in images.numpy()
+    ]  # fmt: skip
+    return torch.from_numpy(np.array(planes))
+
+
+@pytest.mark.parametrize("shape", [(32, 32), (40, 24), (80, 96)])
+def test_the_encoder_sees_the_ear_on_its_side_and_what_eigenears_miss_of_it(shape):
+    model = lively(32, 16, 8, 3)
+    x = torch.rand(6, 3, *shape, generator=torch.Generator().manual_seed(2))
+    seen = []
+    model.encoder.blocks[0].register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    with torch.no_grad():
+        model.features(x)
+        code, faces = model.linear.encode(resized(x, 32, 32))
+        picture = resized(model.linear.decode(code), *shape)
+    assert 0 < faces.sum() < 6
+    turned = torch.where(faces[:, None, None, None], x, x.flip(3))
+    wanted = torch.cat([2 * turned - 1, 2 * (turned - picture)], dim=1)
+    torch.testing.assert_close(seen[0], wanted, atol=1e-4, rtol=0)
+
+
+def test_embed_gives_the_code_and_pooled_features():
+    model = lively(32, 16, 8, 3)
+    x = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        mu, logvar, features = model.embed(x)
+        torch.testing.assert_close((mu, logvar), model.encode(x))
+        torch.testing.assert_close(features, pooled(model.features(x)))

@@ -22,7 +22,7 @@ NAMES: tuple[str, ...] = ()
 def _deprecated() -> Iterator[None]:
     """torch calls TorchScript deprecated; whoever asks for it has a runtime that needs it."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", r"`torch\.jit\.", FutureWarning)
+        warnings.filterwarnings("ignore", r"`torch\.jit\.")
         # The shapes that are checked are those of this very network.
         warnings.simplefilter("ignore", torch.jit.TracerWarning)  # type: ignore[attr-defined]
         yield

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from earteach.data.annotations.annotation import is_ear
 from earteach.data.annotations.boxes import read_boxes
 from earteach.data.crops import Crop
 from earteach.data.prepare import Prepared, prepare
@@ -234,6 +235,71 @@ def test_of_several_categories_those_named_ear_are_taken(
     rings = read_boxes(coco(tmp_path, PHOTOS), "ring$").of([Path("anna/1.png")])[0]
     assert rings is not None
     assert [ear.box for ear in rings] == [(0, 0, 9, 9)]
+
+
+def with_two_categories(kind: str, folder: Path) -> Path:
+    """Of a photograph a nose at (0, 0) and an ear at (100, 60), 50 pixels a side."""
+    if kind == "table":
+        path = folder / "boxes.csv"
+        path.write_text("file,class,x,y,w,h\na.png,nose,0,0,50,50\na.png,ear,100,60,50,50\n")
+    elif kind == "voc":
+        path = folder / "xml"
+        path.mkdir()
+        objects = "".join(
+            f"<object><name>{name}</name><bndbox><xmin>{x}</xmin><ymin>{y}</ymin>"
+            f"<xmax>{x + 49}</xmax><ymax>{y + 49}</ymax></bndbox></object>"
+            for name, x, y in (("nose", 1, 1), ("ear", 101, 61))
+        )
+        (path / "a.xml").write_text(f"<annotation><filename>a.png</filename>{objects}</annotation>")
+    else:
+        path = folder / "labels"
+        path.mkdir()
+        (path / "a.txt").write_text("0 0.125 0.25 0.25 0.5\n1 0.625 0.85 0.25 0.5\n")
+        (path / "classes.txt").write_text("nose\near\n")
+    return path
+
+
+@pytest.mark.parametrize("kind", ["table", "voc", "yolo"])
+@pytest.mark.parametrize(("category", "left"), [(None, 100), ("^nose$", 0), ("ear|nose", None)])
+def test_each_format_names_its_categories(
+    tmp_path: Path, kind: str, category: str | None, left: int | None
+) -> None:
+    (found,) = read_boxes(with_two_categories(kind, tmp_path), category).of([Path("a.png")])
+    seen = {ear.in_pixels((200, 100)).box[0] for ear in found or ()}  # type: ignore[index]
+    assert seen == ({0, 100} if left is None else {left})
+
+
+def test_a_class_without_a_name_has_its_number(tmp_path: Path) -> None:
+    labels = with_two_categories("yolo", tmp_path)
+    (labels / "classes.txt").write_text("nose\n")
+    (found,) = read_boxes(labels, "^1$").of([Path("a.png")])
+    assert len(found or ()) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "ear"),
+    [
+        ("ear", True), ("Ears", True), ("left_ear", True), ("LeftEar", True), ("rightear", True),
+        ("leftear", True), ("ear-right", True), ("left", True), ("Right", True),
+        ("earring", False), ("bear", False), ("head", False), ("left hand", False), ("7", False),
+    ],
+)  # fmt: skip
+def test_what_is_called_an_ear(name: str, ear: bool) -> None:
+    assert is_ear(name) is ear
+
+
+def test_an_ear_that_does_not_fit_costs_no_other_one(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for name in ("a.png", "b.png"):
+        Image.fromarray(picture(PHOTOS[0])).save(photos / name)
+    boxes = tmp_path / "boxes.csv"
+    boxes.write_text("file,x,y,w,h\na.png,900,0,9,9\na.png,40,30,40,60\nb.png,40,30,40,60\n")
+    result = prepare(photos, tmp_path / "out", crop=Crop(SIZE), boxes=boxes)
+    assert [entry.reason.split(":")[0] for entry in result.rejected] == ["ear 1"]
+    assert [box_of(about) for _, about in rows_of(result)] == [
+        expected_box((40, 30, 40, 60, ""), 0.15)
+    ] * 2
 
 
 def test_a_large_jpeg_is_cut_where_the_box_is(tmp_path: Path) -> None:
