@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.conftest import TINY_RUN, Run, data_options, earteach
 
@@ -84,6 +85,11 @@ CASES = {
         "checkpoint images.0.input images.0.output images.0.psnr images.0.ssim",
         ("{images[0][output]}", "{images[1][psnr]:.2f} dB", "{images[1][ssim]:.4f}"),
     ),
+    "reconstruct many": Case(
+        "reconstruct {folder} --input {ears}/train_teacher.npy -n 23 --out out",
+        "images.22.output",
+        ("{images[19][output]}", "and 3 more in out"),
+    ),
     "reconstruct --jitter": Case(
         "reconstruct {folder} --input {ears}/val_teacher.npy -n 2 --jitter 2 --variations 3 --out out",
         "checkpoint jitter seed images.5.input images.5.output images.5.psnr images.5.ssim",
@@ -99,6 +105,19 @@ CASES = {
         "checkpoint format part path bytes inputs outputs parity.images parity.max_abs_error "
         "parity.passed",
         ("{path}", "{parity[images]} images", "safetensors encoder of"),
+    ),
+    "export in 8 bits": Case(
+        "export {folder} --format onnx --quantize int8 --out out",
+        "quantization.psnr quantization.float_psnr quantization.psnr_loss",
+        (
+            "{quantization[psnr_loss]:.3f} dB of PSNR, {quantization[float_psnr]:.2f} to",
+            "signal {quantization[signal_to_noise]:.1f} dB over the noise",
+        ),
+    ),
+    "export of maps in 8 bits": Case(
+        "export {folder} --format onnx --part features --quantize int8 --out out",
+        "quantization.signal_to_noise quantization.psnr",
+        ("│ signal {quantization[signal_to_noise]:.1f} dB over the noise",),
     ),
     "embed": Case(
         "embed {folder} --input {ears}/val_teacher.npy --features --out codes.npz",
@@ -270,6 +289,36 @@ def test_info_tells_of_this_machine() -> None:
     assert found["numpy"] == np.__version__
     assert found["working folder"] == str(Path.cwd())
     assert json.dumps(found)
+
+
+def test_one_image_has_no_interval(ears: Path, trained: Run, tmp_path: Path) -> None:
+    np.save(tmp_path / "one.npy", np.load(ears / "val_teacher.npy")[:1])
+    args = ["eval", "--checkpoint-dir", trained.checkpoints, "--data", tmp_path / "one.npy"]
+    found, shown = earteach(*args, "--json").json, earteach(*args).out
+    assert found["intervals"] == {"psnr": None, "ssim": None}
+    assert f"{found['metrics']['psnr']:.2f} dB" in shown
+    assert "95 % intervals" not in shown
+
+
+def test_prepare_counts_what_it_left_out_and_turned(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    for name in ("a", "b", "c", "d", "broken"):
+        Image.new("RGB", (40, 40), "tan").save(tmp_path / "photos" / f"{name}.png")
+    (tmp_path / "photos" / "broken.png").write_bytes(b"no picture")
+    boxes = tmp_path / "boxes.csv"
+    rows = ["a,left", "b,right", "c,", "broken,left"]
+    boxes.write_text("\n".join(
+        ["file,side,x,y,w,h", *(row.replace(",", ".png,") + ",5,5,30,30" for row in rows)]
+    ))  # fmt: skip
+    args = ["prepare", tmp_path / "photos", "--boxes", boxes, "--side", "left", "--image-size", 16]
+    found = earteach(*args, "--out", tmp_path / "json", "--json").json
+    keys = ("without_ears", "mirrored", "side_unknown")
+    assert [found[key] for key in keys] == [1, 1, 1]
+    assert len(found["rejected"]) == 1
+    shown = " ".join(earteach(*args, "--out", tmp_path / "table").out.replace("│", "").split())
+    assert "left out 1 photographs in which no ear is annotated" in shown
+    assert "mirrored 1 images; 1 as they are, of an unknown side" in shown
+    assert f"{tmp_path / 'photos' / 'broken.png'}" in shown
 
 
 @pytest.mark.parametrize(

@@ -158,6 +158,12 @@ def test_named_groups_are_the_validation_array(photos: Path) -> None:
     assert (result.train.images, result.val.images) == (16, 8)
 
 
+def table_of(photos: Path, name: str, *rows: str) -> Path:
+    path = photos.parent / f"{name}.csv"
+    path.write_text("\n".join(["file,x,y,w,h", *rows]))
+    return path
+
+
 ERRORS: dict[str, tuple[Callable[[Path], object], str]] = {
     "share of nothing": (lambda p: Split(0), "--val-fraction 0"),
     "share of all": (lambda p: Split(1.0), "--val-fraction 1"),
@@ -200,6 +206,28 @@ ERRORS: dict[str, tuple[Callable[[Path], object], str]] = {
     "out lies below a file": (
         lambda p: prepare(p, p / "bo" / "bo_0.png" / "out"),
         "lies below a file",
+    ),
+    "too much around a box": (lambda p: Crop(SIZE, margin=2.5), "--margin 2.5"),
+    "a category without boxes": (
+        lambda p: prepare(p, p.parent / "out", category="ear"),
+        "--category ear: is of --boxes",
+    ),
+    "whole photographs of boxes": (
+        lambda p: prepare(p, p.parent / "out", boxes=p.parent / "b.csv", crop=Crop(whole=True)),
+        "--whole: takes no --boxes",
+    ),
+    "no ear in any photograph": (
+        lambda p: prepare(p, p.parent / "out", boxes=table_of(p, "box", "zoe.png,0,0,9,9")),
+        "no photograph|zoe",
+    ),
+    "no such category": (
+        lambda p: prepare(
+            p,
+            p.parent / "out",
+            category="nose",
+            boxes=table_of(p, "box", "anna/anna_0.png,0,0,9,9"),
+        ),
+        "--category nose",
     ),
     "one drawn ear": (lambda p: prepare_drawn(1, p.parent / "out"), "--synthetic 1"),
 }

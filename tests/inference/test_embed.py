@@ -119,6 +119,14 @@ def test_photographs_are_called_by_their_paths(trained, val, tmp_path, kind, cap
     assert read(one.path)["names"].tolist() == ["c.png"]
 
 
+def test_photographs_of_which_none_can_be_read_leave_nothing(trained, tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.png").write_bytes(b"no picture")
+    with pytest.raises(EarTeachError, match="none of the photographs could be read"):
+        embed(trained.checkpoints, tmp_path / "photos", tmp_path / "out" / "codes.npz")
+    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
+
+
 @pytest.mark.parametrize("option", ["logvar", "features"])
 def test_npy_holds_mu_alone(trained, ears, tmp_path, option):
     with pytest.raises(EarTeachError, match=rf"^--{option}: a .npy file holds mu alone; .*\.npz$"):

@@ -224,6 +224,22 @@ def test_keypoints_become_landmarks_of_the_crop(photos: Path, tmp_path: Path) ->
         np.testing.assert_allclose(second, [0.5, 0.5], atol=1.1 / side)
 
 
+def test_keypoints_alone_make_the_box_where_there_are_two(photos: Path, tmp_path: Path) -> None:
+    path = coco(tmp_path, PHOTOS)
+    data = json.loads(path.read_text())
+    first, *others = data["annotations"]
+    del first["bbox"], others[0]["bbox"]
+    first["keypoints"] = [30, 40, 2, 0, 0, 0, 0, 0, 0]
+    others[0]["keypoints"] = [10, 20, 2, 0, 0, 0, 49, 79, 1]
+    path.write_text(json.dumps(data))
+    result = prepare(photos, tmp_path / "out", crop=Crop(SIZE), boxes=path, split=VALIDATION)
+    assert [(entry.path, entry.reason) for entry in result.rejected] == [
+        (photos / PHOTOS[0].name, "has fewer than two landmarks")
+    ]
+    # 59 pixels from the first point to the last, and 0.15 times as much on either hand.
+    assert (-8, 12, 77, 77) in [box_of(row) for _, row in rows_of(result)]
+
+
 def test_of_several_categories_those_named_ear_are_taken(
     photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -267,6 +283,14 @@ def test_each_format_names_its_categories(
     (found,) = read_boxes(with_two_categories(kind, tmp_path), category).of([Path("a.png")])
     seen = {ear.in_pixels((200, 100)).box[0] for ear in found or ()}  # type: ignore[index]
     assert seen == ({0, 100} if left is None else {left})
+
+
+def test_a_photograph_of_no_size_in_an_xml_is_of_an_unknown_one(tmp_path: Path) -> None:
+    path = with_two_categories("voc", tmp_path) / "a.xml"
+    size = "<size><width>0</width><height>0</height></size><object>"
+    path.write_text(path.read_text().replace("<object>", size, 1))
+    (found,) = read_boxes(path.parent, "ear").of([Path("a.png")])
+    assert [ear.in_pixels((200, 100)).box for ear in found or ()] == [(100, 60, 50, 50)]
 
 
 def test_a_class_without_a_name_has_its_number(tmp_path: Path) -> None:
