@@ -19,9 +19,14 @@ def carries(path: Path, mark: str) -> bool:
         return False
 
 
-def foreign(path: Path, command: str = "", option: str = "--out") -> EarTeachError:
-    """What is said of an existing file that earteach, or this command of it, did not write."""
+def foreign(path: Path, command: str = "", option: str = "") -> EarTeachError:
+    """What is said of an existing file that earteach, or this command of it, did not write.
+
+    `option` is what named it, where a command has several that could.
+    """
+    named = f"{option} {path}" if option else str(path)
     writer = f"`earteach {command}`" if command else "earteach"
     return EarTeachError(
-        f"{path}: exists and was not written by {writer}; move it away or choose another {option}"
+        f"{named}: exists and was not written by {writer}; move it away or choose another "
+        f"{option or '--out'}"
     )

@@ -108,3 +108,10 @@ def test_the_readmes_commands_run_as_written(tmp_path: Path) -> None:
         assert process.returncode == 0, f"{line}: {err}"
     assert len(list((tmp_path / "dir").glob("sample-*.png"))) == 8
     assert len(list((tmp_path / "reconstructions").glob("*.png"))) == 4
+
+
+def test_the_guide_to_the_doctor_names_what_it_finds() -> None:
+    source = (ROOT / "earteach" / "metrics" / "doctor.py").read_text(encoding="utf-8")
+    guide = (DOCS / "guides" / "doctor.md").read_text(encoding="utf-8")
+    found = set(re.findall(r'Advice\("(\w+)"', source))
+    assert found == set(re.findall(r"^\| `(\w+)`", guide, re.MULTILINE))

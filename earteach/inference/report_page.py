@@ -81,7 +81,7 @@ def refuse_foreign_page(path: Path) -> None:
             f"--out {path}: is a folder; name a file, such as {path / 'report.html'}"
         )
     if path.exists() and not carries(path, _MARK):
-        raise foreign(path, "report")
+        raise foreign(path, "report", "--out")
 
 
 def prepare(path: Path, option: str) -> None:

@@ -73,7 +73,10 @@ def test_its_loss_is_that_of_all_images_at_once():
     assert both.loss() == pytest.approx(terms.total.item(), rel=1e-5)
     assert both.side_share() == pytest.approx(4 / 6)
     assert both.codes.share() == pytest.approx(
-        r2_score(wanted.code[0][:, :-1], seen.code[0][:, :-1], multioutput="variance_weighted"),
+        r2_score(
+            *(part.code[0][:, :-1].numpy() for part in (wanted, seen)),
+            multioutput="variance_weighted",
+        ),
         abs=1e-6,
     )
 

@@ -224,3 +224,4 @@ def test_its_layers_are_as_large_as_counted_by_hand():
     # 64 pixels a side are halved to 32, then to 16, 8 and 4.
     assert count(encoder.side) == 12 * 16 + (9 * 16 + 3) * 32 + (9 * 32 + 3) * 64 + 64 * 4 * 4
     assert mobile_widths(1) == [1, 1, 1, 1]
+    assert mobile(sided=False).encoder.side is None

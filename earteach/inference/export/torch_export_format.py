@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from pathlib import Path
 
 import torch
@@ -32,5 +33,8 @@ def write(target: Path, job: Job, example: torch.Tensor) -> None:
 
 
 def load(target: Path, job: Job) -> Run:
-    module = torch.export.load(io.BytesIO(target.read_bytes())).module()
+    with warnings.catch_warnings():
+        # torch before 2.14 warns of its own tensors over bytes.
+        warnings.filterwarnings("ignore", "The given buffer is not writable")
+        module = torch.export.load(io.BytesIO(target.read_bytes())).module()
     return lambda batch: by_torch(module, batch)
