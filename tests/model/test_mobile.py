@@ -220,6 +220,8 @@ def test_its_layers_are_as_large_as_counted_by_hand():
         residual(24, 48) + 3 * residual(48, 48),
     ]
     assert list(map(count, encoder.heads)) == [9 * 32, 13 * 64, 25 * 128, 49 * 256]
+    # A neck of 64 channels, 4 numbers for each of 4 by 4 places, and for each a look at all places.
+    assert count(encoder.to_code) == (2 * 48 + 49 * 64 + 65 * 4 + 64 * 16 * 64 + 64 * 4 + 64)
     assert count(encoder.glance) == (3 * 16 * 16 + 1) * 64
     # 64 pixels a side are halved to 32, then to 16, 8 and 4.
     assert count(encoder.side) == 12 * 16 + (9 * 16 + 3) * 32 + (9 * 32 + 3) * 64 + 64 * 4 * 4
