@@ -161,8 +161,9 @@ def test_an_export_gives_torchs_numbers_in_its_own_runtime(trained, exported, fo
         batch = inputs(part, number)
         wanted = by_torch(model, part, batch)
         for one, other in zip(wanted, ran(result, batch), strict=True):
-            # Maps reach 200.
-            np.testing.assert_allclose(other, one, atol=1e-4, rtol=1e-5)
+            # A map's values may be hundreds, whose last bits are in the small ones too.
+            atol = max(1e-4, 1e-6 * np.abs(one).max())
+            np.testing.assert_allclose(other, one, atol=atol, rtol=1e-5)
     assert result.parity.passed
     assert result.parity.images == 7  # the validation images
     assert 0 <= result.parity.max_abs_error < (1e-3 if part == "features" else 1e-4)
