@@ -107,6 +107,10 @@ class Start:
 
 
 def fit(config: TrainConfig, start: Start, watch: Watch) -> TrainResult:
+    """Train from `start` to the last epoch, or until the run is told to stop.
+
+    Raises `EarTeachError` for data, hardware, memory or a disk that the user can put right.
+    """
     began = time.monotonic()
     run, found = config.run, start.found
     if found is not None and not found.state.keys() >= {"loops", "optimizer_states", "callbacks"}:
@@ -177,7 +181,7 @@ def _make_room(config: TrainConfig, start: Start) -> None:
     done = start.found.epochs_completed if start.found else 0
     check_space_for_run(config, done, fresh=start.fresh)
     if start.fresh and is_main_process():
-        move_aside(config)
+        _move_aside(config)
     complain_of_folder(config.run.checkpoint_dir)
     if start.teacher is not None and start.found is None and is_main_process():
         copy = config.run.checkpoint_dir / checkpoint.TEACHER_COPY
@@ -283,7 +287,7 @@ def _is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
-def move_aside(config: TrainConfig) -> list[Path]:
+def _move_aside(config: TrainConfig) -> list[Path]:
     """Rename an old run's folders, beside themselves; gives their new names."""
     moved = []
     for folder in (config.run.checkpoint_dir, config.run.log_dir / RUN_NAME):
