@@ -137,6 +137,41 @@ def test_a_page_runs_from_top_to_bottom(
         assert ran.returncode == 0, f"{block}\n{ran.stderr}"
 
 
+NUMBER = re.compile(r"\d+(?:[.,:]\d+)*(?:e-\d+)?")
+
+
+def shape(line: str) -> str:
+    """A line without its numbers, which other machines change, and the widths that follow from them."""
+    return re.sub(r"([ ─])\1+", r"\1", NUMBER.sub("#", line)).strip()
+
+
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", DOCS / "tutorial.md"], ids=["README", "tutorial"]
+)
+def test_what_is_shown_is_what_is_printed(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a newcomer types it, in an empty folder and a terminal of 80 columns."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    printed: list[str] = []
+    for line in filter(_is_run, typed(page)):
+        command = [sys.executable, "-m", *line]
+        ran = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert ran.returncode == 0, f"{' '.join(line)}: {ran.stderr}"
+        printed += [shape(seen) for seen in (ran.stderr + ran.stdout).splitlines()]
+    shown = re.findall(r"^```(?:text)?\n(.*?)^```$", _without_code(page), re.DOTALL | re.MULTILINE)
+    lines = [line for block in shown for line in block.splitlines() if line.strip()]
+    assert len(lines) > 15
+    assert [line for line in lines if shape(line) not in printed] == []
+
+
+def _without_code(page: Path) -> str:
+    """The page without blocks of code, so that every fence left is of what is printed."""
+    text = page.read_text(encoding="utf-8")
+    return re.sub(r"^```(?!text)\w+\n.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE)
+
+
 def test_what_is_not_run_is_in_the_docs() -> None:
     lines = [line for page in PAGES for line in typed(page)]
     assert [words for words in NOT_RUN if not any(_holds(line, words) for line in lines)] == []
