@@ -200,6 +200,16 @@ def test_the_code_is_the_sum_of_what_the_convolutions_and_the_glance_say():
     torch.testing.assert_close(logvar, width)
 
 
+def test_a_mixed_code_hears_from_all_places_too():
+    to_code = mobile(64, 8).encoder.to_code
+    deepest = torch.randn(3, 12, 4, 4, generator=torch.Generator().manual_seed(3))
+    neck = to_code.neck(deepest)
+    places = functional.avg_pool2d(neck, to_code.patch).flatten(1)
+    alone, mixed = to_code.mu(neck).flatten(1), to_code.mix(places)
+    assert min(alone.abs().max(), mixed.abs().max()) > 0.1
+    torch.testing.assert_close(to_code(deepest)[0], alone + mixed)
+
+
 def test_its_layers_are_as_large_as_counted_by_hand():
     with torch.device("meta"):
         encoder = EarVAE.from_config(

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.nn import Conv2d
 
 from earteach.config import ModelConfig
 from earteach.model.pooling import pooled
@@ -275,3 +276,37 @@ def test_embed_gives_the_code_and_pooled_features():
         mu, logvar, features = model.embed(x)
         torch.testing.assert_close((mu, logvar), model.encode(x))
         torch.testing.assert_close(features, pooled(model.features(x)))
+
+
+def test_blocks_are_residual_and_convolutions_as_large_as_promised():
+    model = lively(32, 16, 8, 3)
+    x = torch.randn(2, 8, 6, 6, generator=torch.Generator().manual_seed(2))
+    halve, attend = model.encoder.blocks[0]
+    with torch.no_grad():
+        branch = attend.branch(x)
+        assert branch.abs().max() > 0.01
+        torch.testing.assert_close(attend(x), x + branch)
+    assert (halve.kernel_size, halve.stride) == ((3, 3), (2, 2))
+    sizes = {conv.kernel_size for conv in model.encoder.modules() if isinstance(conv, Conv2d)}
+    # The spatial attention's (CBAM) are the large ones, the neck's and the code's the small ones.
+    assert sizes == {(1, 1), (3, 3), (7, 7)}
+
+
+def test_the_decoder_adds_what_the_first_picture_says():
+    model = lively(32, 16, 8, 3)
+    generator = torch.Generator().manual_seed(2)
+    z, picture = (
+        torch.randn(2, 16, generator=generator),
+        torch.rand(2, 3, 32, 32, generator=generator),
+    )
+    decoder, seen = model.decoder, []
+    decoder.to_image.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    decoder.blocks[-1].register_forward_hook(lambda _, given, drawn: seen.append(drawn))
+    with torch.no_grad():
+        decoder(z, picture)
+        # Four pixels of each channel side by side, from -1 to 1.
+        squares = (2 * picture - 1).reshape(2, 3, 16, 2, 16, 2).permute(0, 1, 3, 5, 2, 4)
+        guide = decoder.from_picture(squares.reshape(2, 12, 16, 16))
+    drawn, whole = seen
+    assert guide.abs().max() > 0.01
+    torch.testing.assert_close(whole, drawn + guide)
