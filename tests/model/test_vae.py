@@ -9,6 +9,7 @@ from PIL import Image
 from torch.nn import Conv2d
 
 from earteach.config import ModelConfig
+from earteach.model.blocks import code_grid
 from earteach.model.pooling import pooled
 from earteach.model.vae import EarVAE, reparameterise
 from tests.model.networks import SHAPES, lively, network, random_weights
@@ -310,3 +311,14 @@ def test_the_decoder_adds_what_the_first_picture_says():
     drawn, whole = seen
     assert guide.abs().max() > 0.01
     torch.testing.assert_close(whole, drawn + guide)
+
+
+def test_the_grid_of_the_code_is_the_finest_of_four_that_divides():
+    assert [code_grid(*shape) for shape in ((16, 64), (25, 80), (12, 64), (7, 64), (8, 32))] == [
+        4, 1, 2, 1, 2,
+    ]  # fmt: skip
+    to_code = network().encoder.to_code
+    assert to_code.mix is None
+    assert kinds(to_code.neck)[1:] == ["GroupNorm", "SiLU", "Conv2d"]
+    for half in (network().encoder, network().decoder):
+        assert "SiLU" in kinds(half.squeeze)
