@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.test_help import COMMANDS
-from tests.conftest import Run, earteach, earteach_process
+from tests.conftest import Run, earteach
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -98,16 +98,6 @@ def test_the_example_learns_landmarks_from_a_trained_encoder(trained: Run) -> No
     for errors in curves.values():
         assert len(errors) == 3
         assert float(errors[-1]) < float(errors[0])
-
-
-@pytest.mark.slow
-def test_the_readmes_commands_run_as_written(tmp_path: Path) -> None:
-    for line in commands(ROOT / "README.md"):
-        process = earteach_process(*shlex.split(line), cwd=tmp_path, OMP_NUM_THREADS="2")
-        _, err = process.communicate(timeout=1500)
-        assert process.returncode == 0, f"{line}: {err}"
-    assert len(list((tmp_path / "dir").glob("sample-*.png"))) == 8
-    assert len(list((tmp_path / "reconstructions").glob("*.png"))) == 4
 
 
 def test_the_guide_to_the_doctor_names_what_it_finds() -> None:

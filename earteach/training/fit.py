@@ -148,13 +148,10 @@ def fit(config: TrainConfig, start: Start, watch: Watch) -> TrainResult:
         advice = recorder.diagnosis(trainer, module, finished=not interrupted)
     if interrupted and stop.signal == REQUEUE and is_main_process():
         requeue()
-    stopped_early = trainer.should_stop and trainer.current_epoch < config.optim.epochs
     return TrainResult(
         epochs_completed=epochs_processed(trainer),
         global_step=trainer.global_step,
-        stopped_by=(
-            "interrupted" if interrupted else "early_stopping" if stopped_early else "finished"
-        ),
+        stopped_by="interrupted" if interrupted else _ending(trainer, config.optim.epochs),
         last=None if start.dry else run.checkpoint_dir / checkpoint.LAST,
         best={
             name: Best(Path(entry["path"]), entry["value"], entry["epoch"])
@@ -167,6 +164,11 @@ def fit(config: TrainConfig, start: Start, watch: Watch) -> TrainResult:
         advice=advice,
         teacher=start.teacher.path if start.teacher else None,
     )
+
+
+def _ending(trainer: pl.Trainer, epochs: int) -> Literal["finished", "early_stopping"]:
+    stopped_early = trainer.should_stop and trainer.current_epoch < epochs
+    return "early_stopping" if stopped_early else "finished"
 
 
 def _show_plan(config: TrainConfig, start: Start, watch: Watch) -> None:

@@ -26,7 +26,7 @@ def two(ears: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     out, err = process.communicate(timeout=240)
     assert process.returncode == 0, err
-    # One object: the second process is silent. (What torch before 2.14 prints of Gloo is not ours.)
+    # One object: the second process is silent. (What torch 2.10 prints of Gloo is not ours.)
     (line,) = (line for line in out.splitlines() if not line.startswith("[Gloo]"))
     result = json.loads(line)
     assert result["epochs_completed"] == EPOCHS

@@ -34,7 +34,7 @@ def write(target: Path, job: Job, example: torch.Tensor) -> None:
 
 def load(target: Path, job: Job) -> Run:
     with warnings.catch_warnings():
-        # torch before 2.14 warns of its own tensors over bytes.
+        # torch 2.10 warns of its own tensors over bytes.
         warnings.filterwarnings("ignore", "The given buffer is not writable")
         module = torch.export.load(io.BytesIO(target.read_bytes())).module()
     return lambda batch: by_torch(module, batch)
