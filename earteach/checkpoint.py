@@ -13,7 +13,7 @@ import pickle
 import re
 import shutil
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -290,3 +290,10 @@ def differences(old: TrainConfig, new: TrainConfig) -> dict[str, tuple[Any, Any]
         for group, option, value in old.options()
         if group != "hardware" and option.name not in kept_apart and value != theirs[option.name]
     }
+
+
+def listed(differing: Mapping[str, tuple[Any, Any]]) -> str:
+    """What `differences` gave, in words."""
+    return ", ".join(
+        f"--{name.replace('_', '-')} {old} → {new}" for name, (old, new) in differing.items()
+    )

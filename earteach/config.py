@@ -136,7 +136,9 @@ def _checked_type(option: OptionField, value: Any) -> Any:
             raise EarTeachError(f"{option.flag} {value}: must be one of {', '.join(choices)}")
         return str(value)
     if expected is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        return (
+            float(value) if abs(value) <= _LARGEST else value
+        )  # which is then said to be too large
     if expected is Path and isinstance(value, str):
         return Path(value)
     if not isinstance(value, expected) or (isinstance(value, bool) and expected is not bool):
@@ -198,6 +200,14 @@ class ModelConfig(Options):
         EncoderKind,
         Opt("`mobile` is small and fast; with eigenears (--pca-init) `earteach distil` trains it."),
     ] = "attention"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.latent_dim == 1 and self.pca_init:
+            raise EarTeachError(
+                "--latent-dim 1: with --pca-init the only number would be the ear's side; take 2 or "
+                "more, or add --no-pca-init"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -352,7 +362,16 @@ class TrainConfig:
             ) from error
 
     def with_options(self, changes: Mapping[str, Any]) -> Self:
-        """A copy in which each option named in `changes` has its new value."""
+        """A copy in which each option named in `changes` has its new value.
+
+        Raises `EarTeachError` for a name that is no option, and for a value out of bounds.
+        """
+        known = {option.name for _, option, _ in self.options()}
+        if unknown := sorted(changes.keys() - known):
+            raise EarTeachError(
+                f"{unknown[0]}: is no option of training; the names are those of `earteach train "
+                "--help`, with underscores"
+            )
         groups: dict[str, Any] = {
             name: replace(getattr(self, name), **_of_group(group, changes))
             for name, group in GROUPS.items()

@@ -290,3 +290,21 @@ def test_a_file_that_is_not_text_is_not_toml(tmp_path: Path) -> None:
 def test_a_toml_file_that_cannot_be_read_is_named(tmp_path: Path, name: str) -> None:
     with pytest.raises(EarTeachError, match="name a readable file"):
         read_toml(tmp_path / name)
+
+
+def test_a_code_that_is_the_side_alone_is_refused() -> None:
+    with pytest.raises(EarTeachError, match=r"--latent-dim 1: .* --no-pca-init"):
+        ModelConfig(latent_dim=1)
+    assert ModelConfig(latent_dim=1, pca_init=False).latent_dim == 1
+
+
+def test_a_number_that_no_float_holds_is_too_large(tmp_path: Path) -> None:
+    path = tmp_path / "options.toml"
+    path.write_text("learning_rate = 1" + 400 * "0")
+    with pytest.raises(EarTeachError, match="must be at most 10"):
+        read_toml(path)
+
+
+def test_an_option_that_is_none_is_not_passed_over() -> None:
+    with pytest.raises(EarTeachError, match="epoch: is no option of training"):
+        TrainConfig().with_options({"epoch": 10})

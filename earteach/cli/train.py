@@ -121,9 +121,7 @@ def _resume(
         if name in named and name != "epochs"
     }
     if differing:
-        listed = ", ".join(
-            f"--{name.replace('_', '-')} {old} → {new}" for name, (old, new) in differing.items()
-        )
+        listed = checkpoint.listed(differing)
         raise EarTeachError(
             f"{resume}: was trained with other options ({listed}); leave them out to continue it, or "
             "begin a new run with --init-from"

@@ -157,6 +157,8 @@ def _spare_dimensions(signs: Signs) -> Advice | None:
     if (signs.recon_loss or 0.0) > INVISIBLE:
         return None
     active, enough = signs.active_units, signs.with_side(max(1, signs.active_units))
+    if enough == signs.config.model.latent_dim:
+        return None
     message = (
         f"latent dimensions to spare: {active} of {signs.latent_dim} are in use, and what they miss "
         f"is too little to be seen (a mean squared error of {signs.recon_loss:.2g}); "
@@ -173,12 +175,16 @@ def _weight_low(signs: Signs) -> Advice | None:
     seen, beta, least = _far_from_prior(signs), signs.beta, signs.eigenvalue(signs.latent_dim)
     if not seen or least < LEAST_OVER_BETA * beta:
         return None
+    message = (
+        f"the KLD weighs too little: {seen}, so samples from the prior will not look like ears"
+    )
+    if signs.config.kld.kld_anneal_end == 0:
+        message += "; try --kld-anneal-end 1 in place of 0, with which no weight has a say"
+        return Advice("kld_weight_low", message, "kld_anneal_end", 1.0)
     target = least / KEPT_MARGIN
     weight = signs.weight_of(target)
-    message = (
-        f"the KLD weighs too little: {seen}, so samples from the prior will not look like ears; try "
-        f"--kld-weight {weight:g}, which raises β in ELBO units from {beta:.2g} to {target:.2g}"
-    )
+    message += f"; try --kld-weight {weight:g}, which raises β in ELBO units "
+    message += f"from {beta:.2g} to {target:.2g}"
     return Advice("kld_weight_low", message, "kld_weight", weight)
 
 
@@ -309,7 +315,10 @@ def _overfitting(signs: Signs) -> Advice | None:
     if (more := stronger.get(strength)) is not None:
         message += f"try --augmentation {more} in place of {strength}"
         return Advice("overfitting", message, "augmentation", more)
-    fewer = max(1, model.base_channels // 2)
+    if model.base_channels == 1:
+        best = 1 + min(range(len(signs.history)), key=lambda place: signs.history[place].val_recon)
+        return Advice("overfitting", f"{message}try --epochs {best}", "epochs", best)
+    fewer = model.base_channels // 2
     message += f"try --base-channels {fewer} in place of {model.base_channels}, or fewer epochs"
     return Advice("overfitting", message, "base_channels", fewer)
 

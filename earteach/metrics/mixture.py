@@ -87,8 +87,8 @@ def fit_mixture(codes: np.ndarray, pictures: np.ndarray, *, sided: bool) -> Code
     """Fit on the codes `(N, D)` of N images and the images, small and flattened, `(N, P)`.
 
     `sided`: the last number of a code is the side of its ear, 1 or −1; then the pictures must be
-    turned to one side. The number of components is that of 1, 2, 4, 8 and 16 with the least Akaike
-    information criterion, among those with enough images for each.
+    turned to one side. The number of components is 1, 2, 4, 8 or 16, doubled for as long as Akaike's
+    information criterion falls and there are enough images for each.
     """
     codes, pictures = codes.astype(np.float64), pictures.astype(np.float64)
     facing = float((codes[:, -1] > 0).mean()) if sided else np.nan

@@ -105,7 +105,9 @@ class LinearPath(nn.Module):
         Mean 1 for errors as large as the codes themselves.
         """
         scores = error @ self.rotation.T
-        return scores.square() @ self.variances / self.variances.sum()
+        # What too few images left without a component changes no picture.
+        told = self.variances * self.components.square().sum(dim=1)
+        return scores.square() @ told / told.sum()
 
     def noise_gain(self) -> torch.Tensor:
         """Squared error summed over pixels per unit of a code's variance, `(K,)`."""

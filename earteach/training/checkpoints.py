@@ -72,7 +72,7 @@ class Checkpoints(Checkpoint):
             **self._origin,
             epochs_completed=epochs_processed(trainer),
             stopped_by=self._finished,
-            metrics={} if validating else _measured(trainer),
+            metrics={} if validating else measured(trainer),
             best=self.state_dict()["best"],
         )
         if validating:
@@ -93,13 +93,19 @@ class Checkpoints(Checkpoint):
     def on_validation_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
     ) -> None:
-        self._answer_stop_request(trainer)
+        self._answer_in_validation(trainer)
 
     def on_validation_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
     ) -> None:
         # After the last batch it is better to end the epoch.
         if not trainer.fit_loop.epoch_loop.val_loop.batch_progress.is_last_batch:
+            self._answer_in_validation(trainer)
+
+    def _answer_in_validation(self, trainer: pl.Trainer) -> None:
+        # Several devices must agree to stop, and one may have a batch more than another: they are
+        # asked when the epoch ends.
+        if trainer.world_size == 1:
             self._answer_stop_request(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -179,7 +185,8 @@ def _metric(trainer: pl.Trainer, name: str) -> float:
     return float(trainer.callback_metrics[name])
 
 
-def _measured(trainer: pl.Trainer) -> dict[str, float]:
+def measured(trainer: pl.Trainer) -> dict[str, float]:
+    """What the last validation came to."""
     return {
         name: float(value)
         for name, value in trainer.callback_metrics.items()

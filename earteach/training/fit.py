@@ -289,18 +289,28 @@ def _is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
-def _move_aside(config: TrainConfig) -> list[Path]:
-    """Rename an old run's folders, beside themselves; gives their new names."""
-    moved = []
-    for folder in (config.run.checkpoint_dir, config.run.log_dir / RUN_NAME):
-        if folder.exists() and any(folder.iterdir()):
-            number = 1
-            while (aside := folder.with_name(f"{folder.name}-old-{number}")).exists():
-                number += 1
+def _move_aside(config: TrainConfig) -> None:
+    """Rename an old run's folders, beside themselves."""
+    for named in (config.run.checkpoint_dir, config.run.log_dir / RUN_NAME):
+        if not named.exists() or not any(named.iterdir()):
+            continue
+        # "." and ".." cannot be renamed by these names.
+        folder = named.resolve() if named.name in ("", "..") else named
+        if Path.cwd().is_relative_to(folder.resolve()):
+            raise EarTeachError(
+                f"{named}: holds the working directory, so --fresh cannot move it aside; choose "
+                "another folder"
+            )
+        number = 1
+        while (aside := folder.with_name(f"{folder.name}-old-{number}")).exists():
+            number += 1
+        try:
             folder.rename(aside)
-            _log.info("moved the old run's %s to %s", folder, aside)
-            moved.append(aside)
-    return moved
+        except OSError as error:
+            raise EarTeachError(
+                f"{named}: cannot be moved aside to {aside}: {error.strerror}; choose another folder"
+            ) from error
+        _log.info("moved the old run's %s to %s", named, aside)
 
 
 def is_main_process() -> bool:

@@ -18,8 +18,8 @@ _NAMED = 16
 class FiniteLoss(Callback):
     """Raises `EarTeachError` at the end of the step whose loss is NaN or infinite.
 
-    On a GPU the loss is looked at one step later, when its copy has arrived without a wait; no
-    checkpoint is written in between, as its files come from the loop's later hooks.
+    On a GPU the loss is looked at one step later, when its copy has arrived without a wait, or before
+    a checkpoint is written.
     """
 
     def __init__(self) -> None:
@@ -35,7 +35,9 @@ class FiniteLoss(Callback):
         if previous is not None:
             _check(trainer, pl_module, *previous)
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
         if self._pending is not None:
             _check(trainer, pl_module, *self._pending)
 

@@ -252,7 +252,7 @@ class EarVAELightning(pl.LightningModule):
             [parameter for parameter in self.model.parameters() if parameter.requires_grad],
             lr=optim.learning_rate,
             weight_decay=optim.weight_decay,
-            fused=not self._scales_gradients,
+            fused=self.device.type in ("cpu", "cuda") and not self._scales_gradients,
         )
         if optim.lr_schedule == "plateau":
             plateau = ReduceLROnPlateau(optimizer, factor=0.5, patience=10)

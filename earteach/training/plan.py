@@ -58,7 +58,9 @@ def plan(config: TrainConfig, *, epochs_done: int = 0, teacher: Path | None = No
     train, val = (EarArray.open(p, data.layout) for p in (data.train_data, data.val_data))
     with torch.device("meta"):
         summary = summarise(EarVAE.from_config(model))
-    steps = math.ceil(len(train) / optim.batch_size)
+    hardware = config.hardware
+    devices = hardware.num_nodes * (hardware.devices if hardware.devices > 0 else _all_devices())
+    steps = steps_per_epoch(len(train), optim.batch_size, devices)
     final = final_kld_weight(config.kld)
     dimensions = model.in_channels * model.image_size**2
     return Plan(
@@ -88,6 +90,15 @@ def plan(config: TrainConfig, *, epochs_done: int = 0, teacher: Path | None = No
         log_dir=config.run.log_dir,
         teacher=teacher,
     )
+
+
+def steps_per_epoch(images: int, batch_size: int, devices: int) -> int:
+    """The steps of each device, which all take as many."""
+    return math.ceil(math.ceil(images / devices) / batch_size)
+
+
+def _all_devices() -> int:
+    return max(1, torch.cuda.device_count())
 
 
 def check_trainable(model: ModelConfig) -> None:

@@ -20,7 +20,7 @@ from earteach.data.arrays import EarArray, sampled_rows
 from earteach.data.batches import to_batch
 from earteach.images import beside, grid, heat, to_uint8
 from earteach.metrics.doctor import Advice
-from earteach.training.checkpoints import is_dry
+from earteach.training.checkpoints import is_dry, measured
 from earteach.training.health import Health
 from earteach.training.module import EarVAELightning
 
@@ -119,12 +119,7 @@ class Recorder(Callback):
         return self._health.diagnosis(module, trainer.global_step, finished=finished)
 
     def _record(self, trainer: pl.Trainer, module: EarVAELightning) -> EpochRecord:
-        validated = {
-            name: float(value)
-            for name, value in trainer.callback_metrics.items()
-            if name.startswith("val/")
-        }
-        metrics = {**module.training_means(), **validated}
+        metrics = {**module.training_means(), **measured(trainer)}
         seconds = time.monotonic() - self._started
         epochs = module.config.optim.epochs
         training_seconds = max(1e-9, self._trained - self._started)

@@ -12,7 +12,10 @@ from earteach.errors import EarTeachError
 
 
 class Restored(Callback):
-    """`done` once Lightning has put back the state of training and begins; then it calls `begins`."""
+    """`done` once Lightning has put back the state of training and begins; then it calls `begins`.
+
+    A run that had stopped early has its whole patience again.
+    """
 
     def __init__(self, begins: Callable[[], None]) -> None:
         self.done = False
@@ -20,6 +23,9 @@ class Restored(Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.done = True
+        stopping = trainer.early_stopping_callback
+        if stopping is not None and stopping.wait_count >= stopping.patience:
+            stopping.wait_count = 0
         self._begins()
 
 

@@ -143,25 +143,37 @@ def resume(
         log_dir = _log_dir(config.run.log_dir, folder)
         config = replace(config, run=replace(config.run, checkpoint_dir=folder, log_dir=log_dir))
         _check_unfinished(found, epochs or config.optim.epochs)
+        teacher = checkpoint.teacher_of(found) if checkpoint.TEACHER in found.about else None
         if epochs is not None:
             config = _extended(config, epochs, reanneal)
-        teacher = checkpoint.teacher_of(found) if checkpoint.TEACHER in found.about else None
+            if epochs != found.config.optim.epochs and teacher is None:
+                _note_schedule(found.config, config)
         _log.info("continuing %s (%s)", path, _position(found))
         return fit(config, Start(found=found, teacher=teacher), watch or Watch())
 
 
 def _extended(config: TrainConfig, epochs: int, reanneal: bool) -> TrainConfig:
     horizon = None if reanneal else config.kld.kld_anneal_epochs or config.optim.epochs
-    if horizon == epochs:
-        horizon = None
-    if epochs != config.optim.epochs:
-        _log.info(
-            "the KLD weight's schedule %s",
-            f"is stretched to {epochs} epochs"
-            if horizon is None
-            else f"keeps its shape of {horizon} epochs and then holds its final weight",
+    return config.with_options(
+        {"epochs": epochs, "kld_anneal_epochs": None if horizon == epochs else horizon}
+    )
+
+
+def _note_schedule(old: TrainConfig, new: TrainConfig) -> None:
+    """Log what another number of epochs makes of the KLD weight's schedule."""
+    before = old.kld.kld_anneal_epochs or old.optim.epochs
+    epochs, horizon = new.optim.epochs, new.kld.kld_anneal_epochs or new.optim.epochs
+    if horizon != before:
+        told = (
+            f"is stretched to {horizon} epochs" if horizon > before else f"takes {horizon} epochs"
         )
-    return config.with_options({"epochs": epochs, "kld_anneal_epochs": horizon})
+    else:
+        told = f"keeps its shape of {horizon} epochs"
+        if epochs > horizon:
+            told += " and then holds its final weight"
+        elif epochs < horizon:
+            told += f", which the run leaves after {epochs}"
+    _log.info("the KLD weight's schedule %s", told)
 
 
 def _check_continues(found: Checkpoint, config: TrainConfig, teacher: Checkpoint | None) -> None:
@@ -173,9 +185,7 @@ def _check_continues(found: Checkpoint, config: TrainConfig, teacher: Checkpoint
             f"`earteach resume {found.path} --epochs {new}` or start anew with --fresh"
         )
     if differing:
-        listed = ", ".join(
-            f"--{name.replace('_', '-')} {old} → {new}" for name, (old, new) in differing.items()
-        )
+        listed = checkpoint.listed(differing)
         raise EarTeachError(
             f"{found.path}: is a run with other options ({listed}); continue it as it was with "
             f"`earteach resume {found.path}`, or start anew with --fresh, which moves it aside"

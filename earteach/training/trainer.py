@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,6 +22,7 @@ from earteach.data.arrays import EarArray
 from earteach.data.loading import Sample, TrainingLoader, training_loader, validation_loader
 from earteach.errors import EarTeachError
 from earteach.training.checkpoints import AtomicCheckpointIO
+from earteach.training.plan import steps_per_epoch
 
 RUN_NAME = "ear_vae"
 _PRECISIONS = {"32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"}
@@ -104,7 +104,7 @@ def _check_hardware(hardware: HardwareConfig) -> None:
 
 
 def _has_gpu() -> bool:
-    return torch.cuda.is_available() or torch.backends.mps.is_available()
+    return torch.cuda.is_available()
 
 
 def _precision(hardware: HardwareConfig) -> str:
@@ -128,9 +128,9 @@ class Loaders(pl.LightningDataModule):
         return {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size}
 
     def steps_per_epoch(self) -> int:
-        """Steps of each device, told without opening a loader."""
-        share = math.ceil(len(self._arrays["train"]) / self._place()["world_size"])
-        return math.ceil(share / self._config.optim.batch_size)
+        """Told without opening a loader."""
+        images, batch_size = len(self._arrays["train"]), self._config.optim.batch_size
+        return steps_per_epoch(images, batch_size, self._place()["world_size"])
 
     def train_dataloader(self) -> TrainingLoader:
         return training_loader(self._config, self._arrays["train"], **self._place())

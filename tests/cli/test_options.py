@@ -454,6 +454,22 @@ def test_fresh_says_where_the_old_run_is(ears: Path, tmp_path: Path) -> None:
     assert f"{tmp_path}/checkpoints to {tmp_path}/checkpoints-old-1" in result.err
 
 
+@pytest.mark.parametrize("folder", [".", "..", "{here}"])
+def test_fresh_moves_no_working_directory(
+    ears: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str
+) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    (here / "mine.txt").write_text("kept")
+    monkeypatch.chdir(here)
+    named = folder.format(here=here)
+    result = earteach("train", *data_options(ears), *QUICK, "--fresh", "--checkpoint-dir", named)
+    assert (result.code, result.out) == (1, "")
+    (error,) = [line for line in result.err.splitlines() if line.startswith("error: ")]
+    assert error.startswith(f"error: {named}: holds the working directory")
+    assert [path.name for path in tmp_path.rglob("*")] == ["here", "mine.txt"]
+
+
 def test_fresh_without_an_old_run_is_as_usual(ears: Path, tmp_path: Path) -> None:
     assert run(ears, tmp_path, *QUICK, "--epochs", 1, "--fresh").result["epochs_completed"] == 1
     assert {path.name for path in tmp_path.iterdir()} == {"checkpoints", "logs"}

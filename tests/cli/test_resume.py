@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from earteach import checkpoint
-from tests.conftest import TINY, data_options, earteach
+from tests.conftest import TINY, TINY_RUN, data_options, earteach
 
 LAST = Path("checkpoints/last.ckpt")
 LINEAR = ["--kld-anneal-strategy", "linear", "--kld-weight", 1]
@@ -81,6 +81,35 @@ def test_reanneal_stretches_the_schedule() -> None:
     # 3/4 and 4/4 of the way, where the first three had thirds of their own
     assert kld_weights() == pytest.approx([0, 0.5, 1, 0.75, 1])
     assert "stretched to 5 epochs" in result.err
+
+
+def test_a_longer_schedule_is_said_to_be_as_long_as_it_is(
+    ears: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    options = [*data_options(ears), *TINY_RUN, *LINEAR]
+    assert earteach("train", *options, "--epochs", 1, "--kld-anneal-epochs", 4).code == 0
+    for epochs, told in (
+        (2, "keeps its shape of 4 epochs, which the run leaves after 2"),
+        (4, "keeps its shape of 4 epochs"),
+    ):
+        result = earteach("resume", "--epochs", epochs)
+        (said,) = (line for line in result.err.splitlines() if "schedule" in line)
+        assert said.endswith(told)
+    assert kld_weights() == pytest.approx([0, 1 / 3, 2 / 3, 1])
+
+
+def test_a_run_that_stopped_early_has_its_patience_again(
+    ears: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    still = ["--learning-rate", 1e-12, "--weight-decay", 0, "--patience", 2, "--epochs", 9]
+    stopped = earteach("train", *data_options(ears), *TINY_RUN, *still, "--json").json
+    assert stopped["stopped_by"] == "early_stopping"
+    done = stopped["epochs_completed"]
+    again = resumed("resume", "--epochs", 12)
+    assert again["stopped_by"] == "early_stopping"
+    assert again["epochs_completed"] == done + 2
 
 
 @pytest.mark.parametrize("options", [[], ["--epochs", 3], ["--epochs", 2]])

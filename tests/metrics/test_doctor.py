@@ -176,6 +176,11 @@ def test_dimensions_to_spare_are_said_where_nothing_is_missed(side: int | None) 
     assert (advice.option, advice.value) == ("latent_dim", 6 if side is None else 7)
 
 
+def test_the_only_dimension_is_not_to_spare() -> None:
+    idle = {"kld_per_dimension": (0.0,), "variance": (0.0,), "recon_loss": 5e-5}
+    assert diagnose(signs(config=config(latent_dim=1, pca_init=False), **idle, history=())) == ()
+
+
 @pytest.mark.parametrize("share", [0.0, 0.4])
 def test_a_weight_on_its_way_up_is_not_judged(share: float) -> None:
     early = {"kld_anneal_strategy": "linear", "epochs": 20}
@@ -214,6 +219,12 @@ def test_each_sign_of_a_low_weight_is_named(changes: dict[str, Any], seen: str) 
 def test_no_weight_at_all_is_too_low() -> None:
     advice = only(diagnose(signs(config=config(kld_weight=0.0))), "kld_weight_low")
     assert advice.value == pytest.approx(EIGENVALUES[-1] / 10 * 2 / DIMENSIONS * LATENT, rel=0.05)
+
+
+def test_a_schedule_that_ends_at_no_weight_is_to_end_at_one() -> None:
+    advice = only(diagnose(low(config=config(kld_anneal_end=0.0))), "kld_weight_low")
+    assert (advice.option, advice.value) == ("kld_anneal_end", 1.0)
+    assert "--kld-weight" not in advice.message
 
 
 def test_a_low_weight_is_judged_at_its_height() -> None:
@@ -314,12 +325,14 @@ def overfitted(**changes: Any) -> tuple[Epoch, ...]:
 @pytest.mark.parametrize(
     ("strength", "option", "value"),
     [("none", "augmentation", "light"), ("light", "augmentation", "full"),
-     ("full", "base_channels", 32)],
+     ("full", "base_channels", 32), ("full", "epochs", 9)],
 )  # fmt: skip
-def test_overfitting_asks_for_more_augmentation_then_a_smaller_network(
+def test_overfitting_asks_for_more_augmentation_then_a_smaller_network_then_fewer_epochs(
     strength: str, option: str, value: Any
 ) -> None:
-    sick = signs(config=config(augmentation=strength), history=overfitted(), finished=False)
+    channels = 1 if option == "epochs" else 64
+    made = config(augmentation=strength, base_channels=channels)
+    sick = signs(config=made, history=overfitted(), finished=False)
     advice = only(diagnose(sick), "overfitting")
     assert (advice.option, advice.value) == (option, value)
     assert "since epoch 9" in advice.message

@@ -1,5 +1,7 @@
 """The convolution that normalises again: the values and gradients of the plain one, in less memory."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from torch.nn import functional
@@ -73,3 +75,35 @@ def test_it_keeps_its_input_alone():
     weights = sum(p.numel() for p in layer.parameters())
     assert x.numel() <= kept_numbers(layer, x) <= x.numel() + weights
     assert kept_numbers(lambda seen: plainly(layer, seen), x) > 3 * x.numel()
+
+
+def test_elsewhere_than_on_a_cpu_the_norm_sees_values_of_its_parameters_type(monkeypatch):
+    """CUDA's kernel takes no bfloat16 beside float32 parameters; "meta" stands for such a device."""
+    seen: list[tuple[torch.dtype, torch.dtype]] = []
+    original = functional.group_norm
+
+    def spy(x, groups, scale, shift, eps):
+        seen.append((x.dtype, scale.dtype))
+        return original(x, groups, scale, shift, eps)
+
+    monkeypatch.setattr(functional, "group_norm", spy)
+    # What "meta" does not know.
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda device: False)
+    monkeypatch.setattr(torch, "autocast", lambda device, enabled: nullcontext())
+    layer = layer_of(16, 8).to("meta")
+    layer.conv.to(torch.bfloat16)  # as autocast hands it on
+    x = torch.empty(2, 16, 6, 6, device="meta", dtype=torch.bfloat16, requires_grad=True)
+    out = layer(x)
+    out.sum().backward()
+    assert seen == [(torch.float32, torch.float32)] * 2
+    assert out.dtype == x.grad.dtype == layer.conv.weight.grad.dtype == torch.bfloat16
+    assert layer.norm.weight.grad.dtype == torch.float32
+
+
+def test_a_second_derivative_is_refused():
+    """A gradient without a graph would leave a part of it out, silently."""
+    layer = layer_of(6, 4)
+    x = torch.randn(2, 6, 5, 5, requires_grad=True)
+    (first,) = torch.autograd.grad(layer(x).square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        first.sum().backward()

@@ -244,3 +244,19 @@ def test_mirrored_exchanges_left_and_right_of_the_ones_picked():
     seen = mirrored(x, torch.tensor([False, True]))
     assert torch.equal(seen[0], x[0])
     assert seen[1, 0, 2].tolist() == [23, 22, 21, 20]
+
+
+def test_the_error_of_a_picture_is_that_of_the_picture_where_images_were_few():
+    """Components that too few images left out change no picture, whatever their code."""
+    model = network()
+    weights = random_weights(model)
+    weights.components[5:] = 0
+    weights.variances[5:] = 1
+    model.linear.load_weights(weights)
+    torch.manual_seed(3)
+    error = torch.randn(400, len(weights.variances))
+    pictures = model.linear.decode(error) - model.linear.decode(torch.zeros(1, len(error[0])))
+    squared = pictures.square().flatten(1).sum(dim=1)
+    expected = squared / weights.variances[:5].sum()
+    torch.testing.assert_close(model.linear.picture_error(error), expected, rtol=1e-4, atol=1e-6)
+    assert model.linear.picture_error(error).mean() == pytest.approx(1, rel=0.1)

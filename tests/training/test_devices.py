@@ -82,3 +82,20 @@ def test_stopped_together_they_go_on_as_if_nothing_had_happened(
     assert whole["train_sums"] == pieces["train_sums"]
     for name, weight in whole["state_dict"].items():
         assert torch.equal(weight, pieces["state_dict"][name]), name
+
+
+def test_shares_of_unequal_numbers_of_batches_are_validated(ears: Path, tmp_path: Path) -> None:
+    """Seven images in batches of three: two of the first process and one of the second."""
+    process = earteach_process(
+        "train", *data_options(ears), *run_options(tmp_path), *OPTIONS, *TWO,
+        "--batch-size", 3, "--epochs", 1, cwd=tmp_path,
+    )  # fmt: skip
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert checkpoint.read(tmp_path / "checkpoints" / "last.ckpt").epochs_completed == 1
+
+
+def test_the_plan_counts_the_steps_of_each_device(ears: Path) -> None:
+    for more, each in (([], 6), (TWO, 3), ([*TWO, "--num-nodes", 2], 2)):
+        planned = earteach("train", *data_options(ears), *TINY_RUN, *more, "--dry-run", "--json")
+        assert planned.json["steps_per_epoch"] == each

@@ -1,14 +1,19 @@
 """A loss that is no number ends the run in one line and leaves its last good checkpoint."""
 
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
 from earteach import checkpoint
+from earteach.config import TrainConfig
+from earteach.errors import EarTeachError
+from earteach.training.guard import FiniteLoss
 from earteach.training.module import EarVAELightning
 from tests.conftest import TINY, Result, data_options, earteach, run_options
 
@@ -69,6 +74,31 @@ def test_no_checkpoint_is_written_of_the_bad_step(ears, tmp_path, spoil):
     assert train(ears, tmp_path, "--checkpoint-every-n-steps", 1).code == 1
     found = checkpoint.last(tmp_path / "checkpoints")
     assert checkpoint.read(found).global_step == 3
+
+
+class OnDevice(torch.Tensor):
+    """A number that says that it lies on a GPU."""
+
+    device = torch.device("cuda")
+
+
+def test_on_a_gpu_too_no_checkpoint_is_written_of_the_bad_step():
+    """There the loss is looked at a step later, unless a checkpoint asks first."""
+    guard, module = FiniteLoss(), EarVAELightning(TrainConfig().to_dict())
+    trainer: Any = SimpleNamespace(global_step=1, current_epoch=0)
+
+    def step(value: float) -> None:
+        loss = torch.tensor(value).as_subclass(OnDevice)
+        batch = {"index": torch.arange(3)}
+        guard.on_train_batch_end(trainer, module, {"loss": loss}, batch, 0)
+
+    step(0.5)
+    guard.on_save_checkpoint(trainer, module, {})
+    step(math.nan)
+    with pytest.raises(EarTeachError, match="the loss is nan in epoch 1, step 1"):
+        guard.on_save_checkpoint(trainer, module, {})
+    with pytest.raises(EarTeachError, match="the loss is nan"):
+        step(0.5)
 
 
 @pytest.mark.parametrize(
