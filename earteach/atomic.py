@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,6 +16,7 @@ PARTIAL = ".partial"
 # Of a name that may already be as long as file systems allow.
 _KEPT_BYTES = 80
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_numbers = itertools.count()
 
 
 def write_atomically(
@@ -24,7 +26,7 @@ def write_atomically(
     durable: bool = False,
     again: str = "try again",
 ) -> None:
-    """Let `write_to` make a file beside `path`, of a name of this process's own, and move it into place.
+    """Let `write_to` make a file beside `path`, of a name of its own, and move it into place.
 
     `durable` keeps the old file or the new one also after a power cut. Raises `EarTeachError` where the
     disk is full, and says then what to do `again`, or where the folder cannot be written.
@@ -47,7 +49,8 @@ def write_atomically(
 
 def is_full(error: OSError) -> bool:
     """Whether a disk, a quota or a limit on files is what stopped a write."""
-    return error.errno in _FULL
+    # NumPy keeps no number, but how many values it was to write and how many it could.
+    return error.errno in _FULL or (error.errno is None and "requested and" in str(error))
 
 
 def unwritten(path: Path, error: OSError, again: str = "try again") -> EarTeachError:
@@ -58,9 +61,9 @@ def unwritten(path: Path, error: OSError, again: str = "try again") -> EarTeachE
 
 
 def partial_path(path: Path) -> Path:
-    """Where a file is made that will be `path`; another process has another."""
+    """Where a file is made that will be `path`; each call, in any process, gives another."""
     start = os.fsdecode(os.fsencode(path.name)[:_KEPT_BYTES])
-    return path.with_name(f".{start}.{os.getpid()}{PARTIAL}")
+    return path.with_name(f".{start}.{os.getpid()}-{next(_numbers)}{PARTIAL}")
 
 
 def _sync(path: Path) -> None:

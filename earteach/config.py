@@ -165,12 +165,13 @@ class DataConfig(Options):
     ] = None
     augmentation: Annotated[
         Strength,
-        Opt("How much training images are varied: see `inspect-data --augmented`."),
+        Opt("How much training images are varied: `inspect-data --augmented` shows it."),
     ] = "light"
     target: Annotated[
         Target,
         Opt(
-            "What is reconstructed: the image without its noise, blur and occlusion, or with them."
+            "What is reconstructed: the image without the noise, blur and occlusion of --augmentation "
+            "full, or with them."
         ),
     ] = "augmented"
 

@@ -6,12 +6,15 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from earteach.atomic import partial_path, write_atomically
 from earteach.errors import EarTeachError
+from tests.conftest import files_of_at_most
 
 
 def raise_half_way(error: BaseException) -> Callable[[Path], None]:
@@ -75,3 +78,28 @@ def test_ten_processes_that_write_one_file_leave_one_of_theirs(tmp_path):
     assert len(seen) > 1
     assert list(tmp_path.iterdir()) == [path]
     assert partial_path(path).parent == tmp_path
+
+
+def test_threads_that_write_names_alike_keep_them_apart(tmp_path):
+    names = [f"{'n' * 120}-{number:03d}" for number in range(200)]
+
+    def write(name: str) -> None:
+        write_atomically(tmp_path / name, lambda partial: partial.write_text(name * 100))
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(write, names))
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
+        name: name * 100 for name in names
+    }
+
+
+def test_numpy_too_says_that_the_disk_is_full(tmp_path):
+    """A short write of its own is an OSError without a number."""
+    with files_of_at_most(4096), pytest.raises(EarTeachError, match="the disk is full"):
+        write_atomically(tmp_path / "a.npy", lambda partial: save(partial, np.zeros(25_600)))
+    assert list(tmp_path.iterdir()) == []
+
+
+def save(path: Path, values: np.ndarray) -> None:
+    with path.open("wb") as file:
+        np.save(file, values)

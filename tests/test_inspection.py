@@ -448,15 +448,17 @@ def test_a_contact_sheet_of_images_that_are_not_there(tmp_path, ears, indices):
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_an_augmented_sheet_shows_what_the_first_epoch_sees(tmp_path, ears, channels):
+@pytest.mark.parametrize("strength", ["light", "full"])
+def test_an_augmented_sheet_shows_what_the_first_epoch_sees(tmp_path, ears, channels, strength):
     from earteach.data.augment import Augmentation
     from earteach.data.randomness import Purpose, derive
 
     path = saved(tmp_path, ears)
-    sheet = augmented_sheet(path, size=48, channels=channels, count=40, seed=5)
+    shown = {"size": 48, "channels": channels, "count": 40, "seed": 5}
+    sheet = augmented_sheet(path, strength=strength, **shown)
     assert sheet.shape == (5 * 50 + 2, 8 * 50 + 2, 3)
     image = EarArray.open(path).image(9, size=48, channels=channels)
-    seen, _ = Augmentation("full", channels, "augmented")(
+    seen, _ = Augmentation(strength, channels, "augmented")(
         image, derive(5, Purpose.AUGMENTATION, 0, 9)
     )
     assert np.array_equal(sheet[52:100, 52:100], np.broadcast_to(seen, (48, 48, 3)))
@@ -605,3 +607,24 @@ def test_plots_count_the_images(tmp_path, ears, others):
         for line in lines:
             heights = [float(point.split(",")[1]) for point in line.get("points").split()]
             assert sum(slope * height + start for height in heights) == pytest.approx(100, abs=2)
+
+
+def test_floats_a_little_over_one_are_an_error_as_in_training(tmp_path, ears):
+    """As where images were enlarged by cubic interpolation and not clipped."""
+    images = as_unit(ears) * 1.04 / as_unit(ears).max(axis=(1, 2, 3), keepdims=True)
+    errors = [p for p in problems(tmp_path, images) if p.severity == "error"]
+    assert [(p.code, p.indices) for p in errors] == [("over-one", ())]
+    assert "up to 1.04" in errors[0].message
+    assert "array.clip(0, 1)" in errors[0].message
+    with pytest.raises(EarTeachError, match="a little over 1"):
+        _ = EarArray.open(tmp_path / "train.npy").scale
+
+
+def test_the_sheet_of_augmented_images_has_the_strength_that_is_asked_for(tmp_path, ears):
+    path = saved(tmp_path, ears)
+    for strength in ("none", "light", "full"):
+        out = tmp_path / strength
+        inspect_data(path, out=out, augmented=strength, sheet_size=32)
+        sheet = augmented_sheet(path, size=32, strength=strength)
+        assert np.array_equal(np.asarray(Image.open(out / "augmented.png")), sheet)
+    assert not np.array_equal(sheet, augmented_sheet(path, size=32))

@@ -13,7 +13,7 @@ from rich.markup import escape
 from earteach.cli import completion
 from earteach.cli.options import Json, LayoutChoice, one_of
 from earteach.cli.output import Output, facts, table
-from earteach.config import KLDConfig, ModelConfig, Reduction, TrainConfig
+from earteach.config import DataConfig, KLDConfig, ModelConfig, Reduction, Strength, TrainConfig
 
 if TYPE_CHECKING:
     from earteach.inspection import ArrayReport, Forecast, Inspection
@@ -48,9 +48,13 @@ def inspect_data(
         bool,
         typer.Option(
             "--augmented",
-            help="Also draw 64 training images as training sees them (in --out, or ./inspection).",
+            help="Also draw 64 training images as training with --augmentation sees them (in --out, or "
+            "./inspection).",
         ),
     ] = False,
+    augmentation: Annotated[
+        Strength, one_of(DataConfig, "augmentation")
+    ] = _DEFAULTS.data.augmentation,
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit with 1 where there are errors.")
     ] = False,
@@ -83,7 +87,7 @@ def inspect_data(
     result = core(
         train, val, layout=layout, config=config if forecast else None,
         out=out or (Path("inspection") if augmented else None),
-        sheet_size=min(image_size, SHEET_SIZE), augmented=augmented,
+        sheet_size=min(image_size, SHEET_SIZE), augmented=augmentation if augmented else None,
     )  # fmt: skip
     Output(json).show(result, *_parts(result, config))
     if strict and any(problem.severity == "error" for problem in result.problems):

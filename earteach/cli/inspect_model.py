@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Optional
 
-from earteach.cli.options import Ckpt, Given, Json
+import typer
+
+from earteach.cli import completion
+from earteach.cli.options import Given, Json
 from earteach.cli.output import Output, facts, table
 from earteach.config import ModelConfig
 from earteach.errors import EarTeachError
@@ -16,7 +19,14 @@ if TYPE_CHECKING:
 
 def inspect_model(
     model: Given[ModelConfig],
-    ckpt: Ckpt = None,
+    ckpt: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Argument(
+            help="A checkpoint; left out, the options say what is built.",
+            metavar="CKPT",
+            autocompletion=completion.checkpoints,
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Show layers, shapes, parameters and multiply-adds of a checkpoint's model.

@@ -7,13 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Literal, Optional
 
 import typer
 
-from earteach.cli.options import FitChoice, Json
+from earteach.cli.options import FitChoice, Json, typed
 from earteach.cli.output import Output, facts, progress_bar, table
 
 if TYPE_CHECKING:
     from earteach.data.prepare import Prepared
 
 _SHOWN = 10
+_OF_PHOTOGRAPHS = (
+    "boxes", "category", "landmarks", "margin", "whole", "fit", "side", "side_pattern", "group_by",
+    "group_pattern",
+)  # fmt: skip
 _EARS, _PEOPLE = "Ears in the photographs", "Training and validation"
 
 Source = Annotated[
@@ -126,6 +130,7 @@ ValGroups = Annotated[
 
 
 def prepare(
+    context: typer.Context,
     source: Source = None,
     out: Out = Path("data/preprocessed"),
     image_size: ImageSize = 256,
@@ -154,12 +159,7 @@ def prepare(
     """
     if (source is None) == (synthetic is None):
         raise typer.BadParameter("name a folder of photographs, or --synthetic N; one of the two")
-    if synthetic is not None and any(
-        (boxes, category, landmarks, side != "as-is", side_pattern, whole)
-    ):
-        raise typer.BadParameter(
-            "--boxes, --landmarks, --side and --whole are of photographs; leave them out"
-        )
+    _refuse_pairs(typed(context, context.params))
     from earteach.data.crops import Crop
     from earteach.data.prepare import prepare as core
     from earteach.data.prepare import prepare_drawn
@@ -181,6 +181,20 @@ def prepare(
                 progress=progress,
             )  # fmt: skip
     _show(result, Output(json))
+
+
+def _refuse_pairs(given: set[str]) -> None:
+    """Options of which one would be passed over in silence."""
+    pairs = [("synthetic", name) for name in _OF_PHOTOGRAPHS]
+    pairs += [("group_pattern", "group_by"), ("val_groups", "val_fraction")]
+    for one, other in pairs:
+        if {one, other} <= given:
+            first, second = (f"--{name.replace('_', '-')}" for name in (one, other))
+            raise typer.BadParameter(
+                f"{second} has no meaning beside {first}; leave one of them out"
+            )
+    if "side_pattern" in given and "side" not in given:
+        raise typer.BadParameter("--side-pattern says which side an ear is, for --side; add it")
 
 
 def _show(result: Prepared, output: Output) -> None:

@@ -86,11 +86,18 @@ def train(
         raise typer.BadParameter(
             "--resume continues a run; --fresh and --init-from begin a new one"
         )
+    if resume is not None and (dry_run or fast_dev_run):
+        raise typer.BadParameter(
+            "--resume continues a run; --dry-run and --fast-dev-run try a new one"
+        )
     output = Output(json)
     if dry_run:
+        from earteach import checkpoint
         from earteach.training.plan import check_trainable, plan
 
         check_trainable(settings.model)
+        if init_from is not None:
+            checkpoint.read(init_from)
         planned = plan(settings)
         output.show(planned, _plan_table(planned))
         return

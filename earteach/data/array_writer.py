@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from earteach.atomic import unwritten
 from earteach.data.array_file import ArrayFile, Row
 from earteach.data.manifest import ManifestRow
 from earteach.errors import EarTeachError
@@ -193,7 +194,7 @@ class ArrayWriter:
         try:
             action()
         except OSError as error:
-            raise EarTeachError(f"{self._out}: cannot be written: {error.strerror}") from error
+            raise unwritten(self._out, error) from error
 
     def __exit__(
         self,

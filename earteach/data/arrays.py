@@ -25,8 +25,7 @@ Scale = Literal["uint8", "uint16", "unit", "byte"]
 
 SAMPLED_ROWS = 64
 # Sixty-four photographs in [0, 255] of which none is brighter than this are a mistake of scale.
-_DARKEST_BYTES = 2.0
-_AXES = {"nhwc": 4, "nchw": 4, "nhw": 3}
+DARKEST_BYTES = 2.0
 _log = logging.getLogger(__name__)
 
 
@@ -104,7 +103,7 @@ class EarArray:
         largest = 0.0
         for index in sampled_rows(len(self)):
             largest = max(largest, self._checked_maximum(int(index), 255.0))
-        if 1.0 < largest < _DARKEST_BYTES:
+        if 1.0 < largest < DARKEST_BYTES:
             raise EarTeachError(
                 f"{self.path}: its values reach {largest:g}, a little over 1, and would be nearly black "
                 "in [0, 255]; clip them with `array.clip(0, 1)`, or multiply by 255"
@@ -150,7 +149,7 @@ class EarArray:
         """Log what reading at this size and these channels changes, once for the whole array."""
         if self.channels != channels:
             change = "gray becomes equal channels" if channels == 3 else "colour becomes luma"
-            _log.info("%s: %s, as --in-channels %d asks", self.path, change, channels)
+            _log.info("%s: %s, as the network takes them", self.path, change)
         if (self.height, self.width) != (size, size):
             _log.info(
                 "%s: images of %d×%d are resized to %d×%d",

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from earteach.config import Fit
-from earteach.data.annotations.annotation import Annotation, Misfit, Side
+from earteach.data.annotations.annotation import Annotation, Misfit, Side, mostly_inside
 from earteach.data.array_file import Row
 from earteach.data.array_writer import Entry, Rejected
 from earteach.data.manifest import ManifestRow
@@ -108,8 +108,7 @@ def _points(
         return ear.points_in(box)
     points = photo.landmarks.in_pixels(size).points_in(box)
     assert points is not None
-    inside = ((points >= 0) & (points <= 1)).all(axis=1)
-    return points if len(photo.ears) == 1 or inside.mean() > 0.5 else None
+    return points if len(photo.ears) == 1 or mostly_inside(points) else None
 
 
 def _mirrored(row: Row) -> Row:

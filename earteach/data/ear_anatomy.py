@@ -113,7 +113,6 @@ _CURVES: dict[str, Array] = {
     "antitragus": ANTITRAGUS, "attachment": ATTACHMENT, "canal": CANAL, "lobe": LOBE,
 }  # fmt: skip
 _ENDS = np.cumsum([len(curve) for curve in _CURVES.values()])[:-1]
-_ALL_POINTS = np.concatenate(list(_CURVES.values()))
 _LANDMARK_COUNT = 55
 
 

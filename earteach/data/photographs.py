@@ -121,7 +121,9 @@ class Photograph:
         bgr = _decoded(self._data, scale)
         height, width = bgr.shape[:2]
         if scale > 1:
-            height, width = sorted((self.height, self.width), reverse=height > width)
+            height, width = self.height, self.width
+            if self.orientation() >= 5:  # on its side
+                height, width = width, height
         return Decoded(bgr, (width, height), scale)
 
     def _is_transparent(self) -> bool:

@@ -114,7 +114,7 @@ def prepare_drawn(
     *,
     size: int = 256,
     gray: bool = False,
-    seed: int = 0,
+    seed: int = 42,
     split: Split | None = None,
     progress: Progress | None = None,
 ) -> Prepared:
@@ -160,9 +160,25 @@ def _photos(
         ears = [(Annotation(),)] * len(names)
     else:
         ears = [() if points is None else (points,) for points in given]
+    _check_points(ears, given, landmarks)
     if crop.side_pattern is not None:
         ears = [_sided(name, its, crop.side_pattern) for name, its in zip(names, ears, strict=True)]
     return [AnnotatedPhotograph(*each) for each in zip(paths, names, ears, given, strict=True)]
+
+
+def _check_points(
+    ears: Sequence[Sequence[Annotation]],
+    given: Sequence[Annotation | None],
+    landmarks: Path | None,
+) -> None:
+    """All landmarks stand in one array."""
+    known = [ear for its in (*ears, [ear for ear in given if ear]) for ear in its]
+    counts = {len(ear.points) for ear in known if ear.points is not None}
+    if len(counts) > 1:
+        raise EarTeachError(
+            f"--landmarks {landmarks}: has another number of points than ears of --boxes have "
+            f"({' and '.join(map(str, sorted(counts)))}); leave out one of the two"
+        )
 
 
 def _given(

@@ -36,8 +36,8 @@ def check_animation(path: Path) -> None:
 def _is_ours(path: Path) -> bool:
     try:
         with Image.open(path) as image:
-            comment = image.info.get("comment", b"")
-            return _MARK in (image.getexif().get(_SOFTWARE_TAG), bytes(comment).decode("latin-1"))
+            marks = (image.getexif().get(_SOFTWARE_TAG), image.info.get("comment"))
+            return _MARK in marks or _MARK.encode() in marks
     except (OSError, ValueError, Image.DecompressionBombError):
         return False
 
@@ -87,7 +87,7 @@ def _frame(shown: tuple[EpochMetrics, bytes], epochs: int) -> Image.Image:
     draw.text(
         (6, (_BAND - _BAR) / 2), text, fill=_INK, font=ImageFont.load_default(14), anchor="lm"
     )
-    done = round(frame.width * (epoch.epoch + 1) / epochs)
+    done = max(1, round(frame.width * (epoch.epoch + 1) / epochs))
     draw.rectangle((0, _BAND - _BAR, done - 1, _BAND - 1), fill=_DONE)
     return frame
 

@@ -21,7 +21,7 @@ from earteach.checkpoint import file_hash
 from earteach.config import Fit, InferenceConfig, Layout
 from earteach.data.batches import to_batch
 from earteach.errors import EarTeachError
-from earteach.folders import make_folder
+from earteach.folders import make_folder, missing_folders, remove_empty
 from earteach.inference.embedding_files import Columns, find_writer
 from earteach.inference.inputs import Ear, ears
 from earteach.inference.running import RunningModel, open_model
@@ -65,12 +65,14 @@ def embed(
     writer = find_writer(out, logvar=logvar, features=features)
     config = config or InferenceConfig()
     model = open_model(path, config)
+    made = missing_folders(out.parent)
     make_folder(out.parent)
     if out.exists():  # of a name too long that is an error of its own
         writer.check_target(out)
     named = iter(ears(source, model.network, layout, fit))
     try:
         with ExitStack() as stack:
+            stack.callback(remove_empty, made)  # where nothing was written
             spools = _Spools(stack, out.parent, logvar=logvar, features=features)
             names = _fill(spools, model, named, config.batch_size)
             if not names:

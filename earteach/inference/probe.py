@@ -1,7 +1,7 @@
 """How much a simple reader learns from what a network gives: landmarks, and who is who.
 
 >>> probe(Path("checkpoints"), Path("val_teacher.npy"), landmarks=Path("val_landmarks.npy")).results
-(Reading(probe="landmarks", features="codes", metric="error", value=0.037, …), …)
+(ProbeResult(probe="landmarks", features="codes", metric="error", value=0.037, …), …)
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ from earteach.errors import EarTeachError
 from earteach.inference.evaluate import open_array
 from earteach.inference.probe_labels import Labels, known, read_labels
 from earteach.inference.running import RunningModel, open_model
+from earteach.inference.yardsticks import training_eigenears
 from earteach.metrics import probes
 from earteach.metrics.bootstrap import GroupResamples, Interval
-from earteach.metrics.eigenears import Eigenears, eigenears
+from earteach.metrics.eigenears import Eigenears
 from earteach.model.vae import EarVAE
 
 FOLDS = 5
@@ -188,13 +189,8 @@ def _random_network(model: RunningModel, seed: int) -> EarVAE:
 
 
 def _eigenears(model: RunningModel) -> Eigenears | None:
-    """PCA of the training array that the checkpoint names; None with a note where it is gone."""
-    named, network = model.checkpoint.config.data, model.network
     try:
-        train = EarArray.open(named.train_data, named.layout)
+        return training_eigenears(model)
     except EarTeachError as error:
         _log.info("no PCA beside it: %s", error)
         return None
-    return eigenears(
-        train, components=network.latent_dim, size=network.image_size, channels=network.in_channels
-    )

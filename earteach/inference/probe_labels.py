@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from earteach.data.annotations.annotation import Annotation
+from earteach.data.annotations.annotation import Annotation, mostly_inside
 from earteach.data.annotations.landmarks import read_landmarks
 from earteach.data.arrays import EarArray
 from earteach.data.manifest import ManifestRow, beside, read_manifest
@@ -98,6 +99,10 @@ def _from_array(array: EarArray, path: Path) -> np.ndarray:
         raise EarTeachError(f"--landmarks {path}: no such file; name a .npy or a .csv") from error
     except (OSError, ValueError, EOFError) as error:
         raise EarTeachError(f"--landmarks {path}: is not a .npy file; save it again") from error
+    if not isinstance(points, np.ndarray):
+        raise EarTeachError(
+            f"--landmarks {path}: is an .npz archive; save the one array with numpy.save"
+        )
     count = points.shape[1] if points.ndim == 3 else 0
     if count < 2 or points.shape != (len(array), count, 2) or points.dtype.kind != "f":
         raise EarTeachError(
@@ -115,15 +120,17 @@ def _from_photographs(
             f"--landmarks {path}: {beside(array.path, 'manifest.csv')}, which says which row is which "
             f"photograph, is not there; save the landmarks as a .npy of shape ({len(array)}, K, 2)"
         )
-    given = read_landmarks(path).of([Path(row.source) for row in manifest])
-    count = next(len(ears[0].points) for ears in given if ears and ears[0].points is not None)
+    rows = Counter(row.source for row in manifest)
+    found = zip(rows, read_landmarks(path).of([Path(source) for source in rows]), strict=True)
+    given = {source: ears[0] for source, ears in found if ears}
+    count = next(len(ear.points) for ear in given.values() if ear.points is not None)
     unseen = Annotation(points=np.full((count, 2), np.nan))
-    return np.stack(
-        [
-            _in_row(path, row, ears[0] if ears else unseen)
-            for row, ears in zip(manifest, given, strict=True)
-        ]
-    )
+    points = [_in_row(path, row, given.get(row.source, unseen)) for row in manifest]
+    for place, row in enumerate(manifest):
+        # Of several ears in a photograph they are those of the one around them.
+        if rows[row.source] > 1 and not mostly_inside(points[place]):
+            points[place][:] = np.nan
+    return np.stack(points)
 
 
 def _in_row(path: Path, row: ManifestRow, ear: Annotation) -> np.ndarray:

@@ -67,7 +67,7 @@ def reconstruct(
     At most `number` ears are taken from each input. Photographs are made square as `prepare` makes
     them. A photograph in a folder that cannot be read is left out with a note; named itself, or
     where there is no other, it is an `EarTeachError`, as is a file in the way that earteach did not
-    write.
+    write, and an `out` that is the folder of the images.
 
     With `jitter` S the PNGs are variations of the ears instead, so many of each: decoded from
     mu + S · sigma · noise, with sigma the posterior's own width and standard normal noise. At 1 they
@@ -83,6 +83,7 @@ def reconstruct(
             raise EarTeachError(f"{option} {value}: must be at least 1")
     if jitter is not None and not 0 <= jitter < math.inf:
         raise EarTeachError(f"--jitter {jitter}: must be a number from 0 on")
+    _refuse_inputs(inputs, out)
     config = config or InferenceConfig()
     model = open_model(Path(path), config)
     named = (
@@ -105,6 +106,17 @@ def reconstruct(
     return Reconstructions(
         model.checkpoint.path, tuple(written), jitter, None if jitter is None else seed
     )
+
+
+def _refuse_inputs(inputs: Sequence[Path], out: Path) -> None:
+    """A picture that earteach wrote, as of `sample`, would be replaced by one of itself."""
+    for source in inputs:
+        folder = source if source.is_dir() else source.parent
+        if source.suffix != ".npy" and folder.resolve() == out.resolve():
+            raise EarTeachError(
+                f"--out {out}: is the folder of --input {source}, whose images would be replaced; "
+                "choose another --out"
+            )
 
 
 def _noise(seed: int, places: Sequence[int], network: EarVAE, variation: int) -> torch.Tensor:

@@ -268,8 +268,8 @@ def _unseen(model: RunningModel) -> np.ndarray:
     size, channels = network.image_size, network.in_channels
     try:
         array = EarArray.open(named.val_data, named.layout)
+        rows = sampled_rows(len(array)).tolist()
+        return np.stack([array.image(row, size=size, channels=channels) for row in rows])
     except EarTeachError as error:
         _log.info("no distance of validation images to compare with: %s", error)
         return np.empty((0, size, size, channels), np.uint8)
-    rows = sampled_rows(len(array)).tolist()
-    return np.stack([array.image(row, size=size, channels=channels) for row in rows])

@@ -46,14 +46,9 @@ def yardsticks(
     The values of all rows are kept beside `array`, and found there until it or the training array
     changes.
     """
-    # scikit-learn takes a second to import, which `--no-baselines` need not wait for.
-    from earteach.metrics.eigenears import eigenears
-
-    named = model.checkpoint.config.data
     size, channels = model.network.image_size, model.network.in_channels
     try:
-        train = EarArray.open(named.train_data, named.layout)
-        fitted = eigenears(train, components=model.network.latent_dim, size=size, channels=channels)
+        fitted = training_eigenears(model)
     except EarTeachError as error:
         _log.info("no baselines: %s", error)
         return None
@@ -73,6 +68,23 @@ def yardsticks(
     if len(rows) == len(array):
         store_fitted(kept, about, **_values(mean_image, "mean_image"), **_values(pca, "pca"))
     return Yardsticks(mean_image, PCAValues(fitted, pca))
+
+
+def training_eigenears(model: RunningModel) -> Eigenears:
+    """PCA of the training array that the checkpoint names, of as many components as its code has.
+
+    Raises `EarTeachError` where the array is gone or cannot be read.
+    """
+    # scikit-learn takes a second to import, which `--no-baselines` need not wait for.
+    from earteach.metrics.eigenears import eigenears
+
+    named, network = model.checkpoint.config.data, model.network
+    return eigenears(
+        EarArray.open(named.train_data, named.layout),
+        components=network.latent_dim,
+        size=network.image_size,
+        channels=network.in_channels,
+    )
 
 
 def _about(array: EarArray, fitted: Eigenears) -> dict[str, Any]:

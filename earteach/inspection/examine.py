@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from earteach.config import Layout, TrainConfig
+from earteach.config import Layout, Strength, TrainConfig
 from earteach.data.arrays import EarArray
 from earteach.inspection.findings import (
     array_problems,
@@ -29,13 +29,13 @@ def inspect_data(
     config: TrainConfig | None = None,
     out: Path | None = None,
     sheet_size: int = SHEET_SIZE,
-    augmented: bool = False,
+    augmented: Strength | None = None,
 ) -> Inspection:
     """What the arrays hold and what is wrong with them; with a `config`, what its run can come to.
 
     `out` is a folder for pictures: sheets with tiles of `sheet_size`, with `augmented` also of what
-    training sees. Raises `EarTeachError` only for an array that cannot be opened, and for an `out`
-    that cannot be written; all else is a `Problem`.
+    training sees at that strength. Raises `EarTeachError` only for an array that cannot be opened, and
+    for an `out` that cannot be written; all else is a `Problem`.
     """
     # Both are opened first: a mistyped second path shows at once.
     train_array = EarArray.open(train, layout)

@@ -108,7 +108,7 @@ def _blurred(facts: Facts, seen: np.ndarray) -> np.ndarray:
 def _range_flags(images: Survey) -> Iterator[Flag]:
     """Float images outside the range of most others; of the whole array, see `_scale_problems`."""
     scale, facts = images.reading.scale, images.facts
-    if scale not in ("unit", "byte"):
+    if scale not in ("unit", "byte") or _over_one(images):
         return
     limit = images.reading.white
     known = facts.highs >= facts.lows
@@ -138,7 +138,18 @@ def _scale_problems(images: Survey, side: Side) -> list[Problem]:
             f"are read as nearly black: multiply them, for example by {high // highest:g}"
         )
         return [Problem("error", "unused-range", message, array=side)]
+    if _over_one(images):
+        message = (
+            f"{path}: values typically up to {np.median(images.facts.highs):g}, a little over 1: clip "
+            "them with array.clip(0, 1), or multiply them by 255"
+        )
+        return [Problem("error", "over-one", message, array=side)]
     return []
+
+
+def _over_one(images: Survey) -> bool:
+    """Whether floats that are to lie in [0, 1] are over it as a rule."""
+    return images.reading.scale == "unit" and float(np.median(images.facts.highs)) > 1
 
 
 def _colour_problems(images: Survey, side: Side) -> list[Problem]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from earteach.charts import Chart, chart, refuse_foreign_svg, write_svg
+from earteach.config import Strength
 from earteach.folders import make_folder
 from earteach.images import refuse_foreign, remove_stale, write_png
 from earteach.inspection.findings import BLURRED
@@ -44,7 +45,7 @@ def write_pictures(
     forecast: Forecast | None,
     *,
     size: int,
-    augmented: bool,
+    augmented: Strength | None,
 ) -> dict[str, Path]:
     """Sheets with tiles of `size`, those of findings where there are any, and plots; what is where."""
     arrays = {side: one.array for side, one in surveys.items()}
@@ -52,9 +53,11 @@ def write_pictures(
         _NAMES[side]: contact_sheet(array.path, layout=array.layout, size=size)
         for side, array in arrays.items()
     }
-    if augmented:
+    if augmented is not None:
         train = arrays["train"]
-        drawn["augmented"] = augmented_sheet(train.path, layout=train.layout, size=size)
+        drawn["augmented"] = augmented_sheet(
+            train.path, layout=train.layout, size=size, strength=augmented
+        )
     for what, sheet in (("worst", worst_sheet), ("copies", copies_sheet)):
         if (found := sheet(arrays, problems)) is not None:
             drawn[what] = found

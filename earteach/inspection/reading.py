@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from earteach.data.arrays import EarArray, Scale, sampled_rows
+from earteach.data.arrays import DARKEST_BYTES, EarArray, Scale, sampled_rows
 
 VALUES_PER_CHUNK = 2**21
 
@@ -54,7 +54,8 @@ def find_reading(array: EarArray) -> Reading:
     low, high = _typical_range(array)
     if low < 0 or high > 255:
         return Reading(None, low, high if high > low else low + 1)
-    return Reading("unit", 0, 1) if high <= 1 else Reading("byte", 0, 255)
+    # What is a little over 1 is told as a problem.
+    return Reading("unit", 0, 1) if high < DARKEST_BYTES else Reading("byte", 0, 255)
 
 
 def _typical_range(array: EarArray) -> tuple[float, float]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
-from earteach.config import Layout
+from earteach.config import Layout, Strength
 from earteach.data.arrays import EarArray, resized, to_channels
 from earteach.errors import EarTeachError
 from earteach.inspection.reading import find_reading, rows
@@ -46,7 +46,7 @@ def augmented_sheet(
     layout: Layout | None = None,
     size: int,
     channels: int = 3,
-    strength: Literal["light", "full"] = "full",
+    strength: Strength = "light",
     count: int = 64,
     seed: int = 0,
 ) -> np.ndarray:

@@ -424,3 +424,18 @@ def test_gray_and_cmyk_of_a_large_jpeg(tmp_path: Path) -> None:
         for channels in (1, 3):
             wanted = square(read(path), 32, channels).image
             assert decibels(read_square(path, 32, channels).image, wanted) > 40
+
+
+@pytest.mark.parametrize(("width", "height"), [(999, 1000), (1000, 999), (1998, 2000)])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_large_jpeg_that_is_nearly_square_keeps_its_sides(
+    tmp_path: Path, width: int, height: int, orientation: int
+) -> None:
+    """Divided by two or four both sides are the same."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    content = encoded(Image.new("RGB", (width, height)), "JPEG", exif=exif)
+    cut = read_square(written(tmp_path, "p.jpg", content), 64)
+    upright = (width, height) if orientation == 1 else (height, width)
+    assert cut.photograph == upright
+    assert cut.box == (0, 0, *upright)

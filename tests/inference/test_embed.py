@@ -213,3 +213,9 @@ def test_the_command_says_what_the_function_returns(trained, ears, tmp_path):
     for words in ("7 of", "a.npz", "16 numbers each, and their logvar", "3,072 numbers each"):
         assert words in text
     assert json.dumps(found)
+
+
+def test_a_missing_input_leaves_no_folder(trained, tmp_path):
+    with pytest.raises(EarTeachError, match="no such file"):
+        embed(trained.last, tmp_path / "none.npy", tmp_path / "new" / "er" / "codes.npz")
+    assert list(tmp_path.iterdir()) == []

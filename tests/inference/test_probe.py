@@ -16,11 +16,12 @@ from PIL import Image
 import earteach as package
 from earteach.data.arrays import EarArray
 from earteach.data.crops import Crop
+from earteach.data.manifest import read_manifest
 from earteach.data.prepare import prepare
 from earteach.data.split import Split
 from earteach.errors import EarTeachError
 from earteach.inference.probe import Probed, ProbeResult, probe
-from earteach.inference.probe_labels import read_labels
+from earteach.inference.probe_labels import _landmarks, read_labels
 from earteach.metrics.probes import landmark_errors
 from earteach.model.pooling import pooled
 from tests.conftest import Run, earteach
@@ -155,6 +156,43 @@ def test_landmarks_of_photographs_fall_where_prepare_put_them(tmp_path: Path, cr
     np.testing.assert_allclose(by_name, beside, atol=1e-6)
 
 
+def test_of_two_ears_in_a_photograph_the_landmarks_are_of_the_one_around_them(tmp_path: Path):
+    rng, points, boxes = np.random.default_rng(0), ["file,x0,y0,x1,y1"], ["file,x,y,w,h"]
+    (tmp_path / "photos").mkdir()
+    for person in range(12):
+        name = f"{person:02d}.png"
+        Image.fromarray(rng.integers(0, 256, (60, 100, 3), np.uint8)).save(
+            tmp_path / "photos" / name
+        )
+        points.append(f"{name},0.1,0.2,0.3,0.4")
+        boxes += [f"{name},60,5,30,40", f"{name},5,5,30,40"]
+    for name, lines in (("points.csv", points), ("boxes.csv", boxes)):
+        (tmp_path / name).write_text("\n".join(lines))
+    options = {"crop": Crop(16, margin=0), "boxes": tmp_path / "boxes.csv", "split": Split(0.5)}
+    beside, path = (
+        prepare(tmp_path / "photos", tmp_path / out, landmarks=landmarks, **options).train.path
+        for out, landmarks in (("with", tmp_path / "points.csv"), ("without", None))
+    )
+    wanted = np.load(beside.with_name("train_landmarks.npy"))
+    assert np.isfinite(wanted).all(axis=(1, 2)).tolist() == [False, True] * (len(wanted) // 2)
+    found = _landmarks(EarArray.open(path), tmp_path / "points.csv",
+                       read_manifest(path, len(wanted)), needed=True)  # fmt: skip
+    np.testing.assert_allclose(found, wanted, atol=1e-6)
+
+
+def test_a_training_array_that_cannot_be_read_costs_pca_alone(
+    trained: Run, array: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    np.save(tmp_path / "nan.npy", np.full((9, 32, 32, 3), np.nan, np.float32))
+    state = torch.load(trained.last, weights_only=True)
+    state["earteach"]["config"]["data"]["train_data"] = str(tmp_path / "nan.npy")
+    torch.save(state, tmp_path / "x.ckpt")
+    with caplog.at_level("INFO"):
+        result = probe(tmp_path / "x.ckpt", array)
+    assert "no PCA beside it" in caplog.text
+    assert result.results
+
+
 def test_who_is_who_from_a_table_or_from_names(array: Path, tmp_path: Path):
     ears, length = EarArray.open(array), len(np.load(array, mmap_mode="r"))
     assert list(read_labels(ears, None, None, identities=False).groups[:4]) == ["p0"] * 3 + ["p1"]
@@ -172,11 +210,14 @@ def bad(folder: Path, length: int) -> dict[str, tuple[dict[str, Any], str]]:
     np.save(folder / "few.npy", np.zeros((2, 55, 2), np.float32))
     np.save(folder / "flat.npy", np.zeros((length, 110), np.float32))
     (folder / "text.npy").write_text("points")
+    with (folder / "archive.npy").open("wb") as file:
+        np.savez(file, points=np.zeros((length, 55, 2), np.float32))
     return {
         "missing": ({"landmarks": folder / "none.npy"}, "none.npy: no such file"),
         "too few": ({"landmarks": folder / "few.npy"}, rf"shape \(2, 55, 2\).*\({length}, K, 2\)"),
         "flat": ({"landmarks": folder / "flat.npy"}, rf"\({length}, 110\)"),
         "text": ({"landmarks": folder / "text.npy"}, "is not a .npy file"),
+        "archive": ({"landmarks": folder / "archive.npy"}, "archive.npy: is an .npz archive"),
         "no csv": ({"landmarks": folder / "none.csv"}, "none.csv: no such file"),
         "short table": ({"groups": str(folder / "two.csv")}, f"2 rows.*{length} images"),
         "no table": ({"groups": str(folder / "none.csv")}, "none.csv: No such file"),
@@ -187,7 +228,7 @@ def bad(folder: Path, length: int) -> dict[str, tuple[dict[str, Any], str]]:
 
 
 @pytest.mark.parametrize("case", [
-    "missing", "too few", "flat", "text", "no csv", "short table", "no table", "one person",
+    "missing", "too few", "flat", "text", "archive", "no csv", "short table", "no table", "one person",
     "no one", "no pattern",
 ])  # fmt: skip
 def test_labels_that_do_not_fit_are_refused(array: Path, tmp_path: Path, case: str):

@@ -18,6 +18,7 @@ from earteach.config import InferenceConfig
 from earteach.data.randomness import variation_noise
 from earteach.errors import EarTeachError
 from earteach.inference.reconstruct import reconstruct
+from earteach.inference.sample import sample
 from tests.conftest import TINY_RUN, Run, data_options, run_options
 from tests.conftest import earteach as command
 
@@ -297,3 +298,12 @@ def test_jitter_is_a_number_from_0_on(trained, ears, tmp_path, jitter):
         reconstruct(trained.last, [ears / "val_teacher.npy"], tmp_path, jitter=jitter)
     with pytest.raises(EarTeachError, match="--variations 0: must be at least 1"):
         reconstruct(trained.last, [ears / "val_teacher.npy"], tmp_path, jitter=1, variations=0)
+
+
+def test_pictures_do_not_replace_the_ears_that_they_are_of(trained, tmp_path):
+    sample(trained.last, tmp_path / "samples", number=2)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "samples").iterdir()}
+    for source in (tmp_path / "samples", tmp_path / "samples" / "sample-000.png"):
+        with pytest.raises(EarTeachError, match="would be replaced; choose another --out"):
+            reconstruct(trained.last, [source], tmp_path / "samples")
+    assert before == {path.name: path.read_bytes() for path in (tmp_path / "samples").iterdir()}

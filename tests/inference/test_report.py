@@ -15,11 +15,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 import earteach
 from earteach.errors import EarTeachError
+from earteach.inference.animation import animation, check_animation
 from earteach.inference.evaluate import evaluate
 from earteach.inference.report import Report, report
+from earteach.inference.run_record import EpochMetrics
 from earteach.inference.sample import sample
 from earteach.inference.walk import traverse
 from tests.conftest import Run
@@ -415,3 +418,19 @@ def test_what_is_in_the_way_is_said_before_the_work(made, tmp_path, monkeypatch,
     with pytest.raises(EarTeachError, match=message):
         report(made.result.checkpoint, **paths)
     assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+def test_the_bar_of_a_long_run_begins_with_a_pixel():
+    file = io.BytesIO()
+    Image.new("RGB", (100, 20)).save(file, "PNG")
+    epoch = EpochMetrics(epoch=0, step=None, metrics={})
+    data, frames = animation([(epoch, file.getvalue())], 5000, Path("x.gif"))
+    assert (frames, Image.open(io.BytesIO(data)).size) == (1, (100, 46))
+
+
+def test_a_foreign_png_called_gif_is_foreign(tmp_path):
+    about = PngInfo()
+    about.add_text("comment", "mine")
+    Image.new("RGB", (4, 4)).save(tmp_path / "mine.gif", "PNG", pnginfo=about)
+    with pytest.raises(EarTeachError, match="exists and was not written by"):
+        check_animation(tmp_path / "mine.gif")

@@ -298,3 +298,18 @@ def test_of_many_ears_the_grid_shows_the_first(trained, ears, tmp_path, caplog, 
         sheet[2 + 66 * 5 : 34 + 66 * 5, 2 + 34 * 3 : 34 + 34 * 3], pixels(result)[63]
     )
     assert (sheet[2 + 66 * 5 : 34 + 66 * 5, 2 + 34 * 4 :] == 255).all()
+
+
+def test_validation_images_that_cannot_be_read_cost_the_distance_alone(
+    placed, ears, tmp_path, caplog
+):
+    images = np.load(ears / "val_teacher.npy").astype(np.float32)
+    images[:, 0, 0, 0] = np.nan
+    np.save(tmp_path / "val.npy", images)
+    state = torch.load(placed, weights_only=True)
+    state["earteach"]["config"]["data"]["val_data"] = str(tmp_path / "val.npy")
+    torch.save(state, placed)
+    with caplog.at_level("INFO"):
+        result = sample(placed, tmp_path / "out", number=2, sampler="prior")
+    assert result.grid is not None
+    assert "no distance of validation images" in caplog.text

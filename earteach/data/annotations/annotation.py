@@ -113,6 +113,11 @@ class Annotation:
         return ((self.points - np.array(square[:2])) / np.array(square[2:])).astype(np.float32)
 
 
+def mostly_inside(points: np.ndarray) -> bool:
+    """Whether more than half of the points, fractions of a square `(K, 2)`, lie in it."""
+    return bool(((points >= 0) & (points <= 1)).all(axis=1).mean() > 0.5)
+
+
 def _bounds(points: np.ndarray) -> Box:
     (left, top), (right, bottom) = points.min(axis=0), points.max(axis=0)
     return float(left), float(top), float(right - left), float(bottom - top)

@@ -21,7 +21,9 @@ class Annotations:
 
     def __init__(self, origin: str, by_name: Mapping[str, Sequence[Annotation]]) -> None:
         self.origin = origin
-        self._by_name = {_plain(name): tuple(found) for name, found in by_name.items()}
+        self._by_name: defaultdict[str, tuple[Annotation, ...]] = defaultdict(tuple)
+        for name, found in by_name.items():
+            self._by_name[_plain(name)] += tuple(found)
 
     def of(self, photographs: Sequence[Path]) -> list[tuple[Annotation, ...] | None]:
         """The annotations of each photograph, which is given by its path below its folder.
@@ -62,7 +64,6 @@ class _Names:
         for name in names:
             for end in _ends(PurePosixPath(name)):
                 self._ends[end].append(name)
-                self._ends[end.removesuffix(PurePosixPath(end).suffix)].append(name)
 
     def of(self, photographs: Sequence[Path], origin: str) -> list[str | None]:
         return [self._one(photograph, origin) for photograph in photographs]

@@ -21,13 +21,14 @@ def read_yolo(folder: Path) -> dict[str, list[Annotation]]:
 
     A line is `class x y width height`, x and y of the centre, perhaps with a confidence; or a class and
     the corners of an outline, which the box encloses. Classes are named by `classes.txt` or by `names`
-    in `data.yaml`, in the folder or in one of the two above it. Raises `EarTeachError`.
+    in `data.yaml`, in the folder or in one of the two above it. Roboflow's `README.*.txt` are passed
+    over. Raises `EarTeachError`.
     """
     names = _class_names(folder)
     return {
         _name(path.relative_to(folder)): _read(path, names)
         for path in sorted(folder.rglob("*.txt"))
-        if path.name not in _LISTS
+        if path.name not in _LISTS and not path.name.startswith("README.")
     }
 
 

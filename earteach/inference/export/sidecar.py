@@ -81,8 +81,9 @@ def check_target(out: Path, names: tuple[str, ...], format: ExportFormat) -> Non
     if not in_the_way and not existing and not sidecar.exists():
         return
     if in_the_way or not _is_ours(sidecar, existing, format):
+        found = out if out.exists() else sidecar
         raise EarTeachError(
-            f"{out}: exists and is no {format} export of earteach, or was changed since; move it "
+            f"{found}: exists and is no {format} export of earteach, or was changed since; move it "
             "away or choose another --out"
         )
 

@@ -438,3 +438,36 @@ def test_boxes_of_a_photograph_as_it_is_stored_are_turned(
         box = box_of(about)
         assert np.abs(np.subtract(box, expected_box((20, 60, 50, 70, ""), 0.15))).max() <= 1
         assert np.abs(image - expected_crop(photo, box)).max() <= 5
+
+
+def test_keypoints_and_landmarks_of_different_numbers_are_refused(
+    photos: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "points.csv").write_text("file,x0,y0,x1,y1\nbo/1.png,0.1,0.2,0.3,0.4\n")
+    boxes = coco(tmp_path, PHOTOS)
+    data = json.loads(boxes.read_text())
+    data["annotations"][0]["keypoints"] = [50, 40, 2, 60, 80, 2, 70, 60, 2]
+    boxes.write_text(json.dumps(data))
+    with pytest.raises(EarTeachError, match=r"points.csv: has another number of points .*2 and 3"):
+        prepare(photos, tmp_path / "out", boxes=boxes, landmarks=tmp_path / "points.csv")
+    assert not (tmp_path / "out").exists()
+
+
+def test_two_spellings_of_a_name_are_one_photograph(photos: Path, tmp_path: Path) -> None:
+    path = tmp_path / "boxes.csv"
+    path.write_text(
+        "file,x,y,w,h\nbo/1.png,3,4,50,64\n./bo/1.png,90,150,60,80\nanna/1.png,40,30,40,60\n"
+    )
+    result = prepare(photos, tmp_path / "out", crop=Crop(SIZE), boxes=path, split=VALIDATION)
+    assert (result.train.images, result.val.images) == (1, 2)
+
+
+def test_what_roboflow_tells_beside_its_labels_is_passed_over(tmp_path: Path) -> None:
+    labels = tmp_path / "labels"
+    labels.mkdir()
+    (labels / "1.txt").write_text("0 0.5 0.5 0.2 0.4")
+    for name in ("README.dataset.txt", "README.roboflow.txt"):
+        (labels / name).write_text("# ears > 2023-01-01\nhttps://universe.roboflow.com/x")
+    (found,) = read_boxes(labels, None).of([Path("1.png")])
+    assert found is not None
+    assert len(found) == 1
