@@ -53,7 +53,6 @@ class Square:
 
     image: np.ndarray  # uint8 (size, size, channels)
     box: tuple[int, int, int, int]
-    photograph: tuple[int, int]  # its width and height
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,7 @@ class Decoded:
         """
         height, width = self.bgr.shape[:2]
         cut = _cut(self.bgr, _whole(width, height, fit))
-        return Square(_small(cut, size, channels), _whole(*self.size, fit), self.size)
+        return Square(_small(cut, size, channels), _whole(*self.size, fit))
 
     def crop(self, box: tuple[int, int, int, int], size: int, channels: int = 3) -> Square:
         """What is in a box of the photograph, as a square of side `size`.
@@ -84,7 +83,7 @@ class Decoded:
         small = (left, top, max(1, width), max(1, height))
         image = _small(_cut(self.bgr, small), size, channels)
         left, top, width, height = (value * self.scale for value in small)
-        return Square(image, (left, top, width, height), self.size)
+        return Square(image, (left, top, width, height))
 
 
 class Photograph:

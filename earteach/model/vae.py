@@ -109,7 +109,8 @@ class EarVAE(nn.Module):
         weight = kld_weight * self.in_channels * self.image_size**2
         gain = self.linear.noise_gain().clamp(min=1e-9)
         best = torch.log((weight / (2 * gain + weight)).clamp(min=1e-4))
-        self.encoder.to_code.begin_logvar(functional.pad(best, (0, 1), value=_SIDE_LOGVAR))
+        # The side, last, has a logvar of its own, which replaces the encoder's.
+        self.encoder.to_code.begin_logvar(functional.pad(best, (0, 1)))
 
     def forward(
         self, x: torch.Tensor, noise: torch.Tensor

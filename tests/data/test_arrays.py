@@ -349,3 +349,17 @@ def test_floats_a_little_over_one_are_not_read_as_nearly_black(
     np.save(path, np.linspace(0, highest, 2 * 32 * 32 * 3, dtype=np.float32).reshape(2, 32, 32, 3))
     with pytest.raises(EarTeachError, match=r"clip\(0, 1\)"):
         EarArray.open(path).image(0, size=32, channels=3)
+
+
+def test_a_byte_just_above_255_is_found_when_its_image_is_read(tmp_path: Path) -> None:
+    values = np.full((200, 16, 16), 200, np.float32)
+    row = next(index for index in range(200) if index not in sampled_rows(200))
+    values[row] = 255.5
+    with pytest.raises(EarTeachError, match=f"image {row} .*255.5"):
+        EarArray.open(saved(tmp_path, values)).image(row, size=16, channels=1)
+
+
+def test_one_image_of_one_channel_is_not_a_stack(tmp_path: Path) -> None:
+    with pytest.raises(EarTeachError, match="looks like one image"):
+        EarArray.open(saved(tmp_path, np.zeros((32, 32, 1), np.uint8)))
+    assert EarArray.open(saved(tmp_path, np.zeros((32, 32, 2), np.uint8))).layout == "nhw"

@@ -437,5 +437,20 @@ def test_a_large_jpeg_that_is_nearly_square_keeps_its_sides(
     content = encoded(Image.new("RGB", (width, height)), "JPEG", exif=exif)
     cut = read_square(written(tmp_path, "p.jpg", content), 64)
     upright = (width, height) if orientation == 1 else (height, width)
-    assert cut.photograph == upright
     assert cut.box == (0, 0, *upright)
+
+
+def test_the_box_of_a_transparent_photograph_is_all_of_it(tmp_path: Path) -> None:
+    content = encoded(Image.new("RGBA", (30, 40), (9, 9, 9, 99)), "PNG")
+    assert read_square(written(tmp_path, "p.png", content), 16).box == (0, 0, 30, 40)
+
+
+def test_a_jpeg_may_have_more_pixels_than_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, picture: np.ndarray
+) -> None:
+    monkeypatch.setattr(photographs, "_MOST_PIXELS_OF_OTHERS", 40 * 30 - 1)
+    path = written(tmp_path, "ear.jpg", encoded(Image.fromarray(picture), "JPEG"))
+    assert read(path).shape == (40, 30, 3)
+    monkeypatch.setattr(photographs, "_MOST_PIXELS", 40 * 30 - 1)
+    with pytest.raises(Unreadable, match="30×40 pixels are too many"):
+        read(path)

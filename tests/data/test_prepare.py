@@ -462,6 +462,89 @@ def test_a_run_that_was_stopped_goes_on_and_ends_the_same(
     assert len(result.rejected) == 30
 
 
+def until(last: int) -> Callable[[int, int], None]:
+    """Ctrl-C after so many."""
+
+    def progress(done: int, number: int) -> None:
+        if done == last:
+            raise KeyboardInterrupt
+
+    return progress
+
+
+def test_an_interrupted_run_takes_up_all_that_it_knew(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Mirrored ears, landmarks, and what was left out, from an array and its journal."""
+    for path in sorted(photos.rglob("*_[13].png")):
+        path.rename(path.with_name(path.name.replace(".png", "_right.png")))
+    (photos / "bo" / "bo_1_right.png").write_bytes(b"no picture")
+    names = [path.relative_to(photos).as_posix() for path in sorted(photos.rglob("*.png"))]
+    points = tmp_path / "points.csv"
+    points.write_text("name,x0,y0,x1,y1\n" + "".join(
+        f"{name},0.1,0.2,0.{place % 9 + 1},0.5\n" for place, name in enumerate(names)
+    ))  # fmt: skip
+    crop = Crop(SIZE, whole=True, side="left", side_pattern="_(right)")
+    options: dict[str, Any] = {"crop": crop, "landmarks": points, "group_by": "folder"}
+    out, whole = tmp_path / "out", tmp_path / "whole"
+    caplog.set_level("INFO", "earteach")
+    for last, before in ((7, 0), (15, 7)):
+        with pytest.raises(KeyboardInterrupt):
+            prepare(photos, out, **options, progress=until(last))
+        assert (f"going on after the first {before}," in caplog.text) == bool(before)
+        assert f"stopped after {last};" in caplog.text
+        assert not (out / "train_teacher.npy").exists()
+    read: list[Path] = []
+    photograph = module.Photograph
+    monkeypatch.setattr(module, "Photograph", lambda path: read.append(path) or photograph(path))
+    result = prepare(photos, out, **options)
+    assert len(read) == len(names) - 15
+    again = prepare(photos, whole, **options)
+    assert contents(out) == contents(whole)
+    assert len(contents(out)) == 6
+    assert result.rejected == again.rejected
+    assert [entry.path.name for entry in result.rejected] == ["bo_1_right.png"]
+    assert result.mirrored == again.mirrored == 11
+    assert result.side_unknown == again.side_unknown == 12
+
+
+@pytest.mark.parametrize("change", [{}, {"seed": 2}, {"gray": True}, {"number": 21}])
+def test_drawn_ears_are_taken_up_by_the_same_run_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any]
+) -> None:
+    from earteach.data import prepare as drawing
+
+    first: dict[str, Any] = {"number": 20, "size": SIZE, "seed": 1}
+    with pytest.raises(KeyboardInterrupt):
+        prepare_drawn(**first, out=tmp_path / "out", progress=until(12))
+    drawn: list[int] = []
+    draw = draw_ear
+    monkeypatch.setattr(
+        drawing,
+        "draw_ear",
+        lambda seed, index, size: drawn.append(index) or draw(seed, index, size),
+    )
+    options = first | change
+    prepare_drawn(**options, out=tmp_path / "out")
+    assert len(drawn) == options["number"] - (0 if change else 12)
+    prepare_drawn(**options, out=tmp_path / "whole")
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+def test_where_nothing_can_be_read_the_first_is_named(photos: Path) -> None:
+    for path in photos.rglob("anna_*.png"):
+        path.write_bytes(b"no picture")
+    split = Split(val_groups="anna")
+    with pytest.raises(
+        EarTeachError, match=r"val_teacher.npy could be read \(.*anna_0.png: not an"
+    ):
+        prepare(photos, photos.parent / "out", crop=Crop(SIZE), group_by="folder", split=split)
+
+
+def test_sides_are_counted_only_where_they_are_asked_for(photos: Path) -> None:
+    assert prepare(photos, photos.parent / "out", crop=Crop(SIZE)).side_unknown == 0
+
+
 def test_what_is_there_already_needs_no_space_again(
     many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -63,3 +63,10 @@ def test_one_large_group_does_not_become_the_validation_array() -> None:
 def test_the_split_depends_on_the_groups_and_not_on_their_order() -> None:
     groups = [f"g{number}" for number in range(50)]
     assert Split(0.3, seed=5).validation(groups) == Split(0.3, seed=5).validation(groups[::-1])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_half_a_group_more_is_taken(seed: int) -> None:
+    """1.5 images of 10 are 2, as half is rounded up."""
+    sizes = {f"person {number}": 1 for number in range(10)}
+    assert images_for_validation(sizes, 0.15, seed) == 2

@@ -260,3 +260,9 @@ def test_the_error_of_a_picture_is_that_of_the_picture_where_images_were_few():
     expected = squared / weights.variances[:5].sum()
     torch.testing.assert_close(model.linear.picture_error(error), expected, rtol=1e-4, atol=1e-6)
     assert model.linear.picture_error(error).mean() == pytest.approx(1, rel=0.1)
+
+
+def test_an_image_that_is_its_own_mirror_looks_to_the_networks_side():
+    model = lively(32, 16, 8, 3)
+    images = images_for(model)
+    assert (model.encode((images + images.flip(3)) / 2)[0][:, -1] == 1).all()

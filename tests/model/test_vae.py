@@ -322,3 +322,8 @@ def test_the_grid_of_the_code_is_the_finest_of_four_that_divides():
     assert kinds(to_code.neck)[1:] == ["GroupNorm", "SiLU", "Conv2d"]
     for half in (network().encoder, network().decoder):
         assert "SiLU" in kinds(half.squeeze)
+
+
+def test_only_a_mobile_encoder_has_a_word_of_its_own_for_the_side():
+    model = network()
+    assert model.side_logits(torch.rand(2, 3, 32, 32)) is None

@@ -85,6 +85,7 @@ def test_landmarks_follow_into_the_array(photos, tmp_path, fit, written, caplog)
     assert seen == 4
     assert "1 of 3 photographs have no landmarks" in caplog.text
     assert "bo/2.png" in caplog.text
+    assert "their rows are NaN" in caplog.text
 
 
 def test_no_landmarks_no_file(photos, tmp_path):
