@@ -44,4 +44,4 @@ def test_the_gpu_benchmark_runs_small_on_a_cpu(monkeypatch, capsys):
     assert settings == [("32", b, p) for b in "23" for p in ("32", "bf16")]
     for line in lines[2:]:
         assert float(line.split()[3]) > 0
-        assert 0 < float(line.split()[4].rstrip("%")) <= 100
+        assert float(line.split()[4].rstrip("%")) > 0  # of two times, so over 100 by chance

@@ -180,7 +180,7 @@ def test_images_without_any_difference_can_be_begun_with():
 
 @pytest.mark.parametrize(
     ("size", "channels", "latent"),
-    [(32, 3, 1), (32, 1, 2), (48, 3, 100), (48, 1, 1), (144, 1, 9), (32, 3, 64)],
+    [(32, 3, 2), (32, 1, 2), (48, 3, 100), (48, 1, 3), (144, 1, 9), (32, 3, 64)],
 )
 def test_a_network_of_any_shape_begins_and_takes_a_step(tmp_path, size, channels, latent):
     """Twelve images are fewer than most of these codes have numbers."""
