@@ -508,7 +508,30 @@ def test_an_interrupted_run_takes_up_all_that_it_knew(
     assert result.side_unknown == again.side_unknown == 12
 
 
-@pytest.mark.parametrize("change", [{}, {"seed": 2}, {"gray": True}, {"number": 21}])
+def test_an_interrupted_run_takes_up_several_ears_of_a_photograph(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [path.relative_to(photos).as_posix() for path in sorted(photos.rglob("*.png"))]
+    ears = "".join(f"{name},{x},5,9,9\n" for name in names for x in (2, 8, 14))
+    (tmp_path / "boxes.csv").write_text("file,x,y,w,h\n" + ears)
+    options: dict[str, Any] = {"crop": Crop(SIZE), "boxes": tmp_path / "boxes.csv"}
+    with pytest.raises(KeyboardInterrupt):
+        prepare(photos, tmp_path / "out", **options, progress=until(9))
+    read: list[Path] = []
+    photograph = module.Photograph
+    monkeypatch.setattr(module, "Photograph", lambda path: read.append(path) or photograph(path))
+    prepare(photos, tmp_path / "out", **options)
+    assert len(read) == len(names) - 9
+    prepare(photos, tmp_path / "whole", **options)
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+    assert len(contents(tmp_path / "out")) == 4  # no landmarks
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{}, {"seed": 2}, {"gray": True}, {"number": 21}, {"split": Split(seed=3)}],
+    ids=["none", "seed", "gray", "number", "split"],
+)
 def test_drawn_ears_are_taken_up_by_the_same_run_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any]
 ) -> None:

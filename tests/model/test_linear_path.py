@@ -266,3 +266,25 @@ def test_an_image_that_is_its_own_mirror_looks_to_the_networks_side():
     model = lively(32, 16, 8, 3)
     images = images_for(model)
     assert (model.encode((images + images.flip(3)) / 2)[0][:, -1] == 1).all()
+
+
+def test_the_decoder_adds_to_the_logits_of_the_linear_picture():
+    model = lively(32, 16, 8, 3)
+    codes = torch.randn(4, 16, generator=torch.Generator().manual_seed(2))
+    codes[:, -1] = 1
+    picture = model.linear.decode(codes[:, :-1])
+    sideless = torch.cat([codes[:, :-1], torch.zeros(4, 1)], dim=1)
+    added = model.decoder(sideless, picture)
+    clipped = picture.clamp(0.01, 0.99)
+    expected = 1 / (1 + (1 - clipped) / clipped * torch.exp(-added))
+    torch.testing.assert_close(model.decode(codes), expected)
+    assert added.abs().max() > 0.01
+
+
+@pytest.mark.parametrize(("height", "width"), [(48, 32), (32, 48), (50, 70)])
+def test_features_of_images_of_which_one_side_may_be_the_networks(height, width):
+    model = lively(32, 16, 8, 3)
+    maps = model.features(torch.rand(2, 3, height, width))
+    assert [tuple(level.shape[2:]) for level in maps] == [
+        (-(-height // stride), -(-width // stride)) for stride in (2, 4, 8, 16)
+    ]
