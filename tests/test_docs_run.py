@@ -148,6 +148,7 @@ def shape(line: str) -> str:
 @pytest.mark.parametrize(
     "page", [ROOT / "README.md", DOCS / "tutorial.md"], ids=["README", "tutorial"]
 )
+@pytest.mark.timeout(1800)
 def test_what_is_shown_is_what_is_printed(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
