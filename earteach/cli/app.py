@@ -91,7 +91,7 @@ def _about(
 ) -> None:
     """Teaches a network what a human ear looks like.
 
-    Begin with [bold]earteach prepare --synthetic 1000 --image-size 64[/] and then, on a CPU,
+    Begin with [bold]earteach prepare --synthetic 1000 --image-size 64[/], then on a CPU
     [bold]earteach train --image-size 64 --base-channels 32 --precision bf16 --epochs 5[/].
     """
 
