@@ -136,9 +136,8 @@ def _checked_type(option: OptionField, value: Any) -> Any:
             raise EarTeachError(f"{option.flag} {value}: must be one of {', '.join(choices)}")
         return str(value)
     if expected is float and isinstance(value, int) and not isinstance(value, bool):
-        return (
-            float(value) if abs(value) <= _LARGEST else value
-        )  # which is then said to be too large
+        # What no float may hold is said to be too large.
+        return float(value) if abs(value) <= _LARGEST else value
     if expected is Path and isinstance(value, str):
         return Path(value)
     if not isinstance(value, expected) or (isinstance(value, bool) and expected is not bool):

@@ -5,10 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
-import typer
-
-from earteach.cli import completion
-from earteach.cli.options import Given, Json
+from earteach.cli.options import Given, Json, ckpt_argument
 from earteach.cli.output import Output, facts, table
 from earteach.config import ModelConfig
 from earteach.errors import EarTeachError
@@ -21,11 +18,7 @@ def inspect_model(
     model: Given[ModelConfig],
     ckpt: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Argument(
-            help="A checkpoint; left out, the options say what is built.",
-            metavar="CKPT",
-            autocompletion=completion.checkpoints,
-        ),
+        ckpt_argument("A checkpoint; left out, the options say what is built."),
     ] = None,
     json: Json = False,
 ) -> None:

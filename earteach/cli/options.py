@@ -147,13 +147,16 @@ def typed(context: typer.Context, names: Mapping[str, Any]) -> set[str]:
 Json = Annotated[
     bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")
 ]
+
+
+def ckpt_argument(help: str) -> Any:
+    """A checkpoint, for `Annotated` in a command that says in words of its own what it takes."""
+    return typer.Argument(help=help, metavar="CKPT", autocompletion=completion.checkpoints)
+
+
 Ckpt = Annotated[
     Optional[Path],  # noqa: UP045
-    typer.Argument(
-        help="A checkpoint; left out, the best in --checkpoint-dir.",
-        metavar="CKPT",
-        autocompletion=completion.checkpoints,
-    ),
+    ckpt_argument("A checkpoint; left out, the best in --checkpoint-dir."),
 ]
 CheckpointDir = Annotated[
     Path, typer.Option("--checkpoint-dir", help="Folder in which to find the checkpoint.")

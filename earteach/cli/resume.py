@@ -7,8 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from earteach.cli import completion
-from earteach.cli.options import CheckpointDir, Given, Json
+from earteach.cli.options import CheckpointDir, Given, Json, ckpt_argument
 from earteach.cli.output import Output
 from earteach.cli.train import show_outcome, watching
 from earteach.config import HardwareConfig
@@ -18,11 +17,7 @@ def resume(
     hardware: Given[HardwareConfig],
     ckpt: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Argument(
-            help="The checkpoint; left out, last.ckpt.",
-            metavar="CKPT",
-            autocompletion=completion.checkpoints,
-        ),
+        ckpt_argument("The checkpoint; left out, last.ckpt."),
     ] = None,
     checkpoint_dir: CheckpointDir = Path("checkpoints"),
     epochs: Annotated[

@@ -82,24 +82,14 @@ def train(
 ) -> None:
     """Train a model; where the checkpoint folder holds a run of the same options, continue it."""
     settings = TrainConfig(data=data, model=model, optim=optim, kld=kld, hardware=hardware, run=run)
-    if resume is not None and (fresh or init_from is not None):
+    if resume is not None and (fresh or init_from is not None or dry_run or fast_dev_run):
         raise typer.BadParameter(
-            "--resume continues a run; --fresh and --init-from begin a new one"
-        )
-    if resume is not None and (dry_run or fast_dev_run):
-        raise typer.BadParameter(
-            "--resume continues a run; --dry-run and --fast-dev-run try a new one"
+            "--resume continues a run; --fresh, --init-from, --dry-run and --fast-dev-run are for a "
+            "new one"
         )
     output = Output(json)
     if dry_run:
-        from earteach import checkpoint
-        from earteach.training.plan import check_trainable, plan
-
-        check_trainable(settings.model)
-        if init_from is not None:
-            checkpoint.read(init_from)
-        planned = plan(settings)
-        output.show(planned, _plan_table(planned))
+        _show_plan(settings, init_from, output)
         return
     with watching(output) as watch:
         if resume is not None:
@@ -111,6 +101,17 @@ def train(
                 settings, fresh=fresh, fast_dev_run=fast_dev_run, init_from=init_from, watch=watch
             )
     show_outcome(output, result)
+
+
+def _show_plan(settings: TrainConfig, init_from: Path | None, output: Output) -> None:
+    from earteach import checkpoint
+    from earteach.training.plan import check_trainable, plan
+
+    check_trainable(settings.model)
+    if init_from is not None:
+        checkpoint.read(init_from)
+    planned = plan(settings)
+    output.show(planned, _plan_table(planned))
 
 
 def _resume(

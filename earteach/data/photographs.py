@@ -120,10 +120,15 @@ class Photograph:
         bgr = _decoded(self._data, scale)
         height, width = bgr.shape[:2]
         if scale > 1:
-            height, width = self.height, self.width
-            if self.orientation() >= 5:  # on its side
-                height, width = width, height
+            turned = self._is_turned(height, width)
+            height, width = (self.width, self.height) if turned else (self.height, self.width)
         return Decoded(bgr, (width, height), scale)
+
+    def _is_turned(self, height: int, width: int) -> bool:
+        """Whether a smaller picture with these sides was laid on its side in decoding."""
+        if height == width:  # of a nearly square photograph, where the sides do not tell
+            return 5 <= self.orientation() <= 8
+        return (height > width) != (self.height > self.width)
 
     def _is_transparent(self) -> bool:
         """Whether it has an alpha channel or a transparent colour; or is a GIF, of frames that may."""

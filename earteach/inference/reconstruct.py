@@ -67,7 +67,7 @@ def reconstruct(
     At most `number` ears are taken from each input. Photographs are made square as `prepare` makes
     them. A photograph in a folder that cannot be read is left out with a note; named itself, or
     where there is no other, it is an `EarTeachError`, as is a file in the way that earteach did not
-    write, and an `out` that is the folder of the images.
+    write, and an `out` whose pictures would replace the images.
 
     With `jitter` S the PNGs are variations of the ears instead, so many of each: decoded from
     mu + S · sigma · noise, with sigma the posterior's own width and standard normal noise. At 1 they
@@ -109,13 +109,13 @@ def reconstruct(
 
 
 def _refuse_inputs(inputs: Sequence[Path], out: Path) -> None:
-    """A picture that earteach wrote, as of `sample`, would be replaced by one of itself."""
+    """A picture that earteach wrote, as of `sample`, could be replaced by one of itself."""
     for source in inputs:
-        folder = source if source.is_dir() else source.parent
-        if source.suffix != ".npy" and folder.resolve() == out.resolve():
+        written = out if source.is_dir() else out / f"{source.stem}.png"
+        if written.resolve() == source.resolve():
             raise EarTeachError(
-                f"--out {out}: is the folder of --input {source}, whose images would be replaced; "
-                "choose another --out"
+                f"--out {out}: its pictures may replace images of --input {source}; choose another "
+                "--out"
             )
 
 

@@ -139,7 +139,8 @@ class Signs:
 
     def weight_of(self, beta: float) -> float:
         """The `kld_weight` that ends in this β, to two digits."""
-        return rounded(beta / self._beta_of(self.config.kld.kld_anneal_end))
+        share = self.config.kld.kld_anneal_end or 1.0
+        return rounded(beta / self._beta_of(share))
 
     def _beta_of(self, weight: float) -> float:
         reduction, latent_dim = self.config.kld.kld_reduction, self.config.model.latent_dim

@@ -291,16 +291,15 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 def _move_aside(config: TrainConfig) -> None:
     """Rename an old run's folders, beside themselves."""
-    for named in (config.run.checkpoint_dir, config.run.log_dir / RUN_NAME):
-        if not named.exists() or not any(named.iterdir()):
-            continue
-        # "." and ".." cannot be renamed by these names.
-        folder = named.resolve() if named.name in ("", "..") else named
+    named = [config.run.checkpoint_dir, config.run.log_dir / RUN_NAME]
+    old = [folder for folder in named if folder.exists() and any(folder.iterdir())]
+    for folder in old:
         if Path.cwd().is_relative_to(folder.resolve()):
             raise EarTeachError(
-                f"{named}: holds the working directory, so --fresh cannot move it aside; choose "
+                f"{folder}: holds the working directory, so --fresh cannot move it aside; choose "
                 "another folder"
             )
+    for folder in old:
         number = 1
         while (aside := folder.with_name(f"{folder.name}-old-{number}")).exists():
             number += 1
@@ -308,9 +307,9 @@ def _move_aside(config: TrainConfig) -> None:
             folder.rename(aside)
         except OSError as error:
             raise EarTeachError(
-                f"{named}: cannot be moved aside to {aside}: {error.strerror}; choose another folder"
+                f"{folder}: cannot be moved aside to {aside}: {error.strerror}; choose another folder"
             ) from error
-        _log.info("moved the old run's %s to %s", named, aside)
+        _log.info("moved the old run's %s to %s", folder, aside)
 
 
 def is_main_process() -> bool:

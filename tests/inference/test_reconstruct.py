@@ -304,6 +304,12 @@ def test_pictures_do_not_replace_the_ears_that_they_are_of(trained, tmp_path):
     sample(trained.last, tmp_path / "samples", number=2)
     before = {path.name: path.read_bytes() for path in (tmp_path / "samples").iterdir()}
     for source in (tmp_path / "samples", tmp_path / "samples" / "sample-000.png"):
-        with pytest.raises(EarTeachError, match="would be replaced; choose another --out"):
+        with pytest.raises(EarTeachError, match="may replace images of --input"):
             reconstruct(trained.last, [source], tmp_path / "samples")
     assert before == {path.name: path.read_bytes() for path in (tmp_path / "samples").iterdir()}
+
+
+def test_a_picture_may_stand_beside_the_photograph_that_it_is_of(trained, val, tmp_path):
+    Image.fromarray(val[0]).save(tmp_path / "me.jpg")
+    (entry,) = reconstruct(trained.last, [tmp_path / "me.jpg"], tmp_path).images
+    assert entry.output == tmp_path / "me.png"
