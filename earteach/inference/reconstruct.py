@@ -112,7 +112,7 @@ def _refuse_inputs(inputs: Sequence[Path], out: Path) -> None:
     """A picture that earteach wrote, as of `sample`, could be replaced by one of itself."""
     for source in inputs:
         written = out if source.is_dir() else out / f"{source.stem}.png"
-        if written.resolve() == source.resolve():
+        if written.exists() and source.exists() and written.samefile(source):
             raise EarTeachError(
                 f"--out {out}: its pictures may replace images of --input {source}; choose another "
                 "--out"
