@@ -36,6 +36,7 @@ Reduction = Literal["mean", "sum"]
 EncoderKind = Literal["attention", "mobile"]
 Student = Literal["mobile"]
 LRSchedule = Literal["cosine", "plateau"]
+Precision = Literal["32", "16", "bf16"]
 ExportFormat = Literal["onnx", "torchscript", "torch-export", "safetensors", "openvino"]
 ExportPart = Literal["full", "encoder", "decoder", "features"]
 
@@ -292,9 +293,9 @@ class HardwareConfig(Options):
     devices: Annotated[int, Opt("Devices on each node; -1 takes all.", at_least=-1)] = 1
     num_nodes: Annotated[int, Opt("Nodes of the cluster.", at_least=1)] = 1
     strategy: Annotated[str, Opt("Lightning's strategy for several devices, such as ddp.")] = "auto"
-    precision: Annotated[
-        Literal["32", "16", "bf16"], Opt("Arithmetic of the network; the weights stay float32.")
-    ] = "32"
+    precision: Annotated[Precision, Opt("Arithmetic of the network; the weights stay float32.")] = (
+        "32"
+    )
     num_workers: Annotated[
         int, Opt("Processes that load images, never more than there are cores.", at_least=0)
     ] = 4
@@ -329,9 +330,7 @@ class InferenceConfig(Options):
     panel: ClassVar[str] = "Hardware"
 
     accelerator: Annotated[Literal["auto", "gpu", "cpu"], Opt("What the network runs on.")] = "auto"
-    precision: Annotated[
-        Literal["32", "16", "bf16"] | None, Opt("Arithmetic; left out: as it was trained.")
-    ] = None
+    precision: Annotated[Precision | None, Opt("Arithmetic; left out: as it was trained.")] = None
     batch_size: Annotated[int, Opt("Images at a time.", at_least=1)] = 32
 
 

@@ -24,7 +24,7 @@ ROOT = Path(earteach.__file__).parent
 LEVELS = [
     ["errors"],
     ["config", "atomic", "ownership", "file_lock"],
-    ["images", "environment", "folders", "disk_space", "memory", "charts"],
+    ["images", "environment", "accelerator", "folders", "disk_space", "memory", "charts"],
     ["data", "model"],
     ["metrics"],
     ["checkpoint", "inspection"],

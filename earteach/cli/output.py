@@ -103,10 +103,17 @@ def _labelled(label: str, style: str, text: str) -> None:
 
 
 class NoteHandler(logging.Handler):
-    """Shows what the core logs as notes."""
+    """Shows what the core logs as notes, each once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
-        note(record.getMessage())
+        said = record.getMessage()
+        if said not in self._said:
+            self._said.add(said)
+            note(said)
 
 
 def replace_unprintable() -> None:
@@ -119,9 +126,10 @@ def replace_unprintable() -> None:
 def show_notes() -> None:
     """Let everything that earteach logs appear as notes."""
     logger = logging.getLogger("earteach")
-    if not any(isinstance(handler, NoteHandler) for handler in logger.handlers):
-        logger.addHandler(NoteHandler())
-        logger.propagate = False
+    for handler in [each for each in logger.handlers if isinstance(each, NoteHandler)]:
+        logger.removeHandler(handler)  # of an earlier command
+    logger.addHandler(NoteHandler())
+    logger.propagate = False
     logger.setLevel(logging.INFO)
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 
 from earteach import checkpoint
+from earteach.accelerator import on_cpu, precision_on_cpu
 from earteach.checkpoint import Checkpoint
-from earteach.config import InferenceConfig
-from earteach.errors import EarTeachError
+from earteach.config import InferenceConfig, Precision
 from earteach.model.vae import EarVAE
 
 _TYPES = {"16": torch.float16, "bf16": torch.bfloat16}
@@ -25,14 +25,12 @@ class RunningModel:
     checkpoint: Checkpoint
     network: EarVAE
     device: torch.device
-    precision: str
+    precision: Precision
 
     @contextmanager
     def running(self) -> Iterator[EarVAE]:
         """The network inside inference mode and autocast."""
         reduced = _TYPES.get(self.precision)
-        if self.device.type == "cpu" and reduced is torch.float16:
-            reduced = torch.bfloat16
         autocast = torch.autocast(self.device.type, dtype=reduced, enabled=reduced is not None)
         with torch.inference_mode(), autocast:
             yield self.network
@@ -45,16 +43,8 @@ def open_model(path: Path, config: InferenceConfig | None = None) -> RunningMode
     """
     config = config or InferenceConfig()
     found = checkpoint.read(checkpoint.best(path) if path.is_dir() else path)
-    device = _device(config.accelerator)
     precision = config.precision or found.config.hardware.precision
+    device = torch.device("cuda")
+    if on_cpu(config.accelerator):
+        device, precision = torch.device("cpu"), precision_on_cpu(precision)
     return RunningModel(found, found.model().to(device), device, precision)
-
-
-def _device(accelerator: str) -> torch.device:
-    if accelerator == "gpu" and not torch.cuda.is_available():
-        raise EarTeachError(
-            "--accelerator gpu: torch finds no GPU here; use --accelerator cpu, or install a torch "
-            "build for your GPU (see https://pytorch.org)"
-        )
-    use_gpu = accelerator != "cpu" and torch.cuda.is_available()
-    return torch.device("cuda" if use_gpu else "cpu")

@@ -81,8 +81,8 @@ def compare(
             f"{student.checkpoint.path}: is no student; `earteach distil` trains one from it"
         )
     # In the student's arithmetic, as training had it, whatever its own run had.
-    own = open_model(checkpoint.teacher_of(student.checkpoint).path, config)
-    teacher = replace(own, precision=student.precision)
+    config = replace(config, precision=student.precision)
+    teacher = open_model(checkpoint.teacher_of(student.checkpoint).path, config)
     array = open_array(student, data, layout)
     agreement = Agreement(teacher.network)
     qualities = ImageQuality(), ImageQuality()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from earteach.accelerator import on_cpu
 from earteach.config import TrainConfig
 from earteach.disk_space import check_space, readable
 from earteach.errors import EarTeachError
@@ -42,7 +43,7 @@ def check_memory_for_run(config: TrainConfig, images: int) -> None:
     """
     model = config.model
     needed = checkpoint_bytes(config)
-    if config.hardware.accelerator == "cpu" or not torch.cuda.is_available():
+    if on_cpu(config.hardware.accelerator):
         batch = min(config.optim.batch_size, images)
         first = model.base_channels * (model.image_size // 2) ** 2 * 4
         needed += _network_bytes(config)[1] + batch * first

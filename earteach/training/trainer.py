@@ -9,13 +9,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import pytorch_lightning as pl
-import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from lightning_fabric.utilities.warnings import PossibleUserWarning
 from pytorch_lightning.callbacks import Callback, EarlyStopping, LearningRateMonitor
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch.utils.data import DataLoader
 
+from earteach.accelerator import on_cpu, precision_on_cpu
 from earteach.atomic import is_full
 from earteach.config import HardwareConfig, TrainConfig
 from earteach.data.arrays import EarArray
@@ -42,7 +42,8 @@ def make_trainer(
     for hardware or a strategy that is not there.
     """
     hardware = config.hardware
-    _check_hardware(hardware)
+    if hardware.accelerator == "tpu":
+        _check_tpu()
     standing: list[Callback] = [EarlyStopping("val/loss", patience=config.optim.patience)]
     if not fast_dev_run:
         standing.append(LearningRateMonitor(logging_interval="epoch"))
@@ -88,31 +89,18 @@ def _logger(config: TrainConfig, purge_step: int) -> TensorBoardLogger:
     )
 
 
-def _check_hardware(hardware: HardwareConfig) -> None:
-    if hardware.accelerator == "gpu" and not _has_gpu():
+def _check_tpu() -> None:
+    from pytorch_lightning.accelerators import XLAAccelerator
+
+    if not XLAAccelerator.is_available():
         raise EarTeachError(
-            "--accelerator gpu: torch finds no GPU here; use --accelerator cpu, or install a torch "
-            "build for your GPU (see https://pytorch.org)"
+            "--accelerator tpu: no TPU is found here (it needs torch_xla); use --accelerator auto"
         )
-    if hardware.accelerator == "tpu":
-        from pytorch_lightning.accelerators import XLAAccelerator
-
-        if not XLAAccelerator.is_available():
-            raise EarTeachError(
-                "--accelerator tpu: no TPU is found here (it needs torch_xla); use --accelerator auto"
-            )
-
-
-def _has_gpu() -> bool:
-    return torch.cuda.is_available()
 
 
 def _precision(hardware: HardwareConfig) -> str:
-    on_cpu = hardware.accelerator == "cpu" or not _has_gpu()
-    if hardware.precision == "16" and on_cpu:
-        _log.info("--precision 16 has no use on a CPU: running as bf16")
-        return _PRECISIONS["bf16"]
-    return _PRECISIONS[hardware.precision]
+    asked = hardware.precision
+    return _PRECISIONS[precision_on_cpu(asked) if on_cpu(hardware.accelerator) else asked]
 
 
 class Loaders(pl.LightningDataModule):

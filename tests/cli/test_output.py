@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from earteach.cli.output import Output, duration, facts, line, note, table
+from earteach.cli.output import Output, duration, facts, line, note, show_notes, table
 from earteach.errors import EarTeachError
 from tests.conftest import Run, earteach
 
@@ -28,6 +29,15 @@ class Outer:
     by_name: dict[str, Inner]
     number: int = 3
     yes: bool = True
+
+
+def test_a_command_says_each_note_once(capsys: pytest.CaptureFixture[str]) -> None:
+    logger = logging.getLogger("earteach.inference")
+    for _ in range(2):
+        show_notes()
+        for said in ("slow", "slow", "small", "slow"):
+            logger.info(said)
+    assert capsys.readouterr().err.splitlines() == ["note: slow", "note: small"] * 2
 
 
 def test_json_is_one_object_of_plain_unrounded_values(capsys: pytest.CaptureFixture[str]) -> None:

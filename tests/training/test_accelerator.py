@@ -57,9 +57,9 @@ def test_a_gpu_runs_half_precision_with_a_scaler_and_a_cpu_as_bf16(tmp_path, mon
     from earteach.training import trainer
 
     config = configured(tmp_path, precision="16", accelerator="auto")
-    monkeypatch.setattr(trainer, "_has_gpu", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert trainer._precision(config.hardware) == "16-mixed"
-    monkeypatch.setattr(trainer, "_has_gpu", lambda: False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert trainer._precision(config.hardware) == "bf16-mixed"
 
 
