@@ -365,6 +365,41 @@ def test_progress_counts_every_photograph_to_the_end(photos: Path) -> None:
     assert calls == [(done, 24) for done in range(1, 25)]
 
 
+def test_ears_wait_for_the_disk_in_a_bounded_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ear, drawn = draw_ear(0, 0, 16), []
+    monkeypatch.setattr("earteach.data.prepare.draw_ear", lambda *_: drawn.append(1) or ear)
+    ahead: list[int] = []
+
+    def slowly(done: int, _: int) -> None:
+        if done in (1, 100):
+            time.sleep(0.3)  # all that may be drawn now is
+        ahead.append(len(drawn) - done)
+
+    prepare_drawn(300, tmp_path / "out", size=16, progress=slowly)
+    assert ahead[0] == ahead[99] == 64
+    assert max(ahead) <= 64
+
+
+def test_nothing_more_is_drawn_after_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ear, drawn = draw_ear(0, 0, 16), []
+
+    def slow(*_: int) -> Any:
+        time.sleep(0.02)
+        return drawn.append(1) or ear
+
+    def stop(*_: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("earteach.data.prepare.draw_ear", slow)
+    with pytest.raises(KeyboardInterrupt):
+        prepare_drawn(300, tmp_path / "out", size=16, progress=stop)
+    assert len(drawn) < 60
+
+
 @pytest.mark.parametrize(("number", "gray"), [(2, False), (23, False), (5, True)])
 def test_drawn_ears_are_counted_in_all_and_have_their_landmarks(
     tmp_path: Path, number: int, gray: bool
