@@ -3,8 +3,6 @@ PYTHON ?= python3.11
 VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO := demo
-# On other CPUs bf16 takes many times as long.
-DEMO_PRECISION := $(shell grep -qE 'avx512_bf16|amx_bf16' /proc/cpuinfo && echo bf16 || echo 32)
 RELEASE := build/release
 # `make bench-quality`: what it measures on, and where it writes. Keep real ears out of the checkout.
 BENCH_TRAIN ?= data/preprocessed/train_teacher.npy
@@ -33,7 +31,7 @@ demo: $(VENV)/installed ## draw ears, train, evaluate, sample: a few minutes on 
 	$(BIN)/earteach inspect-data $(DEMO)/data/train_teacher.npy $(DEMO)/data/val_teacher.npy --image-size 64 \
 	  --augmented --out $(DEMO)/inspection
 	$(BIN)/earteach train --train-data $(DEMO)/data/train_teacher.npy --val-data $(DEMO)/data/val_teacher.npy \
-	  $(SMALL) --precision $(DEMO_PRECISION) --epochs 10 --checkpoint-dir $(DEMO)/checkpoints --log-dir $(DEMO)/logs
+	  $(SMALL) --precision bf16 --epochs 10 --checkpoint-dir $(DEMO)/checkpoints --log-dir $(DEMO)/logs
 	$(BIN)/earteach eval --checkpoint-dir $(DEMO)/checkpoints
 	$(BIN)/earteach reconstruct --checkpoint-dir $(DEMO)/checkpoints --input $(DEMO)/data/val_teacher.npy -n 8 --out $(DEMO)/reconstructions
 	$(BIN)/earteach sample --checkpoint-dir $(DEMO)/checkpoints -n 16 --out $(DEMO)/samples

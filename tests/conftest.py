@@ -130,6 +130,14 @@ def trained(ears: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     return Run(folder, result.json)
 
 
+@pytest.fixture(scope="module")
+def bf16_everywhere() -> Iterator[None]:
+    """A CPU that lacks instructions for bf16 runs it all the same, slowly."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("torch.backends.cpu.get_cpu_capability", lambda: "AVX512")
+        yield
+
+
 @pytest.fixture(scope="session")
 def browser() -> str:
     found = browser_module.found()

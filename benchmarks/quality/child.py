@@ -42,6 +42,7 @@ from benchmarks.quality.scoring import (
     sheet_ears,
 )
 from benchmarks.quality.settings import ROW_FILE, SETTINGS_FILE, SHEET_FILE, Settings
+from earteach.accelerator import on_cpu
 from earteach.data.arrays import EarArray
 from earteach.errors import EarTeachError
 
@@ -71,7 +72,7 @@ class Bench:
     def __init__(self, settings: Settings, folder: Path) -> None:
         self.settings = settings
         self.folder = folder
-        self.device = find_device(settings.accelerator)
+        self.device = "cpu" if on_cpu(settings.accelerator) else "cuda"
         self.arrays = open_arrays(settings)
 
     def point(self, seconds: float, codec: Codec) -> Point:
@@ -84,13 +85,6 @@ class Bench:
 
     def prior(self, codec: Codec, latent_dim: int) -> Sampler:
         return from_prior(codec, latent_dim, self.settings.seed, self.device)
-
-
-def find_device(accelerator: str) -> str:
-    """The device of torch for --accelerator; raises `EarTeachError` for a GPU that is not there."""
-    if accelerator == "gpu" and not torch.cuda.is_available():
-        raise EarTeachError("--accelerator gpu: torch finds no GPU here; use --accelerator cpu")
-    return "cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu"
 
 
 def run_pca(bench: Bench) -> Outcome:

@@ -20,6 +20,7 @@ from benchmarks.quality.kl_autoencoder import KLAutoencoder
 from benchmarks.quality.scoring import CHANNELS
 from benchmarks.quality.settings import Settings, due_times
 from benchmarks.quality.standard_vae import StandardVAE
+from earteach.accelerator import precision_on_cpu
 from earteach.config import (
     DataConfig,
     HardwareConfig,
@@ -94,6 +95,7 @@ def train(
     Raises `EarTeachError` where the loss is not finite.
     """
     model = start.model.to(device).train()
+    precision = precision_on_cpu(settings.precision) if device == "cpu" else settings.precision
     average = WeightAverage(model)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=start.learning_rate, weight_decay=_WEIGHT_DECAY
@@ -106,7 +108,7 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = start.learning_rate * schedule(steps, spent / settings.seconds)
         batch = next(batches)
-        step(start, optimizer, batch.to(device), settings.precision)
+        step(start, optimizer, batch.to(device), precision)
         average.update(steps)
         steps, images = steps + 1, images + len(batch)
         spent += time.monotonic() - began

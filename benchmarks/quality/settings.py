@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from earteach.config import Precision
 from earteach.errors import EarTeachError
 
 # In the order of the table.
@@ -35,7 +36,7 @@ class Settings:
     batch_size: int = 32
     threads: int = 2
     workers: int | None = None  # None: earteach's own default
-    precision: str = "bf16"
+    precision: Precision = "bf16"
     accelerator: Literal["cpu", "gpu", "auto"] = "cpu"
     vae_learning_rate: float = 1e-3
     kl_learning_rate: float = 1e-3

@@ -17,6 +17,8 @@ from earteach import checkpoint
 from earteach.training import trainer
 from tests.conftest import TINY, TINY_RUN, Result, Run, data_options, earteach, run_options
 
+pytestmark = pytest.mark.usefixtures("bf16_everywhere")
+
 TRAIN_IMAGES, VAL_IMAGES = 41, 7
 # One step an epoch on images as they are: the quickest run.
 QUICK = [*TINY, "--batch-size", "64", "--num-workers", "0", "--augmentation", "none"]

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from earteach.data import photographs
-from earteach.data.photographs import Unreadable, find, read, read_square, square
+from earteach.data.photographs import Decoded, Unreadable, find, read, read_square, square
 from earteach.errors import EarTeachError
 from tests.bad_input.files import bmp
 
@@ -325,6 +325,22 @@ def test_reflect_keeps_the_proportions(
     assert squared.box == box
     padded = np.pad(image, (*padding, (0, 0)), mode="symmetric")
     assert np.abs(squared.image - halves(padded, 4, 4)).max() <= 0.5
+
+
+@pytest.mark.parametrize("shape", [(32, 64), (64, 32), (32, 32)])
+@pytest.mark.parametrize(
+    "place", [(3, 20), (3, -5), (-5, 3), (20, 3), (55, 3), (3, 55), (16, 16), (0, 0)]
+)
+def test_a_box_over_an_edge_sees_it_mirrored(
+    shape: tuple[int, int], place: tuple[int, int]
+) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+    left, top = place
+    seen = Decoded(image, (shape[1], shape[0])).crop((left, top, 16, 16), 16)
+    padded = np.pad(image, ((64, 64), (64, 64), (0, 0)), mode="symmetric")
+    wanted = padded[64 + top : 80 + top, 64 + left : 80 + left, ::-1]
+    np.testing.assert_array_equal(seen.image, wanted)
+    assert seen.box == (left, top, 16, 16)
 
 
 @pytest.mark.parametrize("fit", ["stretch", "reflect"])

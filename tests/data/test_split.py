@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from earteach.data.split import Split
+from earteach.errors import EarTeachError
 
 
 def images_for_validation(sizes: dict[str, int], fraction: float, seed: int) -> int:
@@ -70,3 +71,24 @@ def test_half_a_group_more_is_taken(seed: int) -> None:
     """1.5 images of 10 are 2, as half is rounded up."""
     sizes = {f"person {number}": 1 for number in range(10)}
     assert images_for_validation(sizes, 0.15, seed) == 2
+
+
+def test_a_group_is_taken_from_where_half_of_it_is_wanted() -> None:
+    """Of 5 images 0.38 are 1.9, less than half of the large group, and 0.42 are 2.1."""
+    groups = ["large"] * 4 + ["small"]
+    chosen = {share: [Split(share, seed=seed).validation(groups) for seed in range(20)]
+              for share in (0.38, 0.42)}  # fmt: skip
+    assert all(names == {"small"} for names in chosen[0.38])
+    assert {"large"} in chosen[0.42]
+
+
+def test_a_split_that_leaves_an_array_empty_names_a_few_groups() -> None:
+    groups = [f"g{number}" for number in range(9)]
+    with pytest.raises(EarTeachError) as error:
+        Split(val_groups="x").validation(groups)
+    assert str(error.value) == (
+        "--val-groups x: takes none of the 9 groups for validation; there must be some for each array "
+        "(a few of the groups: g0, g1, g2, g3, g4)"
+    )
+    with pytest.raises(EarTeachError, match=r"^the split: takes all of the 1 groups"):
+        Split().validation(["only"] * 3)

@@ -15,6 +15,8 @@ from earteach.inference.code_mixture import fitted_mixture, kept_mixture, traini
 from earteach.inference.running import open_model
 from earteach.metrics.mixture import CodeMixture
 
+pytestmark = pytest.mark.usefixtures("bf16_everywhere")
+
 Fits = list[tuple[np.ndarray, np.ndarray, bool]]
 
 

@@ -30,6 +30,8 @@ from earteach.inference.evaluation import Evaluation
 from tests.conftest import TINY_RUN, Run, data_options, run_options
 from tests.conftest import earteach as command
 
+pytestmark = pytest.mark.usefixtures("bf16_everywhere")
+
 LOGGED = {
     "loss": "val/loss", "recon_loss": "val/recon_loss", "kld": "val/kld",
     "ssim": "val/ssim", "psnr": "val/psnr",
@@ -39,7 +41,9 @@ WITHIN = dict.fromkeys(LOGGED, 1e-6) | {"ssim": 1e-5}
 
 
 @pytest.fixture(scope="module")
-def trained_in_bf16(ears: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+def trained_in_bf16(
+    ears: Path, bf16_everywhere: None, tmp_path_factory: pytest.TempPathFactory
+) -> Run:
     folder = tmp_path_factory.mktemp("bf16")
     # Validation in several batches, the last one smaller.
     options = [*TINY_RUN, "--batch-size", 3, "--epochs", 2, "--precision", "bf16"]

@@ -18,6 +18,8 @@ from earteach.training.module import EarVAELightning
 from earteach.training.trainer import make_trainer
 from tests.conftest import data_options, earteach, run_options
 
+pytestmark = pytest.mark.usefixtures("bf16_everywhere")
+
 TINY = {"image_size": 32, "base_channels": 8, "latent_dim": 16, "num_workers": 0}
 
 
