@@ -63,6 +63,22 @@ def test_a_code_with_the_other_sign_last_is_the_mirrored_picture():
         assert torch.equal(model.decode(further), pictures)
 
 
+def test_a_code_that_names_no_side_looks_to_the_networks():
+    model, codes = lively(), torch.randn(2, 16, generator=torch.Generator().manual_seed(3))
+    codes[:, -1] = 0
+    sided = codes.clone()
+    sided[:, -1] = 1
+    with torch.no_grad():
+        assert torch.equal(model.decode(codes), model.decode(sided))
+
+
+@pytest.mark.parametrize(("size", "channels"), [(48, 3), (128, 1), (192, 3)])
+def test_before_it_is_loaded_every_code_is_gray(size, channels):
+    path = LinearPath(channels, 5, size)
+    pictures = path.decode(torch.randn(2, 4, generator=torch.Generator().manual_seed(0)))
+    assert torch.equal(pictures, torch.full((2, channels, size, size), 0.5))
+
+
 def test_features_lie_as_the_image_does():
     model = lively()
     images = images_for(model)

@@ -1,6 +1,8 @@
 """The network: shapes, modes, gradients, and what must not matter to it."""
 
 import copy
+import inspect
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -23,6 +25,11 @@ def model(request: pytest.FixtureRequest) -> EarVAE:
 @pytest.fixture
 def images() -> torch.Tensor:
     return torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+
+
+def test_the_defaults_are_those_of_the_options():
+    parameters = inspect.signature(EarVAE).parameters
+    assert {name: each.default for name, each in parameters.items()} == asdict(ModelConfig())
 
 
 @pytest.mark.parametrize("pca_init", [True, False])
