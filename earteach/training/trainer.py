@@ -26,7 +26,6 @@ from earteach.training.plan import steps_per_epoch
 
 RUN_NAME = "ear_vae"
 _PRECISIONS = {"32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"}
-_log = logging.getLogger(__name__)
 
 
 def make_trainer(
