@@ -29,7 +29,7 @@ from benchmarks.speed.network import descend, follow
 from benchmarks.speed.pairs import peak_megabytes
 from earteach.config import TrainConfig
 from earteach.data.arrays import EarArray
-from earteach.data.loading import training_loader
+from earteach.data.loaders import training_loader
 from earteach.images import to_float
 from earteach.model.loss import dissimilarity, vae_loss
 from earteach.model.summary import summarise

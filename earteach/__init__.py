@@ -10,7 +10,7 @@ Importing the package imports neither torch nor Lightning: each public name is f
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "1.0.0"
+from earteach._version import __version__ as __version__
 
 _HOMES = {
     "Crop": "earteach.data.crops",
@@ -19,7 +19,7 @@ _HOMES = {
     "EarBackbone": "earteach.inference.backbone",
     "EarTeachError": "earteach.errors",
     "EarVAE": "earteach.model.vae",
-    "EarVAELightning": "earteach.training.module",
+    "EarVAELightning": "earteach.training.lightning_module",
     "HardwareConfig": "earteach.config",
     "InferenceConfig": "earteach.config",
     "KLDConfig": "earteach.config",
@@ -72,7 +72,7 @@ if TYPE_CHECKING:
     from earteach.inference.sample import sample as sample
     from earteach.inspection import inspect_data as inspect_data
     from earteach.model.vae import EarVAE as EarVAE
-    from earteach.training.module import EarVAELightning as EarVAELightning
+    from earteach.training.lightning_module import EarVAELightning as EarVAELightning
     from earteach.training.runs import distil as distil
     from earteach.training.runs import resume as resume
     from earteach.training.runs import train as train

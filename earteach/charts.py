@@ -9,8 +9,8 @@ from pathlib import Path
 
 from markupsafe import Markup, escape
 
-from earteach.atomic import write_atomically
-from earteach.ownership import carries, foreign
+from earteach.files.atomic_write import write_atomically
+from earteach.files.overwrite_guard import carries, foreign
 
 WIDTH, HEIGHT = 340, 190
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 10, 10, 24

@@ -20,11 +20,11 @@ from typing import Any
 
 import torch
 
-import earteach
-from earteach.atomic import write_atomically
+from earteach._version import __version__
 from earteach.config import TrainConfig
 from earteach.errors import EarTeachError
-from earteach.folders import make_folder
+from earteach.files.atomic_write import write_atomically
+from earteach.files.folders import make_folder
 from earteach.model.vae import EarVAE
 
 FORMAT = 3
@@ -87,7 +87,7 @@ def about(config: TrainConfig, data: dict[str, Any], **measured: Any) -> dict[st
     """The `earteach` entry of a checkpoint, in builtin values."""
     return {
         "format": FORMAT,
-        "version": earteach.__version__,
+        "version": __version__,
         "config": config.to_dict(),
         "data": data,
         **measured,
@@ -123,7 +123,7 @@ def read(path: str | Path) -> Checkpoint:
     if found["format"] > FORMAT:
         raise EarTeachError(
             f"{path}: was written by earteach {found.get('version')}, newer than this "
-            f"{earteach.__version__}; upgrade earteach to read it"
+            f"{__version__}; upgrade earteach to read it"
         )
     if found["format"] < FORMAT:
         raise EarTeachError(

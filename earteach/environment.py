@@ -7,7 +7,7 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import earteach
+from earteach._version import __version__
 
 _PACKAGES = (
     "torch", "torchvision", "pytorch-lightning", "torchmetrics", "albumentations",
@@ -22,13 +22,13 @@ def describe() -> dict[str, str | int]:
 
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return {
-        "earteach": earteach.__version__,
+        "earteach": __version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cores": len(os.sched_getaffinity(0)),
         "torch threads": torch.get_num_threads(),
         "GPUs": ", ".join(gpus) or "none",
-        "installed in": str(Path(earteach.__file__).parent),
+        "installed in": str(Path(__file__).parent),
         "working folder": str(Path.cwd()),
         **{name: _version(name) for name in _PACKAGES},
     }

@@ -11,8 +11,8 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
-from earteach.atomic import write_atomically
-from earteach.ownership import foreign
+from earteach.files.atomic_write import write_atomically
+from earteach.files.overwrite_guard import foreign
 
 _SOFTWARE = "earteach"
 _PAPER = 255

@@ -22,20 +22,22 @@ from tests.conftest import Run
 ROOT = Path(earteach.__file__).parent
 # A stage imports from those above it in this list, never from its own line or below.
 LEVELS = [
-    ["errors"],
-    ["config", "atomic", "ownership", "file_lock"],
-    ["images", "environment", "accelerator", "folders", "disk_space", "memory", "charts"],
-    ["data", "model"],
+    ["errors", "_version"],
+    ["config", "files"],
+    ["images", "environment", "hardware", "memory", "charts", "randomness"],
+    ["synthetic", "model"],
+    ["data"],
     ["metrics"],
     ["checkpoint", "inspection"],
     ["training", "inference"],
+    ["distillation"],
     ["cli"],
     ["__main__"],
 ]
 LEVEL = {stage: level for level, stages in enumerate(LEVELS) for stage in stages}
 # Who may import what costs seconds.
 USERS = {
-    "pytorch_lightning": {"training"},
+    "pytorch_lightning": {"training", "distillation"},
     "lightning_fabric": {"training"},
     "lightning": set[str](),
     "torchmetrics": {"training"},

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from earteach.data.drawn import draw_ear
+from earteach.synthetic.drawn_ear import draw_ear
 from tests.conftest import TINY, earteach
 from tests.test_docs import DOCS, PAGES, ROOT, typed
 

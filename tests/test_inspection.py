@@ -13,12 +13,12 @@ from PIL import Image
 
 from earteach.config import KLDConfig, ModelConfig, TrainConfig
 from earteach.data.arrays import EarArray
-from earteach.data.drawn import draw_ear
 from earteach.errors import EarTeachError
 from earteach.images import beside, labelled
 from earteach.inspection import Problem, augmented_sheet, contact_sheet, inspect_data
-from earteach.inspection.likeness import best_matches, describe
-from earteach.inspection.reading import VALUES_PER_CHUNK, find_reading, rows
+from earteach.inspection.near_duplicates import best_matches, describe
+from earteach.inspection.pixel_values import VALUES_PER_CHUNK, find_reading, rows
+from earteach.synthetic.drawn_ear import draw_ear
 
 SIZE = 64
 
@@ -408,7 +408,7 @@ def test_best_matches_agree_with_plain_correlation(drawn):
 
 
 def test_matches_are_found_across_blocks(monkeypatch, drawn):
-    monkeypatch.setattr("earteach.inspection.likeness.BLOCK", 7)
+    monkeypatch.setattr("earteach.inspection.near_duplicates.BLOCK", 7)
     pictures = np.stack([cv2.resize(i[..., 1], (16, 16)) for i in drawn]).astype(np.float32)
     pictures[50] = pictures[3, :, ::-1]
     described = describe(pictures, 1.5)
@@ -450,8 +450,8 @@ def test_a_contact_sheet_of_images_that_are_not_there(tmp_path, ears, indices):
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("strength", ["light", "full"])
 def test_an_augmented_sheet_shows_what_the_first_epoch_sees(tmp_path, ears, channels, strength):
-    from earteach.data.augment import Augmentation
-    from earteach.data.randomness import Purpose, derive
+    from earteach.data.augmentation import Augmentation
+    from earteach.randomness import Purpose, derive
 
     path = saved(tmp_path, ears)
     shown = {"size": 48, "channels": channels, "count": 40, "seed": 5}

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from earteach.config import TrainConfig
-from earteach.disk_space import check_space, readable
 from earteach.errors import EarTeachError
+from earteach.files.disk_space import check_space, readable
 from earteach.memory import memory_of_machine
 from earteach.model.vae import EarVAE
-from earteach.training.space import (
+from earteach.training.resource_checks import (
     check_memory_for_run,
     check_space_for_run,
     checkpoint_bytes,
@@ -138,7 +138,9 @@ def test_a_step_that_cannot_fit_in_the_memory_is_refused(monkeypatch: pytest.Mon
     # The weights, their average, two moments and the gradients; eight channels of 16 × 16 for an image.
     needed = 5 * trained + 7 * 8 * 16 * 16 * 4
     buffers = sum(buffer.nbytes for buffer in network.buffers())
-    monkeypatch.setattr("earteach.training.space.memory_of_machine", lambda: needed + buffers)
+    monkeypatch.setattr(
+        "earteach.training.resource_checks.memory_of_machine", lambda: needed + buffers
+    )
     check_memory_for_run(config, images=7)
     with pytest.raises(EarTeachError, match="--batch-size 100: a step needs at least"):
         check_memory_for_run(config, images=8)

@@ -20,7 +20,7 @@ from benchmarks.quality.results import Results, open_results
 from benchmarks.quality.scoring import open_arrays, sheet_ears
 from benchmarks.quality.settings import MODELS, ROW_FILE, SETTINGS_FILE, Settings, named_array
 from earteach.errors import EarTeachError
-from earteach.folders import make_folder
+from earteach.files.folders import make_folder
 from earteach.images import to_uint8
 
 _log = logging.getLogger("benchmarks.quality")

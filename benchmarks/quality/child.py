@@ -42,9 +42,9 @@ from benchmarks.quality.scoring import (
     sheet_ears,
 )
 from benchmarks.quality.settings import ROW_FILE, SETTINGS_FILE, SHEET_FILE, Settings
-from earteach.accelerator import on_cpu
 from earteach.data.arrays import EarArray
 from earteach.errors import EarTeachError
+from earteach.hardware import on_cpu
 
 _log = logging.getLogger("benchmarks.quality")
 

@@ -20,7 +20,6 @@ from benchmarks.quality.kl_autoencoder import KLAutoencoder
 from benchmarks.quality.scoring import CHANNELS
 from benchmarks.quality.settings import Settings, due_times
 from benchmarks.quality.standard_vae import StandardVAE
-from earteach.accelerator import precision_on_cpu
 from earteach.config import (
     DataConfig,
     HardwareConfig,
@@ -30,8 +29,9 @@ from earteach.config import (
     TrainConfig,
 )
 from earteach.data.arrays import EarArray
-from earteach.data.loading import training_loader
+from earteach.data.loaders import training_loader
 from earteach.errors import EarTeachError
+from earteach.hardware import precision_on_cpu
 from earteach.images import to_float
 from earteach.model.loss import dissimilarity, kl_divergence, squared_error
 

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from PIL import Image
 
+from benchmarks.quality.distances import features, frechet_distance, kernel_distance
 from benchmarks.quality.scoring import Codec
 from earteach.config import InferenceConfig
-from earteach.data.batches import to_batch
+from earteach.data.image_batches import to_batch
 from earteach.inference.sample import sample
-from earteach.metrics.distances import features, frechet_distance, kernel_distance
 
 Accelerator = Literal["cpu", "gpu", "auto"]
 _BATCH = 64

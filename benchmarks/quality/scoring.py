@@ -11,10 +11,10 @@ import torch
 
 from benchmarks.quality.settings import Settings
 from earteach.data.arrays import EarArray, sampled_rows
-from earteach.data.batches import image_batches, to_batch
+from earteach.data.image_batches import image_batches, to_batch
 from earteach.images import to_uint8
+from earteach.metrics.image_quality import psnr, ssim
 from earteach.metrics.latent import LatentStatistics
-from earteach.metrics.quality import psnr, ssim
 
 CHANNELS = 3
 SHEET_EARS = 12

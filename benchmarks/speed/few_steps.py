@@ -16,9 +16,9 @@ from unittest import mock
 import torch
 
 from earteach.config import TrainConfig
-from earteach.data.loading import Sample
+from earteach.data.loaders import Sample
 from earteach.training import fit
-from earteach.training.module import EarVAELightning
+from earteach.training.lightning_module import EarVAELightning
 from earteach.training.runs import train
 
 STEPS = 12

@@ -17,7 +17,7 @@ from benchmarks.speed.workspace import drawn_ears
 from earteach import checkpoint
 from earteach.config import InferenceConfig, TrainConfig
 from earteach.data.arrays import EarArray
-from earteach.data.batches import image_batches
+from earteach.data.image_batches import image_batches
 from earteach.inference.embed import embed
 from earteach.inference.evaluate import evaluate
 from earteach.inference.reconstruct import reconstruct
@@ -81,7 +81,7 @@ def _nothing_measured() -> Iterator[None]:
     def zeros(images: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
         return torch.zeros(len(images))
 
-    quality, command = "earteach.metrics.quality", "earteach.inference.reconstruct"
+    quality, command = "earteach.metrics.image_quality", "earteach.inference.reconstruct"
     replaced = {
         f"{quality}.psnr": zeros,
         f"{quality}.ssim_and_ms_ssim": lambda *pair: (zeros(*pair), None),

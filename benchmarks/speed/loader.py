@@ -29,7 +29,7 @@ from benchmarks.speed.pairs import Pair, Row, in_turn
 from benchmarks.speed.workspace import drawn_ears
 from earteach.config import Strength, TrainConfig
 from earteach.data.arrays import EarArray
-from earteach.data.loading import training_loader
+from earteach.data.loaders import training_loader
 from earteach.model.loss import vae_loss
 from earteach.model.vae import EarVAE
 

@@ -17,13 +17,13 @@ from benchmarks.speed.workspace import drawn_ears, options
 from earteach.cli.output import run_bar
 from earteach.config import TrainConfig
 from earteach.data.arrays import EarArray
-from earteach.data.loading import training_loader
+from earteach.data.loaders import training_loader
 from earteach.images import to_float
 from earteach.model.loss import dissimilarity, vae_loss
 from earteach.model.vae import EarVAE
 from earteach.training.fit import Watch
-from earteach.training.learning_rate import cosine_factor
-from earteach.training.record import EpochRecord
+from earteach.training.lr_schedule import cosine_factor
+from earteach.training.recorder import EpochRecord
 from earteach.training.runs import train
 
 EPOCHS = 3

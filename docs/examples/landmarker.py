@@ -20,7 +20,7 @@ from torch import nn
 from torch.nn import functional
 
 import earteach
-from earteach.data.drawn import draw_ear
+from earteach.synthetic.drawn_ear import draw_ear
 
 
 class Landmarker(nn.Module):

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-import earteach
+from earteach._version import __version__
 from earteach.cli import completion, output
 from earteach.cli.distil import distil
 from earteach.cli.embed import embed
@@ -78,7 +78,7 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        print(f"earteach {earteach.__version__}")  # noqa: T201
+        print(f"earteach {__version__}")  # noqa: T201
         raise typer.Exit
 
 

@@ -27,7 +27,7 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from earteach.metrics.doctor import Advice
-    from earteach.training.pace import Progress
+    from earteach.training.progress import Progress
 
 _BARS, _ASCII_BARS = "▁▂▃▄▅▆▇█", "_.-=+*%#"
 _SPARKS = 24

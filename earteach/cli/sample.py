@@ -12,8 +12,8 @@ from earteach.cli.output import Output, facts, pictures
 from earteach.config import InferenceConfig
 
 if TYPE_CHECKING:
+    from earteach.inference.latent_traversal import Interpolation, Traversal
     from earteach.inference.sample import Samples
-    from earteach.inference.walk import Interpolation, Traversal
 
 
 Number = Annotated[
@@ -83,13 +83,13 @@ def sample(
     path = found(ckpt, checkpoint_dir)
     result: Samples | Interpolation | Traversal
     if interpolate is not None:
-        from earteach.inference.walk import interpolate as between
+        from earteach.inference.latent_traversal import interpolate as between
 
         ends = _end(interpolate[0]), _end(interpolate[1])
         result = way = between(path, out, ends, number=number or 8, config=config)
         told = facts(f"From ear to ear by {way.checkpoint}", _on_the_way(way))
     elif traverse is not None:
-        from earteach.inference.walk import traverse as along
+        from earteach.inference.latent_traversal import traverse as along
 
         result = moved = along(path, out, traverse, number=number or 7, config=config)
         told = facts(f"How ears of {moved.checkpoint} differ", _moved(moved))

@@ -39,11 +39,11 @@ from earteach.config import (
 from earteach.errors import EarTeachError
 
 if TYPE_CHECKING:
-    from earteach.inference.student import Comparison, Side
+    from earteach.distillation.comparison import Comparison, Side
     from earteach.training.fit import TrainResult, Watch
-    from earteach.training.pace import Forecast
     from earteach.training.plan import Plan
-    from earteach.training.record import EpochRecord
+    from earteach.training.progress import Forecast
+    from earteach.training.recorder import EpochRecord
 
 
 def train(
@@ -250,7 +250,7 @@ def show_outcome(output: Output, result: TrainResult) -> None:
     if result.teacher is None or result.last is None or not is_main_process():
         output.show(result, *tables)
         return
-    from earteach.inference.student import compare
+    from earteach.distillation.comparison import compare
 
     compared = compare(result.last.parent)
     output.show(plain(result) | {"comparison": compared}, *tables, *_comparison(compared))

@@ -19,12 +19,12 @@ from typing import Any
 
 import numpy as np
 
-from earteach.atomic import unwritten
 from earteach.data.array_file import ArrayFile, Row
 from earteach.data.manifest import ManifestRow
 from earteach.errors import EarTeachError
-from earteach.file_lock import hold
-from earteach.folders import make_folder, missing_folders, remove_empty
+from earteach.files.atomic_write import unwritten
+from earteach.files.file_lock import hold
+from earteach.files.folders import make_folder, missing_folders, remove_empty
 
 # Photographs between two entries in the journal: what a kill costs at most.
 _ENTRIES = 64

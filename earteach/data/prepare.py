@@ -20,7 +20,7 @@ from typing import Literal, TypeVar
 
 import numpy as np
 
-import earteach
+from earteach._version import __version__
 from earteach.data import photographs
 from earteach.data.annotations.annotation import Annotation, side_of
 from earteach.data.annotations.boxes import read_boxes
@@ -29,12 +29,12 @@ from earteach.data.array_file import Row
 from earteach.data.array_writer import ArrayWriter, Entry, PreparedArray, Rejected
 from earteach.data.cores import at_most_cores
 from earteach.data.crops import AnnotatedPhotograph, Crop, cut_ears
-from earteach.data.drawn import draw_ear
 from earteach.data.manifest import ManifestRow
 from earteach.data.patterns import compiled, found_in
 from earteach.data.split import Split
-from earteach.disk_space import check_space
 from earteach.errors import EarTeachError
+from earteach.files.disk_space import check_space
+from earteach.synthetic.drawn_ear import draw_ear
 
 DEFAULT_OUT = Path("data/preprocessed")
 _AHEAD = 64
@@ -233,7 +233,7 @@ def _groups(photo: AnnotatedPhotograph, group_by: GroupBy, group_pattern: str | 
 
 def _digest(*values: object) -> str:
     """What tells whether a stopped run was the same, by the same version."""
-    told = repr((earteach.__version__, *values))
+    told = repr((__version__, *values))
     return hashlib.sha256(told.encode(errors="surrogateescape")).hexdigest()
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from earteach.data.patterns import compiled
-from earteach.data.randomness import Purpose, derive
 from earteach.errors import EarTeachError
+from earteach.randomness import Purpose, derive
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from earteach.data.arrays import sampled_rows
 from earteach.errors import EarTeachError
+from earteach.files.overwrite_guard import foreign
 from earteach.inference.run_record import EpochMetrics
-from earteach.ownership import foreign
 
 _FORMATS = {".gif": "GIF", ".webp": "WEBP"}
 _MARK, _SOFTWARE_TAG = "earteach", 0x131

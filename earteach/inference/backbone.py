@@ -20,7 +20,7 @@ from torchvision.ops import FeaturePyramidNetwork
 from earteach import checkpoint
 from earteach.errors import EarTeachError
 from earteach.model.blocks import STRIDES
-from earteach.model.coders import MobileEncoder
+from earteach.model.encoder_decoder import MobileEncoder
 from earteach.model.vae import EarVAE
 
 

@@ -11,11 +11,11 @@ import torch
 from torch.nn import functional
 
 from earteach.data.arrays import EarArray, sampled_rows
-from earteach.data.batches import image_batches
-from earteach.inference.running import RunningModel
-from earteach.metrics.fitted import load_fitted, store_fitted
-from earteach.metrics.mixture import CodeMixture, fit_mixture
-from earteach.model.linear_path import mirrored
+from earteach.data.image_batches import image_batches
+from earteach.inference.loaded_model import LoadedModel
+from earteach.metrics.gaussian_mixture import CodeMixture, fit_mixture
+from earteach.metrics.npz_cache import load_npz, store_npz
+from earteach.model.pca_path import mirrored
 from earteach.model.vae import EarVAE
 
 _VERSION = 1
@@ -26,7 +26,7 @@ _PICTURE_SIDE = 16
 _log = logging.getLogger(__name__)
 
 
-def training_images(model: RunningModel) -> EarArray:
+def training_images(model: LoadedModel) -> EarArray:
     """The training array that the checkpoint names; a note says where it has changed since.
 
     Raises `EarTeachError` where it is gone.
@@ -39,23 +39,23 @@ def training_images(model: RunningModel) -> EarArray:
     return array
 
 
-def kept_mixture(model: RunningModel) -> CodeMixture | None:
+def kept_mixture(model: LoadedModel) -> CodeMixture | None:
     """The mixture beside the checkpoint, or None where there is none of these very weights."""
-    found = load_fitted(_place(model), _about(model))
+    found = load_npz(_place(model), _about(model))
     return None if found is None else CodeMixture(**found)
 
 
-def fitted_mixture(model: RunningModel, array: EarArray) -> CodeMixture:
+def fitted_mixture(model: LoadedModel, array: EarArray) -> CodeMixture:
     """Fit on mu of at most 4,096 evenly spread images of the array, and keep it for the next time."""
     rows = sampled_rows(len(array), _MOST_IMAGES)
     _log.info("fitting a mixture to the codes of %d images of %s", len(rows), array.path)
     codes, pictures = _read(model, array, rows)
     mixture = fit_mixture(codes, pictures, sided=model.network.side_dimension is not None)
-    store_fitted(_place(model), _about(model), **vars(mixture))
+    store_npz(_place(model), _about(model), **vars(mixture))
     return mixture
 
 
-def _read(model: RunningModel, array: EarArray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _read(model: LoadedModel, array: EarArray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Codes, and the images at 16 pixels a side, turned to the network's side where it has one."""
     network = model.network
     codes, pictures = [], []
@@ -78,12 +78,12 @@ def _read(model: RunningModel, array: EarArray, rows: np.ndarray) -> tuple[np.nd
     return np.concatenate(codes), np.concatenate(pictures)
 
 
-def _place(model: RunningModel) -> Path:
+def _place(model: LoadedModel) -> Path:
     path = model.checkpoint.path
     return path.with_name(f"{path.stem}.mixture.npz")
 
 
-def _about(model: RunningModel) -> dict[str, object]:
+def _about(model: LoadedModel) -> dict[str, object]:
     return {"weights": _weights_hash(model.network), "images": _MOST_IMAGES, "version": _VERSION}
 
 

@@ -19,12 +19,12 @@ import torch
 
 from earteach.checkpoint import file_hash
 from earteach.config import Fit, InferenceConfig, Layout
-from earteach.data.batches import to_batch
+from earteach.data.image_batches import to_batch
 from earteach.errors import EarTeachError
-from earteach.folders import make_folder, missing_folders, remove_empty
+from earteach.files.folders import make_folder, missing_folders, remove_empty
 from earteach.inference.embedding_files import Columns, find_writer
 from earteach.inference.inputs import Ear, ears
-from earteach.inference.running import RunningModel, open_model
+from earteach.inference.loaded_model import LoadedModel, load_model
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def embed(
     path = Path(path)
     writer = find_writer(out, logvar=logvar, features=features)
     config = config or InferenceConfig()
-    model = open_model(path, config)
+    model = load_model(path, config)
     made = missing_folders(out.parent)
     make_folder(out.parent)
     if out.exists():  # of a name too long that is an error of its own
@@ -98,7 +98,7 @@ def embed(
     )
 
 
-def _fill(spools: _Spools, model: RunningModel, named: Iterator[Ear], batch_size: int) -> list[str]:
+def _fill(spools: _Spools, model: LoadedModel, named: Iterator[Ear], batch_size: int) -> list[str]:
     names: list[str] = []
     with model.running() as network:
         while batch := list(islice(named, batch_size)):

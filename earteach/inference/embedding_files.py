@@ -11,9 +11,9 @@ from typing import Protocol
 
 import numpy as np
 
-from earteach.atomic import write_atomically
 from earteach.errors import EarTeachError
-from earteach.ownership import foreign
+from earteach.files.atomic_write import write_atomically
+from earteach.files.overwrite_guard import foreign
 
 _HASH = "checkpoint_sha256"
 _ROWS = 4096

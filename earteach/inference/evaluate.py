@@ -18,10 +18,10 @@ import torch
 from earteach import checkpoint
 from earteach.config import InferenceConfig, Layout
 from earteach.data.arrays import EarArray, sampled_rows
-from earteach.data.batches import image_batches
-from earteach.data.randomness import validation_noise
+from earteach.data.image_batches import image_batches
 from earteach.errors import EarTeachError
 from earteach.inference import evaluation_files
+from earteach.inference.baselines import Yardsticks, yardsticks
 from earteach.inference.evaluation import (
     Baselines,
     Evaluation,
@@ -34,13 +34,13 @@ from earteach.inference.evaluation import (
 )
 from earteach.inference.evaluation_files import Files
 from earteach.inference.health import examine
-from earteach.inference.running import RunningModel, open_model
-from earteach.inference.yardsticks import Yardsticks, yardsticks
+from earteach.inference.loaded_model import LoadedModel, load_model
+from earteach.metrics.image_quality import ImageQuality
 from earteach.metrics.latent import LatentStatistics
-from earteach.metrics.quality import ImageQuality
 from earteach.model.annealing import final_kld_weight
 from earteach.model.loss import image_losses, total_loss
 from earteach.model.vae import reparameterise
+from earteach.randomness import validation_noise
 
 _log = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ def evaluate(
     """
     began = time.monotonic()
     config = config or InferenceConfig()
-    model = open_model(Path(path), config)
+    model = load_model(Path(path), config)
     rivals = [_comparable(Path(other), model) for other in against]
     array = open_array(model, data, layout)
     if out is not None:
@@ -107,7 +107,7 @@ def evaluate(
 
 
 def appraise(
-    model: RunningModel,
+    model: LoadedModel,
     array: EarArray,
     *,
     most: int | None = None,
@@ -140,7 +140,7 @@ def appraise(
     return Appraisal(evaluation, rows, measured.losses, measured.quality, beside)
 
 
-def _comparable(path: Path, model: RunningModel) -> Path:
+def _comparable(path: Path, model: LoadedModel) -> Path:
     """The checkpoint at `path`, or the best in that folder, if it takes images as `model` does.
 
     It is opened again when its turn comes, so that one network at a time is in memory.
@@ -162,7 +162,7 @@ def _comparable(path: Path, model: RunningModel) -> Path:
 
 
 def open_array(
-    model: RunningModel, data: str | Path | None = None, layout: Layout | None = None
+    model: LoadedModel, data: str | Path | None = None, layout: Layout | None = None
 ) -> EarArray:
     """The array, or the validation array that the checkpoint names; `EarTeachError` without it."""
     named = model.checkpoint.config.data
@@ -177,7 +177,7 @@ def open_array(
     return array
 
 
-def _measure(model: RunningModel, array: EarArray, rows: np.ndarray, batch_size: int) -> _Measured:
+def _measure(model: LoadedModel, array: EarArray, rows: np.ndarray, batch_size: int) -> _Measured:
     network = model.network
     losses: list[list[float]] = []  # no small tensors kept, as in `ImageQuality`
     quality, codes = ImageQuality(), LatentStatistics(network.latent_dim)
@@ -199,7 +199,7 @@ def _measure(model: RunningModel, array: EarArray, rows: np.ndarray, batch_size:
 
 
 def _losses(
-    model: RunningModel,
+    model: LoadedModel,
     indices: Sequence[int],
     images: torch.Tensor,
     mu: torch.Tensor,
@@ -215,7 +215,7 @@ def _losses(
     return torch.stack([loss, recon, kld], dim=1)
 
 
-def _note_if_trained_on(model: RunningModel, array: EarArray) -> None:
+def _note_if_trained_on(model: LoadedModel, array: EarArray) -> None:
     if model.checkpoint.about["data"].get("train") == array.fingerprint():
         _log.info(
             "%s was trained on the images of %s; how it does on others is another matter",
@@ -239,7 +239,7 @@ def _scores(beside: Yardsticks | None) -> Baselines | None:
 
 
 def _rival(path: Path, array: EarArray, ours: ImageQuality, config: InferenceConfig) -> Rival:
-    model = open_model(path, config)
+    model = load_model(path, config)
     theirs = _measure(model, array, np.arange(len(array)), config.batch_size)
     return Rival(
         checkpoint=model.checkpoint.path,
@@ -251,7 +251,7 @@ def _rival(path: Path, array: EarArray, ours: ImageQuality, config: InferenceCon
 
 def _files(
     out: Path | None,
-    model: RunningModel,
+    model: LoadedModel,
     array: EarArray,
     seen: Appraisal,
     batch_size: int,

@@ -13,7 +13,7 @@ from earteach.inference.evaluation_files import Files
 from earteach.inference.health import Health
 from earteach.metrics.bootstrap import Interval, mean_interval
 from earteach.metrics.doctor import Advice
-from earteach.metrics.quality import ImageQuality
+from earteach.metrics.image_quality import ImageQuality
 
 
 @dataclass(frozen=True)

@@ -10,16 +10,16 @@ from pathlib import Path
 
 import numpy as np
 
-from earteach.atomic import write_atomically
 from earteach.data.arrays import EarArray, to_channels
-from earteach.data.batches import image_batches
+from earteach.data.image_batches import image_batches
 from earteach.errors import EarTeachError
-from earteach.folders import make_folder
+from earteach.files.atomic_write import write_atomically
+from earteach.files.folders import make_folder
+from earteach.files.overwrite_guard import foreign
 from earteach.images import grid, heat, refuse_foreign, to_uint8, write_png
-from earteach.inference.running import RunningModel
-from earteach.inference.yardsticks import PCAValues
-from earteach.metrics.quality import ImageQuality
-from earteach.ownership import foreign
+from earteach.inference.baselines import PCAValues
+from earteach.inference.loaded_model import LoadedModel
+from earteach.metrics.image_quality import ImageQuality
 
 WORST, BEST, PER_IMAGE = "worst.png", "best.png", "per_image.csv"
 PICTURED = 8
@@ -67,7 +67,7 @@ def prepare_folder(out: Path) -> None:
 
 def write(
     out: Path,
-    model: RunningModel,
+    model: LoadedModel,
     array: EarArray,
     quality: ImageQuality,
     kld: np.ndarray,
@@ -93,7 +93,7 @@ def write(
 
 
 def _sheet(
-    model: RunningModel,
+    model: LoadedModel,
     array: EarArray,
     rows: Sequence[int],
     pca: PCAValues | None,
@@ -104,7 +104,7 @@ def _sheet(
 
 
 def tiles(
-    model: RunningModel,
+    model: LoadedModel,
     array: EarArray,
     rows: Sequence[int],
     pca: PCAValues | None,
@@ -131,7 +131,7 @@ def tiles(
 
 
 def _facts(
-    model: RunningModel,
+    model: LoadedModel,
     array: EarArray,
     rows: Sequence[int],
     quality: ImageQuality,

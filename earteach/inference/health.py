@@ -8,7 +8,7 @@ from typing import Any
 from earteach import checkpoint
 from earteach.data.arrays import EarArray
 from earteach.errors import EarTeachError
-from earteach.inference.running import RunningModel
+from earteach.inference.loaded_model import LoadedModel
 from earteach.metrics.clean_images import CleanImages
 from earteach.metrics.doctor import Advice, diagnose
 from earteach.metrics.latent import LatentStatistics
@@ -35,7 +35,7 @@ class Health:
 
 
 def examine(
-    model: RunningModel, codes: LatentStatistics, *, images: int, loss: float, recon_loss: float
+    model: LoadedModel, codes: LatentStatistics, *, images: int, loss: float, recon_loss: float
 ) -> tuple[Health, tuple[Advice, ...]]:
     """From the codes and the mean losses of evaluated images, beside what training has kept."""
     klds = tuple(codes.kld_per_dimension().tolist())
@@ -72,7 +72,7 @@ def history(state: dict[str, Any]) -> tuple[Epoch, ...]:
     return tuple(Epoch(**epoch) for epoch in kept.get("history", ()))
 
 
-def _clean_images(model: RunningModel) -> CleanImages | None:
+def _clean_images(model: LoadedModel) -> CleanImages | None:
     named, network = model.checkpoint.config.data, model.network
     try:
         train = EarArray.open(named.train_data, named.layout)
@@ -83,7 +83,7 @@ def _clean_images(model: RunningModel) -> CleanImages | None:
     return CleanImages(train, size=network.image_size, channels=network.in_channels)
 
 
-def _reconstruction_loss(model: RunningModel, clean: CleanImages) -> float:
+def _reconstruction_loss(model: LoadedModel, clean: CleanImages) -> float:
     config = model.checkpoint.config
     with model.running() as network:
         return clean.reconstruction_loss(

@@ -17,17 +17,17 @@ from torch.nn import functional
 
 from earteach.config import InferenceConfig, Layout
 from earteach.data.arrays import EarArray
-from earteach.data.batches import image_batches
-from earteach.data.randomness import Purpose, derive
+from earteach.data.image_batches import image_batches
 from earteach.errors import EarTeachError
+from earteach.inference.baselines import training_eigenears
 from earteach.inference.evaluate import open_array
+from earteach.inference.loaded_model import LoadedModel, load_model
 from earteach.inference.probe_labels import Labels, known, read_labels
-from earteach.inference.running import RunningModel, open_model
-from earteach.inference.yardsticks import training_eigenears
-from earteach.metrics import probes
+from earteach.metrics import linear_probes as probes
 from earteach.metrics.bootstrap import GroupResamples, Interval
 from earteach.metrics.eigenears import Eigenears
 from earteach.model.vae import EarVAE
+from earteach.randomness import Purpose, derive
 
 FOLDS = 5
 _PIXELS = 16
@@ -88,7 +88,7 @@ def probe(
     Raises `EarTeachError` where there is nothing to probe, or too few people to keep apart.
     """
     config = config or InferenceConfig()
-    model = open_model(Path(path), config)
+    model = load_model(Path(path), config)
     array = open_array(model, data, layout)
     named = None if landmarks is None else Path(landmarks)
     labels = read_labels(array, named, groups, identities=identities)
@@ -147,7 +147,7 @@ def _identities(features: Mapping[str, np.ndarray], labels: Labels) -> Iterator[
 
 
 def _features(
-    model: RunningModel, array: EarArray, batch_size: int, seed: int
+    model: LoadedModel, array: EarArray, batch_size: int, seed: int
 ) -> dict[str, np.ndarray]:
     """Each kind of features of all images, float32 `(N, …)`."""
     network, random = model.network, _random_network(model, seed)
@@ -180,7 +180,7 @@ def _of_batch(
     yield from (("random_codes", mu), ("random_pooled", features))
 
 
-def _random_network(model: RunningModel, seed: int) -> EarVAE:
+def _random_network(model: LoadedModel, seed: int) -> EarVAE:
     """The same architecture before training, without a beginning from PCA."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, Purpose.WEIGHTS))
@@ -188,7 +188,7 @@ def _random_network(model: RunningModel, seed: int) -> EarVAE:
     return made.eval().to(model.device)
 
 
-def _eigenears(model: RunningModel) -> Eigenears | None:
+def _eigenears(model: LoadedModel) -> Eigenears | None:
     try:
         return training_eigenears(model)
     except EarTeachError as error:

@@ -14,16 +14,16 @@ import numpy as np
 import torch
 
 from earteach.config import Fit, InferenceConfig, Layout
-from earteach.data.batches import to_batch
 from earteach.data.cores import at_most_cores
-from earteach.data.randomness import variation_noise
+from earteach.data.image_batches import to_batch
 from earteach.errors import EarTeachError
-from earteach.folders import make_folder
+from earteach.files.folders import make_folder
 from earteach.images import beside, heat, to_uint8, write_png
 from earteach.inference.inputs import Ear, ears
-from earteach.inference.running import RunningModel, open_model
-from earteach.metrics.quality import psnr, ssim
+from earteach.inference.loaded_model import LoadedModel, load_model
+from earteach.metrics.image_quality import psnr, ssim
 from earteach.model.vae import EarVAE, reparameterise
+from earteach.randomness import variation_noise
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def reconstruct(
         raise EarTeachError(f"--jitter {jitter}: must be a number from 0 on")
     _refuse_inputs(inputs, out)
     config = config or InferenceConfig()
-    model = open_model(Path(path), config)
+    model = load_model(Path(path), config)
     named = (
         ear for source in inputs for ear in islice(ears(source, model.network, layout, fit), number)
     )
@@ -130,7 +130,7 @@ def _noise(seed: int, places: Sequence[int], network: EarVAE, variation: int) ->
 class _Writer:
     """Decodes ears and writes them, each under a name of its own."""
 
-    def __init__(self, model: RunningModel, out: Path) -> None:
+    def __init__(self, model: LoadedModel, out: Path) -> None:
         self._model = model
         self._out = out
         self._taken: set[str] = set()

@@ -12,17 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import earteach
-from earteach.atomic import write_atomically
+from earteach._version import __version__
 from earteach.config import InferenceConfig
 from earteach.data.arrays import EarArray
 from earteach.errors import EarTeachError
+from earteach.files.atomic_write import write_atomically
 from earteach.inference import report_sections as sections
 from earteach.inference.animation import animation, check_animation
 from earteach.inference.evaluate import Appraisal, appraise, open_array
+from earteach.inference.loaded_model import LoadedModel, load_model
 from earteach.inference.report_page import prepare, refuse_foreign_page, render
 from earteach.inference.run_record import RunRecord, read_ears, read_record
-from earteach.inference.running import RunningModel, open_model
 from earteach.inference.sample import find_source, new_ears
 
 PAGE = "report.html"
@@ -89,7 +89,7 @@ def report(
     """
     began = time.monotonic()
     config = config or InferenceConfig()
-    model = open_model(Path(run), config)
+    model = load_model(Path(run), config)
     path = out or model.checkpoint.path.with_name(PAGE)
     refuse_foreign_page(path)
     prepare(path, "--out")
@@ -115,7 +115,7 @@ def report(
     )
 
 
-def _write_animation(model: RunningModel, record: RunRecord, path: Path) -> Animation:
+def _write_animation(model: LoadedModel, record: RunRecord, path: Path) -> Animation:
     check_animation(path)
     try:
         sheets = read_ears(record)
@@ -128,7 +128,7 @@ def _write_animation(model: RunningModel, record: RunRecord, path: Path) -> Anim
 
 
 def _values(
-    model: RunningModel, record: RunRecord, seed: int, batch_size: int, why: dict[str, str]
+    model: LoadedModel, record: RunRecord, seed: int, batch_size: int, why: dict[str, str]
 ) -> tuple[Appraisal | None, dict[str, Any]]:
     """What was measured, and the values of the template; `why` takes what each section lacks."""
     found = model.checkpoint
@@ -146,7 +146,7 @@ def _values(
     return seen, {
         "name": f"{found.path.absolute().parent.name}/{found.path.name}",
         "checkpoint": str(found.path),
-        "version": earteach.__version__,
+        "version": __version__,
         "about": sections.about(model, record),
         "verdict": sections.verdict(seen, found, len(array) if array else 0),
         "sections": _TITLES,
@@ -166,7 +166,7 @@ def _values(
     }
 
 
-def _validation(model: RunningModel) -> EarArray:
+def _validation(model: LoadedModel) -> EarArray:
     path = model.checkpoint.config.data.val_data
     if not path.exists():
         raise EarTeachError(f"the validation images, {path}, are gone")
@@ -180,7 +180,7 @@ _CURVES = (
 
 
 def _measured(
-    model: RunningModel, array: EarArray | None, batch_size: int, why: dict[str, str]
+    model: LoadedModel, array: EarArray | None, batch_size: int, why: dict[str, str]
 ) -> tuple[Appraisal | None, dict[str, Any] | None]:
     """The network on the validation images, and the best and the worst of them."""
     if array is None:

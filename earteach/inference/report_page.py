@@ -16,8 +16,8 @@ from PIL import Image
 from earteach.charts import STYLE
 from earteach.data.arrays import resized
 from earteach.errors import EarTeachError
-from earteach.folders import make_folder
-from earteach.ownership import carries, foreign
+from earteach.files.folders import make_folder
+from earteach.files.overwrite_guard import carries, foreign
 
 _MARK = '<meta name="generator" content="earteach">'
 _GAP = 3

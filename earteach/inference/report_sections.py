@@ -19,11 +19,11 @@ from earteach.images import to_uint8
 from earteach.inference.evaluate import Appraisal
 from earteach.inference.evaluation import Evaluation, Intervals, Margin
 from earteach.inference.evaluation_files import tiles
+from earteach.inference.latent_traversal import along_axes
+from earteach.inference.loaded_model import LoadedModel
 from earteach.inference.report_page import Picture, picture
 from earteach.inference.run_record import RunRecord
-from earteach.inference.running import RunningModel
 from earteach.inference.sample import NewEars
-from earteach.inference.walk import along_axes
 from earteach.inspection import ArrayReport, Inspection, inspect_data
 from earteach.metrics.bootstrap import Interval
 from earteach.metrics.eigenears import Eigenears
@@ -171,7 +171,7 @@ def _cell(value: float | None, form: str) -> str:
 
 
 def reconstructions(
-    model: RunningModel, array: EarArray, seen: Appraisal, batch_size: int
+    model: LoadedModel, array: EarArray, seen: Appraisal, batch_size: int
 ) -> dict[str, Any]:
     """The images with the least and the greatest PSNR, from the most extreme on."""
     pca = seen.beside.pca if seen.beside else None
@@ -202,7 +202,7 @@ def reconstructions(
 
 
 def _rows_of_tiles(
-    model: RunningModel, array: EarArray, seen: Appraisal, places: np.ndarray, batch_size: int
+    model: LoadedModel, array: EarArray, seen: Appraisal, places: np.ndarray, batch_size: int
 ) -> Iterator[list[np.ndarray]]:
     pca = seen.beside.pca if seen.beside else None
     squares = list(tiles(model, array, seen.rows[places].tolist(), pca, batch_size))
@@ -239,7 +239,7 @@ def samples(new: NewEars, seed: int) -> dict[str, Any]:
 
 
 def directions(
-    model: RunningModel, new: NewEars | None, fitted: Eigenears | None, batch_size: int
+    model: LoadedModel, new: NewEars | None, fitted: Eigenears | None, batch_size: int
 ) -> list[tuple[Picture, ...]]:
     """Eigenears beside the network's directions, in the order of what they explain.
 
@@ -270,7 +270,7 @@ def _eigenears(fitted: Eigenears, config: TrainConfig) -> list[Picture]:
     return drawn
 
 
-def _network_directions(model: RunningModel, new: NewEars, batch_size: int) -> list[Picture]:
+def _network_directions(model: LoadedModel, new: NewEars, batch_size: int) -> list[Picture]:
     assert new.mixture is not None
     count = min(_DIRECTIONS, len(new.mixture.axes))
     _, ears = along_axes(model, new.mixture, count, _STEPS, batch_size)
@@ -386,7 +386,7 @@ def _levels(seen: ArrayReport) -> dict[str, str]:
     }
 
 
-def about(model: RunningModel, record: RunRecord) -> str:
+def about(model: LoadedModel, record: RunRecord) -> str:
     """What the network is and how far it was trained, in one line."""
     config, found = model.checkpoint.config, model.checkpoint
     parameters = sum(value.numel() for value in model.network.parameters())

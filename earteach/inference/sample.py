@@ -23,12 +23,12 @@ from earteach.config import InferenceConfig
 from earteach.data.arrays import EarArray, sampled_rows
 from earteach.data.cores import at_most_cores
 from earteach.errors import EarTeachError
-from earteach.folders import make_folder
+from earteach.files.folders import make_folder
 from earteach.images import grid, refuse_foreign, remove_stale, to_uint8, write_png
 from earteach.inference.code_mixture import fitted_mixture, kept_mixture, training_images
-from earteach.inference.nearest import Nearest, nearest_images, shown
-from earteach.inference.running import RunningModel, open_model
-from earteach.metrics.mixture import CodeMixture
+from earteach.inference.loaded_model import LoadedModel, load_model
+from earteach.inference.nearest_images import Nearest, nearest_images, shown
+from earteach.metrics.gaussian_mixture import CodeMixture
 
 Sampler = Literal["prior", "gmm"]
 GRID = "grid.png"
@@ -83,7 +83,7 @@ def sample(
     if sampler not in (None, "gmm", "prior"):
         raise EarTeachError(f"--sampler {sampler}: must be gmm or prior")
     config = config or InferenceConfig()
-    model = open_model(Path(path), config)
+    model = load_model(Path(path), config)
     found = find_source(model, sampler)
     paths = claim(out, number)
     mixture = fitted_mixture(model, found) if isinstance(found, EarArray) else found
@@ -124,7 +124,7 @@ def _stream(
 
 
 def ear_batches(
-    model: RunningModel, mixture: CodeMixture | None, number: int, seed: int, batch_size: int
+    model: LoadedModel, mixture: CodeMixture | None, number: int, seed: int, batch_size: int
 ) -> Iterator[np.ndarray]:
     """New ears, uint8 `(B, S, S, C)`, made when they are asked for, inside `model.running()`."""
     generator = torch.Generator().manual_seed(seed)
@@ -138,7 +138,7 @@ def ear_batches(
             yield to_uint8(model.network.decode(some.to(model.device)))
 
 
-def find_mixture(model: RunningModel) -> CodeMixture | EarArray:
+def find_mixture(model: LoadedModel) -> CodeMixture | EarArray:
     """The kept mixture, or the array to fit it on; `EarTeachError` where both are gone."""
     if (kept := kept_mixture(model)) is not None:
         return kept
@@ -151,7 +151,7 @@ def find_mixture(model: RunningModel) -> CodeMixture | EarArray:
 
 
 def new_ears(
-    model: RunningModel,
+    model: LoadedModel,
     source: CodeMixture | EarArray | None,
     number: int,
     *,
@@ -166,7 +166,7 @@ def new_ears(
     return NewEars(ears, mixture, _look(model, ears, source) if nearest else None)
 
 
-def find_source(model: RunningModel, sampler: Sampler | None) -> CodeMixture | EarArray | None:
+def find_source(model: LoadedModel, sampler: Sampler | None) -> CodeMixture | EarArray | None:
     """What `new_ears` draws from; None is the prior. `EarTeachError` for a `gmm` that is not there."""
     if sampler == "prior":
         return None
@@ -206,7 +206,7 @@ def write_ears(
     remove_stale(out, "sample-*.png", keep=paths)
 
 
-def decoded(model: RunningModel, codes: torch.Tensor, batch_size: int) -> np.ndarray:
+def decoded(model: LoadedModel, codes: torch.Tensor, batch_size: int) -> np.ndarray:
     """Codes `(N, D)` to ears, uint8 `(N, S, S, C)`."""
     with model.running() as network:
         return np.concatenate(
@@ -249,7 +249,7 @@ class NewEars:
 
 
 def _look(
-    model: RunningModel, ears: np.ndarray, found: CodeMixture | EarArray | None
+    model: LoadedModel, ears: np.ndarray, found: CodeMixture | EarArray | None
 ) -> Looked | None:
     try:
         array = found if isinstance(found, EarArray) else training_images(model)
@@ -262,7 +262,7 @@ def _look(
     return Looked(array, tuple(nearest[: len(ears)]), statistics.median(apart) if apart else None)
 
 
-def _unseen(model: RunningModel) -> np.ndarray:
+def _unseen(model: LoadedModel) -> np.ndarray:
     """At most 64 validation images as the network sees them, uint8 `(N, S, S, C)`."""
     network, named = model.network, model.checkpoint.config.data
     size, channels = network.image_size, network.in_channels

@@ -12,9 +12,15 @@ every image, `likeness` finds copies, `findings` judges, `forecast` foretells, `
 `pictures` draw what to look at.
 """
 
-from earteach.inspection.examine import inspect_data
-from earteach.inspection.report import ArrayReport, Forecast, Inspection, Leakage, Problem
-from earteach.inspection.sheets import SHEET_SIZE, augmented_sheet, contact_sheet
+from earteach.inspection.contact_sheets import SHEET_SIZE, augmented_sheet, contact_sheet
+from earteach.inspection.inspect_data import inspect_data
+from earteach.inspection.inspection_report import (
+    ArrayReport,
+    Forecast,
+    Inspection,
+    Leakage,
+    Problem,
+)
 
 __all__ = [
     "SHEET_SIZE",

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import numpy as np
 
 from earteach.data.arrays import sampled_rows
-from earteach.inspection.likeness import near_repeats, repeats
-from earteach.inspection.report import Problem, Severity, Side
+from earteach.inspection.inspection_report import Problem, Severity, Side
+from earteach.inspection.near_duplicates import near_repeats, repeats
 from earteach.inspection.survey import Facts, Survey
 
 FEW_IMAGES = 32

@@ -9,11 +9,16 @@ import numpy as np
 
 from earteach.charts import Chart, chart, refuse_foreign_svg, write_svg
 from earteach.config import Strength
-from earteach.folders import make_folder
+from earteach.files.folders import make_folder
 from earteach.images import refuse_foreign, remove_stale, write_png
+from earteach.inspection.contact_sheets import (
+    augmented_sheet,
+    contact_sheet,
+    copies_sheet,
+    worst_sheet,
+)
 from earteach.inspection.findings import BLURRED
-from earteach.inspection.report import Forecast, Problem, Side
-from earteach.inspection.sheets import augmented_sheet, contact_sheet, copies_sheet, worst_sheet
+from earteach.inspection.inspection_report import Forecast, Problem, Side
 from earteach.inspection.survey import Survey
 
 _BINS = 32

@@ -12,7 +12,7 @@ import numpy as np
 
 from earteach.data.arrays import EarArray
 from earteach.data.cores import at_most_cores
-from earteach.inspection.reading import Reading, chunks, find_reading, rows
+from earteach.inspection.pixel_values import Reading, chunks, find_reading, rows
 
 THUMBNAIL = 16
 # Levels by which a bar's pixels may differ from its corner: what JPEG leaves of one colour.

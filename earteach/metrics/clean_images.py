@@ -8,10 +8,10 @@ import numpy as np
 import torch
 
 from earteach.data.arrays import EarArray, sampled_rows
-from earteach.data.batches import to_batch
-from earteach.data.randomness import validation_noise
+from earteach.data.image_batches import to_batch
 from earteach.model.loss import squared_error
 from earteach.model.vae import EarVAE, reparameterise
+from earteach.randomness import validation_noise
 
 # Enough for a mean, few enough to cost less than the validation of any array worth training on.
 _MOST = 64

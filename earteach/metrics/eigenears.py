@@ -15,9 +15,9 @@ import numpy as np
 import torch
 
 from earteach.data.arrays import EarArray, sampled_rows
-from earteach.data.batches import image_batches
-from earteach.metrics.fitted import load_fitted, store_fitted
-from earteach.metrics.principal_axes import principal_axes
+from earteach.data.image_batches import image_batches
+from earteach.metrics.npz_cache import load_npz, store_npz
+from earteach.metrics.streaming_pca import streaming_pca
 
 _PIECE = 256
 _FITTED_VALUES = 2**30
@@ -64,13 +64,13 @@ def eigenears(array: EarArray, *, components: int, size: int, channels: int) -> 
     kept = array.path.with_name(
         f"{array.path.stem}.eigenears-{components}-{size}px-{channels}c.npz"
     )
-    if (found := load_fitted(kept, about)) is not None:
+    if (found := load_npz(kept, about)) is not None:
         return Eigenears(
             found["mean"], found["components"], found["variances"], int(found["images"])
         )
     _log.info("fitting PCA on %s and the mirrored images", array.path)
     fitted = fit(array, components=components, size=size, channels=channels)
-    store_fitted(kept, about, **{name: np.asarray(value) for name, value in vars(fitted).items()})
+    store_npz(kept, about, **{name: np.asarray(value) for name, value in vars(fitted).items()})
     return fitted
 
 
@@ -84,7 +84,7 @@ def fit(array: EarArray, *, components: int, size: int, channels: int) -> Eigene
         ):
             yield torch.cat([batch.images, batch.images.flip(3)]).flatten(1)
 
-    found = principal_axes(pieces, min(components, max(1, len(rows) - 1)))
+    found = streaming_pca(pieces, min(components, max(1, len(rows) - 1)))
     return Eigenears(
         found.mean.numpy(), found.axes.numpy(), found.variances.numpy(), images=len(rows)
     )

@@ -77,7 +77,7 @@ class ToImage(nn.Sequential):
             nn.PixelShuffle(2),
         )
 
-    def begin_silent(self) -> None:
+    def zero_init(self) -> None:
         """Give zero until trained."""
         last = self[-2]
         assert isinstance(last, NormSiLUConv)
@@ -107,7 +107,7 @@ class ToCode(nn.Module):
         self.first_logvar = nn.Parameter(torch.full((latent_dim,), _FIRST_LOGVAR))
         nn.init.zeros_(self.logvar.weight)
 
-    def begin_silent(self) -> None:
+    def zero_init(self) -> None:
         """Give a mu of zero until trained."""
         assert self.mu.bias is not None
         nn.init.zeros_(self.mu.weight)

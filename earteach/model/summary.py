@@ -48,7 +48,7 @@ def summarise(model: EarVAE) -> ModelSummary:
     ]
     if model.linear is not None:
         rest = in_all - sum(layer.multiply_adds for layer in layers)
-        layers.insert(0, Layer("linear", "LinearPath", model.linear.shape, 0, rest))
+        layers.insert(0, Layer("linear", "PCAPath", model.linear.shape, 0, rest))
     return ModelSummary(
         parameters=_parameters(model),
         parts={name: _parameters(part) for name, part in model.named_children()},

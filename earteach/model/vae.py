@@ -8,7 +8,7 @@
 The code keeps its place in the image: it is a small grid of channels, flattened, and not a vector
 behind dense layers, which would hold most of the parameters and learn several times more slowly.
 
-With `pca_init` the network begins where eigenears end. A fixed linear path (`LinearPath`) brings every
+With `pca_init` the network begins where eigenears end. A fixed linear path (`PCAPath`) brings every
 image to one side, gives the code its first value and draws the first picture; the encoder sees what
 that picture lacks and adds to the code, the decoder sees the picture and adds to its logits. Both add
 nothing before the first step, when the network is PCA with latent_dim − 1 components.
@@ -28,9 +28,9 @@ from torch.nn import functional
 
 from earteach.config import EncoderKind, ModelConfig
 from earteach.model.blocks import feature_widths
-from earteach.model.coders import Decoder, Encoder, MobileEncoder
-from earteach.model.linear_path import LinearPath, LinearWeights, logits, mirrored
-from earteach.model.pooling import pooled
+from earteach.model.encoder_decoder import Decoder, Encoder, MobileEncoder
+from earteach.model.pca_path import PCAPath, PCAWeights, logits, mirrored
+from earteach.model.pooled_features import pooled
 
 # Narrow enough that the noise never turns an ear round: ±1 is more than seven sigmas from 0.
 _SIDE_LOGVAR = -4.0
@@ -61,7 +61,7 @@ class EarVAE(nn.Module):
         self.base_channels = base_channels
         self.image_size = image_size
         self.kind = encoder
-        self.linear = LinearPath(in_channels, latent_dim, image_size) if pca_init else None
+        self.linear = PCAPath(in_channels, latent_dim, image_size) if pca_init else None
         shape = (latent_dim, base_channels, image_size)
         self.encoder: Encoder
         if encoder == "mobile":
@@ -70,8 +70,8 @@ class EarVAE(nn.Module):
             self.encoder = Encoder(in_channels * 2 if pca_init else in_channels, *shape)
         self.decoder = Decoder(in_channels, latent_dim, base_channels, image_size, guided=pca_init)
         if pca_init and encoder == "attention":
-            self.encoder.to_code.begin_silent()
-            self.decoder.to_image.begin_silent()
+            self.encoder.to_code.zero_init()
+            self.decoder.to_image.zero_init()
 
     @classmethod
     def from_config(cls, config: ModelConfig) -> EarVAE:
@@ -97,7 +97,7 @@ class EarVAE(nn.Module):
         """The place in the code that says which side an ear looks to, or None."""
         return None if self.linear is None else self.latent_dim - 1
 
-    def begin_with(self, weights: LinearWeights, kld_weight: float) -> None:
+    def init_from_pca(self, weights: PCAWeights, kld_weight: float) -> None:
         """Become PCA: load the linear path, and start the posterior at the width that suits it.
 
         `kld_weight` w is the loss's weight of the KLD summed over dimensions, beside the mean squared
@@ -135,7 +135,7 @@ class EarVAE(nn.Module):
 
         Raises `ValueError` for images of another shape.
         """
-        seen = self.perceive(x)
+        seen = self.encode_all(x)
         return *seen.code, pooled(seen.maps)
 
     def decode(self, z: torch.Tensor) -> torch.Tensor:
@@ -174,7 +174,7 @@ class EarVAE(nn.Module):
         seen, _, faces = self._seen(x, self.linear)
         return [mirrored(level, ~faces) for level in self.encoder.maps(seen)]
 
-    def perceive(self, x: torch.Tensor, faces: torch.Tensor | None = None) -> Percept:
+    def encode_all(self, x: torch.Tensor, faces: torch.Tensor | None = None) -> EncoderOutput:
         """What `encode` and `features` give, in one pass.
 
         `faces` (bool, `(B,)`) says for each image whether it looks to the network's own side; left
@@ -182,11 +182,11 @@ class EarVAE(nn.Module):
         """
         self._check(x)
         if self.linear is None:
-            return Percept(*self.encoder.code_and_maps(x), None)
+            return EncoderOutput(*self.encoder.code_and_maps(x), None)
         seen, linear, faces = self._seen(x, self.linear, faces)
         code, maps = self.encoder.code_and_maps(seen)
         lying = [mirrored(level, ~faces) for level in maps]
-        return Percept(_with_side(code, linear, faces), lying, faces)
+        return EncoderOutput(_with_side(code, linear, faces), lying, faces)
 
     def side_logits(self, x: torch.Tensor) -> torch.Tensor | None:
         """What a mobile encoder thinks of the side, `(B,)`; positive for the network's own."""
@@ -204,7 +204,7 @@ class EarVAE(nn.Module):
         return self.decode(z.to(next(self.parameters()).device))
 
     def _seen(
-        self, x: torch.Tensor, linear: LinearPath, faces: torch.Tensor | None = None
+        self, x: torch.Tensor, linear: PCAPath, faces: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """What the encoder sees, the image on its side and what the linear path misses of it; the
         linear code `(B, latent_dim − 1)`; and whether the image looked to that side, `(B,)`.
@@ -232,7 +232,7 @@ class EarVAE(nn.Module):
 
 
 @dataclass(frozen=True)
-class Percept:
+class EncoderOutput:
     """What an encoder makes of images: mu and logvar, its maps, and whether each image looks to the
     network's own side (bool `(B,)`, None where the network knows no sides)."""
 

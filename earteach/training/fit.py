@@ -16,31 +16,31 @@ import torch
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from earteach import checkpoint
-from earteach.atomic import is_full, unwritten
 from earteach.checkpoint import Checkpoint
 from earteach.config import TrainConfig
 from earteach.data.arrays import EarArray
-from earteach.data.randomness import Purpose, derive
+from earteach.distillation.student_module import Distillation
 from earteach.errors import EarTeachError
-from earteach.folders import missing_folders, remove_empty
+from earteach.files.atomic_write import is_full, unwritten
+from earteach.files.folders import missing_folders, remove_empty
 from earteach.metrics.doctor import Advice
 from earteach.model.annealing import note_fewer_cycles
-from earteach.training.checkpoints import Checkpoints, complain_of_folder, epochs_processed
-from earteach.training.distillation import Distillation
-from earteach.training.guard import FiniteLoss
+from earteach.randomness import Purpose, derive
+from earteach.training.checkpoint_callback import Checkpoints, check_writable, epochs_processed
+from earteach.training.finite_loss import FiniteLoss
 from earteach.training.interruption import (
     REQUEUE,
     StopRequest,
     TrainingInterrupted,
     requeue,
 )
-from earteach.training.module import EarVAELightning
-from earteach.training.pace import Forecast, Pace, Progress
+from earteach.training.lightning_module import EarVAELightning
 from earteach.training.pca_init import first_weights
 from earteach.training.plan import Plan, plan
-from earteach.training.record import EpochRecord, Recorder
-from earteach.training.restored import Restored, unfit
-from earteach.training.space import check_memory_for_run, check_space_for_run
+from earteach.training.progress import Forecast, Pace, Progress
+from earteach.training.recorder import EpochRecord, Recorder
+from earteach.training.resource_checks import check_memory_for_run, check_space_for_run
+from earteach.training.resume_callback import ResumeCallback, incompatible_state_error
 from earteach.training.trainer import (
     RUN_NAME,
     Loaders,
@@ -114,7 +114,7 @@ def fit(config: TrainConfig, start: Start, watch: Watch) -> TrainResult:
     began = time.monotonic()
     run, found = config.run, start.found
     if found is not None and not found.state.keys() >= {"loops", "optimizer_states", "callbacks"}:
-        raise unfit(found.path)
+        raise incompatible_state_error(found.path)
     arrays = _open_data(config, found)
     check_memory_for_run(config, len(arrays["train"]))
     with quiet_lightning(), tensorboard_raises_once(), StopRequest() as stop:
@@ -129,7 +129,7 @@ def fit(config: TrainConfig, start: Start, watch: Watch) -> TrainResult:
             on_forecast=watch.on_forecast,
             on_progress=watch.on_progress,
         )
-        restored = Restored(lambda: _show_plan(config, start, watch))
+        restored = ResumeCallback(lambda: _show_plan(config, start, watch))
         trainer = make_trainer(
             config,
             [*([restored] if found else []), FiniteLoss(), pace, recorder, keeper],
@@ -143,7 +143,7 @@ def fit(config: TrainConfig, start: Start, watch: Watch) -> TrainResult:
             _show_plan(config, start, watch)  # before the minute that fitting by PCA may take
         if _begins_as_pca(config, start):
             weights = first_weights(arrays["train"], config.model, keep=not start.dry)
-            module.begin_with_pca(weights)
+            module.init_from_pca(weights)
         interrupted = _run(trainer, module, arrays, restored, found)
         advice = recorder.diagnosis(trainer, module, finished=not interrupted)
     if interrupted and stop.signal == REQUEUE and is_main_process():
@@ -184,7 +184,7 @@ def _make_room(config: TrainConfig, start: Start) -> None:
     check_space_for_run(config, done, fresh=start.fresh)
     if start.fresh and is_main_process():
         _move_aside(config)
-    complain_of_folder(config.run.checkpoint_dir)
+    check_writable(config.run.checkpoint_dir)
     if start.teacher is not None and start.found is None and is_main_process():
         copy = config.run.checkpoint_dir / checkpoint.TEACHER_COPY
         checkpoint.name_again(start.teacher.path, copy)
@@ -230,7 +230,7 @@ def _module(config: TrainConfig, start: Start) -> EarVAELightning:
         module.learn_from(start.teacher.model())
     elif start.weights is not None:
         try:
-            module.begin_with_model(start.weights.model())
+            module.init_from_model(start.weights.model())
         except RuntimeError as error:
             raise EarTeachError(
                 f"--init-from {start.weights.path}: is a network of another shape; give the options "
@@ -248,7 +248,7 @@ def _run(
     trainer: pl.Trainer,
     module: EarVAELightning,
     arrays: Mapping[str, EarArray],
-    restored: Restored,
+    restored: ResumeCallback,
     found: Checkpoint | None,
 ) -> bool:
     """Fit; whether the run was interrupted."""
@@ -275,7 +275,7 @@ def _run(
                 if missing:  # Lightning begins the log before it reads the state
                     shutil.rmtree(log, ignore_errors=True)
                     remove_empty(missing)
-                raise unfit(found.path) from error
+                raise incompatible_state_error(found.path) from error
             raise
         smaller = max(1, module.config.optim.batch_size // 2)
         raise EarTeachError(

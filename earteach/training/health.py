@@ -13,7 +13,7 @@ from earteach.data.arrays import EarArray
 from earteach.metrics.clean_images import CleanImages
 from earteach.metrics.doctor import Advice, diagnose
 from earteach.metrics.signs import Epoch, Signs
-from earteach.training.module import EarVAELightning
+from earteach.training.lightning_module import EarVAELightning
 
 _log = logging.getLogger(__name__)
 

@@ -15,10 +15,10 @@ from torch.nn import functional
 
 from earteach.config import ModelConfig
 from earteach.data.arrays import EarArray, sampled_rows
-from earteach.metrics.fitted import load_fitted, store_fitted
-from earteach.metrics.principal_axes import principal_axes
+from earteach.metrics.npz_cache import load_npz, store_npz
+from earteach.metrics.streaming_pca import streaming_pca
 from earteach.model.blocks import code_grid
-from earteach.model.linear_path import LinearWeights, mirrored, shrink_factor
+from earteach.model.pca_path import PCAWeights, mirrored, shrink_factor
 
 _MOST_EARS = 2**14
 _PIECE = 256
@@ -32,8 +32,8 @@ _CELL, _CELLS = 16, 2**12
 _log = logging.getLogger(__name__)
 
 
-def first_weights(array: EarArray, model: ModelConfig, *, keep: bool = True) -> LinearWeights:
-    """The weights of a `LinearPath`, fitted on at most 16,384 evenly spread images of the array.
+def first_weights(array: EarArray, model: ModelConfig, *, keep: bool = True) -> PCAWeights:
+    """The weights of a `PCAPath`, fitted on at most 16,384 evenly spread images of the array.
 
     The fit is found beside the array, where one was kept, and kept there unless `keep` is False.
     """
@@ -41,17 +41,17 @@ def first_weights(array: EarArray, model: ModelConfig, *, keep: bool = True) -> 
     about = {"fingerprint": array.fingerprint(), "size": size, "channels": channels}
     about |= {"latent_dim": latent_dim, "version": 2}
     kept = array.path.with_name(f"{array.path.stem}.pca-init-{latent_dim}-{size}px-{channels}c.npz")
-    if (found := load_fitted(kept, about)) is not None:
-        return LinearWeights(**{name: torch.from_numpy(value) for name, value in found.items()})
+    if (found := load_npz(kept, about)) is not None:
+        return PCAWeights(**{name: torch.from_numpy(value) for name, value in found.items()})
     _log.info("fitting the first weights: PCA of %s, all ears turned to one side", array.path)
     ears = _read(array, size // shrink_factor(size), channels)
     weights = fit(ears, latent_dim=latent_dim, grid=code_grid(latent_dim, size))
     if keep:
-        store_fitted(kept, about, **{name: value.numpy() for name, value in vars(weights).items()})
+        store_npz(kept, about, **{name: value.numpy() for name, value in vars(weights).items()})
     return weights
 
 
-def fit(ears: torch.Tensor, *, latent_dim: int, grid: int) -> LinearWeights:
+def fit(ears: torch.Tensor, *, latent_dim: int, grid: int) -> PCAWeights:
     """The weights for uint8 images `(N, C, L, L)`."""
     faces = sides(ears)
     count = latent_dim - 1
@@ -61,12 +61,12 @@ def fit(ears: torch.Tensor, *, latent_dim: int, grid: int) -> LinearWeights:
             some = slice(start, start + _PIECE)
             yield (mirrored(ears[some], ~faces[some]).float() / 255).flatten(1)
 
-    found = principal_axes(pieces, max(0, min(count, len(ears) - 1)))
+    found = streaming_pca(pieces, max(0, min(count, len(ears) - 1)))
     missing = count - len(found.axes)
     components = functional.pad(found.axes, (0, 0, 0, missing))
     variances = functional.pad(found.variances.clamp(min=1e-8), (0, missing), value=1.0)
     rotation = _towards_grid(components * variances.sqrt()[:, None], ears.shape[1:], grid)
-    return LinearWeights(found.mean, components, variances, rotation)
+    return PCAWeights(found.mean, components, variances, rotation)
 
 
 def sides(ears: torch.Tensor) -> torch.Tensor:
@@ -78,7 +78,7 @@ def sides(ears: torch.Tensor) -> torch.Tensor:
     few = _small(ears[torch.from_numpy(sampled_rows(len(ears), _SIDED_EARS))])
     shapes = _shapes(few)
     uneven = (shapes - mirrored(shapes)).flatten(1)
-    strongest = principal_axes(lambda: iter([torch.cat([uneven, -uneven])]), 1).axes[0]
+    strongest = streaming_pca(lambda: iter([torch.cat([uneven, -uneven])]), 1).axes[0]
     guesses = (torch.ones(len(few), dtype=torch.bool), uneven @ strongest > 0)
     likeliest = min((_settled(shapes, guess) for guess in guesses), key=lambda found: found.missed)
     found = _settled(few, likeliest.faces(shapes))
@@ -149,7 +149,7 @@ def _towards_grid(loadings: torch.Tensor, shape: torch.Size, grid: int) -> torch
     images = functional.adaptive_avg_pool2d((codes @ loadings).reshape(-1, *shape), grid * _CELL)
     cells = functional.unfold(images, _CELL, stride=_CELL).transpose(1, 2)  # (N, grid², C · 16²)
     depth = (len(loadings) + 1) // grid**2
-    found = principal_axes(lambda: iter(torch.split(cells.flatten(0, 1), _CELLS)), depth)
+    found = streaming_pca(lambda: iter(torch.split(cells.flatten(0, 1), _CELLS)), depth)
     details = (cells - found.mean) @ (
         found.axes / found.variances.clamp(min=1e-8).sqrt()[:, None]
     ).T

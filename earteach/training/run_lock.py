@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TextIO
 
 from earteach.errors import EarTeachError
-from earteach.file_lock import hold
-from earteach.folders import missing_folders, remove_empty
+from earteach.files.file_lock import hold
+from earteach.files.folders import missing_folders, remove_empty
 
 # A process that was killed holds its lock until it is gone, which takes seconds with much memory.
 PATIENCE = 10.0

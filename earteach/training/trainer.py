@@ -15,13 +15,13 @@ from pytorch_lightning.callbacks import Callback, EarlyStopping, LearningRateMon
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch.utils.data import DataLoader
 
-from earteach.accelerator import on_cpu, precision_on_cpu
-from earteach.atomic import is_full
 from earteach.config import HardwareConfig, TrainConfig
 from earteach.data.arrays import EarArray
-from earteach.data.loading import Sample, TrainingLoader, training_loader, validation_loader
+from earteach.data.loaders import Sample, TrainingLoader, training_loader, validation_loader
 from earteach.errors import EarTeachError
-from earteach.training.checkpoints import AtomicCheckpointIO
+from earteach.files.atomic_write import is_full
+from earteach.hardware import on_cpu, precision_on_cpu
+from earteach.training.checkpoint_callback import AtomicCheckpointIO
 from earteach.training.plan import steps_per_epoch
 
 RUN_NAME = "ear_vae"

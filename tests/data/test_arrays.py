@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from earteach.data.arrays import EarArray, sampled_rows
-from earteach.data.drawn import draw_ear
 from earteach.errors import EarTeachError
+from earteach.synthetic.drawn_ear import draw_ear
 
 SIZE = 32
 LUMA = np.array([0.299, 0.587, 0.114])

@@ -21,10 +21,10 @@ from PIL import Image
 
 from earteach.data import crops as module
 from earteach.data.crops import Crop
-from earteach.data.drawn import draw_ear
 from earteach.data.prepare import Prepared, prepare, prepare_drawn
 from earteach.data.split import Split
 from earteach.errors import EarTeachError
+from earteach.synthetic.drawn_ear import draw_ear
 from tests.conftest import files_of_at_most
 
 SIZE = 32

@@ -12,8 +12,8 @@ from earteach.config import InferenceConfig
 from earteach.data.arrays import EarArray
 from earteach.inference import code_mixture as module
 from earteach.inference.code_mixture import fitted_mixture, kept_mixture, training_images
-from earteach.inference.running import open_model
-from earteach.metrics.mixture import CodeMixture
+from earteach.inference.loaded_model import load_model
+from earteach.metrics.gaussian_mixture import CodeMixture
 
 pytestmark = pytest.mark.usefixtures("bf16_everywhere")
 
@@ -35,7 +35,7 @@ def fits(monkeypatch: pytest.MonkeyPatch) -> Fits:
 
 
 def mixture_of(path: Path, config: InferenceConfig | None = None) -> CodeMixture:
-    model = open_model(path, config)
+    model = load_model(path, config)
     return kept_mixture(model) or fitted_mixture(model, training_images(model))
 
 
@@ -157,11 +157,11 @@ def test_an_array_that_has_changed_since_training_gives_a_note(placed, tmp_path,
     other = np.load(ears / "train_teacher.npy")[::-1]
     np.save(tmp_path / "other.npy", other)
     with caplog.at_level(logging.INFO, "earteach"):
-        training_images(open_model(placed))
+        training_images(load_model(placed))
     assert not caplog.records
     state = torch.load(placed, weights_only=True)
     state["earteach"]["config"]["data"]["train_data"] = str(tmp_path / "other.npy")
     torch.save(state, placed)
     with caplog.at_level(logging.INFO, "earteach"):
-        training_images(open_model(placed))
+        training_images(load_model(placed))
     assert "other.npy: has changed since" in caplog.text

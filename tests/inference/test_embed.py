@@ -14,7 +14,7 @@ from earteach.config import InferenceConfig
 from earteach.errors import EarTeachError
 from earteach.inference import embedding_files
 from earteach.inference.embed import embed
-from earteach.model.pooling import pooled
+from earteach.model.pooled_features import pooled
 from tests.conftest import earteach as command
 from tests.inference.test_export import sha256
 

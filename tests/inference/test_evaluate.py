@@ -23,10 +23,10 @@ from torchmetrics.functional.image import (
 import earteach
 from earteach.config import InferenceConfig
 from earteach.data.arrays import EarArray
-from earteach.data.randomness import validation_noise
 from earteach.errors import EarTeachError
 from earteach.inference.evaluate import evaluate
 from earteach.inference.evaluation import Evaluation
+from earteach.randomness import validation_noise
 from tests.conftest import TINY_RUN, Run, data_options, run_options
 from tests.conftest import earteach as command
 

@@ -19,7 +19,6 @@ from safetensors.torch import load_file, save_file
 
 import earteach
 from earteach.config import ModelConfig
-from earteach.data.drawn import draw_ear
 from earteach.errors import EarTeachError
 from earteach.inference.export import (
     Export,
@@ -30,6 +29,7 @@ from earteach.inference.export import (
     torch_export_format,
 )
 from earteach.model.vae import EarVAE
+from earteach.synthetic.drawn_ear import draw_ear
 
 FORMATS = ["onnx", "torchscript", "torch-export", "safetensors", "openvino"]
 PARTS = ["full", "encoder", "decoder", "features"]

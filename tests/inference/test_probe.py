@@ -21,8 +21,8 @@ from earteach.data.split import Split
 from earteach.errors import EarTeachError
 from earteach.inference.probe import Probed, ProbeResult, probe
 from earteach.inference.probe_labels import read_labels
-from earteach.metrics.probes import landmark_errors
-from earteach.model.pooling import pooled
+from earteach.metrics.linear_probes import landmark_errors
+from earteach.model.pooled_features import pooled
 from tests.conftest import Run, earteach
 
 KINDS = ["codes", "pooled", "pca", "pixels", "random_codes", "random_pooled"]

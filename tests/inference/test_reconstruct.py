@@ -15,10 +15,10 @@ from torchmetrics.functional.image import (
 
 import earteach
 from earteach.config import InferenceConfig
-from earteach.data.randomness import variation_noise
 from earteach.errors import EarTeachError
 from earteach.inference.reconstruct import reconstruct
 from earteach.inference.sample import sample
+from earteach.randomness import variation_noise
 from tests.conftest import TINY_RUN, Run, data_options, run_options
 from tests.conftest import earteach as command
 

@@ -21,10 +21,10 @@ import earteach
 from earteach.errors import EarTeachError
 from earteach.inference.animation import animation, check_animation
 from earteach.inference.evaluate import evaluate
+from earteach.inference.latent_traversal import traverse
 from earteach.inference.report import Report, report
 from earteach.inference.run_record import EpochMetrics
 from earteach.inference.sample import sample
-from earteach.inference.walk import traverse
 from tests.conftest import Run
 
 VOID = {"meta", "img", "br"}

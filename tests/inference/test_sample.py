@@ -14,8 +14,8 @@ from earteach.config import InferenceConfig
 from earteach.data.arrays import EarArray
 from earteach.errors import EarTeachError
 from earteach.inference.code_mixture import kept_mixture
-from earteach.inference.nearest import nearest_images
-from earteach.inference.running import open_model
+from earteach.inference.loaded_model import load_model
+from earteach.inference.nearest_images import nearest_images
 from earteach.inference.sample import Samples, sample
 from earteach.model.vae import EarVAE
 
@@ -71,7 +71,7 @@ def test_ears_of_the_prior_are_decoded_standard_normal_codes(trained, tmp_path):
 
 def test_ears_of_the_mixture_are_decoded_codes_of_it(placed, tmp_path):
     result = sample(placed, tmp_path / "out", number=4, seed=9)
-    mixture = kept_mixture(open_model(placed))
+    mixture = kept_mixture(load_model(placed))
     assert mixture is not None
     with torch.no_grad():
         decoded = earteach.load(placed).decode(mixture.draw(4, seed=9)).permute(0, 2, 3, 1).numpy()

@@ -10,7 +10,7 @@ import torch
 
 from earteach.data.arrays import EarArray
 from earteach.metrics import eigenears as module
-from earteach.metrics import principal_axes
+from earteach.metrics import streaming_pca as streaming_pca
 from earteach.metrics.eigenears import Eigenears, eigenears, fit
 
 SIZE = 16
@@ -77,7 +77,7 @@ def test_the_exact_fit_is_numpys_singular_values(tmp_path, number, channels, com
 @pytest.mark.parametrize("components", [12, 30])
 def test_the_incremental_fit_is_as_good_as_the_exact_one(tmp_path, monkeypatch, components):
     train, unseen = pictures(1300, 1), pictures(40, 1, seed=1)
-    monkeypatch.setattr(principal_axes, "_EXACT_BYTES", 0)
+    monkeypatch.setattr(streaming_pca, "_EXACT_BYTES", 0)
     options = {"components": components, "size": SIZE, "channels": 1}
     fitted = fit(array(tmp_path, train), **options)
     assert fitted.images == 1300

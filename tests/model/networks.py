@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from earteach.model.linear_path import LinearWeights
+from earteach.model.pca_path import PCAWeights
 from earteach.model.vae import EarVAE
 
 SHAPES = [
@@ -38,7 +38,7 @@ def network(
     )
 
 
-def random_weights(model: EarVAE, seed: int = 0) -> LinearWeights:
+def random_weights(model: EarVAE, seed: int = 0) -> PCAWeights:
     """Weights of no particular images whose pictures are neither flat nor clipped."""
     assert model.linear is not None
     generator = torch.Generator().manual_seed(seed)
@@ -47,7 +47,7 @@ def random_weights(model: EarVAE, seed: int = 0) -> LinearWeights:
     rotation, _ = torch.linalg.qr(torch.randn(count, count, generator=generator))
     # Pixels vary by 0.1 around a mean that is no symmetric image.
     shares = 1 / torch.arange(1, count + 1)
-    return LinearWeights(
+    return PCAWeights(
         mean=0.4 + 0.2 * torch.rand(dimensions, generator=generator),
         components=components.T.contiguous(),
         variances=0.01 * dimensions * shares / shares.sum(),
@@ -59,7 +59,7 @@ def lively(*shape: int, pca_init: bool = True) -> EarVAE:
     """A network all of whose paths do something, also those that begin at zero."""
     model = network(*shape, pca_init=pca_init)
     if pca_init:
-        model.begin_with(random_weights(model), 1e-4)
+        model.init_from_pca(random_weights(model), 1e-4)
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
         for parameter in model.parameters():

@@ -12,7 +12,7 @@ from torch.nn import Conv2d
 
 from earteach.config import ModelConfig
 from earteach.model.blocks import code_grid
-from earteach.model.pooling import pooled
+from earteach.model.pooled_features import pooled
 from earteach.model.vae import EarVAE, reparameterise
 from tests.model.networks import SHAPES, lively, network, random_weights
 
@@ -108,7 +108,7 @@ def test_gradients_reach_every_parameter(base, pca_init):
 def test_what_begins_at_zero_learns_from_the_first_step_and_all_else_soon(pca_init):
     model = network(pca_init=pca_init)
     if pca_init:
-        model.begin_with(random_weights(model), 1e-4)
+        model.init_from_pca(random_weights(model), 1e-4)
     silent = {name for name, p in model.named_parameters() if p.abs().max() == 0}
     heads = {"encoder.to_code.logvar.weight", "encoder.to_code.mu.weight"}
     heads |= {"decoder.to_image.1.conv.weight"}

@@ -13,8 +13,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from earteach.config import TrainConfig
 from earteach.data.arrays import EarArray
-from earteach.data.loading import training_loader
-from earteach.training.module import EarVAELightning
+from earteach.data.loaders import training_loader
+from earteach.training.lightning_module import EarVAELightning
 from earteach.training.trainer import make_trainer
 from tests.conftest import data_options, earteach, run_options
 

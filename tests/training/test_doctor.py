@@ -47,7 +47,7 @@ def heavy(monkeypatch: pytest.MonkeyPatch) -> None:
 
     hole = {"hole_height_range": (0.3, 0.3), "hole_width_range": (0.3, 0.3)}
     dropout = A.CoarseDropout(num_holes_range=(2, 2), fill="random_uniform", p=1, **hole)
-    monkeypatch.setattr("earteach.data.appearance.obstructions", lambda _: A.Compose([dropout]))
+    monkeypatch.setattr("earteach.data.photometric.obstructions", lambda _: A.Compose([dropout]))
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from earteach import checkpoint
-from earteach.training.module import EarVAELightning
+from earteach.training.lightning_module import EarVAELightning
 from tests.conftest import TINY, Run, data_options, earteach, earteach_process, run_options
 
 EPOCHS = 4
@@ -199,19 +199,19 @@ def _run_until_killed(owner: str, name: str, number: int, *args: object) -> None
 
 
 MOMENTS = {
-    "start-up": ("earteach.training.module:EarVAELightning", "configure_optimizers", 1),
-    "first step": ("earteach.training.module:EarVAELightning", "training_step", 1),
+    "start-up": ("earteach.training.lightning_module:EarVAELightning", "configure_optimizers", 1),
+    "first step": ("earteach.training.lightning_module:EarVAELightning", "training_step", 1),
     "second epoch": (
-        "earteach.training.module:EarVAELightning",
+        "earteach.training.lightning_module:EarVAELightning",
         "training_step",
         STEPS_PER_EPOCH + 4,
     ),
-    "validation": ("earteach.training.module:EarVAELightning", "validation_step", 4),
-    "record before the checkpoint": ("earteach.training.record:Recorder", "_write", 2),
-    "best written, not in place": ("earteach.atomic", "_sync", 1),
+    "validation": ("earteach.training.lightning_module:EarVAELightning", "validation_step", 4),
+    "record before the checkpoint": ("earteach.training.recorder:Recorder", "_write", 2),
+    "best written, not in place": ("earteach.files.atomic_write", "_sync", 1),
     "best in place, last not written": ("earteach.checkpoint", "name_again", 4),
     "last written, old bests there": (
-        "earteach.training.checkpoints:Checkpoints",
+        "earteach.training.checkpoint_callback:Checkpoints",
         "_remove_superseded",
         2,
     ),
@@ -231,7 +231,10 @@ def test_killed_inside_an_epoch_goes_on_from_the_last_kept_step(
 ) -> None:
     command = ["train", *options(ears, tmp_path, 0), "--checkpoint-every-n-steps", 3]
     killed_in(
-        "earteach.training.module:EarVAELightning", "training_step", STEPS_PER_EPOCH + 6, *command
+        "earteach.training.lightning_module:EarVAELightning",
+        "training_step",
+        STEPS_PER_EPOCH + 6,
+        *command,
     )
     assert steps_in(tmp_path) == 15
     finished("resume", tmp_path / "checkpoints" / "last.ckpt")

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from earteach import checkpoint
-from earteach.training.module import EarVAELightning
+from earteach.training.lightning_module import EarVAELightning
 from tests.conftest import TINY_RUN, Run, data_options, earteach, files_of_at_most, run_options
 
 SEND = {name: getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1")}

@@ -15,9 +15,9 @@ import torch
 import earteach
 from earteach import checkpoint
 from earteach.data.arrays import EarArray
-from earteach.data.randomness import validation_noise
 from earteach.metrics.clean_images import CleanImages
-from earteach.training.module import EarVAELightning
+from earteach.randomness import validation_noise
+from earteach.training.lightning_module import EarVAELightning
 from tests.conftest import TINY_RUN, Run, data_options, run_options
 from tests.conftest import earteach as command
 

@@ -12,10 +12,10 @@ from sklearn.decomposition import PCA
 
 from earteach.config import ModelConfig, TrainConfig
 from earteach.data.arrays import EarArray
-from earteach.model.linear_path import LinearWeights
+from earteach.model.pca_path import PCAWeights
 from earteach.model.vae import EarVAE
 from earteach.training import pca_init as module
-from earteach.training.module import EarVAELightning
+from earteach.training.lightning_module import EarVAELightning
 from earteach.training.pca_init import first_weights, fit, sides
 from tests.conftest import TINY_RUN, data_options, earteach, run_options
 
@@ -88,7 +88,7 @@ def fitted_network(images: torch.Tensor, latent_dim: int, **options: int) -> Ear
         in_channels=channels, latent_dim=latent_dim, base_channels=4, image_size=size, **options
     )
     weights = fit(images, latent_dim=latent_dim, grid=module.code_grid(latent_dim, size))
-    model.begin_with(weights, 0.00025 / latent_dim)
+    model.init_from_pca(weights, 0.00025 / latent_dim)
     return model
 
 
@@ -123,7 +123,7 @@ def test_a_large_image_is_pca_at_a_whole_fraction_of_its_size():
     array_small = torch.nn.functional.avg_pool2d(images.float(), 3).round().to(torch.uint8)
     torch.manual_seed(0)
     model = EarVAE(in_channels=1, latent_dim=12, base_channels=2, image_size=144)
-    model.begin_with(fit(array_small, latent_dim=12, grid=1), 1e-5)
+    model.init_from_pca(fit(array_small, latent_dim=12, grid=1), 1e-5)
     x = images.float() / 255
     with torch.no_grad():
         error = (model.reconstruct(x) - x).square().mean()
@@ -188,7 +188,7 @@ def test_a_network_of_any_shape_begins_and_takes_a_step(tmp_path, size, channels
     options = {"image_size": size, "in_channels": channels, "latent_dim": latent}
     config = TrainConfig().with_options({**options, "base_channels": 4})
     network = EarVAELightning(config.to_dict())
-    network.begin_with_pca(first_weights(array(tmp_path, images), config.model))
+    network.init_from_pca(first_weights(array(tmp_path, images), config.model))
     batch = {"input": images, "target": images, "index": torch.arange(12)}
     optimizer = torch.optim.AdamW(network.model.parameters(), lr=1e-3)
     losses = []
@@ -210,7 +210,7 @@ def fits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     made: list[int] = []
     original = module.fit
 
-    def counted(ears: torch.Tensor, **options: int) -> LinearWeights:
+    def counted(ears: torch.Tensor, **options: int) -> PCAWeights:
         made.append(len(ears))
         return original(ears, **options)
 
@@ -218,7 +218,7 @@ def fits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return made
 
 
-def same(a: LinearWeights, b: LinearWeights) -> bool:
+def same(a: PCAWeights, b: PCAWeights) -> bool:
     return all(torch.equal(value, getattr(b, name)) for name, value in vars(a).items())
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from earteach.data.annotations.annotation import Annotation, is_ear
 from earteach.data.annotations.coco import read_coco
-from earteach.data.annotations.named import Annotations
+from earteach.data.annotations.photograph_names import Annotations
 from earteach.data.annotations.pickled import read_pickled
 from earteach.data.annotations.tables import read_table
 from earteach.data.annotations.voc import read_voc

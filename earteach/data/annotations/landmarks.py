@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from earteach.data.annotations.annotation import Annotation
-from earteach.data.annotations.named import Annotations
+from earteach.data.annotations.photograph_names import Annotations
 from earteach.data.annotations.tables import read_rows
 from earteach.errors import EarTeachError
 

@@ -14,7 +14,7 @@ from earteach import checkpoint
 from earteach.checkpoint import file_hash
 from earteach.config import ExportFormat, ExportPart
 from earteach.errors import EarTeachError
-from earteach.folders import make_folder
+from earteach.files.folders import make_folder
 from earteach.inference.export import onnx_format, quantization
 from earteach.inference.export.formats import FORMATS, check_packages
 from earteach.inference.export.parity import Parity, compared, ear_images, inputs_of

@@ -7,7 +7,7 @@ import math
 from pathlib import PurePath
 from typing import Any
 
-import earteach
+from earteach._version import __version__
 from earteach.inference.export.parts import Job
 from earteach.inference.export.sidecar import LICENCE
 
@@ -92,7 +92,7 @@ def _text(job: Job) -> str:
     table = "".join(f"| {name} | {value} |\n" for name, value in rows.items() if value)
     return (
         f"# {_title(job)}\n\nA variational autoencoder of ear photographs with channel and spatial "
-        f"attention, trained and written by earteach {earteach.__version__}.\n\n"
+        f"attention, trained and written by earteach {__version__}.\n\n"
         f"| | |\n| --- | --- |\n{table}\n## Use\n\n{_use(job)}\n## Licence\n\n{LICENCE}\n"
     )
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-import earteach
+from earteach._version import __version__
 from earteach.inference.export.parity import Run
 from earteach.inference.export.parts import Job
 from earteach.inference.export.torch_export_format import free_batch, program
@@ -37,7 +37,7 @@ def proto(job: Job, example: torch.Tensor) -> Any:
     assert made is not None
     graph = made.model_proto
     graph.producer_name = "earteach"
-    graph.producer_version = earteach.__version__
+    graph.producer_version = __version__
     onnx.helper.set_model_props(graph, {"checkpoint": job.found.path.name, "part": job.part})
     return graph
 

@@ -11,10 +11,10 @@ from torch import nn
 
 from earteach.checkpoint import Checkpoint
 from earteach.data.arrays import EarArray, sampled_rows
-from earteach.data.batches import to_batch
-from earteach.data.drawn import draw_ear
+from earteach.data.image_batches import to_batch
 from earteach.errors import EarTeachError
 from earteach.inference.export.parts import Job
+from earteach.synthetic.drawn_ear import draw_ear
 
 TOLERANCE = 1e-3
 _BATCHES = (1, 3, 5)

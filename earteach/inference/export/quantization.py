@@ -17,13 +17,13 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-import earteach
-from earteach.data.batches import to_batch
+from earteach._version import __version__
+from earteach.data.image_batches import to_batch
 from earteach.errors import EarTeachError
 from earteach.inference.export import onnx_format
 from earteach.inference.export.parity import Parity, by_torch, ear_images, inputs_of
 from earteach.inference.export.parts import Job
-from earteach.metrics.quality import psnr
+from earteach.metrics.image_quality import psnr
 
 QuantizeTo = Literal["int8"]
 _IMAGES = 128
@@ -111,7 +111,7 @@ def _sign(target: Path) -> None:
 
     # Named, or onnx would take a `.json` for text.
     made = onnx.load(target, format="protobuf")
-    made.producer_name, made.producer_version = "earteach", earteach.__version__
+    made.producer_name, made.producer_version = "earteach", __version__
     target.write_bytes(made.SerializeToString())
 
 

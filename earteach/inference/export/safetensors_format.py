@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-import earteach
+from earteach._version import __version__
 from earteach.config import EncoderKind, ExportPart
 from earteach.inference.export.model_card import model_card
 from earteach.inference.export.parity import Run, by_torch
@@ -51,7 +51,7 @@ def write(target: Path, job: Job, example: torch.Tensor) -> None:
     save_file(weights, target / WEIGHTS, metadata={"format": "pt", "part": job.part})
     config = {
         **job.found.config.model.to_dict(),
-        "earteach": earteach.__version__,
+        "earteach": __version__,
         "part": job.part,
     }
     (target / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import earteach
+from earteach._version import __version__
 from earteach.checkpoint import file_hash
 from earteach.config import ExportFormat
 from earteach.errors import EarTeachError
@@ -40,7 +40,7 @@ def describe(
     parity: Parity,
 ) -> dict[str, Any]:
     return {
-        "earteach": earteach.__version__,
+        "earteach": __version__,
         "format": format,
         "part": job.part,
         "checkpoint": {"name": job.found.path.name, "sha256": checkpoint_sha256},

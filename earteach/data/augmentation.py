@@ -1,0 +1,78 @@
+"""What happens to a training image: the same ear, seen in another way.
+
+Geometry and colour change the image and what is to be reconstructed alike. Noise, blur, occlusion,
+shadow and fog are put on the input only, so that the network learns to see through them.
+
+Everything works on uint8: albumentations' limits are meant for 0 to 255, and float images would be
+saturated by them. Each call brings its own random state, because albumentations' repeats itself in
+worker processes; not through `set_random_seed`, which gives every transform the same one.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import cv2
+import numpy as np
+
+from earteach.config import Strength, Target
+from earteach.data.geometric import Geometry, warp
+
+GEOMETRY: dict[Strength, Geometry] = {
+    "none": Geometry(flip_p=0),
+    "light": Geometry(
+        affine_p=0.8, scale=(0.94, 1.06), shift=(-0.04, 0.04), rotate=(-6, 6)
+    ),
+    "full": Geometry(
+        affine_p=0.5, scale=(0.94, 1.08), shift=(-0.04, 0.04), rotate=(-10, 10), shear=(-5, 5),
+        perspective_p=0.15, corners=(0.02, 0.06),
+        elastic_p=0.1, elastic_alpha=20, elastic_sigma=6,
+    ),
+}  # fmt: skip
+# Probability, and the limit of brightness and of contrast.
+TONE: dict[Strength, tuple[float, float]] = {
+    "none": (0, 0),
+    "light": (0.3, 0.08),
+    "full": (0.3, 0.15),
+}
+
+
+def tone(image: np.ndarray, limit: float, rng: np.random.Generator) -> np.ndarray:
+    """Another brightness and contrast, each by up to `limit`, as `A.RandomBrightnessContrast`."""
+    contrast, brightness = rng.uniform(-limit, limit, 2)
+    changed = cv2.addWeighted(image, 1 + contrast, image, 0, 255 * brightness)
+    return changed.reshape(image.shape)
+
+
+class Augmentation:
+    """Turns an image into an input and its target, as a function of the image and a seed."""
+
+    def __init__(self, strength: Strength, channels: int, target: Target) -> None:
+        self._geometry = GEOMETRY[strength]
+        self._tone_p, self._tone_limit = TONE[strength]
+        self._target = target
+        self._colour: Any = None
+        self._input_only: Any = None
+        if strength == "full":
+            # Imports albumentations, seconds that the other strengths do without.
+            from earteach.data.photometric import colour, obstructions
+
+            self._colour = colour(channels)
+            self._input_only = obstructions(channels)
+
+    def __call__(self, image: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """uint8 `(H, W, C)` to (input, target), both uint8 of the same shape."""
+        shape = image.shape
+        rng = np.random.default_rng(seed)
+        image = warp(image, self._geometry, rng)
+        if rng.random() < self._tone_p:
+            image = tone(image, self._tone_limit, rng)
+        if self._input_only is None:
+            return image, image
+        state = rng, random.Random(seed)
+        self._colour.set_random_state(*state)
+        image = self._colour(image=image)["image"].reshape(shape)
+        self._input_only.set_random_state(*state)
+        seen = self._input_only(image=image)["image"].reshape(shape)
+        return seen, image if self._target == "clean" else seen

@@ -1,0 +1,221 @@
+"""Batches for training and validation, each a pure function of (seed, epoch, position)."""
+
+from __future__ import annotations
+
+import atexit
+import signal
+import sys
+import weakref
+from collections.abc import Iterator
+from typing import Any, TypedDict, cast
+
+import cv2
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+
+from earteach.config import TrainConfig
+from earteach.data.arrays import EarArray
+from earteach.data.augmentation import Augmentation
+from earteach.data.cores import at_most_cores
+from earteach.randomness import Purpose, derive, permutation
+
+Key = tuple[int, int]  # (epoch, index)
+_loaders: weakref.WeakSet[DataLoader[Any]] = weakref.WeakSet()
+
+
+class Sample(TypedDict):
+    """One image, or a batch of them with a leading axis B."""
+
+    input: torch.Tensor  # uint8 (C, S, S)
+    target: torch.Tensor  # uint8 (C, S, S)
+    index: int | torch.Tensor
+
+
+class EarDataset(Dataset[Sample]):
+    """Images by (epoch, index), augmented where an augmentation is given."""
+
+    def __init__(
+        self,
+        array: EarArray,
+        *,
+        size: int,
+        channels: int,
+        seed: int = 0,
+        augmentation: Augmentation | None = None,
+    ) -> None:
+        self._array = array
+        self._size = size
+        self._channels = channels
+        self._seed = seed
+        self._augmentation = augmentation
+        # Floats are told apart here, once, so that workers do not each sample the array again.
+        _ = array.scale
+
+    def __len__(self) -> int:
+        return len(self._array)
+
+    def __getitem__(self, key: Key) -> Sample:
+        epoch, index = key
+        image = self._array.image(index, size=self._size, channels=self._channels)
+        if self._augmentation is None:
+            tensor = as_tensor(image)
+            return {"input": tensor, "target": tensor, "index": index}
+        seen, target = self._augmentation(
+            image, derive(self._seed, Purpose.AUGMENTATION, epoch, index)
+        )
+        tensor = as_tensor(seen)
+        unlike = target is not seen
+        return {"input": tensor, "target": as_tensor(target) if unlike else tensor, "index": index}
+
+
+def as_tensor(image: np.ndarray) -> torch.Tensor:
+    """uint8 `(H, W, C)` to uint8 `(C, H, W)`, a copy: a row of a mapped file cannot be written to."""
+    planes = np.empty((image.shape[2], *image.shape[:2]), np.uint8)
+    cv2.split(image, list(planes))  # several times as fast as NumPy's transposed copy
+    return torch.from_numpy(planes)
+
+
+def collate(samples: list[Sample]) -> Sample:
+    """A batch; where every image is its own target, the two are one tensor, made and sent once."""
+    if any(sample["target"] is not sample["input"] for sample in samples):
+        return cast(Sample, default_collate(samples))
+    inputs = default_collate([sample["input"] for sample in samples])
+    indices = default_collate([sample["index"] for sample in samples])
+    return {"input": inputs, "target": inputs, "index": indices}
+
+
+class EpochOrder(Sampler[Key]):
+    """The keys of one rank's share of an epoch, in that epoch's order.
+
+    Ranks take turns in the permuted order; it is extended from its own beginning until they all
+    have the same number, as their steps must agree in number.
+    """
+
+    def __init__(self, length: int, seed: int, rank: int = 0, world_size: int = 1) -> None:
+        self._length = length
+        self._seed = seed
+        self._rank = rank
+        self._world_size = world_size
+        self.epoch = 0
+        self.skipped = 0
+
+    def __len__(self) -> int:
+        return -(-self._length // self._world_size)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning before each epoch."""
+        if epoch != self.epoch:
+            self.skipped = 0
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[Key]:
+        epoch, skipped = self.epoch, self.skipped
+        order = permutation(self._seed, epoch, self._length)
+        padded = np.resize(order, len(self) * self._world_size)
+        mine = padded[self._rank :: self._world_size]
+        return iter([(epoch, int(index)) for index in mine[skipped:]])
+
+
+class EachOnce(Sampler[Key]):
+    """One rank's share of the images in array order: over all ranks each image exactly once."""
+
+    def __init__(self, length: int, rank: int = 0, world_size: int = 1) -> None:
+        self._indices = range(rank, length, world_size)
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __iter__(self) -> Iterator[Key]:
+        return ((0, index) for index in self._indices)
+
+
+class TrainingLoader(DataLoader[Sample]):
+    """A loader that a checkpoint can place inside an epoch.
+
+    Lightning saves and restores it through `state_dict`; what it says is how many batches were
+    handed out, not how many the workers have prepared.
+    """
+
+    def __init__(self, order: EpochOrder, **kwargs: Any) -> None:
+        super().__init__(sampler=order, **kwargs)
+        self._order = order
+        self._begun = order.epoch  # the epoch that `_handed_out` counts in
+        self._handed_out = 0
+
+    def __iter__(self) -> Iterator[Sample]:  # type: ignore[override]
+        assert self.batch_size is not None
+        self._begun = self._order.epoch
+        self._handed_out = self._order.skipped // self.batch_size
+        for batch in super().__iter__():
+            self._handed_out += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        epoch = self._order.epoch
+        batches = self._handed_out if self._begun == epoch else 0
+        done = batches >= len(self)
+        return {"epoch": epoch + int(done), "batches": 0 if done else batches}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        assert self.batch_size is not None
+        self._order.epoch = self._begun = state["epoch"]
+        self._handed_out = state["batches"]
+        self._order.skipped = state["batches"] * self.batch_size
+
+
+def training_loader(
+    config: TrainConfig, array: EarArray, *, rank: int = 0, world_size: int = 1
+) -> TrainingLoader:
+    """Augmented batches in a new order each epoch."""
+    model = config.model
+    augmentation = Augmentation(config.data.augmentation, model.in_channels, config.data.target)
+    dataset = EarDataset(
+        array, size=model.image_size, channels=model.in_channels, seed=config.run.seed,
+        augmentation=augmentation,
+    )  # fmt: skip
+    order = EpochOrder(len(array), config.run.seed, rank, world_size)
+    loader = TrainingLoader(order, dataset=dataset, **_loading_options(config))
+    _loaders.add(loader)
+    return loader
+
+
+def validation_loader(
+    config: TrainConfig, array: EarArray, *, rank: int = 0, world_size: int = 1
+) -> DataLoader[Sample]:
+    """The images as they are, in array order."""
+    dataset = EarDataset(array, size=config.model.image_size, channels=config.model.in_channels)
+    sampler = EachOnce(len(array), rank, world_size)
+    loader = DataLoader(dataset, sampler=sampler, **_loading_options(config))
+    _loaders.add(loader)
+    return loader
+
+
+def _loading_options(config: TrainConfig) -> dict[str, Any]:
+    count = at_most_cores(config.hardware.num_workers)
+    return {
+        "batch_size": config.optim.batch_size,
+        "collate_fn": collate,
+        "num_workers": count,
+        "persistent_workers": count > 0,
+        "pin_memory": torch.cuda.is_available(),
+        "worker_init_fn": _start_worker,
+    }
+
+
+def _start_worker(_: int) -> None:
+    """One thread for each worker, and signals left to the training process, which ends them."""
+    # A progress bar's stand-in for stderr has a lock, which another thread may have held at the fork.
+    sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+@atexit.register
+def _end_workers() -> None:
+    """At the process's end multiprocessing sends workers SIGTERM, which they ignore, and waits."""
+    for loader in list(_loaders):
+        if loader._iterator is not None and loader.num_workers:
+            loader._iterator._shutdown_workers()  # type: ignore[attr-defined]

@@ -1,0 +1,1 @@
+"""The student: its loss, its Lightning module, its runs, and its comparison with the teacher."""

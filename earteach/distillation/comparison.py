@@ -1,0 +1,158 @@
+"""A student beside its teacher: what both make of the same images, and how long it takes them.
+
+>>> compare("students").codes_r2
+0.93
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from earteach import checkpoint
+from earteach.config import InferenceConfig, Layout
+from earteach.data.image_batches import image_batches
+from earteach.distillation.agreement import Agreement
+from earteach.errors import EarTeachError
+from earteach.inference.evaluate import open_array
+from earteach.inference.loaded_model import LoadedModel, load_model
+from earteach.metrics.image_quality import ImageQuality
+from earteach.model.vae import EarVAE
+
+_TIMED_IMAGES, _ROUNDS = 16, 5
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the two: its checkpoint, its encoder's size, what its codes are worth, its speed.
+
+    `parameters` are those that `encode` and `features` need; `fixed_numbers` are the linear path's,
+    which the encoder needs beside them. PSNR and SSIM are of images decoded from mu.
+    """
+
+    checkpoint: Path
+    parameters: int
+    fixed_numbers: int
+    psnr: float
+    ssim: float
+    images_per_second: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How far a student agrees with its teacher on images.
+
+    `codes_r2` is over all numbers of mu but the side; `features_r2` is of each level, finest first;
+    `side_agreement` is a share of the images, None where there are no sides. Speed is of `encode`, in
+    turn, `timed_images` at a time; `speed_ratio` is how many times as fast the student is.
+    """
+
+    data: Path
+    images: int
+    teacher: Side
+    student: Side
+    codes_r2: float
+    features_r2: tuple[float, ...]
+    side_agreement: float | None
+    speed_ratio: float
+    timed_images: int
+
+
+def compare(
+    path: str | Path,
+    data: str | Path | None = None,
+    *,
+    layout: Layout | None = None,
+    config: InferenceConfig | None = None,
+) -> Comparison:
+    """Compare the student at `path`, or a folder's best, with its teacher on an array.
+
+    Left out, it is the validation array that the student names. Raises `EarTeachError` for a
+    checkpoint that is no student's, where the teacher is gone, and for an array that cannot be read.
+    """
+    config = config or InferenceConfig()
+    student = load_model(Path(path), config)
+    if checkpoint.TEACHER not in student.checkpoint.about:
+        raise EarTeachError(
+            f"{student.checkpoint.path}: is no student; `earteach distil` trains one from it"
+        )
+    # In the student's arithmetic, as training had it, whatever its own run had.
+    config = replace(config, precision=student.precision)
+    teacher = load_model(checkpoint.teacher_of(student.checkpoint).path, config)
+    array = open_array(student, data, layout)
+    agreement = Agreement(teacher.network)
+    qualities = ImageQuality(), ImageQuality()
+    timed = torch.empty(0)
+    for batch in image_batches(
+        array,
+        size=student.network.image_size,
+        channels=student.network.in_channels,
+        batch_size=config.batch_size,
+    ):
+        images = batch.images.to(student.device)
+        timed = timed if len(timed) else images[:_TIMED_IMAGES]
+        with teacher.running() as network:
+            wanted = network.encode_all(images)
+            qualities[0].update(network.decode(wanted.code[0]), images)
+        with student.running() as network:
+            seen = network.encode_all(images)
+            qualities[1].update(network.decode(seen.code[0]), images)
+            agreement.update(seen, wanted, network.side_logits(images))
+    speeds = _speeds((teacher, student), timed)
+    sides = [_side(*facts) for facts in zip((teacher, student), qualities, speeds, strict=True)]
+    return Comparison(
+        data=array.path,
+        images=len(array),
+        teacher=sides[0],
+        student=sides[1],
+        codes_r2=agreement.codes.share(),
+        features_r2=tuple(agreement.feature_shares()),
+        side_agreement=agreement.side_share(),
+        speed_ratio=speeds[1] / speeds[0],
+        timed_images=len(timed),
+    )
+
+
+def _side(model: LoadedModel, quality: ImageQuality, speed: float) -> Side:
+    parameters, fixed = encoder_size(model.network)
+    return Side(
+        checkpoint=model.checkpoint.path,
+        parameters=parameters,
+        fixed_numbers=fixed,
+        psnr=float(quality.psnr.mean()),
+        ssim=float(quality.ssim.mean()),
+        images_per_second=speed,
+    )
+
+
+def encoder_size(network: EarVAE) -> tuple[int, int]:
+    """The parameters that `encode` and `features` need, and the fixed numbers."""
+    needs_path = network.linear is not None and network.encoder.side is None
+    fixed = network.linear.buffers() if needs_path and network.linear is not None else ()
+    return (
+        sum(parameter.numel() for parameter in network.encoder.parameters()),
+        sum(buffer.numel() for buffer in fixed),
+    )
+
+
+def _speeds(models: tuple[LoadedModel, LoadedModel], images: torch.Tensor) -> list[float]:
+    """Images a second that each encodes: medians of rounds in which they take turns."""
+    times: list[list[float]] = [[], []]
+    for _ in range(1 + _ROUNDS):
+        for taken, model in zip(times, models, strict=True):
+            taken.append(_seconds(model, images))
+    # The first round warms up.
+    return [len(images) / statistics.median(taken[1:]) for taken in times]
+
+
+def _seconds(model: LoadedModel, images: torch.Tensor) -> float:
+    with model.running() as network:
+        began = time.perf_counter()
+        network.encode(images)
+        if model.device.type == "cuda":
+            torch.cuda.synchronize(model.device)
+        return time.perf_counter() - began

@@ -1,0 +1,66 @@
+"""Stops a run whose loss is no longer a number."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback
+
+from earteach.data.loaders import Sample
+from earteach.errors import EarTeachError
+from earteach.training.lightning_module import EarVAELightning
+
+_NAMED = 16
+
+
+class FiniteLoss(Callback):
+    """Raises `EarTeachError` at the end of the step whose loss is NaN or infinite.
+
+    On a GPU the loss is looked at one step later, when its copy has arrived without a wait, or before
+    a checkpoint is written.
+    """
+
+    def __init__(self) -> None:
+        self._pending: tuple[torch.Tensor, Sample, int] | None = None
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, *_: Any
+    ) -> None:
+        loss = outputs["loss"].detach()
+        previous, self._pending = self._pending, (loss, batch, trainer.global_step)
+        if loss.device.type == "cpu":
+            previous = self._pending
+        if previous is not None:
+            _check(trainer, pl_module, *previous)
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        if self._pending is not None:
+            _check(trainer, pl_module, *self._pending)
+
+
+def _check(
+    trainer: pl.Trainer, module: pl.LightningModule, loss: torch.Tensor, batch: Sample, step: int
+) -> None:
+    if torch.isfinite(loss):
+        return
+    assert isinstance(module, EarVAELightning)
+    assert isinstance(batch["index"], torch.Tensor)
+    indices = batch["index"].tolist()
+    listed = ", ".join(map(str, indices[:_NAMED])) + (", …" if len(indices) > _NAMED else "")
+    raise EarTeachError(
+        f"the loss is {float(loss)} in epoch {trainer.current_epoch + 1}, step {step} (images "
+        f"{listed}); the last checkpoint is kept: {_advice(module)}"
+    )
+
+
+def _advice(module: EarVAELightning) -> str:
+    optim, hardware = module.config.optim, module.config.hardware
+    if hardware.precision == "16":
+        return "try --precision bf16 or 32"
+    if optim.learning_rate > 1e-3:
+        return f"try --learning-rate {optim.learning_rate / 10:g}"
+    return "look at these images with `earteach inspect-data`, or try a smaller --learning-rate"

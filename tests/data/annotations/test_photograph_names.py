@@ -1,0 +1,67 @@
+"""Which photograph a name in an annotation file is of."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from earteach.data.annotations.annotation import Annotation
+from earteach.data.annotations.photograph_names import Annotations
+from earteach.errors import EarTeachError
+
+# The name in the file, the photographs, and which of these it is of.
+FITS = [
+    ("1.png", ["1.png", "2.png"], "1.png"),
+    ("1", ["1.png", "2.png"], "1.png"),
+    ("1.png", ["anna/1.png", "anna/2.png"], "anna/1.png"),
+    ("anna/1.png", ["anna/1.png", "bo/1.png"], "anna/1.png"),
+    ("anna/1", ["train/anna/1.png", "train/bo/1.png"], "train/anna/1.png"),
+    ("/home/x/photos/bo/1.png", ["anna/1.png", "bo/1.png"], "bo/1.png"),
+    ("C:\\photos\\bo\\1.png", ["anna/1.png", "bo/1.png"], "bo/1.png"),
+    ("./bo/1.png", ["anna/1.png", "bo/1.png"], "bo/1.png"),
+    ("/home/x/1", ["1.png", "2.png"], "1.png"),
+    ("a.b", ["a.b.png", "a.png"], "a.b.png"),
+    ("ö/ü 1.png", ["ö/ü 1.png"], "ö/ü 1.png"),
+]
+
+
+@pytest.mark.parametrize(("name", "photographs", "wanted"), FITS)
+def test_a_name_fits_where_one_ends_as_the_other(
+    name: str, photographs: list[str], wanted: str
+) -> None:
+    ear = Annotation(box=(0, 0, 1, 1))
+    found = Annotations("--boxes x", {name: [ear]}).of([Path(p) for p in photographs])
+    assert [p for p, ears in zip(photographs, found, strict=True) if ears] == [wanted]
+    assert [ears for ears in found if ears] == [(ear,)]
+
+
+MISFITS = [
+    # The folder's end is not the other's beginning.
+    (["bo/1.png"], ["anna/1.png"], "has nothing for anna/1.png nor for any other photograph"),
+    (["1.png"], ["11.png"], "has nothing for 11.png"),
+    (["1.jpg"], ["1.png"], "has nothing for 1.png"),
+    (["1.png"], ["anna/1.png", "bo/1.png"], "1.png fits 2 photographs; write their folders too"),
+    (["1"], ["1.png", "1.jpg"], "1 fits 2 photographs"),
+    (["x/a/1.png", "y/a/1.png"], ["a/1.png"], "both x/a/1.png and y/a/1.png fit a/1.png"),
+]
+
+
+@pytest.mark.parametrize(("names", "photographs", "says"), MISFITS)
+def test_what_is_not_one_to_one_is_refused(
+    names: list[str], photographs: list[str], says: str
+) -> None:
+    ears = {name: [Annotation()] for name in names}
+    with pytest.raises(EarTeachError, match=f"^--boxes x: {says}"):
+        Annotations("--boxes x", ears).of([Path(p) for p in photographs])
+
+
+def test_names_without_a_photograph_are_counted(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "earteach")
+    ears = Annotations("--boxes x", {"1.png": [Annotation()], "2.png": [], "3.png": []})
+    assert ears.of([Path("1.png"), Path("4.png")])[1] is None
+    assert (
+        "2 of the 3 photographs that --boxes x names are not there (the first: 2.png)"
+        in caplog.text
+    )

@@ -1,0 +1,284 @@
+"""Augmentation: a function of the image and a seed, and an ear stays an ear."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import subprocess
+import sys
+import warnings
+
+import albumentations as A
+import numpy as np
+import pytest
+
+from earteach.config import Strength, Target
+from earteach.data.augmentation import GEOMETRY, Augmentation, tone
+from earteach.data.geometric import warp
+from earteach.data.photometric import colour, obstructions
+from earteach.synthetic.drawn_ear import draw_ear
+
+STRENGTHS: tuple[Strength, ...] = ("none", "light", "full")
+SEEDS = [7**20 + 10**15 * number for number in range(60)]  # of more than 32 bits, as derived ones
+
+
+@pytest.fixture(scope="module")
+def ears() -> list[np.ndarray]:
+    return [draw_ear(1, index, 64).image for index in range(60)]
+
+
+def in_channels(image: np.ndarray, channels: int) -> np.ndarray:
+    return np.ascontiguousarray(image[..., 3 - channels :])
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("strength", STRENGTHS)
+def test_every_argument_is_one_that_albumentations_knows(strength: Strength, channels: int) -> None:
+    """It drops an argument that it does not know with a warning only."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        Augmentation(strength, channels, "augmented")
+    assert [str(entry.message) for entry in caught] == []
+
+
+@pytest.mark.parametrize("target", ["clean", "augmented"])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("strength", STRENGTHS)
+def test_uint8_of_one_shape_goes_in_and_comes_out(
+    ears: list[np.ndarray], strength: Strength, channels: int, target: Target
+) -> None:
+    augmentation = Augmentation(strength, channels, target)
+    for ear, seed in zip(ears[:20], SEEDS, strict=False):
+        image = in_channels(ear, channels)
+        before = image.copy()
+        for out in augmentation(image, seed):
+            assert out.dtype == np.uint8
+            assert out.shape == (64, 64, channels)
+        np.testing.assert_array_equal(image, before, err_msg="the caller's image was changed")
+
+
+def transforms(channels: int) -> list[A.BasicTransform]:
+    """Each transform by itself; those in a choice are taken out of it."""
+    parts = [*colour(channels).transforms, *obstructions(channels).transforms]
+    return [leaf for part in parts for leaf in getattr(part, "transforms", [part])]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_each_transform_changes_an_ear_and_leaves_it_one(
+    ears: list[np.ndarray], channels: int
+) -> None:
+    image = in_channels(ears[0], channels)
+    for transform in transforms(channels):
+        transform.p = 1
+        alone = A.Compose([transform])
+        distances = []
+        for seed in range(8):
+            alone.set_random_seed(seed)
+            out = alone(image=image)["image"].reshape(image.shape)
+            distances.append(np.abs(out.astype(int) - image).mean())
+        assert 0 < max(distances) < 60, transform
+
+
+def test_none_changes_nothing(ears: list[np.ndarray]) -> None:
+    seen, target = Augmentation("none", 3, "clean")(ears[0], 5)
+    np.testing.assert_array_equal(seen, ears[0])
+    np.testing.assert_array_equal(target, ears[0])
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_tone_is_brightness_and_contrast_as_albumentations_has_them(
+    ears: list[np.ndarray], channels: int
+) -> None:
+    image = in_channels(ears[0], channels)
+    for seed in range(20):
+        contrast, brightness = np.random.default_rng(seed).uniform(-0.15, 0.15, 2)
+        fixed = A.RandomBrightnessContrast((brightness, brightness), (contrast, contrast), p=1)
+        found = tone(image, 0.15, np.random.default_rng(seed))
+        expected = fixed(image=image)["image"].reshape(image.shape)
+        assert np.abs(found.astype(int) - expected).max() <= 1
+
+
+def test_light_shifts_brightness_of_a_third_and_nothing_else(ears: list[np.ndarray]) -> None:
+    """Told from a plain image, which geometry leaves as it is."""
+    plain = np.full((64, 64, 3), 120, np.uint8)
+    augmentation = Augmentation("light", 3, "augmented")
+    seen = np.stack([augmentation(plain, seed)[0] for seed in range(400)])
+    assert (seen == seen[:, :1, :1, :1]).all()
+    shift = seen[:, 0, 0, 0].astype(int) - 120
+    assert np.abs(shift).max() <= 0.08 * (255 + 120) + 1
+    assert (shift != 0).mean() == pytest.approx(0.3, abs=0.06)
+
+
+def test_light_geometry_flips_half_and_moves_most(ears: list[np.ndarray]) -> None:
+    ramp = np.tile(np.linspace(60, 190, 64).astype(np.uint8)[:, None, None], (1, 64, 3))
+    ramp = np.ascontiguousarray(ramp.transpose(1, 0, 2))  # darker to the left
+    flipped = still = 0
+    for seed in range(200):
+        seen = warp(ramp, GEOMETRY["light"], np.random.default_rng(seed)).astype(int)
+        columns = seen[16:48, 16:48, 0].mean(axis=0)
+        flipped += columns[-1] < columns[0]
+        still += any(np.array_equal(seen, way) for way in (ramp, ramp[:, ::-1]))
+        # At most 6 degrees, 6 percent and 4 percent of the side: the middle moves little.
+        slope = abs(columns[-1] - columns[0]) / 31 / ((190 - 60) / 63)
+        assert 0.9 < slope < 1.12
+        assert abs(seen[31:33, 31:33].mean() - 125) < 0.06 * (190 - 60) + 2
+    assert 70 < flipped < 130
+    assert still == pytest.approx(200 * 0.2, abs=18)
+
+
+def test_light_obstructs_nothing(ears: list[np.ndarray]) -> None:
+    augmentation = Augmentation("light", 3, "clean")
+    for ear, seed in zip(ears, SEEDS, strict=True):
+        np.testing.assert_array_equal(*augmentation(ear, seed))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_clean_target_shows_no_noise_blur_or_occlusion(channels: int) -> None:
+    """Geometry and colour leave a plain image plain; noise, occlusion and shadow do not."""
+    plain = np.full((64, 64, channels), 120, np.uint8)
+    augmentation = Augmentation("full", channels, "clean")
+    soiled = 0
+    for seed in SEEDS:
+        seen, target = augmentation(plain, seed)
+        assert (target == target[0, 0]).all()
+        soiled += not (seen == seen[0, 0]).all()
+    assert 5 < soiled < 35
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_input_and_clean_target_share_geometry_and_colour(
+    ears: list[np.ndarray], channels: int
+) -> None:
+    augmentation = Augmentation("full", channels, "clean")
+    changed = equal = 0
+    for ear, seed in zip(ears, SEEDS, strict=True):
+        image = in_channels(ear, channels)
+        seen, target = augmentation(image, seed)
+        changed += not np.array_equal(target, image)
+        equal += np.array_equal(seen, target)
+    assert changed > 45  # the target is not the image itself,
+    assert equal > 25  # and where nothing obstructs, it is what the network sees
+
+
+def test_one_transform_comes_without_the_others(ears: list[np.ndarray]) -> None:
+    """Albumentations' `set_random_seed` has every transform draw the same number."""
+    augmentation = Augmentation("full", 1, "augmented")
+    counts = {"as it was": 0, "flipped only": 0, "changed": 0}
+    gray = in_channels(ears[0], 1)
+    for seed in range(400):
+        _, target = augmentation(gray, seed)
+        same = [np.array_equal(target, way) for way in (gray, gray[:, ::-1])]
+        counts["as it was" if same[0] else "flipped only" if same[1] else "changed"] += 1
+    # Affine 0.5, perspective 0.15, elastic 0.1, brightness 0.3: without all of them, flipped or not.
+    expected = 400 * 0.5 * 0.5 * 0.85 * 0.9 * 0.7
+    assert counts["as it was"] == pytest.approx(expected, abs=30)
+    assert counts["flipped only"] == pytest.approx(expected, abs=30)
+
+
+def test_obstructions_come_one_by_one() -> None:
+    """On a plain image noise touches every pixel, occlusion only some."""
+    plain = np.full((64, 64, 1), 120, np.uint8)
+    augmentation = Augmentation("full", 1, "clean")
+    shares = np.array([
+        float((seen != target).mean())
+        for seen, target in (augmentation(plain, seed) for seed in range(400))
+    ])  # fmt: skip
+    assert ((shares > 0) & (shares < 0.3)).mean() == pytest.approx(0.12 * 0.9, abs=0.05)
+    assert (shares > 0.5).mean() == pytest.approx(0.1, abs=0.05)
+
+
+def test_the_augmented_target_is_the_input(ears: list[np.ndarray]) -> None:
+    clean, augmented = (Augmentation("full", 3, target) for target in ("clean", "augmented"))
+    for ear, seed in zip(ears, SEEDS, strict=True):
+        seen, target = augmented(ear, seed)
+        np.testing.assert_array_equal(seen, target)
+        np.testing.assert_array_equal(seen, clean(ear, seed)[0])
+
+
+@pytest.mark.parametrize("strength", ["light", "full"])
+def test_the_result_depends_on_image_and_seed_alone(
+    ears: list[np.ndarray], strength: Strength
+) -> None:
+    one, other = Augmentation(strength, 3, "clean"), Augmentation(strength, 3, "clean")
+    copied = pickle.loads(pickle.dumps(one))  # as a spawned worker gets it
+    forward = [one(ear, seed) for ear, seed in zip(ears[:20], SEEDS, strict=False)]
+    np.random.seed(3)  # neither the global state nor what was drawn before may matter
+    for place in reversed(range(20)):
+        for augmentation in (other, copied):
+            again = augmentation(ears[place], SEEDS[place])
+            np.testing.assert_array_equal(forward[place], again)
+
+
+def test_other_seeds_give_other_results(ears: list[np.ndarray]) -> None:
+    augmentation = Augmentation("full", 3, "augmented")
+    seen = {augmentation(ears[0], seed)[0].tobytes() for seed in SEEDS}
+    assert len(seen) > 40  # some are the ear as it is, or flipped only
+
+
+@pytest.mark.parametrize("bit", [0, 31, 40, 62])
+def test_every_bit_of_the_seed_counts(ears: list[np.ndarray], bit: int) -> None:
+    augmentation = Augmentation("full", 3, "augmented")
+    differing = [
+        not np.array_equal(augmentation(ear, seed)[0], augmentation(ear, seed ^ 1 << bit)[0])
+        for ear, seed in zip(ears, SEEDS, strict=True)
+    ]
+    assert sum(differing) > 10
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_brightness_stays_and_nothing_saturates(ears: list[np.ndarray], channels: int) -> None:
+    """Limits meant for 0 to 255, put on floats in [0, 1], once saturated half of all images."""
+    augmentation = Augmentation("full", channels, "augmented")
+    before = np.stack([in_channels(ear, channels) for ear in ears])
+    pairs = [augmentation(ear, seed) for ear, seed in zip(before, SEEDS, strict=True)]
+    for after in (np.stack(images) for images in zip(*pairs, strict=True)):
+        assert after.mean() == pytest.approx(before.mean(), rel=0.05)
+        assert after.std() == pytest.approx(before.std(), rel=0.1)
+        shift = after.mean((1, 2, 3)) - before.mean((1, 2, 3))
+        assert np.abs(shift).max() < 60
+        assert _saturated(after) < _saturated(before) + 0.02
+
+
+def _saturated(images: np.ndarray) -> float:
+    return float(((images == 0) | (images == 255)).mean())
+
+
+WITHOUT_ALBUMENTATIONS = """
+import sys
+from earteach.data.augmentation import Augmentation
+for strength in ("none", "light"):
+    Augmentation(strength, 3, "augmented")
+print("albumentations" in sys.modules)
+"""
+
+
+def test_only_the_full_strength_waits_for_albumentations() -> None:
+    command = [sys.executable, "-c", WITHOUT_ALBUMENTATIONS]
+    assert subprocess.run(command, capture_output=True, text=True).stdout == "False\n"
+
+
+IN_ANOTHER_PROCESS = """
+import hashlib, os, sys
+asked = []
+watched = ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "urllib.Request")
+sys.addaudithook(lambda event, args: asked.append((event, args)) if event in watched else None)
+from earteach.data.augmentation import Augmentation
+from earteach.synthetic.drawn_ear import draw_ear
+seen, target = Augmentation("full", 3, "augmented")(draw_ear(1, 2, 64).image, 12345678901234567)
+print(len(asked), os.environ["NO_ALBUMENTATIONS_UPDATE"])
+print(hashlib.sha256(seen.tobytes() + target.tobytes()).hexdigest())
+"""
+
+
+def test_another_process_asks_no_network_and_gives_the_same_result(ears: list[np.ndarray]) -> None:
+    env = {k: v for k, v in os.environ.items() if k != "NO_ALBUMENTATIONS_UPDATE"}
+    result = subprocess.run(
+        [sys.executable, "-W", "error", "-c", IN_ANOTHER_PROCESS],
+        env=env, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    network, digest = result.stdout.splitlines()
+    assert network == "0 1"
+    seen, target = Augmentation("full", 3, "augmented")(ears[2], 12345678901234567)
+    assert digest == hashlib.sha256(seen.tobytes() + target.tobytes()).hexdigest()

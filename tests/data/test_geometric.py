@@ -1,0 +1,188 @@
+"""Geometry in one pass against albumentations' transforms one by one."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+from albumentations.augmentations.geometric import functional as fgeometric
+
+from earteach.data.geometric import (
+    Geometry,
+    affine_matrix,
+    elastic_nodes,
+    perspective_matrix,
+    resampled,
+    source_places,
+    warp,
+)
+from earteach.synthetic.drawn_ear import draw_ear
+
+SHAPES = [(64, 64), (50, 83)]
+ELASTIC = Geometry(elastic_p=1, elastic_alpha=20, elastic_sigma=6)
+
+
+def pixels(shape: tuple[int, int]) -> np.ndarray:
+    y, x = np.mgrid[: shape[0], : shape[1]].astype(np.float32)
+    return np.stack([x, y], axis=2)
+
+
+def displacement(shape: tuple[int, int], seed: int) -> np.ndarray:
+    nodes = elastic_nodes(ELASTIC, shape, np.random.default_rng(seed))
+    return source_places(np.eye(3), nodes)[: shape[0], : shape[1]] - pixels(shape)
+
+
+def difference(one: np.ndarray, other: np.ndarray) -> float:
+    return float(np.abs(one.astype(int) - other).mean())
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(
+    ("scale", "shift", "rotate", "shear"),
+    [(1.07, 0, 0, 0), (1, 0.04, 0, 0), (1, 0, -9, 0), (1, 0, 0, 5), (0.94, -0.03, 10, -5)],
+)
+def test_the_affine_matrix_is_that_of_albumentations(shape, scale, shift, rotate, shear):
+    fixed = Geometry(
+        scale=(scale, scale), shift=(shift, shift), rotate=(rotate, rotate), shear=(shear, shear)
+    )
+    expected = fgeometric.create_affine_transformation_matrix(
+        {"x": shift * shape[1], "y": shift * shape[0]},
+        {"x": shear, "y": shear},
+        {"x": scale, "y": scale},
+        rotate,
+        fgeometric.center(shape),
+    )
+    found = affine_matrix(fixed, shape, np.random.default_rng(0))
+    np.testing.assert_allclose(found, expected, atol=1e-9)
+
+
+def test_affine_parameters_fill_their_ranges_each_by_itself():
+    geometry = Geometry(scale=(0.9, 1.2), shift=(-0.1, 0.2), rotate=(0, 0))
+    rng = np.random.default_rng(0)
+    found = np.array([affine_matrix(geometry, (101, 101), rng) for _ in range(2000)])
+    centre = found @ (50, 50, 1) - (50, 50, 1)
+    drawn = np.stack([found[:, 0, 0], found[:, 1, 1], centre[:, 0] / 101, centre[:, 1] / 101])
+    low, high = np.array([(0.9, 1.2), (0.9, 1.2), (-0.1, 0.2), (-0.1, 0.2)]).T
+    np.testing.assert_allclose(drawn.min(axis=1), low, atol=2e-3)
+    np.testing.assert_allclose(drawn.max(axis=1), high, atol=2e-3)
+    np.testing.assert_allclose(drawn.mean(axis=1), (low + high) / 2, atol=8e-3)
+    assert np.abs(np.corrcoef(drawn) - np.eye(4)).max() < 0.08
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_perspective_is_that_of_albumentations(shape):
+    for seed in range(20):
+        geometry = Geometry(corners=(0.05, 0.05))
+        found = perspective_matrix(geometry, shape, np.random.default_rng(seed))
+        rng = np.random.default_rng(seed)
+        rng.uniform(0.05, 0.05)
+        points = fgeometric.order_points(fgeometric.generate_perspective_points(shape, 0.05, rng))
+        matrix, width, height = fgeometric.compute_perspective_params(points, shape)
+        expected = np.diag([shape[1] / width, shape[0] / height, 1]) @ matrix
+        corners = np.array([[[0, 0], [shape[1], 0], [shape[1], shape[0]], [0, shape[0]]]], float)
+        places = [cv2.perspectiveTransform(corners, way) for way in (found, expected)]
+        np.testing.assert_allclose(*places, atol=1e-3)
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (160, 112)])
+def test_elastic_displacements_are_as_large_and_smooth_as_albumentations(shape):
+    def statistics(fields: list[np.ndarray]) -> tuple[float, float, float]:
+        """Deviation, mean of the largest, and correlation at six pixels.
+
+        At the edges albumentations' displacements are larger: it repeats the outermost noise.
+        """
+        inside = np.stack(fields)[:, 16:-16, 16:-16]
+        correlation = np.corrcoef(inside[:, :, 6:].ravel(), inside[:, :, :-6].ravel())[0, 1]
+        largest = np.abs(inside).max(axis=(1, 2, 3)).mean()
+        return float(inside.std()), float(largest), float(correlation)
+
+    theirs = [
+        np.stack(fgeometric.generate_displacement_fields(
+            shape, 20, 6, False, (0, 0), np.random.default_rng(seed), "gaussian"
+        ), axis=2)
+        for seed in range(40)
+    ]  # fmt: skip
+    ours = statistics([displacement(shape, 100 + seed) for seed in range(40)])
+    expected = statistics(theirs)
+    assert ours[0] == pytest.approx(expected[0], rel=0.06)
+    assert ours[1] == pytest.approx(expected[1], rel=0.12)
+    assert ours[2] == pytest.approx(expected[2], abs=0.05)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_pixel_comes_from_where_all_maps_together_say(shape):
+    geometry = Geometry(scale=(1.1, 1.1), rotate=(8, 8), shift=(0.03, 0.03), corners=(0.06, 0.06))
+    rng = np.random.default_rng(1)
+    matrix = perspective_matrix(geometry, shape, rng) @ affine_matrix(geometry, shape, rng)
+    nodes = elastic_nodes(ELASTIC, shape, np.random.default_rng(2))
+    seen = pixels(shape) + displacement(shape, 2)
+    expected = cv2.perspectiveTransform(seen, np.linalg.inv(matrix))
+    found = source_places(matrix, nodes)[: shape[0], : shape[1]]
+    np.testing.assert_allclose(found, expected, atol=0.02)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_one_pass_gives_what_the_passes_of_opencv_give_in_turn(channels):
+    """Beside their interpolations: the image is smooth, so that one more of them changes little."""
+    ear = cv2.GaussianBlur(draw_ear(1, 2, 96).image, (0, 0), 2)[..., :channels]
+    shape, border = ear.shape[:2], cv2.BORDER_REFLECT_101
+    geometry = Geometry(
+        flip_p=1, affine_p=1, scale=(1.02, 1.08), shift=(0, 0.04), rotate=(3, 10),
+        perspective_p=1, corners=(0.03, 0.06), elastic_p=1, elastic_alpha=200,
+    )  # fmt: skip
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        rng.random(4)
+        affine = affine_matrix(geometry, shape, rng)
+        perspective = perspective_matrix(geometry, shape, rng)
+        nodes = elastic_nodes(geometry, shape, rng)
+        places = source_places(np.eye(3), nodes)
+        step = cv2.flip(ear, 1)
+        step = cv2.warpAffine(step, affine[:2], shape[::-1], borderMode=border)
+        step = cv2.warpPerspective(step, perspective, shape[::-1], borderMode=border)
+        step = cv2.remap(step, places, None, cv2.INTER_LINEAR, borderMode=border)
+        found = warp(np.ascontiguousarray(ear), geometry, np.random.default_rng(seed))
+        inside = np.s_[8:-8, 8:-8]  # reflections at the edges are reflected again in turn
+        assert difference(found[inside], step.reshape(ear.shape)[inside]) < 0.6
+        assert difference(found, ear) > 5
+
+
+@pytest.mark.parametrize("elastic", [False, True])
+def test_channels_are_moved_alike_and_keep_their_order(elastic):
+    ear = draw_ear(1, 3, 64).image
+    rng = np.random.default_rng(0)
+    matrix = affine_matrix(Geometry(rotate=(7, 7)), (64, 64), rng)
+    nodes = elastic_nodes(ELASTIC, (64, 64), rng) if elastic else None
+    together = resampled(ear, matrix, nodes)
+    for channel in range(3):
+        alone = resampled(np.ascontiguousarray(ear[..., channel, None]), matrix, nodes)
+        assert np.abs(together[..., channel].astype(int) - alone[..., 0]).max() <= 1
+
+
+def test_no_displacement_is_no_elastic():
+    ear = draw_ear(1, 3, 64).image
+    matrix = affine_matrix(Geometry(rotate=(7, 7)), (64, 64), np.random.default_rng(0))
+    still = np.zeros_like(elastic_nodes(ELASTIC, (64, 64), np.random.default_rng(0)))
+    assert difference(resampled(ear, matrix, still), resampled(ear, matrix, None)) < 0.2
+
+
+def test_parts_come_as_often_as_they_are_to_and_each_by_itself():
+    """Parts that are told apart by what they leave still: a pixel in the middle, or the corners."""
+    geometry = Geometry(
+        flip_p=0.5, affine_p=0.3, rotate=(10, 10), elastic_p=0.2, elastic_alpha=100
+    )  # fmt: skip
+    ear = draw_ear(1, 4, 64).image
+    ways = {
+        "as it was": ear,
+        "flipped": ear[:, ::-1],
+        "turned": warp(ear, Geometry(flip_p=0, affine_p=1, rotate=(10, 10)), np.random.default_rng(0)),
+    }  # fmt: skip
+    counts = dict.fromkeys(ways, 0)
+    rng = np.random.default_rng(5)
+    for _ in range(2000):
+        seen = warp(ear, geometry, rng)
+        for name, way in ways.items():
+            counts[name] += np.array_equal(seen, way)
+    assert counts["as it was"] == pytest.approx(2000 * 0.5 * 0.7 * 0.8, abs=90)
+    assert counts["flipped"] == pytest.approx(2000 * 0.5 * 0.7 * 0.8, abs=90)
+    assert counts["turned"] == pytest.approx(2000 * 0.5 * 0.3 * 0.8, abs=65)

@@ -1,0 +1,337 @@
+"""Batches: a pure function of (seed, epoch, position), whoever loads them and wherever one begins."""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from earteach.config import TrainConfig
+from earteach.data.arrays import EarArray
+from earteach.data.augmentation import Augmentation
+from earteach.data.loaders import (
+    EachOnce,
+    EarDataset,
+    EpochOrder,
+    Sample,
+    TrainingLoader,
+    as_tensor,
+    training_loader,
+    validation_loader,
+)
+from earteach.synthetic.drawn_ear import draw_ear
+
+SIZE, BATCH = 32, 8
+
+
+@pytest.fixture(scope="module")
+def array(ears: Path) -> EarArray:
+    return EarArray.open(ears / "train_teacher.npy")
+
+
+def config(**options: Any) -> TrainConfig:
+    tiny = {"image_size": SIZE, "batch_size": BATCH, "num_workers": 0}
+    return TrainConfig().with_options({**tiny, **options})
+
+
+def epoch_of(loader: TrainingLoader, epoch: int) -> list[Sample]:
+    """One epoch's batches, begun as Lightning begins it."""
+    loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
+    return list(loader)
+
+
+def assert_same(some: list[Sample], others: list[Sample]) -> None:
+    assert len(some) == len(others)
+    for one, other in zip(some, others, strict=True):
+        for key in ("input", "target", "index"):
+            assert torch.equal(torch.as_tensor(one[key]), torch.as_tensor(other[key]))  # type: ignore[literal-required]
+
+
+def keys(order: EpochOrder, epoch: int) -> list[tuple[int, int]]:
+    order.set_epoch(epoch)
+    return list(order)
+
+
+def test_each_epochs_order_is_a_permutation_of_its_own() -> None:
+    order = EpochOrder(50, seed=42)
+    epochs = [keys(order, epoch) for epoch in range(4)]
+    for number, epoch in enumerate(epochs):
+        assert {key[0] for key in epoch} == {number}
+        assert sorted(index for _, index in epoch) == list(range(50))
+    assert len({tuple(index for _, index in epoch) for epoch in epochs}) == 4
+
+
+def test_the_order_depends_on_seed_and_epoch_alone() -> None:
+    order = EpochOrder(50, seed=42)
+    third = keys(order, 3)
+    torch.manual_seed(1)
+    np.random.seed(1)
+    keys(order, 0)
+    assert keys(order, 3) == third
+    assert keys(EpochOrder(50, seed=42), 3) == third
+    assert keys(EpochOrder(50, seed=43), 3) != third
+
+
+@pytest.mark.parametrize("length", [1, 2, 7, 24, 25])
+@pytest.mark.parametrize("world_size", [1, 2, 3, 8])
+def test_the_ranks_of_a_training_epoch_cover_everything_in_equal_numbers(
+    length: int, world_size: int
+) -> None:
+    shares = [EpochOrder(length, 42, rank, world_size) for rank in range(world_size)]
+    drawn = [[index for _, index in keys(share, 2)] for share in shares]
+    assert {len(share) for share in shares} == {len(indices) for indices in drawn}
+    assert len({len(indices) for indices in drawn}) == 1
+    every = [index for indices in drawn for index in indices]
+    assert set(every) == set(range(length))
+    assert len(every) - length < world_size  # padded by no more than needed
+
+
+@pytest.mark.parametrize("length", [1, 2, 7, 24, 25])
+@pytest.mark.parametrize("world_size", [1, 2, 3, 8])
+def test_the_ranks_of_a_validation_see_each_image_once(length: int, world_size: int) -> None:
+    shares = [EachOnce(length, rank, world_size) for rank in range(world_size)]
+    every = [index for share in shares for _, index in share]
+    assert sorted(every) == list(range(length))
+    assert [len(share) for share in shares] == [len(list(share)) for share in shares]
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_all_loaders_together_see_each_image(array: EarArray, world_size: int) -> None:
+    for make, padded in ((training_loader, True), (validation_loader, False)):
+        loaders = [
+            make(config(), array, rank=rank, world_size=world_size) for rank in range(world_size)
+        ]
+        seen = [int(i) for loader in loaders for batch in loader for i in batch["index"]]  # type: ignore[union-attr]
+        assert set(seen) == set(range(len(array)))
+        assert len(seen) - len(array) == (-len(array) % world_size if padded else 0)
+
+
+@pytest.mark.parametrize("target", ["clean", "augmented"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_batches_have_the_promised_form(array: EarArray, channels: int, target: str) -> None:
+    options = {"in_channels": channels, "target": target, "augmentation": "full"}
+    loader = training_loader(config(**options, image_size=48), array)
+    differing = 0
+    for batch in epoch_of(loader, 0):
+        count = len(batch["index"])  # type: ignore[arg-type]
+        for key in ("input", "target"):
+            assert batch[key].dtype == torch.uint8  # type: ignore[literal-required]
+            assert batch[key].shape == (count, channels, 48, 48)  # type: ignore[literal-required]
+        differing += not torch.equal(batch["input"], batch["target"])
+    assert (differing > 0) == (target == "clean")
+
+
+def test_validation_images_are_those_of_the_array_in_its_order(ears: Path) -> None:
+    array = EarArray.open(ears / "val_teacher.npy")
+    stored = np.load(ears / "val_teacher.npy")
+    batches = list(validation_loader(config(batch_size=3), array))
+    images = torch.cat([batch["input"] for batch in batches])
+    np.testing.assert_array_equal(images.permute(0, 2, 3, 1).numpy(), stored)
+    indices = torch.cat([torch.as_tensor(batch["index"]) for batch in batches])
+    assert indices.tolist() == list(range(len(stored)))
+    assert all(torch.equal(batch["input"], batch["target"]) for batch in batches)
+
+
+def test_without_augmentation_the_index_names_the_row(array: EarArray, ears: Path) -> None:
+    stored = np.load(ears / "train_teacher.npy")
+    for batch in epoch_of(training_loader(config(augmentation="none"), array), 1):
+        images = batch["input"].permute(0, 2, 3, 1).numpy()
+        np.testing.assert_array_equal(images, stored[torch.as_tensor(batch["index"]).numpy()])
+
+
+def test_the_number_of_workers_does_not_matter(array: EarArray) -> None:
+    loaders = [training_loader(config(num_workers=count), array) for count in (0, 1, 2)]
+    for epoch in (0, 1):
+        alone, *others = [epoch_of(loader, epoch) for loader in loaders]
+        for batches in others:
+            assert_same(alone, batches)
+
+
+def test_neither_the_batch_nor_the_share_changes_an_augmented_image(array: EarArray) -> None:
+    def images(loader: TrainingLoader) -> dict[int, torch.Tensor]:
+        return {
+            int(index): image
+            for batch in epoch_of(loader, 4)
+            for index, image in zip(torch.as_tensor(batch["index"]), batch["input"], strict=True)
+        }
+
+    whole = images(training_loader(config(), array))
+    half = images(training_loader(config(batch_size=3), array, rank=1, world_size=2))
+    assert len(half) > 10
+    assert all(torch.equal(whole[index], image) for index, image in half.items())
+
+
+def test_no_augmentation_repeats_over_images_and_epochs(tmp_path: Path) -> None:
+    """Albumentations alone repeats itself in workers: once 8 distinct results of 48."""
+    ear = draw_ear(0, 0, SIZE).image
+    np.save(tmp_path / "same.npy", np.stack([ear] * 16))
+    loader = training_loader(config(num_workers=2), EarArray.open(tmp_path / "same.npy"))
+    seen = {
+        image.numpy().tobytes()
+        for epoch in range(3)
+        for batch in epoch_of(loader, epoch)
+        for image in batch["input"]
+    }
+    assert len(seen) > 35  # a few of the 48 are the ear as it is, or flipped only
+
+
+def test_a_dataset_item_depends_on_seed_epoch_and_index(array: EarArray) -> None:
+    def item(seed: int, epoch: int) -> torch.Tensor:
+        dataset = EarDataset(
+            array,
+            size=SIZE,
+            channels=3,
+            seed=seed,
+            augmentation=Augmentation("full", 3, "augmented"),
+        )
+        return torch.stack([dataset[epoch, index]["input"] for index in range(12)])
+
+    assert torch.equal(item(1, 2), item(1, 2))
+    assert not torch.equal(item(1, 2), item(1, 3))
+    assert not torch.equal(item(1, 2), item(2, 2))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("stop", [0, 1, 3, 4])
+def test_a_loader_continues_exactly_inside_an_epoch(
+    array: EarArray, workers: int, stop: int
+) -> None:
+    whole = training_loader(config(), array)
+    expected = [epoch_of(whole, epoch) for epoch in (2, 3)]
+    interrupted = training_loader(config(num_workers=workers), array)
+    interrupted.sampler.set_epoch(2)  # type: ignore[attr-defined]
+    batches = iter(interrupted)
+    for _ in range(stop):
+        next(batches)
+    state = interrupted.state_dict()
+    assert state == {"epoch": 2, "batches": stop}
+    continued = training_loader(config(num_workers=workers), array)
+    continued.load_state_dict(state)
+    assert continued.state_dict() == state
+    assert_same(epoch_of(continued, 2), expected[0][stop:])
+    assert continued.state_dict() == {"epoch": 3, "batches": 0}
+    assert_same(epoch_of(continued, 3), expected[1])
+
+
+def test_a_loader_stopped_twice_in_an_epoch_counts_from_its_beginning(array: EarArray) -> None:
+    expected = epoch_of(training_loader(config(), array), 0)
+    state = {"epoch": 0, "batches": 2}
+    for step in (3, 4):
+        loader = training_loader(config(), array)
+        loader.load_state_dict(state)
+        batches = iter(loader)
+        assert_same([next(batches)], [expected[step - 1]])
+        state = loader.state_dict()
+        assert state == {"epoch": 0, "batches": step}
+
+
+@pytest.mark.parametrize("batch_size", [8, 7, 1000])
+def test_the_state_rolls_to_the_next_epoch_at_the_end_of_one(
+    array: EarArray, batch_size: int
+) -> None:
+    loader = training_loader(config(batch_size=batch_size), array)
+    for epoch in range(3):
+        loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
+        assert loader.state_dict() == {"epoch": epoch, "batches": 0}
+        states = [loader.state_dict() for _ in loader]
+        last = len(states) - 1
+        assert states[:-1] == [{"epoch": epoch, "batches": n + 1} for n in range(last)]
+        assert states[-1] == loader.state_dict() == {"epoch": epoch + 1, "batches": 0}
+
+
+def test_workers_are_never_more_than_the_cores(
+    array: EarArray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1, 2})
+    for wanted, given in {0: 0, 2: 2, 3: 3, 64: 3}.items():
+        for make in (training_loader, validation_loader):
+            assert make(config(num_workers=wanted), array).num_workers == given
+
+
+LEAVE_EARLY = """
+import sys
+from earteach.config import TrainConfig
+from earteach.data.arrays import EarArray
+from earteach.data.loaders import training_loader, validation_loader
+config = TrainConfig().with_options({"image_size": 32, "batch_size": 2, "num_workers": 2})
+loaders = [make(config, EarArray.open(sys.argv[1])) for make in (training_loader, validation_loader)]
+batches = [iter(loader) for loader in loaders]
+first = [next(loading) for loading in batches]
+raise RuntimeError("left early")
+"""
+
+
+def test_a_process_that_leaves_early_ends_with_its_workers(array: EarArray) -> None:
+    """Workers ignore SIGTERM, by which Python would end them; it once waited for them for ever."""
+    result = subprocess.run(
+        [sys.executable, "-c", LEAVE_EARLY, str(array.path)],
+        capture_output=True, text=True, timeout=100, check=False,
+    )  # fmt: skip
+    assert result.returncode == 1
+    assert result.stderr.strip().splitlines()[-1] == "RuntimeError: left early"
+
+
+def test_bad_floats_are_found_before_the_first_batch(tmp_path: Path) -> None:
+    values = np.full((4, SIZE, SIZE, 3), 0.5, np.float32)
+    values[3, 0, 0, 0] = np.nan
+    np.save(tmp_path / "bad.npy", values)
+    with pytest.raises(Exception, match="image 3 holds NaN"):
+        training_loader(config(), EarArray.open(tmp_path / "bad.npy"))
+
+
+def test_a_gray_row_of_a_mapped_file_is_copied(tmp_path: Path) -> None:
+    """torch warns of a tensor over read-only memory; in a worker that warning could block."""
+    np.save(tmp_path / "gray.npy", np.zeros((2, 32, 32, 1), np.uint8))
+    dataset = EarDataset(EarArray.open(tmp_path / "gray.npy"), size=32, channels=1)
+    seen = dataset[0, 1]["input"]
+    seen += 1
+    assert int(seen.sum()) == 32 * 32
+    assert int(dataset[0, 1]["input"].sum()) == 0
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_planes_are_the_channels(channels: int) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (5, 7, channels), dtype=np.uint8)
+    np.testing.assert_array_equal(as_tensor(image).numpy(), image.transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_images_that_are_their_own_targets_are_held_once(array: EarArray, workers: int) -> None:
+    for target in ("augmented", "clean"):
+        options = {"augmentation": "full", "target": target, "num_workers": workers}
+        batches = epoch_of(training_loader(config(**options), array), 0)
+        once = [batch["input"].data_ptr() == batch["target"].data_ptr() for batch in batches]
+        assert all(once) if target == "augmented" else not any(once)
+
+
+def anonymous_megabytes(process: int) -> float:
+    status = Path(f"/proc/{process}/status").read_text(encoding="utf-8")
+    return int(status.split("RssAnon:")[1].split()[0]) / 1024
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="told by Linux")
+def test_a_worker_holds_nothing_of_an_array_that_it_has_read(tmp_path: Path) -> None:
+    """The file is sparse: 400 MB, of which the disk holds nothing."""
+    held = []
+    for images in (64, 2048):
+        path = tmp_path / f"{images}.npy"
+        np.lib.format.open_memmap(path, "w+", np.uint8, (images, 256, 256, 3))
+        options = {"image_size": 32, "augmentation": "none", "num_workers": 1, "batch_size": 64}
+        loader = training_loader(config(**options), EarArray.open(path))
+        for _ in loader:
+            pass
+        held.append(anonymous_megabytes(loader._iterator._workers[0].pid))  # type: ignore[union-attr]
+    assert held[1] - held[0] < 40
+
+
+def test_a_pickled_dataset_carries_no_image(tmp_path: Path) -> None:
+    """What a spawned worker gets."""
+    np.lib.format.open_memmap(tmp_path / "large.npy", "w+", np.uint8, (256, 64, 64, 3))
+    loader = training_loader(config(augmentation="full"), EarArray.open(tmp_path / "large.npy"))
+    assert len(pickle.dumps(loader.dataset)) < 100_000

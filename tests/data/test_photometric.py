@@ -1,0 +1,144 @@
+"""Fog and noise beside the transforms of albumentations that they stand for."""
+
+from __future__ import annotations
+
+import colorsys
+import itertools
+
+import albumentations as A
+import cv2
+import numpy as np
+import pytest
+
+from earteach.data.photometric import Fog, Noise, colour, discs_over, obstructions
+
+
+def alone(transform: A.BasicTransform, image: np.ndarray, times: int) -> np.ndarray:
+    """The changes that it makes to the image, `(times, H, W, C)`."""
+    compose = A.Compose([transform], seed=3)
+    return np.stack([compose(image=image)["image"].astype(int) - image for _ in range(times)])
+
+
+def rings(maps: np.ndarray) -> np.ndarray:
+    """Means over squares around the centre, of growing distance."""
+    height, width = maps.shape[-2:]
+    y, x = np.mgrid[:height, :width]
+    distance = np.maximum(np.abs(x / width - 0.5), np.abs(y / height - 0.5))
+    edges = [0, 0.1, 0.2, 0.3, 0.4, 0.47]
+    return np.array([
+        maps[..., (distance >= low) & (distance < high)].mean()
+        for low, high in itertools.pairwise(edges)
+    ])  # fmt: skip
+
+
+@pytest.mark.parametrize(("density", "size"), [(0.25, 96), (0.12, 64)])
+def test_as_many_discs_lie_over_a_pixel_as_albumentations_draws(density: float, size: int) -> None:
+    fog = A.RandomFog(fog_coef_range=(density, density), alpha_coef=0.06)
+    fog.set_random_seed(1)
+    drawn = np.zeros((6, size, size), np.float32)
+    for count in drawn:
+        found = fog.get_params_dependent_on_data({"shape": (size, size, 3)}, {})
+        for place, radius in zip(found["particle_positions"], found["radiuses"], strict=True):
+            disc = np.zeros_like(count)
+            count += cv2.circle(disc, place, int(radius), 1.0, thickness=-1)
+    rng = np.random.default_rng(2)
+    ours = np.stack([discs_over(size, size, density, rng) for _ in range(30)])
+    np.testing.assert_allclose(rings(ours), rings(drawn), rtol=0.08)
+    assert ours.std() == pytest.approx(drawn.std(), rel=0.12)
+
+
+@pytest.mark.parametrize("density", [0.25, 0.15])
+def test_fog_brightens_as_that_of_albumentations(density: float) -> None:
+    """It rounds after each of thousands of discs, which makes it differ by up to half a level."""
+    for value in (40, 100):
+        plain = np.full((96, 96, 3), value, np.uint8)
+        theirs = alone(
+            A.RandomFog(fog_coef_range=(density, density), alpha_coef=0.06, p=1), plain, 3
+        )
+        ours = alone(Fog(density=(density, density), opacity=0.06, p=1), plain, 12)
+        expected = rings(theirs[..., 0])
+        np.testing.assert_allclose(rings(ours[..., 0]), expected, rtol=0.2, atol=0.8)
+        assert (ours >= 0).all()
+        assert (ours == ours[..., :1]).all()
+
+
+def test_fog_blurs_as_that_of_albumentations() -> None:
+    """A checkerboard loses its contrast."""
+    board = (np.indices((160, 160)).sum(axis=0) // 4 % 2 * 40 + 80).astype(np.uint8)
+    board = np.repeat(board[..., None], 3, axis=2)
+    theirs = alone(A.RandomFog(fog_coef_range=(0.2, 0.2), alpha_coef=0.06, p=1), board, 2) + board
+    ours = alone(Fog(density=(0.2, 0.2), opacity=0.06, p=1), board, 4) + board
+    assert ours.std() == pytest.approx(theirs.std(), rel=0.05)
+    assert ours.std() < 0.9 * board.std()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("std", [0.01, 0.04])
+def test_noise_is_as_strong_as_that_of_albumentations(channels: int, std: float) -> None:
+    plain = np.full((64, 64, channels), 128, np.uint8)
+    theirs = alone(A.GaussNoise(std_range=(std, std), p=1), plain, 8)
+    ours = alone(Noise(std=(std, std), p=1), plain, 8)
+    assert ours.shape == theirs.shape
+    assert ours.std() == pytest.approx(theirs.std(), rel=0.03)
+    assert abs(ours.mean()) < 0.1
+    levels = np.quantile(ours, [0.02, 0.16, 0.5, 0.84, 0.98])
+    np.testing.assert_allclose(
+        levels, np.quantile(theirs, [0.02, 0.16, 0.5, 0.84, 0.98]), atol=1.01
+    )
+
+
+def test_noise_is_another_at_each_place_and_time() -> None:
+    plain = np.full((48, 48, 3), 128, np.uint8)
+    found = alone(Noise(std=(0.03, 0.03), p=1), plain, 4)
+    shifted = [found[1:], found[:, 1:], found[:, :, 1:], found[..., 1:]]
+    kept = [found[:-1], found[:, :-1], found[:, :, :-1], found[..., :-1]]
+    for one, other in zip(kept, shifted, strict=True):
+        assert abs(np.corrcoef(one.ravel(), other.ravel())[0, 1]) < 0.03
+
+
+def test_noise_does_not_wrap_round() -> None:
+    white = np.full((48, 48, 3), 254, np.uint8)
+    assert (alone(Noise(std=(0.04, 0.04), p=1), white, 2) >= -60).all()
+    assert (alone(Noise(std=(0.04, 0.04), p=1), 255 - white, 2) <= 60).all()
+
+
+def test_strengths_fill_their_range() -> None:
+    plain = np.full((48, 48, 3), 128, np.uint8)
+    found = alone(Noise(std=(0.01, 0.04), p=1), plain, 100).std(axis=(1, 2, 3)) / 255
+    assert found.min() == pytest.approx(0.01, abs=0.002)
+    assert found.max() == pytest.approx(0.04, abs=0.002)
+    assert found.mean() == pytest.approx(0.025, abs=0.003)
+
+
+def hue(image: np.ndarray) -> float:
+    """In degrees, of the first pixel."""
+    red, green, blue = image[0, 0] / 255
+    return 360 * colorsys.rgb_to_hsv(red, green, blue)[0]
+
+
+def test_colours_of_a_third_change_within_skins_range() -> None:
+    skin = np.full((8, 8, 3), (200, 140, 110), np.uint8)
+    change = colour(3)
+    change.set_random_seed(0)
+    seen = [change(image=skin)["image"] for _ in range(600)]
+    changed = [image for image in seen if (image != skin).any()]
+    assert len(changed) / len(seen) == pytest.approx(0.3, abs=0.05)
+    turns = [abs(hue(image) - hue(skin)) for image in changed]
+    assert 5 < max(turns) < 11  # 8 degrees, and what rounding to bytes adds
+    spread = [int(image[0, 0].max()) - int(image[0, 0].min()) for image in changed]
+    assert min(spread) < 82  # of 90
+    assert max(spread) > 98
+
+
+def test_gray_has_no_colours_and_no_weather() -> None:
+    gray = np.full((8, 8, 1), 140, np.uint8)
+    change = colour(1)
+    change.set_random_seed(0)
+    assert all((change(image=gray)["image"] == gray).all() for _ in range(100))
+
+    def names(channels: int) -> list[str]:
+        kinds = obstructions(channels).transforms
+        return [type(kind).__name__ for kind in kinds]
+
+    assert names(3) == ["OneOf", *names(1)]
+    assert names(1) == ["Noise", "OneOf", "CoarseDropout"]

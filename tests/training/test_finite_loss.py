@@ -1,0 +1,133 @@
+"""A loss that is no number ends the run in one line and leaves its last good checkpoint."""
+
+import math
+import re
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from earteach import checkpoint
+from earteach.config import TrainConfig
+from earteach.errors import EarTeachError
+from earteach.training.finite_loss import FiniteLoss
+from earteach.training.lightning_module import EarVAELightning
+from tests.conftest import TINY, Result, data_options, earteach, run_options
+
+STEPS = 6  # of 8 images each, with 41 in all
+
+
+def train(ears: Path, folder: Path, *more: object) -> Result:
+    return earteach(
+        "train", *data_options(ears), *run_options(folder), *TINY, "--batch-size", 8,
+        "--num-workers", 0, "--epochs", 3, "--accelerator", "cpu", *more,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def spoil(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, float], list[list[int]]]:
+    """Make the loss of one step (from 1, over the whole run) a given value; gives all batches."""
+
+    def at(step: int, value: float) -> list[list[int]]:
+        original, batches = EarVAELightning.training_step, []
+
+        def spoiled(module: EarVAELightning, batch: Any, batch_idx: int) -> torch.Tensor:
+            batches.append(batch["index"].tolist())
+            loss = original(module, batch, batch_idx)
+            return loss * value if len(batches) == step else loss
+
+        monkeypatch.setattr(EarVAELightning, "training_step", spoiled)
+        return batches
+
+    return at
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("step", [1, STEPS, STEPS + 3])
+def test_the_run_stops_at_that_step(ears, tmp_path, spoil, step, value):
+    batches = spoil(step, value)
+    result = train(ears, tmp_path)
+    epoch = (step - 1) // STEPS + 1
+    assert result.code == 1
+    assert len(batches) == step
+    (line,) = [line for line in result.err.splitlines() if line.startswith("error: ")]
+    listed = ", ".join(map(str, batches[-1]))
+    assert f"the loss is {value} in epoch {epoch}, step {step} (images {listed})" in line
+    assert "earteach inspect-data" in line
+
+
+def test_the_last_good_checkpoint_stays(ears, tmp_path, spoil):
+    spoil(STEPS + 3, float("nan"))
+    assert train(ears, tmp_path).code == 1
+    for path in (tmp_path / "checkpoints").iterdir():
+        found = checkpoint.read(path)
+        assert (found.epochs_completed, found.global_step) == (1, STEPS)
+        assert all(weight.isfinite().all() for weight in found.model().parameters())
+    assert (tmp_path / "checkpoints" / "last.ckpt").exists()
+
+
+def test_no_checkpoint_is_written_of_the_bad_step(ears, tmp_path, spoil):
+    spoil(4, float("nan"))
+    assert train(ears, tmp_path, "--checkpoint-every-n-steps", 1).code == 1
+    found = checkpoint.last(tmp_path / "checkpoints")
+    assert checkpoint.read(found).global_step == 3
+
+
+class OnDevice(torch.Tensor):
+    """A number that says that it lies on a GPU."""
+
+    device = torch.device("cuda")
+
+
+def test_on_a_gpu_too_no_checkpoint_is_written_of_the_bad_step():
+    """There the loss is looked at a step later, unless a checkpoint asks first."""
+    guard, module = FiniteLoss(), EarVAELightning(TrainConfig().to_dict())
+    trainer: Any = SimpleNamespace(global_step=1, current_epoch=0)
+
+    def step(value: float) -> None:
+        loss = torch.tensor(value).as_subclass(OnDevice)
+        batch = {"index": torch.arange(3)}
+        guard.on_train_batch_end(trainer, module, {"loss": loss}, batch, 0)
+
+    step(0.5)
+    guard.on_save_checkpoint(trainer, module, {})
+    step(math.nan)
+    with pytest.raises(EarTeachError, match="the loss is nan in epoch 1, step 1"):
+        guard.on_save_checkpoint(trainer, module, {})
+    with pytest.raises(EarTeachError, match="the loss is nan"):
+        step(0.5)
+
+
+@pytest.mark.parametrize(
+    ("options", "advice"),
+    [
+        (["--learning-rate", 0.5], "try --learning-rate 0.05"),
+        (["--precision", "16"], "try --precision bf16 or 32"),
+        ([], "look at these images with `earteach inspect-data`"),
+    ],
+)
+def test_the_advice_fits_the_run(ears, tmp_path, spoil, options, advice):
+    spoil(1, float("nan"))
+    result = train(ears, tmp_path, *options)
+    assert result.code == 1
+    assert advice in result.err
+
+
+def test_many_images_are_not_all_listed(ears, tmp_path, spoil):
+    batches = spoil(1, float("nan"))
+    result = train(ears, tmp_path, "--batch-size", 30)
+    listed = re.search(r"\(images ([^)]*)\)", result.err)
+    assert listed
+    assert listed[1] == ", ".join(map(str, batches[0][:16])) + ", …"
+
+
+def test_a_run_that_stopped_can_go_on_once_the_cause_is_gone(ears, tmp_path, spoil, monkeypatch):
+    spoil(STEPS + 3, float("nan"))
+    assert train(ears, tmp_path).code == 1
+    monkeypatch.undo()
+    result = train(ears, tmp_path, "--json")
+    assert result.code == 0, result.err
+    assert (result.json["epochs_completed"], result.json["global_step"]) == (3, 3 * STEPS)
