@@ -18,6 +18,7 @@ _HOMES = {
     "EarArray": "earteach.data.arrays",
     "EarBackbone": "earteach.inference.backbone",
     "EarTeachError": "earteach.errors",
+    "ConvVAE": "earteach.model.vae",
     "EarVAE": "earteach.model.vae",
     "EarVAELightning": "earteach.training.lightning_module",
     "HardwareConfig": "earteach.config",
@@ -29,7 +30,8 @@ _HOMES = {
     "Split": "earteach.data.split",
     "TrainConfig": "earteach.config",
     "embed": "earteach.inference.embed",
-    "distil": "earteach.training.runs",
+    "build_model": "earteach.model.build",
+    "distil": "earteach.runs",
     "evaluate": "earteach.inference.evaluate",
     "export": "earteach.inference.export",
     "inspect_data": "earteach.inspection",
@@ -39,9 +41,9 @@ _HOMES = {
     "reconstruct": "earteach.inference.reconstruct",
     "probe": "earteach.inference.probe",
     "report": "earteach.inference.report",
-    "resume": "earteach.training.runs",
+    "resume": "earteach.runs",
     "sample": "earteach.inference.sample",
-    "train": "earteach.training.runs",
+    "train": "earteach.runs",
 }
 
 __all__ = ["__version__", *_HOMES]
@@ -71,11 +73,13 @@ if TYPE_CHECKING:
     from earteach.inference.report import report as report
     from earteach.inference.sample import sample as sample
     from earteach.inspection import inspect_data as inspect_data
+    from earteach.model.build import build_model as build_model
+    from earteach.model.vae import ConvVAE as ConvVAE
     from earteach.model.vae import EarVAE as EarVAE
+    from earteach.runs import distil as distil
+    from earteach.runs import resume as resume
+    from earteach.runs import train as train
     from earteach.training.lightning_module import EarVAELightning as EarVAELightning
-    from earteach.training.runs import distil as distil
-    from earteach.training.runs import resume as resume
-    from earteach.training.runs import train as train
 
 
 def __getattr__(name: str) -> Any:

@@ -25,20 +25,25 @@ from earteach.config import TrainConfig
 from earteach.errors import EarTeachError
 from earteach.files.atomic_write import write_atomically
 from earteach.files.folders import make_folder
-from earteach.model.vae import EarVAE
+from earteach.model.build import build_model
+from earteach.model.vae import ConvVAE
 
-FORMAT = 3
+FORMAT, OLDEST_FORMAT = 4, 3
 KEY = "earteach"
 LAST = "last.ckpt"
-# The entry of a student's checkpoint that names its teacher, and the teacher's copy in its folder.
-TEACHER, TEACHER_COPY = "teacher", "teacher.ckpt"
 BEST = "best-epoch="
 BEST_SSIM = "best-ssim-epoch="
-# What the `earteach` entry says of a run, and what is taken where it says nothing.
-_UNTOLD: dict[str, Any] = {
-    "epochs_completed": 0, "stopped_by": None, "data": {}, "metrics": {}, "best": {},
+# What the `earteach` entry says of a run, with the defaults of what it leaves out.
+_DEFAULTS: dict[str, Any] = {
+    "task": "train", "epochs_completed": 0, "stopped_by": None, "data": {}, "metrics": {}, "best": {},
 }  # fmt: skip
-# What a run keeps as its network: the moving average of the weights where there is one.
+# Weights that had other names in format 3, whose numbers are the same.
+_RENAMED = {
+    "linear.": "pca.",
+    "encoder.side.judge.": "side.network.",
+    "encoder.glance.to_code.": "encoder.coarse_head.linear.",
+}
+# The network of a run: the moving average of the weights where there is one.
 _AVERAGED, _MODEL = "averaged.", "model."
 
 
@@ -56,10 +61,15 @@ class Checkpoint:
         return int(self.about["epochs_completed"])
 
     @property
+    def task(self) -> str:
+        """What the run trains: the command that began it."""
+        return str(self.about["task"])
+
+    @property
     def global_step(self) -> int:
         return int(self.state.get("global_step", 0))
 
-    def model(self) -> EarVAE:
+    def model(self) -> ConvVAE:
         """The network with its weights, in evaluation mode, on the CPU.
 
         Raises `EarTeachError` where the weights do not fit the configuration.
@@ -72,7 +82,7 @@ class Checkpoint:
             if name.startswith(prefix)
         }
         with torch.device("meta"):
-            model = EarVAE.from_config(self.config.model)
+            model = build_model(self.config.model)
         try:
             model.load_state_dict(weights, assign=True)
         except RuntimeError as error:
@@ -94,7 +104,7 @@ def about(config: TrainConfig, data: dict[str, Any], **measured: Any) -> dict[st
     }
 
 
-def load(path: str | Path) -> EarVAE:
+def load(path: str | Path) -> ConvVAE:
     """The network in a checkpoint, or in a folder's best checkpoint, in evaluation mode.
 
     Raises `EarTeachError` where there is none or it cannot be read safely.
@@ -119,22 +129,45 @@ def read(path: str | Path) -> Checkpoint:
     state = _load_safely(path)
     if not _is_ours(state):
         raise EarTeachError(f"{path}: is not a checkpoint of earteach; name one that it wrote")
-    found = {**_UNTOLD, **state[KEY]}
-    if found["format"] > FORMAT:
-        raise EarTeachError(
-            f"{path}: was written by earteach {found.get('version')}, newer than this "
-            f"{__version__}; upgrade earteach to read it"
-        )
-    if found["format"] < FORMAT:
-        raise EarTeachError(
-            f"{path}: was written by earteach {found.get('version')}, whose networks were others; "
-            "train again with `earteach train --fresh`"
-        )
+    _check_format(path, state[KEY])
+    state = upgraded(state)
+    entry = {**_DEFAULTS, **state[KEY]}
     try:
-        config = TrainConfig.from_dict(found["config"])
+        config = TrainConfig.from_dict(entry["config"])
     except (EarTeachError, KeyError, TypeError) as error:
         raise EarTeachError(f"{path}: its configuration cannot be read: {error}") from error
-    return Checkpoint(path, config, found, state)
+    return Checkpoint(path, config, entry, state)
+
+
+def upgraded(state: dict[str, Any]) -> dict[str, Any]:
+    """The state of a checkpoint of format 3 as format 4 names it; others as they are."""
+    entry = state.get(KEY, {})
+    if entry.get("format") != OLDEST_FORMAT:
+        return state
+    task = "distil" if "teacher" in entry else "train"
+    weights = {_renamed(name): value for name, value in state["state_dict"].items()}
+    return {**state, "state_dict": weights, KEY: {**entry, "format": FORMAT, "task": task}}
+
+
+def _renamed(name: str) -> str:
+    network, dot, weight = name.partition(".")
+    for old, new in _RENAMED.items():
+        if weight.startswith(old):
+            return f"{network}{dot}{new}{weight.removeprefix(old)}"
+    return name
+
+
+def _check_format(path: Path, entry: Mapping[str, Any]) -> None:
+    if entry["format"] > FORMAT:
+        raise EarTeachError(
+            f"{path}: was written by earteach {entry.get('version')}, newer than this "
+            f"{__version__}; upgrade earteach to read it"
+        )
+    if entry["format"] < OLDEST_FORMAT:
+        raise EarTeachError(
+            f"{path}: was written by earteach {entry.get('version')}, whose networks were others; "
+            "train again with `earteach train --fresh`"
+        )
 
 
 def _load_safely(path: Path) -> Any:
@@ -175,7 +208,7 @@ def _is_ours(state: Any) -> bool:
         and isinstance(state[KEY].get("format"), int)
         and isinstance(state.get("global_step", 0), int)
         and all(
-            isinstance(state[KEY].get(n, v), type(v)) for n, v in _UNTOLD.items() if v is not None
+            isinstance(state[KEY].get(n, v), type(v)) for n, v in _DEFAULTS.items() if v is not None
         )
         and isinstance(state.get("state_dict"), dict)
         and all(isinstance(name, str) for name in state["state_dict"])
@@ -186,26 +219,6 @@ def file_hash(path: Path) -> str:
     """The SHA-256 of a file, as `sha256sum` prints it."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def origin(teacher: Checkpoint) -> dict[str, dict[str, str]]:
-    """What a student's checkpoint keeps of its teacher's, beside the copy that lies in its folder."""
-    return {TEACHER: {"path": str(teacher.path), "sha256": file_hash(teacher.path)}}
-
-
-def teacher_of(student: Checkpoint) -> Checkpoint:
-    """The checkpoint that the student was taught by: beside it, or where it was then.
-
-    Raises `EarTeachError` where neither is that checkpoint any more.
-    """
-    about = student.about[TEACHER]
-    for path in (student.path.with_name(TEACHER_COPY), Path(about["path"])):
-        if path.is_file() and file_hash(path) == about["sha256"]:
-            return read(path)
-    raise EarTeachError(
-        f"{student.path}: its teacher is gone, {about['path']} (SHA-256 {about['sha256'][:12]}…); put "
-        f"it back, or beside the student as {TEACHER_COPY}"
-    )
 
 
 def best(folder: Path) -> Path:

@@ -31,6 +31,7 @@ LEVELS = [
     ["checkpoint", "inspection"],
     ["training", "inference"],
     ["distillation"],
+    ["runs"],
     ["cli"],
     ["__main__"],
 ]

@@ -11,7 +11,7 @@ from earteach.config import ModelConfig
 from earteach.errors import EarTeachError
 
 if TYPE_CHECKING:
-    from earteach.model.vae import EarVAE
+    from earteach.model.vae import ConvVAE
 
 
 def inspect_model(
@@ -49,7 +49,7 @@ def inspect_model(
     Output(json).show(
         result,
         table(
-            f"EarVAE for {size}×{size}×{result.in_channels}",
+            f"Network for {size}×{size}×{result.in_channels}",
             "layer", "shape", "parameters", "multiply-adds",
             rows=rows,
         ),
@@ -57,13 +57,13 @@ def inspect_model(
     )  # fmt: skip
 
 
-def _network(ckpt: Path | None, config: ModelConfig) -> EarVAE:
+def _network(ckpt: Path | None, config: ModelConfig) -> ConvVAE:
     import torch
 
     from earteach import checkpoint
-    from earteach.model.vae import EarVAE
+    from earteach.model.build import build_model
 
     if ckpt is not None:
         return checkpoint.load(ckpt)
     with torch.device("meta"):  # without values, so that any size can be asked for
-        return EarVAE.from_config(config)
+        return build_model(config)

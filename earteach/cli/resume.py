@@ -7,10 +7,14 @@ from typing import Annotated, Optional
 
 import typer
 
+from earteach.cli.distil import show_student_outcome
 from earteach.cli.options import CheckpointDir, Given, Json, ckpt_argument
 from earteach.cli.output import Output
 from earteach.cli.train import show_outcome, watching
 from earteach.config import HardwareConfig
+
+# What is shown after a run, by its task.
+OUTCOMES = {"train": show_outcome, "distil": show_student_outcome}
 
 
 def resume(
@@ -39,10 +43,10 @@ def resume(
     Only its length and what it is computed on can be changed.
     """
     from earteach import checkpoint
-    from earteach.training.runs import resume as core
+    from earteach.runs import resume as core
 
     path = ckpt if ckpt is not None else checkpoint.last(checkpoint_dir)
     output = Output(json)
     with watching(output) as watch:
         result = core(path, epochs=epochs, reanneal=reanneal, hardware=hardware, watch=watch)
-    show_outcome(output, result)
+    OUTCOMES[result.task](output, result)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 from rich.table import Table
@@ -25,7 +25,6 @@ from earteach.cli.output import (
     plain,
     run_bar,
     sparkline,
-    table,
 )
 from earteach.config import (
     DataConfig,
@@ -39,7 +38,6 @@ from earteach.config import (
 from earteach.errors import EarTeachError
 
 if TYPE_CHECKING:
-    from earteach.distillation.comparison import Comparison, Side
     from earteach.training.fit import TrainResult, Watch
     from earteach.training.plan import Plan
     from earteach.training.progress import Forecast
@@ -95,7 +93,7 @@ def train(
         if resume is not None:
             result = _resume(context, settings, resume, watch)
         else:
-            from earteach.training.runs import train as core
+            from earteach.runs import train as core
 
             result = core(
                 settings, fresh=fresh, fast_dev_run=fast_dev_run, init_from=init_from, watch=watch
@@ -118,7 +116,7 @@ def _resume(
     context: typer.Context, settings: TrainConfig, resume: Path, watch: Watch
 ) -> TrainResult:
     from earteach import checkpoint
-    from earteach.training.runs import resume as core
+    from earteach.runs import resume as core
 
     given = {option.name: value for _, option, value in settings.options()}
     named = typed(context, given)
@@ -178,17 +176,21 @@ def forecast_line(forecast: Forecast, now: datetime) -> str:
     return f"{text}; with {options} about {duration(forecast.smaller.seconds)}"
 
 
+# Metrics of single kinds of runs, with their places in an epoch's line.
+_SHOWN = {
+    "val/kld": "kld {:.1f}", "val/codes_r2": "codes {:.3f}", "val/features_r2": "features {:.3f}",
+}  # fmt: skip
+
+
 def epoch_line(record: EpochRecord) -> str:
     """One epoch in one line; epochs count from 1 in text."""
     metrics = record.metrics
-    told = f"kld {metrics['val/kld']:.1f}"
-    if "val/codes_r2" in metrics:  # a student's
-        told = f"codes {metrics['val/codes_r2']:.3f}  features {metrics['val/features_r2']:.3f}"
+    shown = "  ".join(form.format(metrics[key]) for key, form in _SHOWN.items() if key in metrics)
     left = f"  {duration(record.seconds_left)} left" if record.seconds_left else ""
     return (
         f"epoch {record.epoch + 1}/{record.epochs}  loss {metrics['train/loss']:.5f}  "
         f"val_loss {metrics['val/loss']:.5f}  ssim {metrics['val/ssim']:.4f}  "
-        f"psnr {metrics['val/psnr']:.2f} dB  {told}  "
+        f"psnr {metrics['val/psnr']:.2f} dB  {shown}  "
         f"lr {record.learning_rate:.1e}  {record.images_per_second:.0f} images/s  "
         f"{duration(record.seconds)}{left}"
     )
@@ -206,7 +208,8 @@ def _plan_table(planned: Plan) -> Table:
         "length": f"{epochs:,} epochs" if epochs > 1 else "1 epoch",
         "steps": f"{planned.steps_per_epoch:,} an epoch, {planned.steps:,} in all; "
         f"{planned.batch_size} images in each",
-        **_taught_by(planned),
+        **planned.provenance,
+        **_kld_rows(planned),
         "checkpoints": str(planned.checkpoint_dir),
         "logs": f"tensorboard --logdir {planned.log_dir}",
     }
@@ -215,18 +218,22 @@ def _plan_table(planned: Plan) -> Table:
     return facts("What will be trained", values)
 
 
-def _taught_by(planned: Plan) -> dict[str, str]:
-    """A student's teacher, or what another network has instead."""
-    if planned.teacher is not None:
-        return {"teacher": str(planned.teacher)}
+def _kld_rows(planned: Plan) -> dict[str, str]:
+    if not planned.schedule:
+        return {}
     return {
         "KLD weight": f"{sparkline(planned.schedule)} up to {max(planned.schedule):g}",
         "β in ELBO units": f"{planned.elbo_beta:.4g}",
     }
 
 
-def show_outcome(output: Output, result: TrainResult) -> None:
-    """The summary after training, and the exit code of an interrupted run."""
+def show_outcome(
+    output: Output,
+    result: TrainResult,
+    more: Mapping[str, Any] | None = None,
+    more_tables: Sequence[Table] = (),
+) -> None:
+    """The summary after training, with `more` in its JSON; the exit code of an interrupted run."""
     if result.stopped_by == "interrupted":
         line(_interruption(result))
         output.show(result)
@@ -246,47 +253,7 @@ def show_outcome(output: Output, result: TrainResult) -> None:
     else:
         values["written"] = "nothing, as --fast-dev-run asks"
     tables = [facts("Trained", values), *advice_table(result.advice)]
-    # Of several processes one compares, and shows.
-    if result.teacher is None or result.last is None or not is_main_process():
-        output.show(result, *tables)
-        return
-    from earteach.distillation.comparison import compare
-
-    compared = compare(result.last.parent)
-    output.show(plain(result) | {"comparison": compared}, *tables, *_comparison(compared))
-
-
-def _comparison(compared: Comparison) -> list[Table]:
-    """The student beside its teacher, and how far they agree."""
-    sides = {"teacher": compared.teacher, "student": compared.student}
-    agreement = {
-        "codes": f"R² {compared.codes_r2:.3f}",
-        "features": "R² " + ", ".join(f"{share:.3f}" for share in compared.features_r2)
-        + " at strides 2, 4, 8, 16",
-        "speed": f"{compared.speed_ratio:.1f} times the teacher's, {compared.timed_images} images at "
-        "a time",
-    }  # fmt: skip
-    if compared.side_agreement is not None:
-        agreement["side"] = f"the teacher's for {compared.side_agreement:.1%} of the images"
-    return [
-        table(
-            f"{compared.images:,} images of {compared.data}",
-            "encoder", "parameters", "fixed numbers", "PSNR", "SSIM", "images/s",
-            rows=[_row(name, side) for name, side in sides.items()],
-        ),
-        facts("The student agrees with its teacher", agreement),
-    ]  # fmt: skip
-
-
-def _row(name: str, side: Side) -> tuple[str, ...]:
-    return (
-        name,
-        f"{side.parameters:,}",
-        f"{side.fixed_numbers:,}",
-        f"{side.psnr:.2f} dB",
-        f"{side.ssim:.4f}",
-        f"{side.images_per_second:,.0f}",
-    )
+    output.show(plain(result) | (more or {}), *tables, *more_tables)
 
 
 def _interruption(result: TrainResult) -> str:

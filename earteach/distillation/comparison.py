@@ -1,4 +1,4 @@
-"""A student beside its teacher: what both make of the same images, and how long it takes them.
+"""A student beside its teacher: what each makes of the same images, and how fast.
 
 >>> compare("students").codes_r2
 0.93
@@ -13,25 +13,26 @@ from pathlib import Path
 
 import torch
 
-from earteach import checkpoint
 from earteach.config import InferenceConfig, Layout
 from earteach.data.image_batches import image_batches
 from earteach.distillation.agreement import Agreement
-from earteach.errors import EarTeachError
+from earteach.distillation.student_module import side_logits
+from earteach.distillation.teacher import find_teacher
 from earteach.inference.evaluate import open_array
 from earteach.inference.loaded_model import LoadedModel, load_model
 from earteach.metrics.image_quality import ImageQuality
-from earteach.model.vae import EarVAE
+from earteach.model.pca_vae import PCAVAE, MobilePCAVAE
+from earteach.model.vae import ConvVAE
 
 _TIMED_IMAGES, _ROUNDS = 16, 5
 
 
 @dataclass(frozen=True)
-class Side:
+class EncoderReport:
     """One of the two: its checkpoint, its encoder's size, what its codes are worth, its speed.
 
-    `parameters` are those that `encode` and `features` need; `fixed_numbers` are the linear path's,
-    which the encoder needs beside them. PSNR and SSIM are of images decoded from mu.
+    `parameters` are those that `encode` and `features` need; `fixed_numbers` are those of the PCA path,
+    where the encoder needs it. PSNR and SSIM are of images decoded from mu.
     """
 
     checkpoint: Path
@@ -53,8 +54,8 @@ class Comparison:
 
     data: Path
     images: int
-    teacher: Side
-    student: Side
+    teacher: EncoderReport
+    student: EncoderReport
     codes_r2: float
     features_r2: tuple[float, ...]
     side_agreement: float | None
@@ -76,13 +77,10 @@ def compare(
     """
     config = config or InferenceConfig()
     student = load_model(Path(path), config)
-    if checkpoint.TEACHER not in student.checkpoint.about:
-        raise EarTeachError(
-            f"{student.checkpoint.path}: is no student; `earteach distil` trains one from it"
-        )
+    original = find_teacher(student.checkpoint)
     # In the student's arithmetic, as training had it, whatever its own run had.
     config = replace(config, precision=student.precision)
-    teacher = load_model(checkpoint.teacher_of(student.checkpoint).path, config)
+    teacher = load_model(original.path, config)
     array = open_array(student, data, layout)
     agreement = Agreement(teacher.network)
     qualities = ImageQuality(), ImageQuality()
@@ -96,30 +94,30 @@ def compare(
         images = batch.images.to(student.device)
         timed = timed if len(timed) else images[:_TIMED_IMAGES]
         with teacher.running() as network:
-            wanted = network.encode_all(images)
-            qualities[0].update(network.decode(wanted.code[0]), images)
+            target = network.encode_all(images)
+            qualities[0].update(network.decode(target.mu), images)
         with student.running() as network:
-            seen = network.encode_all(images)
-            qualities[1].update(network.decode(seen.code[0]), images)
-            agreement.update(seen, wanted, network.side_logits(images))
+            output = network.encode_all(images)
+            qualities[1].update(network.decode(output.mu), images)
+            agreement.update(output, target, side_logits(network, images))
     speeds = _speeds((teacher, student), timed)
-    sides = [_side(*facts) for facts in zip((teacher, student), qualities, speeds, strict=True)]
+    reports = [_report(*facts) for facts in zip((teacher, student), qualities, speeds, strict=True)]
     return Comparison(
         data=array.path,
         images=len(array),
-        teacher=sides[0],
-        student=sides[1],
-        codes_r2=agreement.codes.share(),
-        features_r2=tuple(agreement.feature_shares()),
-        side_agreement=agreement.side_share(),
+        teacher=reports[0],
+        student=reports[1],
+        codes_r2=agreement.codes.r2(),
+        features_r2=tuple(agreement.feature_r2()),
+        side_agreement=agreement.side_agreement(),
         speed_ratio=speeds[1] / speeds[0],
         timed_images=len(timed),
     )
 
 
-def _side(model: LoadedModel, quality: ImageQuality, speed: float) -> Side:
+def _report(model: LoadedModel, quality: ImageQuality, speed: float) -> EncoderReport:
     parameters, fixed = encoder_size(model.network)
-    return Side(
+    return EncoderReport(
         checkpoint=model.checkpoint.path,
         parameters=parameters,
         fixed_numbers=fixed,
@@ -129,14 +127,15 @@ def _side(model: LoadedModel, quality: ImageQuality, speed: float) -> Side:
     )
 
 
-def encoder_size(network: EarVAE) -> tuple[int, int]:
+def encoder_size(network: ConvVAE) -> tuple[int, int]:
     """The parameters that `encode` and `features` need, and the fixed numbers."""
-    needs_path = network.linear is not None and network.encoder.side is None
-    fixed = network.linear.buffers() if needs_path and network.linear is not None else ()
-    return (
-        sum(parameter.numel() for parameter in network.encoder.parameters()),
-        sum(buffer.numel() for buffer in fixed),
-    )
+    parts = [network.encoder]
+    fixed = 0
+    if isinstance(network, MobilePCAVAE):
+        parts.append(network.side)
+    elif isinstance(network, PCAVAE):
+        fixed = sum(buffer.numel() for buffer in network.pca.buffers())
+    return sum(p.numel() for part in parts for p in part.parameters()), fixed
 
 
 def _speeds(models: tuple[LoadedModel, LoadedModel], images: torch.Tensor) -> list[float]:

@@ -1,90 +1,98 @@
-"""What a student is told: how its codes, maps and sides differ from its teacher's.
+"""The loss of a student: how its codes, maps and sides differ from its teacher's.
 
-    total = codes + features + side
+    loss = codes + features + side
 
-All three are 0 for a student that is its teacher's equal, and about 1 for one that knows only means:
-features in parts of what the teacher's maps vary, sides in bits, codes in units of the prior's variance
-and, where the teacher has a linear path, once more as errors of the picture that it draws from them. In
-whitened codes alone an error of what fills the picture weighs as little as one of a detail.
-Hinton et al. 2015 (https://arxiv.org/abs/1503.02531); with maps, Romero et al. 2015
+Each term is 0 for a student that equals its teacher and about 1 for one that knows only means. Features
+are in parts of the variance of the teacher's maps, sides in bits, codes in units of the prior's
+variance and, where the teacher has a PCA path, once more as errors of the picture it draws from them:
+in whitened codes alone an error that fills the picture weighs no more than one of a detail.
+Hinton et al. 2015 (https://arxiv.org/abs/1503.02531); for maps, Romero et al. 2015
 (https://arxiv.org/abs/1412.6550).
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch.nn import functional
 
+from earteach.model.loss import LossTerm
 from earteach.model.pca_path import PCAPath
-from earteach.model.vae import EncoderOutput
+from earteach.model.pca_vae import PCAVAE
+from earteach.model.vae import ConvVAE, EncoderOutput
 
-# The log-variance moves by less than the mean, and what is sampled from it matters less.
-LOGVAR_WEIGHT = 0.1
-_LEAST = 1e-6
-
-
-@dataclass(frozen=True)
-class DistillationTerms:
-    """Scalars of one batch."""
-
-    codes: torch.Tensor
-    features: torch.Tensor
-    side: torch.Tensor
-
-    @property
-    def total(self) -> torch.Tensor:
-        return self.codes + self.features + self.side
+# The log-variance moves less than the mean, and what is sampled from it matters less.
+_LOGVAR_WEIGHT = 0.1
+_MIN_VARIANCE = 1e-6
 
 
-def distillation_loss(
-    seen: EncoderOutput, wanted: EncoderOutput, sides: torch.Tensor | None, linear: PCAPath | None
-) -> DistillationTerms:
-    """The student's percept beside the teacher's, of the same images looked at from the same side.
+class DistillationBatch(NamedTuple):
+    """What student and teacher make of the same images, looked at from the same side."""
 
-    `sides` are the student's logits `(B,)` and `linear` the teacher's path, None where it has none.
+    student: EncoderOutput
+    teacher: EncoderOutput
+    side_logits: torch.Tensor | None  # the student's, (B,); None without sides
+
+
+def distillation_terms(teacher: ConvVAE) -> list[LossTerm[DistillationBatch]]:
+    """The terms of a student of this teacher; those of another device or precision are float32."""
+    pca = teacher.pca if isinstance(teacher, PCAVAE) else None
+
+    def codes(batch: DistillationBatch) -> torch.Tensor:
+        return code_error(batch.student, batch.teacher, pca).mean()
+
+    def features(batch: DistillationBatch) -> torch.Tensor:
+        pairs = zip(batch.student.maps, batch.teacher.maps, strict=True)
+        return torch.stack([unexplained_variance(*pair) for pair in pairs]).mean()
+
+    def side(batch: DistillationBatch) -> torch.Tensor:
+        if batch.side_logits is None:
+            return torch.zeros((), device=batch.teacher.mu.device)
+        return side_error(batch.side_logits, batch.teacher).mean()
+
+    return [LossTerm("codes", codes), LossTerm("features", features), LossTerm("side", side)]
+
+
+def code_error(student: EncoderOutput, teacher: EncoderOutput, pca: PCAPath | None) -> torch.Tensor:
+    """Squared error of mu, also in the picture that `pca` draws, and a tenth of logvar's, `(B,)`.
+
+    Means over the dimensions, without the side.
     """
-    device = wanted.code[0].device
-    with torch.autocast(device.type, enabled=False):
-        features = [unexplained(*pair) for pair in zip(seen.maps, wanted.maps, strict=True)]
-        return DistillationTerms(
-            codes=code_error(seen, wanted, linear).mean(),
-            features=torch.stack(features).mean(),
-            side=(
-                torch.zeros((), device=device)
-                if sides is None
-                else side_error(sides, wanted).mean()
-            ),
-        )
+    last = None if pca is None else -1
+    with torch.autocast(teacher.mu.device.type, enabled=False):
+        mu = student.mu[:, :last].float() - teacher.mu[:, :last].float()
+        logvar = student.logvar[:, :last].float() - teacher.logvar[:, :last].float()
+        error = mu.square().mean(dim=1) + _LOGVAR_WEIGHT * logvar.square().mean(dim=1)
+        return error if pca is None else error + picture_error(pca, mu)
 
 
-def code_error(seen: EncoderOutput, wanted: EncoderOutput, linear: PCAPath | None) -> torch.Tensor:
-    """Squared error of mu, as it is and in the picture, and a tenth of that of logvar, `(B,)`.
+def picture_error(pca: PCAPath, error: torch.Tensor) -> torch.Tensor:
+    """Errors of whitened codes `(B, K)` as squared errors of pictures, in parts of their variance.
 
-    Means over the dimensions, without the number that says the side.
+    Mean 1 for errors as large as the codes themselves.
     """
-    known = None if linear is None else -1
-    mu, logvar = (
-        a[:, :known].float() - b[:, :known].float()
-        for a, b in zip(seen.code, wanted.code, strict=True)
-    )
-    error = mu.square().mean(dim=1) + LOGVAR_WEIGHT * logvar.square().mean(dim=1)
-    return error if linear is None else error + linear.picture_error(mu)
+    scores = error @ pca.rotation.T
+    # Components that too few images left undetermined change no picture.
+    variances = pca.variances * pca.components.square().sum(dim=1)
+    return scores.square() @ variances / variances.sum()
 
 
-def unexplained(seen: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-    """Squared error of maps `(B, C, H, W)` over what they vary around each channel's mean."""
-    seen, wanted = seen.float(), wanted.float()
-    around = wanted - wanted.mean(dim=(0, 2, 3), keepdim=True)
-    return (seen - wanted).square().sum() / around.square().sum().clamp(min=_LEAST)
+def unexplained_variance(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+    """Squared error of maps `(B, C, H, W)` in parts of the variance around each channel's mean."""
+    with torch.autocast(teacher.device.type, enabled=False):
+        student, teacher = student.float(), teacher.float()
+        deviation = teacher - teacher.mean(dim=(0, 2, 3), keepdim=True)
+        variance = deviation.square().sum().clamp(min=_MIN_VARIANCE)
+        return (student - teacher).square().sum() / variance
 
 
-def side_error(sides: torch.Tensor, wanted: EncoderOutput) -> torch.Tensor:
+def side_error(side_logits: torch.Tensor, teacher: EncoderOutput) -> torch.Tensor:
     """Cross-entropy of logits with the teacher's sides, in bits, `(B,)`."""
-    assert wanted.faces is not None
-    error = functional.binary_cross_entropy_with_logits(
-        sides.float(), wanted.faces.float(), reduction="none"
-    )
+    assert teacher.is_canonical is not None
+    with torch.autocast(side_logits.device.type, enabled=False):
+        error = functional.binary_cross_entropy_with_logits(
+            side_logits.float(), teacher.is_canonical.float(), reduction="none"
+        )
     return error / math.log(2)

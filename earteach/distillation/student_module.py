@@ -1,52 +1,60 @@
-"""The Lightning module of a student: it is told what a teacher makes of the same images."""
+"""The Lightning module of a student, which learns what its teacher makes of the same images."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import Any, Self
 
 import torch
+from torch.nn import functional
 
 from earteach.data.loaders import Sample
 from earteach.distillation.agreement import Agreement
-from earteach.distillation.distillation_loss import distillation_loss
+from earteach.distillation.distillation_loss import DistillationBatch, distillation_terms
 from earteach.images import to_float
-from earteach.model.encoder_decoder import MobileEncoder
-from earteach.model.vae import EarVAE
+from earteach.model.loss import LossTerm
+from earteach.model.mobile_encoder import COARSE_SIZE, MobileEncoder
+from earteach.model.pca_path import PCAPath
+from earteach.model.pca_vae import PCAVAE, MobilePCAVAE
+from earteach.model.vae import ConvVAE
 from earteach.training.lightning_module import EarVAELightning
 
 
-class Distillation(EarVAELightning):
+class StudentLightning(EarVAELightning):
     """A student that learns from a teacher, which is frozen and in no checkpoint of this run.
 
-    The student has the teacher's decoder and linear path, which are frozen too. In a step it is shown
-    each image from the side that the teacher took it for, and learns to tell the side beside that; in
+    The student has the teacher's decoder and PCA path, also frozen. In a training step it is shown
+    each image from the side that the teacher chose, and learns to choose the side beside that; in
     validation it is left to itself.
     """
 
-    has_doctor = False
+    has_diagnostics = False
 
-    def learn_from(self, teacher: EarVAE) -> None:
-        """Take a teacher, and from it all that is not the encoder, before the first step."""
-        # In a tuple, so that Lightning takes it for no part of this module.
+    def _build(self) -> ConvVAE:
+        model = super()._build()
+        model.decoder.requires_grad_(False)
+        return model
+
+    def with_teacher(self, teacher: ConvVAE) -> Self:
+        # In a tuple, so that Lightning does not take it for a part of this module.
         self._teacher = (teacher.eval().requires_grad_(False),)
-        for network in (self.model, self.averaged):
-            network.decoder.load_state_dict(teacher.decoder.state_dict())
-            if network.linear is not None and teacher.linear is not None:
-                network.linear.load_state_dict(teacher.linear.state_dict())
-            if isinstance(network.encoder, MobileEncoder) and teacher.linear is not None:
-                network.encoder.init_from_pca(teacher.linear)
-            # What the images add to it is zero at first.
-            network.encoder.to_code.begin_logvar(teacher.encoder.to_code.first_logvar)
-        self.model.decoder.requires_grad_(False)
-
-    def _copy_of_model(self) -> EarVAE:
-        averaged = super()._copy_of_model()
-        averaged.decoder = self.model.decoder  # not trained, so kept once
-        return averaged
+        return self
 
     @property
-    def teacher(self) -> EarVAE:
+    def teacher(self) -> ConvVAE:
         return self._teacher[0]
+
+    def init_from_teacher(self) -> None:
+        """Take everything but the encoder from the teacher, before the first step."""
+        teacher = self.teacher
+        for network in self.networks():
+            network.decoder.load_state_dict(teacher.decoder.state_dict())
+            # What the images add to it is zero at first.
+            network.encoder.to_code.init_logvar(teacher.encoder.to_code.first_logvar)
+            if isinstance(network, PCAVAE) and isinstance(teacher, PCAVAE):
+                network.pca.load_state_dict(teacher.pca.state_dict())
+                assert isinstance(network.encoder, MobileEncoder)
+                init_from_coarse_images(network.encoder, teacher.pca)
 
     def setup(self, stage: str) -> None:
         super().setup(stage)
@@ -55,26 +63,20 @@ class Distillation(EarVAELightning):
         if device.type == "cuda":
             self.teacher.to(memory_format=torch.channels_last)  # as the student's
 
-    def training_step(self, batch: Sample, batch_idx: int) -> torch.Tensor:
+    def loss_terms(self) -> Sequence[LossTerm[Any]]:
+        return distillation_terms(self.teacher)
+
+    def _outputs(self, batch: Sample) -> DistillationBatch:
         images = to_float(batch["input"])
         with torch.no_grad():
-            wanted = self.teacher.encode_all(images)
-        seen = self.model.encode_all(images, wanted.faces)
-        sides = self.model.side_logits(images)
-        terms = distillation_loss(seen, wanted, sides, self.teacher.linear)
-        self._add_to_sums([terms.total, terms.codes, terms.features, terms.side], len(images))
-        return terms.total
+            teacher = self.teacher.encode_all(images)
+        if not isinstance(self.model, MobilePCAVAE):
+            return DistillationBatch(self.model.encode_all(images), teacher, None)
+        student = self.model.encode_all(images, is_canonical=teacher.is_canonical)
+        return DistillationBatch(student, teacher, self.model.side(images))
 
-    def training_means(self) -> dict[str, float]:
-        """Means over the images of the epoch so far, over all devices."""
-        names = ("loss", "codes", "features", "side")
-        return {
-            f"train/{name}": mean for name, mean in zip(names, self._means_of_terms(), strict=True)
-        }
-
-    def shares(self, metrics: Mapping[str, float]) -> dict[str, float]:
-        """What each term comes to in what training lowers, from the epoch's means."""
-        return {name: metrics[f"train/{name}"] for name in ("codes", "features", "side")}
+    def _scheduled(self) -> dict[str, float]:
+        return {}
 
     def on_validation_epoch_start(self) -> None:
         super().on_validation_epoch_start()
@@ -83,21 +85,55 @@ class Distillation(EarVAELightning):
     def validation_step(self, batch: Sample, batch_idx: int) -> None:
         images = to_float(batch["input"])
         assert isinstance(batch["index"], torch.Tensor)
-        seen = self.averaged.encode_all(images)
+        student = self.averaged.encode_all(images)
         self._agreement.update(
-            seen, self.teacher.encode_all(images), self.averaged.side_logits(images)
+            student, self.teacher.encode_all(images), side_logits(self.averaged, images)
         )
-        self._judge(images, batch["index"], *seen.code)
+        self._update_metrics(images, batch["index"], student.mu, student.logvar)
 
-    def _validated(self) -> dict[str, torch.Tensor]:
+    def _validation_metrics(self) -> dict[str, torch.Tensor]:
         """As of any network, but the loss is the student's; and how far it agrees with its teacher."""
         agreement = self._agreement.reduced(self._over_devices)
-        levels = agreement.feature_shares()
+        levels = agreement.feature_r2()
         values = {
             "val/loss": agreement.loss(),
-            "val/codes_r2": agreement.codes.share(),
+            "val/codes_r2": agreement.codes.r2(),
             "val/features_r2": sum(levels) / len(levels),
         }
-        if (side := agreement.side_share()) is not None:
+        if (side := agreement.side_agreement()) is not None:
             values["val/side_agreement"] = side
-        return super()._validated() | {name: torch.tensor(value) for name, value in values.items()}
+        scalars = {name: torch.tensor(value) for name, value in values.items()}
+        return super()._validation_metrics() | scalars
+
+
+def side_logits(network: ConvVAE, images: torch.Tensor) -> torch.Tensor | None:
+    """A student's logits of the side, `(B,)`; None without sides."""
+    return network.side(images) if isinstance(network, MobilePCAVAE) else None
+
+
+def init_from_coarse_images(encoder: MobileEncoder, pca: PCAPath) -> None:
+    """Start with the codes that the PCA path would give if it saw images of 16×16 pixels only."""
+    weight, bias = coarse_pca(pca, COARSE_SIZE)
+    linear = encoder.coarse_head.linear
+    with torch.no_grad():
+        linear.weight[: len(weight)] = weight
+        linear.bias[: len(bias)] = bias
+    encoder.to_code.zero_init()
+
+
+def coarse_pca(pca: PCAPath, side: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """What images averaged to `(C, side, side)` say of their PCA codes, as a linear map.
+
+    Its weight `(K, C · side²)` and bias `(K,)`; images must face the canonical side. It is the
+    posterior mean under probabilistic PCA (Tipping and Bishop 1999,
+    https://doi.org/10.1111/1467-9868.00196), whose noise is as large as the last component.
+    """
+    averaged, mean = (
+        functional.adaptive_avg_pool2d(flat.reshape(-1, *pca.shape), side).flatten(1)
+        for flat in (pca.components, pca.mean)
+    )
+    loadings = averaged * pca.variances.sqrt()[:, None]
+    noise = pca.variances.min() * side**2 / pca.shape[1] ** 2
+    covariance = loadings @ loadings.T + noise * torch.eye(len(loadings), device=noise.device)
+    weight = pca.rotation.T @ torch.linalg.solve(covariance, loadings)
+    return weight, -weight @ mean[0]

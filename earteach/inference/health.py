@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from earteach import checkpoint
 from earteach.data.arrays import EarArray
 from earteach.errors import EarTeachError
 from earteach.inference.loaded_model import LoadedModel
@@ -63,7 +62,7 @@ def examine(
         side_dimension=model.network.side_dimension,
     )
     # Of students the doctor knows nothing: all that it would change is the teacher's.
-    return health, () if checkpoint.TEACHER in found.about else diagnose(signs)
+    return health, diagnose(signs) if found.task == "train" else ()
 
 
 def history(state: dict[str, Any]) -> tuple[Epoch, ...]:

@@ -1,4 +1,4 @@
-"""What encoders and decoders are made of: attention blocks, and the way into a code and out of it."""
+"""The blocks of encoders and decoders: attention blocks, and the layers into a code and out of it."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class ToImage(nn.Sequential):
         )
 
     def zero_init(self) -> None:
-        """Give zero until trained."""
+        """Start from zero."""
         last = self[-2]
         assert isinstance(last, NormSiLUConv)
         assert last.conv.bias is not None
@@ -87,10 +87,9 @@ class ToImage(nn.Sequential):
 
 
 class ToCode(nn.Module):
-    """The deepest map `(B, channels, side, side)` to mu and logvar `(B, latent_dim)`.
+    """The deepest map `(B, channels, side, side)` to mu and logvar `(B, latent_dim)`, float32.
 
-    Where it is `mixed` every number of mu hears from all places too, which narrow maps, whose blocks
-    are few, have not told each other.
+    `mixed` adds a dense layer over all places to mu: few narrow blocks do not see the whole image.
     """
 
     def __init__(
@@ -108,15 +107,15 @@ class ToCode(nn.Module):
         nn.init.zeros_(self.logvar.weight)
 
     def zero_init(self) -> None:
-        """Give a mu of zero until trained."""
+        """Start from a mu of zero."""
         assert self.mu.bias is not None
         nn.init.zeros_(self.mu.weight)
         nn.init.zeros_(self.mu.bias)
         if self.mix is not None:
             nn.init.zeros_(self.mix.weight)
 
-    def begin_logvar(self, logvar: torch.Tensor) -> None:
-        """Give this logvar, `(latent_dim,)`, until trained."""
+    def init_logvar(self, logvar: torch.Tensor) -> None:
+        """Start from this logvar, `(latent_dim,)`."""
         with torch.no_grad():
             self.first_logvar.copy_(logvar)
 

@@ -1,19 +1,23 @@
-"""The loss: reconstruction as mean squared error, and the weighted KLD.
+"""The loss: a list of named, weighted terms.
 
-    total = mse + weight · KLD / latent_dim     (reduction "mean", per dimension as the mse is per pixel)
-    total = mse + weight · KLD                  (reduction "sum")
+    loss = mse + weight · KLD / latent_dim     (reduction "mean", per dimension as the mse is per pixel)
+    loss = mse + weight · KLD                  (reduction "sum")
 
 With D = pixels · channels, mse + w · KLD is, up to a constant factor, the negative ELBO of a Gaussian
-likelihood of variance s² with β = w · D / 2 at s² = 1 (Higgins et al. 2017, https://openreview.net/forum?id=Sy2fzU9gl).
+likelihood of variance s² with β = w · D / 2 at s² = 1 (Higgins et al. 2017,
+https://openreview.net/forum?id=Sy2fzU9gl). Training also lowers 1 − SSIM, which `loss` leaves out, so
+that it compares between runs with different weights of it.
 
-Training also descends a weighted `dissimilarity`, which is kept apart: the loss stays comparable
-between runs with whatever weight of it.
+To add a term, add it to the list that `vae_terms` returns: its mean, its share of the whole and its
+curves follow from its name.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Generic, NamedTuple, TypeVar
 
 import torch
 
@@ -23,14 +27,88 @@ from earteach.config import Reduction
 _WINDOW, _SIGMA = 11, 1.5
 _C1, _C2 = 0.01**2, 0.03**2
 
+Batch = TypeVar("Batch")
+
 
 @dataclass(frozen=True)
-class LossTerms:
-    """Scalars of one batch: the total, its reconstruction part and the KLD in nats."""
+class LossTerm(Generic[Batch]):
+    """One term: training lowers `weight` times `value_of` a batch, a mean over its images.
 
-    total: torch.Tensor
-    recon: torch.Tensor
-    kld: torch.Tensor
+    What is logged of the value's mean v is a · v + b under `logged_as`, with (a, b) = `logged_scale`.
+    """
+
+    name: str
+    value_of: Callable[[Batch], torch.Tensor]
+    weight: float = 1.0
+    in_loss: bool = True  # whether the `loss` that is reported includes it
+    logged_as: str = ""
+    logged_scale: tuple[float, float] = (1.0, 0.0)
+
+    def logged(self, mean: float) -> dict[str, float]:
+        """The name and value to log for a mean over batches."""
+        scale, offset = self.logged_scale
+        return {self.logged_as or self.name: scale * mean + offset}
+
+
+def objective(terms: Sequence[LossTerm[Batch]], values: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """What training descends: the weighted sum of the terms' values."""
+    return torch.stack([term.weight * values[term.name] for term in terms]).sum()
+
+
+class VAEBatch(NamedTuple):
+    """What the terms of a VAE are computed from."""
+
+    reconstruction: torch.Tensor  # (B, C, S, S)
+    target: torch.Tensor  # (B, C, S, S)
+    mu: torch.Tensor  # (B, D)
+    logvar: torch.Tensor  # (B, D)
+
+
+def vae_terms(
+    kld_weight: float, reduction: Reduction, latent_dim: int, ssim_weight: float
+) -> list[LossTerm[VAEBatch]]:
+    """Reconstruction, KLD with its weight of the moment, and 1 − SSIM unless its weight is 0."""
+    per = latent_dim if reduction == "mean" else 1
+    terms = [
+        LossTerm[VAEBatch](
+            "recon",
+            lambda batch: squared_error(batch.reconstruction, batch.target).mean(),
+            logged_as="recon_loss",
+        ),
+        LossTerm[VAEBatch](
+            "kld",
+            lambda batch: kl_divergence(batch.mu, batch.logvar).sum(dim=1).mean() / per,
+            weight=kld_weight,
+            logged_scale=(per, 0.0),
+        ),
+        LossTerm[VAEBatch](
+            "ssim",
+            lambda batch: dissimilarity(batch.reconstruction, batch.target).mean(),
+            weight=ssim_weight,
+            in_loss=False,
+            logged_scale=(-1.0, 1.0),
+        ),
+    ]
+    return terms if ssim_weight else terms[:-1]
+
+
+def image_losses(
+    reconstruction: torch.Tensor, target: torch.Tensor, mu: torch.Tensor, logvar: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Reconstruction loss and KLD (nats) of each image, `(B,)` each."""
+    return squared_error(reconstruction, target), kl_divergence(mu, logvar).sum(dim=1)
+
+
+def total_loss(
+    recon: torch.Tensor, kld: torch.Tensor, weight: float, reduction: Reduction, latent_dim: int
+) -> torch.Tensor:
+    """The `loss` of each image or batch, elementwise; `kld` is in nats."""
+    return recon + weight * (kld / latent_dim if reduction == "mean" else kld)
+
+
+def squared_error(reconstruction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Mean squared error of each image over pixels and channels, float32 `(B,)`."""
+    return (reconstruction.float() - target.float()).square().mean(dim=(1, 2, 3))
 
 
 def kl_divergence(mu: torch.Tensor, logvar: torch.Tensor) -> torch.Tensor:
@@ -41,11 +119,6 @@ def kl_divergence(mu: torch.Tensor, logvar: torch.Tensor) -> torch.Tensor:
     with torch.autocast(mu.device.type, enabled=False):
         mu, logvar = mu.float(), logvar.float()
         return -0.5 * (1 + logvar - mu.square() - logvar.exp())
-
-
-def squared_error(reconstruction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Mean squared error of each image over pixels and channels, float32 `(B,)`."""
-    return (reconstruction.float() - target.float()).square().mean(dim=(1, 2, 3))
 
 
 def dissimilarity(reconstruction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -74,38 +147,9 @@ def _bands(side: int) -> torch.Tensor:
     # Made once for evaluation and training alike; gradients do not pass an inference tensor.
     with torch.inference_mode(False):
         bands = torch.zeros(side - _WINDOW + 1, side)
-        for place, row in enumerate(bands):
-            row[place : place + _WINDOW] = window / window.sum()
+        for start, row in enumerate(bands):
+            row[start : start + _WINDOW] = window / window.sum()
     return bands
-
-
-def image_losses(
-    reconstruction: torch.Tensor, target: torch.Tensor, mu: torch.Tensor, logvar: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Reconstruction loss and KLD of each image, `(B,)` each."""
-    return squared_error(reconstruction, target), kl_divergence(mu, logvar).sum(dim=1)
-
-
-def total_loss(
-    recon: torch.Tensor, kld: torch.Tensor, weight: float, reduction: Reduction, latent_dim: int
-) -> torch.Tensor:
-    """The loss of the given terms, elementwise; `kld` is in nats."""
-    return recon + weight * (kld / latent_dim if reduction == "mean" else kld)
-
-
-def vae_loss(
-    reconstruction: torch.Tensor,
-    target: torch.Tensor,
-    mu: torch.Tensor,
-    logvar: torch.Tensor,
-    *,
-    weight: float,
-    reduction: Reduction,
-) -> LossTerms:
-    """The batch's loss and its terms, each a mean over the batch."""
-    recon, kld = image_losses(reconstruction, target, mu, logvar)
-    recon, kld = recon.mean(), kld.mean()
-    return LossTerms(total_loss(recon, kld, weight, reduction, mu.shape[1]), recon, kld)
 
 
 def elbo_beta(weight: float, reduction: Reduction, latent_dim: int, dimensions: int) -> float:

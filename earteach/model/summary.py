@@ -9,7 +9,9 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from earteach.model.vae import EarVAE
+from earteach.model.build import build_model
+from earteach.model.pca_vae import PCAVAE
+from earteach.model.vae import ConvVAE
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class ModelSummary:
     layers: tuple[Layer, ...]
 
 
-def summarise(model: EarVAE) -> ModelSummary:
+def summarise(model: ConvVAE) -> ModelSummary:
     """Count by running one image through a copy of the network that holds no values."""
     shapes, work, in_all = _traced(model)
     modules = dict(model.named_modules())
@@ -46,9 +48,9 @@ def summarise(model: EarVAE) -> ModelSummary:
         for name, shape in shapes.items()
         if name.count(".") == (2 if ".blocks." in name else 1)
     ]
-    if model.linear is not None:
+    if isinstance(model, PCAVAE):
         rest = in_all - sum(layer.multiply_adds for layer in layers)
-        layers.insert(0, Layer("linear", "PCAPath", model.linear.shape, 0, rest))
+        layers.insert(0, Layer("pca", "PCAPath", model.pca.shape, 0, rest))
     return ModelSummary(
         parameters=_parameters(model),
         parts={name: _parameters(part) for name, part in model.named_children()},
@@ -61,7 +63,7 @@ def summarise(model: EarVAE) -> ModelSummary:
     )
 
 
-def _traced(model: EarVAE) -> tuple[dict[str, tuple[int, ...]], dict[str, int], int]:
+def _traced(model: ConvVAE) -> tuple[dict[str, tuple[int, ...]], dict[str, int], int]:
     """The shape that leaves each module and its multiply-adds, and the multiply-adds in all."""
     shapes: dict[str, tuple[int, ...]] = {}
 
@@ -76,19 +78,12 @@ def _traced(model: EarVAE) -> tuple[dict[str, tuple[int, ...]], dict[str, int], 
     # Not on the caller's device: "meta", where networks without values are made, knows no autocast.
     cpu = torch.device("cpu")
     with FakeTensorMode(), cpu, torch.no_grad(), FlopCounterMode(display=False) as counter:
-        shadow = EarVAE(
-            in_channels=model.in_channels,
-            latent_dim=model.latent_dim,
-            base_channels=model.base_channels,
-            image_size=model.image_size,
-            pca_init=model.linear is not None,
-            encoder=model.kind,
-        )
+        shadow = build_model(model.config)
         for name, module in shadow.named_modules():
             watch(name, module)
         image = torch.zeros(1, model.in_channels, model.image_size, model.image_size)
         shadow(image, torch.zeros(1, model.latent_dim))
-    # Named from the whole's class on: EarVAE.encoder.blocks.0.
+    # Names start with the network's class: PCAVAE.encoder.blocks.0.
     counted = {
         name.partition(".")[2]: sum(kinds.values()) // 2
         for name, kinds in counter.get_flop_counts().items()

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import pytorch_lightning as pl
 import torch
@@ -19,12 +19,10 @@ from earteach import checkpoint
 from earteach.checkpoint import Checkpoint
 from earteach.config import TrainConfig
 from earteach.data.arrays import EarArray
-from earteach.distillation.student_module import Distillation
 from earteach.errors import EarTeachError
 from earteach.files.atomic_write import is_full, unwritten
 from earteach.files.folders import missing_folders, remove_empty
 from earteach.metrics.doctor import Advice
-from earteach.model.annealing import note_fewer_cycles
 from earteach.randomness import Purpose, derive
 from earteach.training.checkpoint_callback import Checkpoints, check_writable, epochs_processed
 from earteach.training.finite_loss import FiniteLoss
@@ -35,12 +33,12 @@ from earteach.training.interruption import (
     requeue,
 )
 from earteach.training.lightning_module import EarVAELightning
-from earteach.training.pca_init import first_weights
 from earteach.training.plan import Plan, plan
 from earteach.training.progress import Forecast, Pace, Progress
 from earteach.training.recorder import EpochRecord, Recorder
 from earteach.training.resource_checks import check_memory_for_run, check_space_for_run
 from earteach.training.resume_callback import ResumeCallback, incompatible_state_error
+from earteach.training.task import Task
 from earteach.training.trainer import (
     RUN_NAME,
     Loaders,
@@ -63,7 +61,7 @@ class Best:
 
 @dataclass(frozen=True)
 class TrainResult:
-    """How a run ended, and what is wrong with it; of a student also its teacher.
+    """How a run ended, and what is wrong with it.
 
     Under `fast_dev_run`, which writes nothing, `last` and `best` are empty.
     """
@@ -76,9 +74,9 @@ class TrainResult:
     resumed_from: Path | None
     log_dir: Path | None
     seconds: float
+    task: str = Task.name
     signal: int | None = None
     advice: tuple[Advice, ...] = ()
-    teacher: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -94,33 +92,37 @@ class Watch:
 
 @dataclass(frozen=True)
 class Start:
-    """Where a run begins: a checkpoint to go on from, or anew, with old weights or none.
+    """Where a run begins: at a checkpoint to continue, or anew, from old weights or none.
 
-    A student begins with a `teacher`. `fresh` moves what is in the way aside; `dry` writes nothing.
+    `fresh` moves an old run aside; `dry` writes nothing.
     """
 
-    found: Checkpoint | None = None
+    checkpoint: Checkpoint | None = None
     weights: Checkpoint | None = None
-    teacher: Checkpoint | None = None
     fresh: bool = False
     dry: bool = False
 
+    @property
+    def epochs_done(self) -> int:
+        return self.checkpoint.epochs_completed if self.checkpoint else 0
 
-def fit(config: TrainConfig, start: Start, watch: Watch) -> TrainResult:
-    """Train from `start` to the last epoch, or until the run is told to stop.
+
+def fit(config: TrainConfig, start: Start, watch: Watch, task: Task) -> TrainResult:
+    """Train from `start` to the last epoch, or until the run is interrupted.
 
     Raises `EarTeachError` for data, hardware, memory or a disk that the user can put right.
     """
     began = time.monotonic()
-    run, found = config.run, start.found
-    if found is not None and not found.state.keys() >= {"loops", "optimizer_states", "callbacks"}:
-        raise incompatible_state_error(found.path)
-    arrays = _open_data(config, found)
+    run, resumed = config.run, start.checkpoint
+    if resumed and not resumed.state.keys() >= {"loops", "optimizer_states", "callbacks"}:
+        raise incompatible_state_error(resumed.path)
+    arrays = _open_data(config, resumed)
     check_memory_for_run(config, len(arrays["train"]))
     with quiet_lightning(), tensorboard_raises_once(), StopRequest() as stop:
         fingerprints = {name: array.fingerprint() for name, array in arrays.items()}
+        entry = {**task.provenance, "task": task.name}
         keeper = Checkpoints(
-            run.checkpoint_dir, fingerprints, stop, run.checkpoint_every_n_steps, _origin(start)
+            run.checkpoint_dir, fingerprints, stop, run.checkpoint_every_n_steps, entry
         )
         recorder = Recorder(run.log_dir / RUN_NAME, arrays, watch.on_epoch)
         pace = Pace(
@@ -129,22 +131,21 @@ def fit(config: TrainConfig, start: Start, watch: Watch) -> TrainResult:
             on_forecast=watch.on_forecast,
             on_progress=watch.on_progress,
         )
-        restored = ResumeCallback(lambda: _show_plan(config, start, watch))
+        resume_callback = ResumeCallback(lambda: _show_plan(config, start, watch, task))
         trainer = make_trainer(
             config,
-            [*([restored] if found else []), FiniteLoss(), pace, recorder, keeper],
-            purge_step=found.global_step if found else 0,
+            [*([resume_callback] if resumed else []), FiniteLoss(), pace, recorder, keeper],
+            purge_step=resumed.global_step if resumed else 0,
             fast_dev_run=start.dry,
         )
-        module = _module(config, start)
+        module = _module(config, start, task)
         if not start.dry:
-            _make_room(config, start)
-        if found is None:
-            _show_plan(config, start, watch)  # before the minute that fitting by PCA may take
-        if _begins_as_pca(config, start):
-            weights = first_weights(arrays["train"], config.model, keep=not start.dry)
-            module.init_from_pca(weights)
-        interrupted = _run(trainer, module, arrays, restored, found)
+            _make_room(config, start, task)
+        if resumed is None:
+            _show_plan(config, start, watch, task)  # before the minute that fitting PCA may take
+            if start.weights is None:
+                task.initialise(module, arrays["train"], keep=not start.dry)
+        interrupted = _run(trainer, module, arrays, resume_callback, resumed)
         advice = recorder.diagnosis(trainer, module, finished=not interrupted)
     if interrupted and stop.signal == REQUEUE and is_main_process():
         requeue()
@@ -157,12 +158,12 @@ def fit(config: TrainConfig, start: Start, watch: Watch) -> TrainResult:
             name: Best(Path(entry["path"]), entry["value"], entry["epoch"])
             for name, entry in keeper.best.items()
         },
-        resumed_from=found.path if found else None,
+        resumed_from=resumed.path if resumed else None,
         log_dir=None if start.dry else run.log_dir / RUN_NAME,
         seconds=time.monotonic() - began,
+        task=task.name,
         signal=stop.signal if interrupted else None,
         advice=advice,
-        teacher=start.teacher.path if start.teacher else None,
     )
 
 
@@ -171,45 +172,31 @@ def _ending(trainer: pl.Trainer, epochs: int) -> Literal["finished", "early_stop
     return "early_stopping" if stopped_early else "finished"
 
 
-def _show_plan(config: TrainConfig, start: Start, watch: Watch) -> None:
+def _show_plan(config: TrainConfig, start: Start, watch: Watch, task: Task) -> None:
     if watch.on_start is not None:
-        teacher = start.teacher.path if start.teacher else None
-        done = start.found.epochs_completed if start.found else 0
-        watch.on_start(plan(config, epochs_done=done, teacher=teacher))
+        watch.on_start(plan(config, task, epochs_done=start.epochs_done))
 
 
-def _make_room(config: TrainConfig, start: Start) -> None:
-    """The last thing before training: all else that can be wrong has been looked at."""
-    done = start.found.epochs_completed if start.found else 0
-    check_space_for_run(config, done, fresh=start.fresh)
+def _make_room(config: TrainConfig, start: Start, task: Task) -> None:
+    """The last thing before training: everything else that can be wrong has been checked."""
+    check_space_for_run(config, start.epochs_done, fresh=start.fresh)
     if start.fresh and is_main_process():
         _move_aside(config)
     check_writable(config.run.checkpoint_dir)
-    if start.teacher is not None and start.found is None and is_main_process():
-        copy = config.run.checkpoint_dir / checkpoint.TEACHER_COPY
-        checkpoint.name_again(start.teacher.path, copy)
-    if start.teacher is None:
-        note_fewer_cycles(config.optim.epochs, config.kld)
+    if start.checkpoint is None and is_main_process():
+        task.prepare_folder(config.run.checkpoint_dir)
+    task.note(config)
 
 
-def _origin(start: Start) -> dict[str, Any]:
-    """What a student's checkpoints say of its teacher; nothing for another network."""
-    if start.teacher is None:
-        return {}
-    if start.found is not None:
-        return {checkpoint.TEACHER: start.found.about[checkpoint.TEACHER]}
-    return checkpoint.origin(start.teacher)
-
-
-def _open_data(config: TrainConfig, found: Checkpoint | None) -> dict[str, EarArray]:
+def _open_data(config: TrainConfig, resumed: Checkpoint | None) -> dict[str, EarArray]:
     paths = {"train": config.data.train_data, "val": config.data.val_data}
     arrays = {name: EarArray.open(path, config.data.layout) for name, path in paths.items()}
     for name, array in arrays.items():
-        _ = array.scale  # values that cannot be read are said before training starts
+        _ = array.scale  # bad values are reported before training starts
         array.note_conversions(config.model.image_size, config.model.in_channels)
-        if found and found.about["data"].get(name) != array.fingerprint():
+        if resumed and resumed.about["data"].get(name) != array.fingerprint():
             raise EarTeachError(
-                f"{array.path}: is not the {name} array of {found.path} any more; put the old one "
+                f"{array.path}: is not the {name} array of {resumed.path} any more; put the old one "
                 "back, or begin a new run from the weights with `earteach train --fresh --init-from`"
             )
     if len(arrays["train"]) < config.optim.batch_size:
@@ -220,15 +207,11 @@ def _open_data(config: TrainConfig, found: Checkpoint | None) -> dict[str, EarAr
     return arrays
 
 
-def _module(config: TrainConfig, start: Start) -> EarVAELightning:
+def _module(config: TrainConfig, start: Start, task: Task) -> EarVAELightning:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(config.run.seed, Purpose.WEIGHTS))
-        kind = EarVAELightning if start.teacher is None else Distillation
-        module = kind(config.to_dict())
-    if isinstance(module, Distillation):
-        assert start.teacher is not None
-        module.learn_from(start.teacher.model())
-    elif start.weights is not None:
+        module = task.module(config)
+    if start.weights is not None:
         try:
             module.init_from_model(start.weights.model())
         except RuntimeError as error:
@@ -239,17 +222,12 @@ def _module(config: TrainConfig, start: Start) -> EarVAELightning:
     return module
 
 
-def _begins_as_pca(config: TrainConfig, start: Start) -> bool:
-    anew = start.found is None and start.weights is None and start.teacher is None
-    return anew and config.model.pca_init
-
-
 def _run(
     trainer: pl.Trainer,
     module: EarVAELightning,
     arrays: Mapping[str, EarArray],
-    restored: ResumeCallback,
-    found: Checkpoint | None,
+    resume_callback: ResumeCallback,
+    resumed: Checkpoint | None,
 ) -> bool:
     """Fit; whether the run was interrupted."""
     log = module.config.run.log_dir.absolute() / RUN_NAME
@@ -258,7 +236,7 @@ def _run(
         trainer.fit(
             module,
             datamodule=Loaders(module.config, arrays),
-            ckpt_path=found.path if found else None,
+            ckpt_path=resumed.path if resumed else None,
             weights_only=True,
         )
     except (TrainingInterrupted, SIGTERMException):
@@ -271,11 +249,11 @@ def _run(
         raise unwritten(log, error, again) from error
     except (RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
         if not _is_out_of_memory(error):
-            if found is not None and not restored.done:
+            if resumed is not None and not resume_callback.done:
                 if missing:  # Lightning begins the log before it reads the state
                     shutil.rmtree(log, ignore_errors=True)
                     remove_empty(missing)
-                raise incompatible_state_error(found.path) from error
+                raise incompatible_state_error(resumed.path) from error
             raise
         smaller = max(1, module.config.optim.batch_size // 2)
         raise EarTeachError(

@@ -72,7 +72,7 @@ class Health:
             "variance": codes.variance().tolist(),
         }
         return {
-            **_shares(module.shares(metrics)),
+            **{f"train/share_{name}": share for name, share in module.shares().items()},
             "train/clean_recon_loss": self._clean_recon,
             "val/gap": metrics["val/recon_loss"] - self._clean_recon,
             "val/active_units": float(codes.active_units()),
@@ -103,7 +103,7 @@ class Health:
         self, module: EarVAELightning, steps: int, *, finished: bool
     ) -> tuple[Advice, ...]:
         """What is wrong with the run as it stands after `steps`."""
-        if not module.has_doctor:
+        if not module.has_diagnostics:
             return ()
         clean = self._clean_images(module)
         return diagnose(
@@ -123,8 +123,3 @@ class Health:
             )
         )
 
-
-def _shares(terms: Mapping[str, float]) -> dict[str, float]:
-    """Each term's share of what training descends."""
-    whole = sum(terms.values())
-    return {f"train/share_{name}": term / whole if whole else 0.0 for name, term in terms.items()}

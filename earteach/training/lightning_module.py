@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytorch_lightning as pl
@@ -13,39 +13,40 @@ from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 from torchmetrics import MeanMetric
 from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMeasure
 
+from earteach.checkpoint import upgraded
 from earteach.config import TrainConfig
 from earteach.data.loaders import Sample
 from earteach.errors import EarTeachError
 from earteach.images import to_float
 from earteach.metrics.latent import LatentStatistics
 from earteach.model.annealing import final_kld_weight, kld_weight
-from earteach.model.loss import dissimilarity, image_losses, total_loss, vae_loss
-from earteach.model.pca_path import PCAWeights
-from earteach.model.vae import EarVAE, reparameterise
+from earteach.model.build import build_model
+from earteach.model.loss import LossTerm, VAEBatch, image_losses, objective, total_loss, vae_terms
+from earteach.model.vae import ConvVAE, reparameterise
 from earteach.randomness import training_noise, validation_noise
 from earteach.training.lr_schedule import cosine_factor
 
-_SUMS = "train_sums"
+_SUMS, _IMAGES = "train_sums", "images"
 
 
 class EarVAELightning(pl.LightningModule):
-    """An `EarVAE` with its loss and optimizer.
+    """A network with its loss and optimizer.
 
     `model` is what the steps train; `averaged` is the moving average of its weights, or `model` itself
-    with `--ema-decay 0`. All that is measured, shown and used later is the averaged network.
+    with `--ema-decay 0`. Everything measured, shown and used later is the averaged network.
 
     `EarVAELightning.load_from_checkpoint(path)` works with torch's safe loading.
     """
 
-    # Whether the doctor knows this kind of training.
-    has_doctor = True
+    # Whether the diagnostics know this kind of training.
+    has_diagnostics = True
 
     def __init__(self, config: Mapping[str, Mapping[str, Any]]) -> None:
         """`config` is `TrainConfig.to_dict()`: builtin values, as checkpoints keep them."""
         super().__init__()
         self.save_hyperparameters()
         self.config = TrainConfig.from_dict(config)
-        self.model = EarVAE.from_config(self.config.model)
+        self.model = self._build()
         self.averaged = self._copy_of_model() if self.config.optim.ema_decay else self.model
         self.val_loss = MeanMetric(nan_strategy="disable")
         self.val_recon = MeanMetric(nan_strategy="disable")
@@ -55,26 +56,26 @@ class EarVAELightning(pl.LightningModule):
             data_range=1.0, dim=(1, 2, 3), reduction="elementwise_mean"
         )
         self._val_codes = LatentStatistics(self.config.model.latent_dim)
-        # The loss and its terms (reconstruction loss, KLD and 1 − SSIM) of the epoch so far, and the
-        # images that they are over.
-        self._sums = torch.zeros(5, dtype=torch.float64)
+        # Of the epoch so far: the sum over images of each loss term, then the number of images.
+        self._sums = torch.zeros(0, dtype=torch.float64)
 
-    def _copy_of_model(self) -> EarVAE:
+    def _build(self) -> ConvVAE:
+        return build_model(self.config.model)
+
+    def _copy_of_model(self) -> ConvVAE:
         averaged = copy.deepcopy(self.model).requires_grad_(False)
-        averaged.linear = self.model.linear  # not trained, so kept once
+        for name, part in self.model.named_children():
+            if not any(parameter.requires_grad for parameter in part.parameters()):
+                setattr(averaged, name, part)  # not trained, so kept once
         return averaged
 
-    def init_from_pca(self, weights: PCAWeights) -> None:
-        """Become PCA, before the first step."""
-        weight = final_kld_weight(self.config.kld)
-        if self.config.kld.kld_reduction == "mean":
-            weight /= self.config.model.latent_dim
-        for network in (self.model, self.averaged):
-            network.init_from_pca(weights, weight)
+    def networks(self) -> Sequence[ConvVAE]:
+        """The trained network and its average."""
+        return [self.model] if self.averaged is self.model else [self.model, self.averaged]
 
-    def init_from_model(self, trained: EarVAE) -> None:
+    def init_from_model(self, trained: ConvVAE) -> None:
         """Take the weights of another network of the same shape; raises `RuntimeError` for another."""
-        for network in (self.model, self.averaged):
+        for network in self.networks():
             network.load_state_dict(trained.state_dict())
 
     def encode(self, x: torch.Tensor) -> torch.Tensor:
@@ -107,7 +108,21 @@ class EarVAELightning(pl.LightningModule):
             # Tensor cores take convolutions in this order; images follow their weights.
             self.to(memory_format=torch.channels_last)
 
+    def loss_terms(self) -> Sequence[LossTerm[Any]]:
+        """The terms of the loss, with their weights in the current epoch."""
+        kld, model = self.config.kld, self.config.model
+        return vae_terms(
+            self.kld_weight, kld.kld_reduction, model.latent_dim, self.config.optim.ssim_weight
+        )
+
     def training_step(self, batch: Sample, batch_idx: int) -> torch.Tensor:
+        terms, outputs = self.loss_terms(), self._outputs(batch)
+        values = {term.name: term.value_of(outputs) for term in terms}
+        self._add_to_sums(values, len(batch["input"]))
+        return objective(terms, values)
+
+    def _outputs(self, batch: Sample) -> Any:
+        """What the loss terms are computed from."""
         noise = training_noise(
             self.config.run.seed,
             self.global_step,
@@ -120,61 +135,48 @@ class EarVAELightning(pl.LightningModule):
         if self.device.type == "cuda":
             noise = noise.pin_memory()  # else the copy would wait for the device
         reconstruction, mu, logvar = self.model(images, noise.to(self.device, non_blocking=True))
-        terms = vae_loss(
-            reconstruction, target, mu, logvar,
-            weight=self.kld_weight, reduction=self.config.kld.kld_reduction,
-        )  # fmt: skip
-        unlike = dissimilarity(reconstruction, target).mean() if self._takes_ssim else None
-        none = torch.ones_like(terms.kld)
-        values = [terms.total, terms.recon, terms.kld, none if unlike is None else unlike]
-        self._add_to_sums(values, len(target))
-        return (
-            terms.total if unlike is None else terms.total + self.config.optim.ssim_weight * unlike
-        )
+        return VAEBatch(reconstruction, target, mu, logvar)
 
-    @property
-    def _takes_ssim(self) -> bool:
-        return self.config.optim.ssim_weight > 0
-
-    def _add_to_sums(self, values: list[torch.Tensor], images: int) -> None:
-        self._sums = self._sums.to(self.device)
-        self._sums += torch.stack([*values, torch.ones_like(values[0])]).detach() * images
+    def _add_to_sums(self, values: Mapping[str, torch.Tensor], images: int) -> None:
+        row = torch.stack([*values.values(), torch.ones_like(next(iter(values.values())))]).detach()
+        if not len(self._sums):
+            self._sums = torch.zeros(len(row), dtype=torch.float64)
+        self._sums = self._sums.to(self.device) + row * images
 
     def on_train_epoch_start(self) -> None:
-        self._sums = torch.zeros(5, dtype=torch.float64, device=self.device)
+        self._sums = torch.zeros(0, dtype=torch.float64)
 
     def running_loss(self) -> float:
         """Mean loss of the epoch so far on this device, which is waited for."""
-        return float(self._sums[0] / self._sums[4])
+        return self._loss((self._sums[:-1] / self._sums[-1]).tolist())
+
+    def _loss(self, means: Sequence[float]) -> float:
+        terms = zip(self.loss_terms(), means, strict=True)
+        return sum(term.weight * mean for term, mean in terms if term.in_loss)
 
     def training_means(self) -> dict[str, float]:
         """Means over the images of the epoch so far, over all devices."""
-        loss, recon, kld, unlike = self._means_of_terms()
-        means = {
-            "train/loss": loss,
-            "train/recon_loss": recon,
-            "train/kld": kld,
-            "train/kld_weight": self.kld_weight,
-        }
-        return means | ({"train/ssim": 1 - unlike} if self._takes_ssim else {})
+        means = self._means_of_terms()
+        scalars = {"train/loss": self._loss(means)}
+        for term, mean in zip(self.loss_terms(), means, strict=True):
+            scalars |= {f"train/{name}": value for name, value in term.logged(mean).items()}
+        return scalars | self._scheduled()
 
-    def shares(self, metrics: Mapping[str, float]) -> dict[str, float]:
-        """What each term comes to in what training lowers, from the epoch's means."""
-        kld = metrics["train/kld_weight"] * metrics["train/kld"]
-        if self.config.kld.kld_reduction == "mean":
-            kld /= self.config.model.latent_dim
-        terms = {"recon": metrics["train/recon_loss"], "kld": kld}
-        if self._takes_ssim:
-            terms["ssim"] = self.config.optim.ssim_weight * (1 - metrics["train/ssim"])
-        return terms
+    def _scheduled(self) -> dict[str, float]:
+        """What follows a schedule, to log beside the means."""
+        return {"train/kld_weight": self.kld_weight}
+
+    def shares(self) -> dict[str, float]:
+        """Each term's share of what training lowers, over the images of the epoch so far."""
+        means = self._means_of_terms()
+        parts = {t.name: t.weight * mean for t, mean in zip(self.loss_terms(), means, strict=True)}
+        whole = sum(parts.values())
+        return {name: part / whole if whole else 0.0 for name, part in parts.items()}
 
     def _means_of_terms(self) -> list[float]:
-        sums = self._sums_of_all_devices()
+        sums = self._over_devices(self._sums.clone())
         means: list[float] = (sums[:-1] / sums[-1]).tolist()
         return means
-
-    def _sums_of_all_devices(self) -> torch.Tensor:
-        return self._over_devices(self._sums.clone())
 
     def _over_devices(self, sums: torch.Tensor) -> torch.Tensor:
         sums = self.trainer.strategy.reduce(sums.to(self.device), reduce_op="sum")
@@ -191,12 +193,12 @@ class EarVAELightning(pl.LightningModule):
     def validation_step(self, batch: Sample, batch_idx: int) -> None:
         images = to_float(batch["input"])
         assert isinstance(batch["index"], torch.Tensor)
-        self._judge(images, batch["index"], *self.averaged.encode(images))
+        self._update_metrics(images, batch["index"], *self.averaged.encode(images))
 
-    def _judge(
+    def _update_metrics(
         self, images: torch.Tensor, index: torch.Tensor, mu: torch.Tensor, logvar: torch.Tensor
     ) -> None:
-        """Measure what the codes of validation images give."""
+        """Add a batch of validation images with their mu and logvar to the metrics."""
         noise = validation_noise(
             self.config.run.seed, index.tolist(), self.config.model.latent_dim
         ).to(self.device)
@@ -219,8 +221,8 @@ class EarVAELightning(pl.LightningModule):
             self.val_ssim.update(clean, images)
             self.val_psnr.update(clean, images)
 
-    def _validated(self) -> dict[str, torch.Tensor]:
-        """The means over the validation images, over all devices; measuring begins anew."""
+    def _validation_metrics(self) -> dict[str, torch.Tensor]:
+        """The means over the validation images, over all devices; then the metrics start over."""
         metrics = {
             "val/loss": self.val_loss,
             "val/recon_loss": self.val_recon,
@@ -234,7 +236,7 @@ class EarVAELightning(pl.LightningModule):
         return values
 
     def on_validation_epoch_end(self) -> None:
-        values = self._validated()
+        values = self._validation_metrics()
         if not math.isfinite(float(values["val/loss"])):
             raise EarTeachError(
                 f"the validation loss of epoch {self.current_epoch + 1} is not finite; "
@@ -306,8 +308,13 @@ class EarVAELightning(pl.LightningModule):
             )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint[_SUMS] = self._sums_of_all_devices().tolist()
+        names = [*(term.name for term in self.loss_terms()), _IMAGES]
+        sums = self._over_devices(self._sums.clone()).tolist()
+        checkpoint[_SUMS] = dict(zip(names, sums, strict=False))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        sums = torch.tensor(checkpoint.get(_SUMS, [0.0] * 5), dtype=torch.float64)
-        self._sums = sums if self.global_rank == 0 else torch.zeros_like(sums)
+        checkpoint.update(upgraded(checkpoint))
+        sums = checkpoint.get(_SUMS, {})
+        # Before format 4 the sums had no names; the epoch's means then begin anew.
+        values = list(sums.values()) if isinstance(sums, dict) and self.global_rank == 0 else []
+        self._sums = torch.tensor(values, dtype=torch.float64)

@@ -18,7 +18,9 @@ from earteach.data.arrays import EarArray, sampled_rows
 from earteach.metrics.npz_cache import load_npz, store_npz
 from earteach.metrics.streaming_pca import streaming_pca
 from earteach.model.blocks import code_grid
-from earteach.model.pca_path import PCAWeights, mirrored, shrink_factor
+from earteach.model.canonical_side import mirrored
+from earteach.model.pca_path import PCAPath, PCAWeights, shrink_factor
+from earteach.model.pca_vae import PCAVAE
 
 _MOST_EARS = 2**14
 _PIECE = 256
@@ -30,6 +32,27 @@ _FAINTEST = 0.02
 _DRAWN_CODES, _CODES_PER_NUMBER = 4096, 16
 _CELL, _CELLS = 16, 2**12
 _log = logging.getLogger(__name__)
+
+
+def init_from_pca(network: PCAVAE, weights: PCAWeights, kld_weight: float) -> None:
+    """Make the network PCA, and start its posterior at the width that suits each dimension.
+
+    `kld_weight` w is the weight of the KLD summed over dimensions, beside the mean squared error.
+    Where a unit of a code's variance costs g in squared error summed over the N values of an image,
+    g s² / N + w (s² − log s²) / 2 is least at s² = w N / (2 g + w N).
+    """
+    network.pca.load_weights(weights)
+    weight = kld_weight * network.in_channels * network.image_size**2
+    gain = _noise_gain(network.pca).clamp(min=1e-9)
+    best = torch.log((weight / (2 * gain + weight)).clamp(min=1e-4))
+    # The side, last, has a logvar of its own, which replaces the encoder's.
+    network.encoder.to_code.init_logvar(functional.pad(best, (0, 1)))
+
+
+def _noise_gain(pca: PCAPath) -> torch.Tensor:
+    """Squared error summed over pixels per unit of a code's variance, `(K,)`."""
+    rows = pca.rotation.T * pca.variances.sqrt()
+    return (rows @ pca.components).square().sum(dim=1) * pca.shrink**2
 
 
 def first_weights(array: EarArray, model: ModelConfig, *, keep: bool = True) -> PCAWeights:

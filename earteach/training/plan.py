@@ -1,4 +1,4 @@
-"""What a configuration would train, told without training."""
+"""What a run will train, before it trains."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from pathlib import Path
 
 import torch
 
-from earteach.config import ModelConfig, TrainConfig
+from earteach.config import TrainConfig
 from earteach.data.arrays import EarArray
-from earteach.errors import EarTeachError
-from earteach.model.annealing import final_kld_weight, kld_weight
+from earteach.model.annealing import final_kld_weight
+from earteach.model.build import build_model
 from earteach.model.loss import elbo_beta
 from earteach.model.summary import summarise
-from earteach.model.vae import EarVAE
+from earteach.training.task import Task
 
 
 @dataclass(frozen=True)
 class Plan:
     """What a run is; `schedule` is the KLD weight of each epoch, `elbo_beta` the last one's β.
 
-    Of a student, which has a `teacher` and no KLD in its loss, neither says anything.
+    `schedule` is empty where the loss has no KLD; `provenance` names what the run starts from.
     """
 
     image_size: int
@@ -46,10 +46,10 @@ class Plan:
     elbo_beta: float
     checkpoint_dir: Path
     log_dir: Path
-    teacher: Path | None
+    provenance: dict[str, str]
 
 
-def plan(config: TrainConfig, *, epochs_done: int = 0, teacher: Path | None = None) -> Plan:
+def plan(config: TrainConfig, task: Task, *, epochs_done: int = 0) -> Plan:
     """Open the arrays and build the network, without values, to count.
 
     Raises `EarTeachError` as training would.
@@ -57,7 +57,7 @@ def plan(config: TrainConfig, *, epochs_done: int = 0, teacher: Path | None = No
     data, model, optim = config.data, config.model, config.optim
     train, val = (EarArray.open(p, data.layout) for p in (data.train_data, data.val_data))
     with torch.device("meta"):
-        summary = summarise(EarVAE.from_config(model))
+        summary = summarise(build_model(model))
     hardware = config.hardware
     devices = hardware.num_nodes * (hardware.devices if hardware.devices > 0 else _all_devices())
     steps = steps_per_epoch(len(train), optim.batch_size, devices)
@@ -81,14 +81,12 @@ def plan(config: TrainConfig, *, epochs_done: int = 0, teacher: Path | None = No
         steps=steps * optim.epochs,
         precision=config.hardware.precision,
         lr_schedule=optim.lr_schedule,
-        schedule=tuple(
-            kld_weight(epoch, optim.epochs, config.kld) for epoch in range(optim.epochs)
-        ),
+        schedule=task.kld_schedule(config),
         final_kld_weight=final,
         elbo_beta=elbo_beta(final, config.kld.kld_reduction, model.latent_dim, dimensions),
         checkpoint_dir=config.run.checkpoint_dir,
         log_dir=config.run.log_dir,
-        teacher=teacher,
+        provenance={name: entry["path"] for name, entry in task.provenance.items()},
     )
 
 
@@ -99,12 +97,3 @@ def steps_per_epoch(images: int, batch_size: int, devices: int) -> int:
 
 def _all_devices() -> int:
     return max(1, torch.cuda.device_count())
-
-
-def check_trainable(model: ModelConfig) -> None:
-    """Raise `EarTeachError` for a network that only a teacher can train."""
-    if model.encoder == "mobile" and model.pca_init:
-        raise EarTeachError(
-            "--encoder mobile: without a teacher it cannot begin as PCA; add --no-pca-init, or distil "
-            "a trained network with `earteach distil`"
-        )

@@ -11,7 +11,7 @@ from earteach.errors import EarTeachError
 from earteach.files.disk_space import check_space, readable
 from earteach.hardware import on_cpu
 from earteach.memory import memory_of_machine
-from earteach.model.vae import EarVAE
+from earteach.model.build import build_model
 
 # last.ckpt and the two best ones may be of three epochs, while the next one is being written.
 AT_ONCE = 4
@@ -65,7 +65,7 @@ def checkpoint_bytes(config: TrainConfig) -> int:
 def _network_bytes(config: TrainConfig) -> tuple[int, int]:
     """All of the network's numbers, and those that are trained."""
     with torch.device("meta"):
-        network = EarVAE.from_config(config.model)
+        network = build_model(config.model)
     whole = sum(tensor.nbytes for tensor in network.state_dict().values())
     return whole, sum(weight.nbytes for weight in network.parameters() if weight.requires_grad)
 

@@ -1,4 +1,4 @@
-"""Train a model, or continue to: configuration in, result out.
+"""Begin a run or continue one, whatever its task: configuration in, result out.
 
 >>> result = train(TrainConfig(optim=OptimConfig(epochs=10)))
 >>> result.best["loss"].path
@@ -8,7 +8,7 @@ PosixPath('checkpoints/best-epoch=009-loss=0.004321.ckpt')
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -17,10 +17,12 @@ from typing import Any
 from earteach import checkpoint
 from earteach.checkpoint import Checkpoint
 from earteach.config import Student, TrainConfig
+from earteach.distillation.student_task import StudentTask
+from earteach.distillation.teacher import TEACHER, find_teacher
 from earteach.errors import EarTeachError
 from earteach.training.fit import Start, TrainResult, Watch, fit, is_main_process
-from earteach.training.plan import check_trainable
 from earteach.training.run_lock import sole_run
+from earteach.training.task import Task
 from earteach.training.trainer import RUN_NAME
 
 STUDENTS = Path("students")
@@ -35,19 +37,19 @@ def train(
     init_from: Path | None = None,
     watch: Watch | None = None,
 ) -> TrainResult:
-    """Train; where the checkpoint folder holds a `last.ckpt` of the same configuration, go on.
+    """Train; continue where the checkpoint folder holds a `last.ckpt` of the same configuration.
 
     `fresh` moves an old run's folders aside first. `fast_dev_run` takes one step of training and one
-    of validation and writes nothing. `init_from` is a checkpoint whose weights a new run begins with.
+    of validation and writes nothing. `init_from` is a checkpoint whose weights a new run starts from.
 
     Raises `EarTeachError` where an old run differs or is finished, and for whatever else the user can
     put right: data, hardware, memory, a full disk.
     """
-    check_trainable(config.model)
-    with _sole_run(config.run.checkpoint_dir, fast_dev_run):
-        weights = checkpoint.read(init_from) if init_from is not None else None
-        start = Start(weights=weights, fresh=fresh, dry=fast_dev_run)
-        return _begin_or_continue(config, start, watch or Watch())
+    task = Task()
+    task.check(config)
+    weights = checkpoint.read(init_from) if init_from is not None else None
+    start = Start(weights=weights, fresh=fresh, dry=fast_dev_run)
+    return _begin_or_continue(config, start, watch or Watch(), task)
 
 
 def distil(
@@ -61,30 +63,32 @@ def distil(
 ) -> TrainResult:
     """Train a student of the checkpoint at `teacher`, or of a folder's best, or continue to.
 
-    It is a run as `train`'s with the teacher's configuration, in which `options` changes what they name
-    (`epochs`, `train_data`, …); its folders are `students` and `students/logs`. The student is a
-    network with a small encoder and the teacher's decoder. A copy of the teacher lies in its folder.
+    The run has the teacher's configuration except for what `options` changes by name (`epochs`,
+    `train_data`, …) and its folders, `students` and `students/logs`. The student has a small encoder
+    and the teacher's decoder. Its folder keeps a copy of the teacher.
 
     Raises `EarTeachError` where the teacher is a student itself, and as `train` does.
     """
     path = Path(teacher)
-    found = checkpoint.read(checkpoint.best(path) if path.is_dir() else path)
-    if found.config.model.encoder == student:
-        own = found.about.get(checkpoint.TEACHER, {}).get("path")
-        raise EarTeachError(
-            f"{found.path}: its encoder is a {student} one itself; name "
-            + (f"its teacher, {own}, or another checkpoint" if own else "another checkpoint")
-        )
+    trained = checkpoint.read(checkpoint.best(path) if path.is_dir() else path)
     folders = {"checkpoint_dir": STUDENTS, "log_dir": STUDENTS / "logs"}
-    config = found.config.with_options({**folders, **(options or {}), "encoder": student})
-    if fresh and found.path.resolve().parent == config.run.checkpoint_dir.resolve():
+    config = trained.config.with_options({**folders, **(options or {}), "encoder": student})
+    if fresh and trained.path.resolve().parent == config.run.checkpoint_dir.resolve():
         raise EarTeachError(
-            f"{found.path}: lies in {config.run.checkpoint_dir}, which --fresh moves aside; choose "
+            f"{trained.path}: lies in {config.run.checkpoint_dir}, which --fresh moves aside; choose "
             "another --out"
         )
-    start = Start(teacher=found, fresh=fresh, dry=fast_dev_run)
-    with _sole_run(config.run.checkpoint_dir, fast_dev_run):
-        return _begin_or_continue(config, start, watch or Watch())
+    task = StudentTask(trained)
+    task.check(config)
+    start = Start(fresh=fresh, dry=fast_dev_run)
+    return _begin_or_continue(config, start, watch or Watch(), task)
+
+
+# How the task of an interrupted run is made again, by its name in the checkpoint.
+_TASKS: dict[str, Callable[[Checkpoint], Task]] = {
+    Task.name: lambda _: Task(),
+    StudentTask.name: lambda run: StudentTask(find_teacher(run), run.about[TEACHER]),
+}
 
 
 def _log_dir(named: Path, checkpoint_dir: Path) -> Path:
@@ -106,19 +110,25 @@ def _sole_run(checkpoint_dir: Path, dry: bool = False) -> AbstractContextManager
     return nullcontext() if dry or not is_main_process() else sole_run(checkpoint_dir)
 
 
-def _begin_or_continue(config: TrainConfig, start: Start, watch: Watch) -> TrainResult:
-    last = config.run.checkpoint_dir / checkpoint.LAST
-    if not last.exists() or start.fresh or start.dry:
-        return fit(config, start, watch)
+def _begin_or_continue(config: TrainConfig, start: Start, watch: Watch, task: Task) -> TrainResult:
+    with _sole_run(config.run.checkpoint_dir, start.dry):
+        last = config.run.checkpoint_dir / checkpoint.LAST
+        if last.exists() and not start.fresh and not start.dry:
+            start = _continued(last, config, start, task)
+        return fit(config, start, watch, task)
+
+
+def _continued(last: Path, config: TrainConfig, start: Start, task: Task) -> Start:
+    """The run in the folder as the place to start from; `EarTeachError` where it is another one."""
     if start.weights is not None:
         raise EarTeachError(
             f"--init-from {start.weights.path}: begins a new run, but {last} exists; add --fresh to "
             "move the old run aside"
         )
-    found = checkpoint.read(last)
-    _check_continues(found, config, start.teacher)
-    _log.info("continuing the run in %s (%s)", config.run.checkpoint_dir, _position(found))
-    return fit(config, Start(found=found, teacher=start.teacher), watch)
+    run = checkpoint.read(last)
+    _check_continues(run, config, task)
+    _log.info("continuing the run in %s (%s)", config.run.checkpoint_dir, _position(run))
+    return Start(checkpoint=run)
 
 
 def resume(
@@ -138,18 +148,18 @@ def resume(
     """
     folder = Path(path).parent
     with _sole_run(folder):
-        found = checkpoint.read(path)
-        config = found.config.with_options(hardware or {})
+        run = checkpoint.read(path)
+        config = run.config.with_options(hardware or {})
         log_dir = _log_dir(config.run.log_dir, folder)
         config = replace(config, run=replace(config.run, checkpoint_dir=folder, log_dir=log_dir))
-        _check_unfinished(found, epochs or config.optim.epochs)
-        teacher = checkpoint.teacher_of(found) if checkpoint.TEACHER in found.about else None
+        _check_unfinished(run, epochs or config.optim.epochs)
+        task = _TASKS[run.task](run)
         if epochs is not None:
             config = _extended(config, epochs, reanneal)
-            if epochs != found.config.optim.epochs and teacher is None:
-                _note_schedule(found.config, config)
-        _log.info("continuing %s (%s)", path, _position(found))
-        return fit(config, Start(found=found, teacher=teacher), watch or Watch())
+            if epochs != run.config.optim.epochs and task.kld_schedule(config):
+                _note_schedule(run.config, config)
+        _log.info("continuing %s (%s)", path, _position(run))
+        return fit(config, Start(checkpoint=run), watch or Watch(), task)
 
 
 def _extended(config: TrainConfig, epochs: int, reanneal: bool) -> TrainConfig:
@@ -176,46 +186,36 @@ def _note_schedule(old: TrainConfig, new: TrainConfig) -> None:
     _log.info("the KLD weight's schedule %s", told)
 
 
-def _check_continues(found: Checkpoint, config: TrainConfig, teacher: Checkpoint | None) -> None:
-    differing = checkpoint.differences(found.config, config)
+def _check_continues(run: Checkpoint, config: TrainConfig, task: Task) -> None:
+    differing = checkpoint.differences(run.config, config)
     if set(differing) == {"epochs"}:
         old, new = differing["epochs"]
         raise EarTeachError(
-            f"{found.path}: is a run of {old} epochs, not {new}; continue it with "
-            f"`earteach resume {found.path} --epochs {new}` or start anew with --fresh"
+            f"{run.path}: is a run of {old} epochs, not {new}; continue it with "
+            f"`earteach resume {run.path} --epochs {new}` or start anew with --fresh"
         )
+    mismatch = task.mismatch(run)
     if differing:
-        listed = checkpoint.listed(differing)
+        mismatch = f"with other options ({checkpoint.listed(differing)})"
+    if mismatch:
         raise EarTeachError(
-            f"{found.path}: is a run with other options ({listed}); continue it as it was with "
-            f"`earteach resume {found.path}`, or start anew with --fresh, which moves it aside"
+            f"{run.path}: is a run {mismatch}; continue it as it was with `earteach resume {run.path}`, "
+            "or start anew with --fresh, which moves it aside"
         )
-    taught = found.about.get(checkpoint.TEACHER)
-    if teacher is None and taught:
-        raise EarTeachError(
-            f"{found.path}: is a student's run; continue it with `earteach resume {found.path}`, or "
-            "start anew with --fresh"
-        )
-    if teacher and (not taught or taught["sha256"] != checkpoint.file_hash(teacher.path)):
-        of = f"of another teacher, {taught['path']}" if taught else "without a teacher"
-        raise EarTeachError(
-            f"{found.path}: is a run {of}; continue it with `earteach resume {found.path}`, or start "
-            "anew with --fresh, which moves it aside"
-        )
-    _check_unfinished(found, config.optim.epochs)
+    _check_unfinished(run, config.optim.epochs)
 
 
-def _check_unfinished(found: Checkpoint, epochs: int) -> None:
-    stopped_early = found.about["stopped_by"] == "early_stopping"
-    done = found.epochs_completed
-    if (stopped_early and epochs <= found.config.optim.epochs) or done >= epochs:
+def _check_unfinished(run: Checkpoint, epochs: int) -> None:
+    stopped_early = run.about["stopped_by"] == "early_stopping"
+    done = run.epochs_completed
+    if (stopped_early and epochs <= run.config.optim.epochs) or done >= epochs:
         how = "stopped early" if stopped_early else "finished"
         raise EarTeachError(
-            f"{found.path}: this run {how} after {done} epochs; train it longer with `earteach "
-            f"resume {found.path} --epochs {max(2 * done, epochs + 1)}`, or start anew with "
+            f"{run.path}: this run {how} after {done} epochs; train it longer with `earteach "
+            f"resume {run.path} --epochs {max(2 * done, epochs + 1)}`, or start anew with "
             "--fresh, which moves it aside"
         )
 
 
-def _position(found: Checkpoint) -> str:
-    return f"epoch {found.epochs_completed + 1}, step {found.global_step}"
+def _position(run: Checkpoint) -> str:
+    return f"epoch {run.epochs_completed + 1}, step {run.global_step}"

@@ -1,0 +1,41 @@
+"""The teacher of a student: what the student's checkpoints keep of it, and how it is found again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from earteach import checkpoint
+from earteach.checkpoint import Checkpoint
+from earteach.errors import EarTeachError
+
+# The entry of a student's checkpoint that names its teacher, and the teacher's copy in its folder.
+TEACHER, TEACHER_COPY = "teacher", "teacher.ckpt"
+
+
+def teacher_entry(teacher: Checkpoint) -> dict[str, Any]:
+    """What each of the student's checkpoints keeps of the teacher's."""
+    return {TEACHER: {"path": str(teacher.path), "sha256": checkpoint.file_hash(teacher.path)}}
+
+
+def copy_teacher(teacher: Checkpoint, folder: Path) -> None:
+    """Keep the teacher beside the student's checkpoints."""
+    checkpoint.name_again(teacher.path, folder / TEACHER_COPY)
+
+
+def find_teacher(student: Checkpoint) -> Checkpoint:
+    """The teacher's checkpoint: the copy beside the student, or the original.
+
+    Raises `EarTeachError` where the checkpoint is no student's, or neither file is its teacher any
+    more.
+    """
+    if TEACHER not in student.about:
+        raise EarTeachError(f"{student.path}: is no student; `earteach distil` trains one from it")
+    entry = student.about[TEACHER]
+    for path in (student.path.with_name(TEACHER_COPY), Path(entry["path"])):
+        if path.is_file() and checkpoint.file_hash(path) == entry["sha256"]:
+            return checkpoint.read(path)
+    raise EarTeachError(
+        f"{student.path}: its teacher is gone, {entry['path']} (SHA-256 {entry['sha256'][:12]}…); put "
+        f"it back, or beside the student as {TEACHER_COPY}"
+    )

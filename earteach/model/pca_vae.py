@@ -1,0 +1,124 @@
+"""The VAE that begins as PCA and learns what PCA leaves over.
+
+    image → canonical side → PCA code ─────────────(+)→ code → PCA picture ─→ logit ─(+)→ sigmoid → image
+                   │             └ residual ─┐      ↑     │         │                 ↑     (turned back)
+                   └───────────────────→ encoder ───┘     └────→ decoder ─────────────┘
+
+Encoder and decoder add nothing before the first step, when the network is PCA with latent_dim − 1
+components. Its last latent dimension is the ear's side.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional
+
+from earteach.config import ModelConfig
+from earteach.model.canonical_side import SideClassifier, mirrored, side_by_residual, with_side
+from earteach.model.encoder_decoder import Decoder, Encoder
+from earteach.model.pca_path import PCAPath, logits
+from earteach.model.vae import ConvVAE, EncoderOutput
+
+
+@dataclass(frozen=True)
+class CanonicalView:
+    """Images turned to the canonical side, as the encoder takes them."""
+
+    encoder_input: torch.Tensor  # (B, C or 2 · C, H, W)
+    pca_code: torch.Tensor  # (B, D − 1), or a zero of no shape
+    is_canonical: torch.Tensor  # bool (B,), of the images as they were
+
+
+class PCAVAE(ConvVAE):
+    """A `ConvVAE` around a fixed `PCAPath`; it treats an ear and its mirror image alike.
+
+    Their codes differ in the last dimension only, +1 or −1, and their features are mirror images.
+    """
+
+    def __init__(
+        self, encoder: Encoder, decoder: Decoder, config: ModelConfig, pca: PCAPath
+    ) -> None:
+        super().__init__(encoder, decoder, config)
+        self.pca = pca
+
+    @property
+    def side_dimension(self) -> int:
+        return self.latent_dim - 1
+
+    def encode_all(
+        self, x: torch.Tensor, *, maps: bool = True, is_canonical: torch.Tensor | None = None
+    ) -> EncoderOutput:
+        """As `ConvVAE.encode_all`; `is_canonical` overrides the network's own decision."""
+        self._check_images(x)
+        view = self.canonical_view(x, is_canonical)
+        blocks = self.encoder.blocks_of(view.encoder_input)
+        mu, logvar = self.encoder.posterior(view.encoder_input, blocks[-1])
+        # The encoder's own last dimension gives way to the side.
+        mu, logvar = with_side(mu[:, :-1] + view.pca_code, logvar[:, :-1], view.is_canonical)
+        turned_back = self._turned_back(blocks, view) if maps else []
+        return EncoderOutput(mu, logvar, turned_back, view.is_canonical)
+
+    def features(self, x: torch.Tensor) -> list[torch.Tensor]:
+        """As `ConvVAE.features`; the maps lie as the images do, whichever way the ear faces."""
+        self._check_channels(x)
+        view = self.canonical_view(x)
+        return self._turned_back(self.encoder.blocks_of(view.encoder_input), view)
+
+    def decode(self, z: torch.Tensor) -> torch.Tensor:
+        self._check_codes(z)
+        code, side = z[:, :-1], z[:, -1]
+        picture = self.pca.decode(code)
+        residual = self.decoder(functional.pad(code, (0, 1)), picture).float()
+        return mirrored(torch.sigmoid(logits(picture) + residual), side < 0)
+
+    def canonical_view(
+        self, x: torch.Tensor, is_canonical: torch.Tensor | None = None
+    ) -> CanonicalView:
+        """The images on their canonical side, beside what PCA leaves of them; PCA decides the side."""
+        assert is_canonical is None, "PCA decides the side"
+        is_canonical, code = side_by_residual(self._at_own_size(x), self.pca)
+        x = mirrored(x, ~is_canonical)
+        # Centred as an image is: the encoder maps [0, 1] to [−1, 1].
+        residual = x - resized(self.pca.decode(code), x.shape[2:]) + 0.5
+        return CanonicalView(torch.cat([x, residual], dim=1), code, is_canonical)
+
+    def _at_own_size(self, x: torch.Tensor) -> torch.Tensor:
+        return resized(x, torch.Size([self.image_size, self.image_size]))
+
+    def _turned_back(self, blocks: list[torch.Tensor], view: CanonicalView) -> list[torch.Tensor]:
+        return [mirrored(level, ~view.is_canonical) for level in self.encoder.maps(blocks)]
+
+
+class MobilePCAVAE(PCAVAE):
+    """A `PCAVAE` whose encoder sees the image alone, while a small network decides the side.
+
+    Only the decoder uses the PCA path.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        decoder: Decoder,
+        config: ModelConfig,
+        pca: PCAPath,
+        side: SideClassifier,
+    ) -> None:
+        super().__init__(encoder, decoder, config, pca)
+        self.side = side
+
+    def canonical_view(
+        self, x: torch.Tensor, is_canonical: torch.Tensor | None = None
+    ) -> CanonicalView:
+        if is_canonical is None:
+            is_canonical = self.side(self._at_own_size(x)) >= 0
+        no_code = torch.zeros((), device=x.device)
+        return CanonicalView(mirrored(x, ~is_canonical), no_code, is_canonical)
+
+
+def resized(x: torch.Tensor, size: torch.Size) -> torch.Tensor:
+    """Images `(B, C, H, W)` at another size, bilinear with antialiasing."""
+    if x.shape[2:] == size:
+        return x
+    return functional.interpolate(x, size, mode="bilinear", align_corners=False, antialias=True)
