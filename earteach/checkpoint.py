@@ -1,8 +1,8 @@
 """Checkpoints: write, find, read, compare, and rebuild a model from one.
 
-A checkpoint is Lightning's, with one entry more, `earteach`: the format's version, the configuration,
-the data's fingerprints and what was measured. It holds builtin values and tensors only, so that torch's
-safe loading reads it and nothing in it can run.
+A checkpoint is Lightning's with one more entry, `earteach`: the format's version, the configuration,
+the data's fingerprints and the metrics. It holds builtin values and tensors only, so that torch's safe
+loading reads it and nothing in it can run.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _AVERAGED, _MODEL = "averaged.", "model."
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint that was read: its configuration, and all that Lightning keeps in `state`."""
+    """A checkpoint in memory: its configuration, and everything that Lightning keeps in `state`."""
 
     path: Path
     config: TrainConfig

@@ -7,7 +7,7 @@ from torch import nn
 
 
 class ChannelAttention(nn.Module):
-    """Weighs each channel, judging from its average and its maximum over the image."""
+    """Weights each channel by its average and maximum over the image."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -23,7 +23,7 @@ class ChannelAttention(nn.Module):
 
 
 class SpatialAttention(nn.Module):
-    """Weighs each place, judging from the average and the maximum over its channels."""
+    """Weights each position by the average and maximum over its channels."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -22,8 +22,8 @@ _LOGVAR_RANGE = (-20.0, 10.0)
 class AttentionBlock(nn.Module):
     """A pre-activation residual block with channel-spatial attention on its branch.
 
-    The branch is narrow in its middle: half the channels there cost a quarter less time per image and
-    learn as much in the same time.
+    The branch has half the channels in its middle, which takes a quarter less time per image and learns
+    as much in the same time.
     """
 
     def __init__(self, channels: int) -> None:
@@ -50,10 +50,10 @@ class DownBlock(nn.Sequential):
 
 
 class UpBlock(nn.Sequential):
-    """Attends, then doubles the side: nearest neighbour leaves no checkerboard.
+    """Attends, then doubles the side by nearest neighbour, which leaves no checkerboard.
 
-    Channels are exchanged before it and not by a 3×3 convolution after it, which would cost as much as
-    all the rest of the block and teach nothing that the next block's convolutions do not.
+    A 1×1 convolution before it mixes the channels: a 3×3 one after it would cost as much as the rest of
+    the block, and the next block convolves anyway.
     """
 
     def __init__(self, before: int, after: int) -> None:
@@ -65,7 +65,7 @@ class UpBlock(nn.Sequential):
 
 
 class ToImage(nn.Sequential):
-    """Attends, then doubles the side: four numbers for each pixel of the map become four pixels.
+    """Attends, then doubles the side by pixel shuffle (Shi et al. 2016, https://arxiv.org/abs/1609.05158).
 
     Convolutions at the image's full size would take a third of the network's time.
     """
@@ -144,12 +144,12 @@ class FromCode(nn.Module):
 
 
 def feature_widths(base: int) -> list[int]:
-    """The channels of the maps that `features` gives, finest first."""
+    """The channels of the feature maps, finest first."""
     return [base * width for width in _WIDTHS]
 
 
 def code_grid(latent_dim: int, image_size: int) -> int:
-    """The side of the code's grid: the largest up to 4 that divides the deepest map and the code."""
+    """The side of the code's grid: the largest up to 4 that divides both deepest map and code."""
     side = image_size // STRIDES[-1]
     return max(
         grid

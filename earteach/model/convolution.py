@@ -14,9 +14,8 @@ from torch.nn import functional
 class NormSiLUConv(nn.Module):
     """GroupNorm, SiLU and a 3×3 convolution, `(B, before, H, W)` to `(B, after, H, W)`.
 
-    In training it keeps its input alone for the backward pass, where it normalises and activates
-    again. At the defaults a whole step takes a sixth less memory for it, and no longer. Its gradient
-    has no gradient: a second backward pass through it raises `RuntimeError`.
+    For the backward pass it keeps only its input, and normalises and activates again. At the defaults a
+    step takes a sixth less memory and no more time. Second derivatives raise `RuntimeError`.
     """
 
     def __init__(self, before: int, after: int) -> None:

@@ -16,7 +16,7 @@ from earteach.model.vae import ConvVAE
 
 @dataclass(frozen=True)
 class Layer:
-    """One block of the network and the shape that leaves it, without the batch axis."""
+    """One block of the network and its output shape, without the batch axis."""
 
     name: str
     kind: str
@@ -27,7 +27,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class ModelSummary:
-    """What a network consists of; multiply-adds are for encoding and decoding one image."""
+    """The size of a network; multiply-adds are for encoding and decoding one image."""
 
     parameters: int
     parts: dict[str, int]
@@ -40,8 +40,8 @@ class ModelSummary:
 
 
 def summarise(model: ConvVAE) -> ModelSummary:
-    """Count by running one image through a copy of the network that holds no values."""
-    shapes, work, in_all = _traced(model)
+    """Count by passing one image through a copy of the network that holds no values."""
+    shapes, work, total = _traced(model)
     modules = dict(model.named_modules())
     layers = [
         Layer(name, type(modules[name]).__name__, shape, _parameters(modules[name]), work[name])
@@ -49,12 +49,12 @@ def summarise(model: ConvVAE) -> ModelSummary:
         if name.count(".") == (2 if ".blocks." in name else 1)
     ]
     if isinstance(model, PCAVAE):
-        rest = in_all - sum(layer.multiply_adds for layer in layers)
+        rest = total - sum(layer.multiply_adds for layer in layers)
         layers.insert(0, Layer("pca", "PCAPath", model.pca.shape, 0, rest))
     return ModelSummary(
         parameters=_parameters(model),
         parts={name: _parameters(part) for name, part in model.named_children()},
-        multiply_adds=in_all,
+        multiply_adds=total,
         latent_dim=model.latent_dim,
         image_size=model.image_size,
         in_channels=model.in_channels,
@@ -64,7 +64,7 @@ def summarise(model: ConvVAE) -> ModelSummary:
 
 
 def _traced(model: ConvVAE) -> tuple[dict[str, tuple[int, ...]], dict[str, int], int]:
-    """The shape that leaves each module and its multiply-adds, and the multiply-adds in all."""
+    """The output shape and multiply-adds of each module, and all multiply-adds."""
     shapes: dict[str, tuple[int, ...]] = {}
 
     def watch(name: str, module: nn.Module) -> None:

@@ -122,4 +122,3 @@ class Health:
                 side_dimension=module.model.side_dimension,
             )
         )
-
