@@ -12,7 +12,7 @@ import pytest
 from earteach.config import TrainConfig
 from earteach.errors import EarTeachError
 from earteach.files.disk_space import check_space, readable
-from earteach.memory import memory_of_machine
+from earteach.hardware import memory_of_machine
 from earteach.model.vae import EarVAE
 from earteach.training.resource_checks import (
     check_memory_for_run,
@@ -149,7 +149,7 @@ def test_a_step_that_cannot_fit_in_the_memory_is_refused(monkeypatch: pytest.Mon
 def test_a_containers_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     machine = memory_of_machine()
     limit = tmp_path / "memory.max"
-    monkeypatch.setattr("earteach.memory._CGROUP", limit)
+    monkeypatch.setattr("earteach.hardware._CGROUP_LIMIT", limit)
     assert 10**9 < memory_of_machine() == machine
     limit.write_text("max\n")
     assert memory_of_machine() == machine

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 from earteach.config import TrainConfig
 from earteach.data.arrays import EarArray
 from earteach.data.augmentation import Augmentation
-from earteach.data.cores import at_most_cores
+from earteach.hardware import at_most_cores
 from earteach.randomness import Purpose, derive, permutation
 
 Key = tuple[int, int]  # (epoch, index)

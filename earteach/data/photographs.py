@@ -4,27 +4,45 @@ from __future__ import annotations
 
 import io
 import math
+import re
+import struct
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageFile, ImageOps
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.GifImagePlugin import GifImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import TiffImageFile
+from PIL.WebPImagePlugin import WebPImageFile
 
 from earteach.config import Fit
 from earteach.data.arrays import resized, to_channels
-from earteach.data.image_header import claimed_sides
 from earteach.errors import EarTeachError
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif"})
 # Photographs all the same: they are named as left out, not passed over.
 _UNREAD = frozenset({".heic", ".heif", ".avif", ".jxl", ".jp2", ".dng", ".cr2", ".nef", ".arw"})
 _MOST_PIXELS = 2**27
-# Beyond it Pillow warns of a decompression bomb; it reads what is no JPEG and is transparent.
+# Others may be transparent, and then Pillow decodes them, with four bytes a pixel and several copies.
 _MOST_PIXELS_OF_OTHERS = 2**26
 _MOST_BYTES = 2**30
-_ORIENTATION = 0x0112
+_FORMATS: tuple[tuple[type[ImageFile.ImageFile], re.Pattern[bytes]], ...] = (
+    (JpegImageFile, re.compile(rb"\xff\xd8\xff")),
+    (PngImageFile, re.compile(rb"\x89PNG\r\n\x1a\n")),
+    (BmpImageFile, re.compile(rb"BM")),
+    (TiffImageFile, re.compile(rb"II[*+]\0|MM\0[*+]")),
+    (WebPImageFile, re.compile(rb"RIFF....WEBPVP8", re.DOTALL)),
+    (GifImageFile, re.compile(rb"GIF8[79]a")),
+)
+# What Pillow raises for damaged files.
+_DAMAGE = (OSError, ValueError, SyntaxError, TypeError, LookupError, ArithmeticError, EOFError,
+           RuntimeError, struct.error, Image.DecompressionBombError)  # fmt: skip
 # By how much the decoder of JPEGs can divide the sides; other decoders read whole pictures. The small
 # picture differs from the whole one's by 45 dB and more (AMI); 8, which it could too, by 40.
 _REDUCED = {
@@ -87,33 +105,34 @@ class Decoded:
 
 
 class Photograph:
-    """A photograph's file: read and looked at, not yet decoded.
+    """A photograph's file, read into memory but not yet decoded.
 
-    Raises `Unreadable` for a file that is no photograph.
+    `width` and `height` are those in its header. Raises `Unreadable` for a file that is no photograph.
     """
 
     def __init__(self, path: Path) -> None:
         if path.suffix.lower() in _UNREAD:
             raise Unreadable(f"{path.suffix} is not read; convert it to JPEG or PNG")
         self._data = _bytes(path)
-        self._is_jpeg = self._data[:3].tobytes() == b"\xff\xd8\xff"
-        self.height, self.width = _sides(self._data, self._is_jpeg)  # as stored
+        self._picture = _picture(self._data)
+        self._is_jpeg = self._picture.format == "JPEG"
+        self.width, self.height = self._picture.size
+        if self.height * self.width > (_MOST_PIXELS if self._is_jpeg else _MOST_PIXELS_OF_OTHERS):
+            raise Unreadable(f"{self.width}×{self.height} pixels are too many")
 
     def orientation(self) -> int:
-        """What EXIF says of how it must be turned, 1 to 8; 1 where it says nothing."""
-        try:
-            with Image.open(io.BytesIO(self._data.data)) as image:
-                return int(image.getexif().get(_ORIENTATION, 1))
-        except (OSError, ValueError, SyntaxError, TypeError, Image.DecompressionBombError):
-            return 1
+        """The EXIF orientation, 1 to 8; 1 if there is none."""
+        with suppress(*_DAMAGE):
+            return int(self._picture.getexif().get(ExifTags.Base.Orientation, 1))
+        return 1
 
     def decoded(self, side: float, size: int) -> Decoded:
         """The picture, of which a square of `side` pixels will be made one of `size`.
 
-        Of a JPEG several times as large as that the decoder makes a smaller picture at once, in a half
-        to a quarter of the time.
+        The decoder shrinks JPEGs that are several times as large, which takes a half to a quarter of the
+        time.
         """
-        if not self._is_jpeg and self._is_transparent():
+        if self._is_transparent():
             bgr = self._on_background()
             return Decoded(bgr, (bgr.shape[1], bgr.shape[0]))
         scale = _decoding_scale(side, size) if self._is_jpeg else 1
@@ -125,33 +144,25 @@ class Photograph:
         return Decoded(bgr, (width, height), scale)
 
     def _is_turned(self, height: int, width: int) -> bool:
-        """Whether a smaller picture with these sides was laid on its side in decoding."""
-        if height == width:  # of a nearly square photograph, where the sides do not tell
+        """Whether decoding turned a shrunk picture with these sides by a quarter."""
+        if height == width:  # of a nearly square photograph, whose sides do not show it
             return 5 <= self.orientation() <= 8
         return (height > width) != (self.height > self.width)
 
     def _is_transparent(self) -> bool:
-        """Whether it has an alpha channel or a transparent colour; or is a GIF, of frames that may."""
-        try:
-            with Image.open(io.BytesIO(self._data.data)) as image:
-                return (
-                    image.format == "GIF"
-                    or image.mode in ("RGBA", "LA", "PA", "RGBa", "La")
-                    or "transparency" in image.info
-                )
-        except (OSError, ValueError, SyntaxError, TypeError, Image.DecompressionBombError):
-            return False  # OpenCV may read what Pillow does not
+        """Whether it has an alpha channel or a transparent colour, or is a GIF, whose frames may."""
+        picture = self._picture
+        return picture.format == "GIF" or picture.has_transparency_data
 
     def _on_background(self) -> np.ndarray:
-        """Of several frames the first; uint8 BGR, upright."""
+        """The picture over white, uint8 BGR, upright; the first of several frames."""
         try:
-            with Image.open(io.BytesIO(self._data.data)) as image:
-                upright = ImageOps.exif_transpose(image).convert("RGBA")
-        except (OSError, ValueError, SyntaxError, TypeError, Image.DecompressionBombError) as error:
+            upright = ImageOps.exif_transpose(self._picture).convert("RGBA")
+        except _DAMAGE as error:
             raise Unreadable("not an image that can be read") from error
         background = Image.new("RGBA", upright.size, (*_BACKGROUND, 255))
-        seen = Image.alpha_composite(background, upright).convert("RGB")
-        return np.ascontiguousarray(np.asarray(seen)[..., ::-1])
+        flat = Image.alpha_composite(background, upright).convert("RGB")
+        return np.ascontiguousarray(np.asarray(flat)[..., ::-1])
 
 
 def find(source: Path) -> list[Path]:
@@ -205,35 +216,37 @@ def square(image: np.ndarray, size: int, channels: int = 3, fit: Fit = "stretch"
     return Decoded(bgr, (image.shape[1], image.shape[0])).square(size, channels, fit)
 
 
-def _bytes(path: Path) -> np.ndarray:
+def _bytes(path: Path) -> bytes:
     try:
         if path.exists() and not path.is_file():
             raise Unreadable("is no file")  # a pipe may never end
         if path.stat().st_size > _MOST_BYTES:
             raise Unreadable(f"{path.stat().st_size:,} bytes are too many")
-        data = np.fromfile(path, np.uint8)
+        data = path.read_bytes()
     except OSError as error:
         raise Unreadable(error.strerror or str(error)) from error
-    if not len(data):
+    if not data:
         raise Unreadable("the file is empty")
     return data
 
 
-def _sides(data: np.ndarray, is_jpeg: bool) -> tuple[int, int]:
-    """Height and width as stored; raises `Unreadable` before a picture fills the memory."""
-    sides = claimed_sides(data.data)
-    if sides is None:
-        raise Unreadable("not an image that can be read")
-    height, width = sides
-    if height * width > (_MOST_PIXELS if is_jpeg else _MOST_PIXELS_OF_OTHERS):
-        raise Unreadable(f"{width}×{height} pixels are too many")
-    return sides
+def _picture(data: bytes) -> ImageFile.ImageFile:
+    """What Pillow reads from the header, with nothing decoded."""
+    for plugin, signature in _FORMATS:
+        if signature.match(data):
+            try:
+                # Not through `Image.open`, whose guard against large pictures does not tell their sides
+                # and warns of some that are not too large for us.
+                return plugin(io.BytesIO(data))
+            except _DAMAGE as error:
+                raise Unreadable("not an image that can be read") from error
+    raise Unreadable("not an image that can be read")
 
 
-def _decoded(data: np.ndarray, scale: int) -> np.ndarray:
+def _decoded(data: bytes, scale: int) -> np.ndarray:
     """Upright uint8 BGR; a JPEG with both sides divided by `scale`."""
     try:
-        image = cv2.imdecode(data, _REDUCED[scale])
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), _REDUCED[scale])
     except cv2.error as error:
         raise Unreadable("too large or damaged") from error
     if image is None:
