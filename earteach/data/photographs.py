@@ -1,4 +1,4 @@
-"""Photographs from a folder: found, read upright, and squares cut from them."""
+"""Find photographs in a folder, read them upright, and cut squares from them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import io
 import math
 import re
 import struct
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +25,7 @@ from earteach.data.arrays import resized, to_channels
 from earteach.errors import EarTeachError
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif"})
-# Photographs all the same: they are named as left out, not passed over.
+# Photographs too, but of formats that are not read: they are reported as rejected.
 _UNREAD = frozenset({".heic", ".heif", ".avif", ".jxl", ".jp2", ".dng", ".cr2", ".nef", ".arw"})
 _MOST_PIXELS = 2**27
 # Others may be transparent, and then Pillow decodes them, with four bytes a pixel and several copies.
@@ -43,17 +42,17 @@ _FORMATS: tuple[tuple[type[ImageFile.ImageFile], re.Pattern[bytes]], ...] = (
 # What Pillow raises for damaged files.
 _DAMAGE = (OSError, ValueError, SyntaxError, TypeError, LookupError, ArithmeticError, EOFError,
            RuntimeError, struct.error, Image.DecompressionBombError)  # fmt: skip
-# By how much the decoder of JPEGs can divide the sides; other decoders read whole pictures. The small
-# picture differs from the whole one's by 45 dB and more (AMI); 8, which it could too, by 40.
+# Factors by which the JPEG decoder can shrink the sides; other decoders cannot. Shrinking the whole
+# picture differs by a PSNR of 45 dB or more for factors up to 4 (on AMI), and of 40 dB for 8.
 _REDUCED = {
     1: cv2.IMREAD_COLOR,
     2: cv2.IMREAD_REDUCED_COLOR_2,
     4: cv2.IMREAD_REDUCED_COLOR_4,
 }
-# What is seen behind a transparent picture, as in viewers.
+# White shows through transparent parts, as in image viewers.
 _BACKGROUND = (255, 255, 255)
 
-# OpenCV writes to stderr about each file that it cannot read; they are reported by name instead.
+# OpenCV logs each file that it cannot read to stderr; they are reported by name instead.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
@@ -63,10 +62,10 @@ class Unreadable(Exception):
 
 @dataclass(frozen=True)
 class Square:
-    """A square cut from a photograph, and its box there.
+    """A square cut from a photograph, and its box: left, top, width, height in pixels.
 
-    The box is left, top, width, height in the photograph's pixels; it reaches outside where the
-    photograph was extended by reflecting its edges, and is no square where the picture was stretched.
+    The box reaches outside the photograph if edges were reflected, and is not square if the picture was
+    stretched.
     """
 
     image: np.ndarray  # uint8 (size, size, channels)
@@ -75,27 +74,27 @@ class Square:
 
 @dataclass(frozen=True)
 class Decoded:
-    """A photograph, upright: uint8 BGR, its sides divided by `scale`, and its own width and height."""
+    """An upright photograph: uint8 BGR, shrunk by `scale`, and its full width and height (`size`)."""
 
     bgr: np.ndarray
     size: tuple[int, int]
     scale: int = 1
 
     def square(self, size: int, channels: int = 3, fit: Fit = "stretch") -> Square:
-        """The whole photograph as a square of side `size`.
+        """The whole photograph as a square of side `size`, uint8 `(size, size, channels)`.
 
-        "stretch" scales both sides to the same length; "reflect" keeps the proportions and extends the
-        shorter side by reflecting its edges, which doubles the ear in a tight crop.
+        "stretch" scales both sides to the same length. "reflect" keeps the proportions and extends the
+        shorter side by reflecting its edges, which shows parts of the ear twice in a tight crop.
         """
         height, width = self.bgr.shape[:2]
         cut = _cut(self.bgr, _whole(width, height, fit))
         return Square(_small(cut, size, channels), _whole(*self.size, fit))
 
     def crop(self, box: tuple[int, int, int, int], size: int, channels: int = 3) -> Square:
-        """What is in a box of the photograph, as a square of side `size`.
+        """A box of the photograph as a square of side `size`, uint8 `(size, size, channels)`.
 
-        Edges are reflected where the box reaches outside. The box is moved by less than `scale` pixels,
-        to where the pixels of the divided picture begin.
+        Edges are reflected if the box reaches outside. The box moves by less than `scale` pixels, to the
+        pixels of the shrunk picture.
         """
         left, top, width, height = (round(value / self.scale) for value in box)
         small = (left, top, max(1, width), max(1, height))
@@ -166,52 +165,46 @@ class Photograph:
 
 
 def find(source: Path) -> list[Path]:
-    """The photographs below a folder, in order of their names; hidden files are left out.
+    """The photographs below a folder, sorted by name, without hidden files.
 
-    Raises `EarTeachError` where there is no such folder or nothing in it.
+    Raises `EarTeachError` if there is no such folder, or no photograph in it.
     """
     if not source.exists():
         raise EarTeachError(f"{source}: no such folder; name a folder of photographs")
     if not source.is_dir():
         raise EarTeachError(f"{source}: is a file; name the folder of photographs that it is in")
-    found = sorted(path for path in _walk(source) if path.suffix.lower() in SUFFIXES | _UNREAD)
-    if not found:
+    paths = sorted(
+        path
+        for path in source.rglob("*")
+        if path.suffix.lower() in SUFFIXES | _UNREAD
+        and path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(source).parts)
+    )
+    if not paths:
         raise EarTeachError(
             f"{source}: holds no photographs; looked for {', '.join(sorted(SUFFIXES))} there and below"
         )
-    return found
-
-
-def _walk(folder: Path) -> Iterator[Path]:
-    return (
-        path
-        for path in folder.rglob("*")
-        if path.is_file()
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    )
+    return paths
 
 
 def read(path: Path) -> np.ndarray:
-    """A photograph as uint8 RGB `(H, W, 3)`, turned as its EXIF orientation says.
+    """A photograph as uint8 RGB `(H, W, 3)`, turned by its EXIF orientation.
 
-    Transparent parts lie over white; of an animation it is the first frame. Raises `Unreadable` for a
-    file that is no photograph.
+    Transparent parts become white; an animation gives its first frame. Raises `Unreadable` for a file
+    that is no photograph.
     """
     return cv2.cvtColor(Photograph(path).decoded(0, 1).bgr, cv2.COLOR_BGR2RGB)
 
 
 def read_square(path: Path, size: int, channels: int = 3, fit: Fit = "stretch") -> Square:
-    """The photograph in the file made square, as `Decoded.square` does.
-
-    Raises `Unreadable` for a file that is no photograph.
-    """
+    """The photograph in a file as `Decoded.square`; raises `Unreadable` if it is no photograph."""
     photograph = Photograph(path)
     side = min(photograph.width, photograph.height)
     return photograph.decoded(side, size).square(size, channels, fit)
 
 
 def square(image: np.ndarray, size: int, channels: int = 3, fit: Fit = "stretch") -> Square:
-    """A picture that is not in a file, uint8 RGB `(H, W, 3)`, made square in the same way."""
+    """A picture in memory, uint8 RGB `(H, W, 3)`, made square in the same way."""
     bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     return Decoded(bgr, (image.shape[1], image.shape[0])).square(size, channels, fit)
 
@@ -244,7 +237,7 @@ def _picture(data: bytes) -> ImageFile.ImageFile:
 
 
 def _decoded(data: bytes, scale: int) -> np.ndarray:
-    """Upright uint8 BGR; a JPEG with both sides divided by `scale`."""
+    """The picture as upright uint8 BGR, its sides divided by `scale`."""
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), _REDUCED[scale])
     except cv2.error as error:
@@ -255,7 +248,7 @@ def _decoded(data: bytes, scale: int) -> np.ndarray:
 
 
 def _decoding_scale(side: float, size: int) -> int:
-    """The largest scale that leaves a side twice as long as asked for."""
+    """The largest scale that leaves a side at least twice as long as `size`."""
     return max((scale for scale in _REDUCED if side >= 2 * size * scale), default=1)
 
 
@@ -267,7 +260,7 @@ def _whole(width: int, height: int, fit: Fit) -> tuple[int, int, int, int]:
 
 
 def _cut(image: np.ndarray, box: tuple[int, int, int, int]) -> np.ndarray:
-    """A box of an image, whose edges are mirrored where it reaches outside."""
+    """A box of an image, with edges mirrored where it reaches outside."""
     left, top, width, height = box
     if left >= 0 and top >= 0 and top + height <= image.shape[0] and left + width <= image.shape[1]:
         return image[top : top + height, left : left + width]
@@ -279,9 +272,9 @@ def _cut(image: np.ndarray, box: tuple[int, int, int, int]) -> np.ndarray:
 
 
 def _mirrored(start: int, length: int, end: int) -> np.ndarray:
-    """Places in [0, end) of a row that goes on as its own mirror image: … 1 0 | 0 1 2 … | end-1 …"""
-    places = np.arange(start, start + length) % (2 * end)
-    return np.minimum(places, 2 * end - 1 - places)
+    """Indices in [0, end) of a row extended by its mirror image: … 1 0 | 0 1 2 … end-1 | end-1 …"""
+    indices = np.arange(start, start + length) % (2 * end)
+    return np.minimum(indices, 2 * end - 1 - indices)
 
 
 def _small(bgr: np.ndarray, size: int, channels: int) -> np.ndarray:
@@ -289,11 +282,11 @@ def _small(bgr: np.ndarray, size: int, channels: int) -> np.ndarray:
 
 
 def _shrunk(image: np.ndarray, size: int) -> np.ndarray:
-    """As `resized`, in a third of the time where the sides are no whole multiples of `size`.
+    """Like `resized`, but three times as fast if the sides are not multiples of `size`.
 
-    OpenCV's area method is slow for such sides, slower than the JPEG decoder. A linear step to a power
-    of two times `size`, where it skips no pixel, and exact halving from there differ from it by 0.4
-    levels (RMS), as much as rounding does.
+    OpenCV's area method is slow for such sides, slower than the JPEG decoder. This takes a linear step
+    to `size` times a power of two, which skips no pixel, and halves from there. The results differ by
+    0.4 levels (RMS), as much as rounding does.
     """
     height, width = image.shape[:2]
     longer, shorter = max(height, width), min(height, width)
