@@ -6,6 +6,7 @@ import io
 import math
 import re
 import struct
+import warnings
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,8 +53,9 @@ _REDUCED = {
 # White shows through transparent parts, as in image viewers.
 _BACKGROUND = (255, 255, 255)
 
-# OpenCV logs each file that it cannot read to stderr; they are reported by name instead.
+# OpenCV and Pillow write to stderr about damaged files; these are reported by name instead.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 
 class Unreadable(Exception):
