@@ -159,13 +159,6 @@ def test_channels_are_moved_alike_and_keep_their_order(elastic):
         assert np.abs(together[..., channel].astype(int) - alone[..., 0]).max() <= 1
 
 
-def test_no_displacement_is_no_elastic():
-    ear = draw_ear(1, 3, 64).image
-    matrix = affine_matrix(Geometry(rotate=(7, 7)), (64, 64), np.random.default_rng(0))
-    still = np.zeros_like(elastic_nodes(ELASTIC, (64, 64), np.random.default_rng(0)))
-    assert difference(resampled(ear, matrix, still), resampled(ear, matrix, None)) < 0.2
-
-
 def test_parts_come_as_often_as_they_are_to_and_each_by_itself():
     """Parts that are told apart by what they leave still: a pixel in the middle, or the corners."""
     geometry = Geometry(
