@@ -230,14 +230,6 @@ def test_a_process_that_leaves_early_ends_with_its_workers(array: EarArray) -> N
     assert result.stderr.strip().splitlines()[-1] == "RuntimeError: left early"
 
 
-def test_bad_floats_are_found_before_the_first_batch(tmp_path: Path) -> None:
-    values = np.full((4, SIZE, SIZE, 3), 0.5, np.float32)
-    values[3, 0, 0, 0] = np.nan
-    np.save(tmp_path / "bad.npy", values)
-    with pytest.raises(Exception, match="image 3 holds NaN"):
-        training_loader(config(), EarArray.open(tmp_path / "bad.npy"))
-
-
 def test_a_gray_row_of_a_mapped_file_is_copied(tmp_path: Path) -> None:
     """torch warns of a tensor over read-only memory; in a worker that warning could block."""
     np.save(tmp_path / "gray.npy", np.zeros((2, 32, 32, 1), np.uint8))

@@ -352,17 +352,6 @@ def test_a_box_over_an_edge_sees_it_mirrored(
     assert seen.box == (left, top, 16, 16)
 
 
-@pytest.mark.parametrize("fit", ["stretch", "reflect"])
-def test_gray_is_the_luma_of_the_square(fit: str) -> None:
-    image = np.random.default_rng(0).integers(0, 256, (64, 48, 3), np.uint8)
-    gray = square(image, 32, 1, fit)  # type: ignore[arg-type]
-    colour = square(image, 32, 3, fit)  # type: ignore[arg-type]
-    assert gray.image.shape == (32, 32, 1)
-    assert gray.box == colour.box
-    luma = colour.image @ np.array([0.299, 0.587, 0.114])
-    assert np.abs(gray.image[..., 0] - luma).max() <= 1
-
-
 def detailed(height: int, width: int) -> np.ndarray:
     """Shapes and texture of every size, as a photograph has them."""
     rng = np.random.default_rng(0)
@@ -432,15 +421,6 @@ def test_the_decoder_shrinks_large_jpegs_only(
         cv2.IMREAD_COLOR, cv2.IMREAD_REDUCED_COLOR_2, cv2.IMREAD_REDUCED_COLOR_4,
     )  # fmt: skip
     assert flags == [whole, whole, half, quarter, quarter] + [whole] * 5
-
-
-def test_gray_and_cmyk_of_a_large_jpeg(tmp_path: Path) -> None:
-    image = Image.fromarray(detailed(320, 320))
-    for mode in ("L", "CMYK"):
-        path = written(tmp_path, f"{mode}.jpg", encoded(image.convert(mode), "JPEG", quality=95))
-        for channels in (1, 3):
-            wanted = square(read(path), 32, channels).image
-            assert decibels(read_square(path, 32, channels).image, wanted) > 40
 
 
 @pytest.mark.parametrize(("width", "height"), [(999, 1000), (1000, 999), (1998, 2000)])
