@@ -24,7 +24,7 @@ ROOT = Path(earteach.__file__).parent
 LEVELS = [
     ["errors", "_version"],
     ["config", "files"],
-    ["images", "environment", "hardware", "memory", "charts", "randomness"],
+    ["images", "environment", "hardware", "charts", "randomness"],
     ["synthetic", "model"],
     ["data"],
     ["metrics"],

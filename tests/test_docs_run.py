@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import re
 import shutil
 import subprocess
@@ -65,6 +66,9 @@ def _photographs(folder: Path) -> None:
         annotations.append({"image_id": number, "bbox": box, "category_id": 1})
     (folder / "boxes.csv").write_text("\n".join(boxes))
     (folder / "points.csv").write_text("\n".join(points))
+    old = {"image_paths": [image["file_name"] for image in images],
+           "bboxes": [annotation["bbox"] for annotation in annotations]}  # fmt: skip
+    (folder / "old.pkl").write_bytes(pickle.dumps(old))
     coco = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "ear"}]}
     (folder / "instances.json").write_text(json.dumps(coco))
 

@@ -1,4 +1,4 @@
-"""What cannot fit on the disk or in the memory is said before the work begins."""
+"""Work that cannot fit on the disk or in memory is refused before it begins."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from earteach.config import TrainConfig
 from earteach.errors import EarTeachError
 from earteach.files.disk_space import check_space, readable
-from earteach.memory import memory_of_machine
+from earteach.hardware import memory_of_machine
 from earteach.model.vae import EarVAE
 from earteach.training.resource_checks import (
     check_memory_for_run,
@@ -27,7 +27,7 @@ Usage = namedtuple("Usage", ["total", "used", "free"])
 
 @pytest.fixture
 def leave(monkeypatch: pytest.MonkeyPatch):
-    """Let the disk say that so many bytes are free."""
+    """Pretend that so many bytes are free."""
 
     def leave(free: int) -> None:
         monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(10**15, 10**15 - free, free))
@@ -60,13 +60,13 @@ def test_sizes_are_readable(size: int, text: str) -> None:
     assert readable(size) == text
 
 
-def test_a_checkpoint_takes_what_was_foretold(trained: Run) -> None:
-    foretold, written = checkpoint_bytes(tiny()), trained.last.stat().st_size
+def test_a_checkpoint_has_the_predicted_size(trained: Run) -> None:
+    predicted, written = checkpoint_bytes(tiny()), trained.last.stat().st_size
     # Beside the numbers lie names and, of each tensor, a header: much for a network so small.
-    assert foretold < written < foretold + 300_000
+    assert predicted < written < predicted + 300_000
 
 
-def test_a_log_takes_no_less_than_was_foretold(trained: Run) -> None:
+def test_a_log_is_not_smaller_than_predicted(trained: Run) -> None:
     written = sum(path.stat().st_size for path in trained.logs.iterdir())
     assert 0.1 * written < log_bytes(tiny(), epochs=4) < written
 
@@ -98,7 +98,7 @@ def test_checkpoints_that_are_there_are_not_counted_again(trained: Run, leave) -
         check_space_for_run(config, epochs_done=4, fresh=True)
 
 
-def test_train_says_it_before_it_writes_or_moves_anything(
+def test_train_refuses_before_it_writes_or_moves_anything(
     ears: Path, tmp_path: Path, leave
 ) -> None:
     (tmp_path / "checkpoints").mkdir()
@@ -113,7 +113,7 @@ def test_train_says_it_before_it_writes_or_moves_anything(
     assert [path.name for path in tmp_path.rglob("*")] == ["checkpoints", "last.ckpt"]
 
 
-def test_prepare_says_it_before_it_makes_a_folder(tmp_path: Path, leave) -> None:
+def test_prepare_refuses_before_it_makes_a_folder(tmp_path: Path, leave) -> None:
     drawn = ["prepare", "--synthetic", 10, "--image-size", 32, "--out", tmp_path / "new"]
     leave(10 * 32 * 32 * 3 - 1)
     result = earteach(*drawn)
@@ -149,7 +149,7 @@ def test_a_step_that_cannot_fit_in_the_memory_is_refused(monkeypatch: pytest.Mon
 def test_a_containers_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     machine = memory_of_machine()
     limit = tmp_path / "memory.max"
-    monkeypatch.setattr("earteach.memory._CGROUP", limit)
+    monkeypatch.setattr("earteach.hardware._CGROUP_LIMIT", limit)
     assert 10**9 < memory_of_machine() == machine
     limit.write_text("max\n")
     assert memory_of_machine() == machine

@@ -12,9 +12,9 @@ import numpy as np
 from benchmarks.speed import memory, plain_inspection
 from benchmarks.speed.pairs import Row, in_turn
 from benchmarks.speed.workspace import drawn_ears
-from earteach.data.cores import at_most_cores
 from earteach.data.crops import Crop
 from earteach.data.prepare import prepare
+from earteach.hardware import at_most_cores
 from earteach.inspection import inspect_data
 
 SIZE, TURNS = 256, 5

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional, TypeAlias
 
 import typer
 
@@ -14,118 +14,106 @@ if TYPE_CHECKING:
     from earteach.data.prepare import Prepared
 
 _SHOWN = 10
-_OF_PHOTOGRAPHS = (
+_FOR_PHOTOGRAPHS = (
     "boxes", "category", "landmarks", "margin", "whole", "fit", "side", "side_pattern", "group_by",
     "group_pattern",
 )  # fmt: skip
-_EARS, _PEOPLE = "Ears in the photographs", "Training and validation"
 
+
+def _ears(name: str, help: str, **limits: Any) -> Any:
+    return typer.Option(name, help=help, rich_help_panel="Ears in the photographs", **limits)
+
+
+def _people(name: str, help: str) -> Any:
+    return typer.Option(name, help=help, rich_help_panel="Training and validation")
+
+
+OptionalPath: TypeAlias = Optional[Path]  # noqa: UP045
+OptionalText: TypeAlias = Optional[str]  # noqa: UP045
 Source = Annotated[
-    Optional[Path],  # noqa: UP045
-    typer.Argument(help="Folder of photographs, with sub-folders or not.", metavar="SOURCE"),
+    OptionalPath,
+    typer.Argument(help="Folder of photographs; subfolders are read too.", metavar="SOURCE"),
 ]
 Out = Annotated[Path, typer.Option("--out", help="Folder for the arrays.")]
 ImageSize = Annotated[
     int, typer.Option("--image-size", help="Side of the images in pixels.", min=16, max=1024)
 ]
-Gray = Annotated[bool, typer.Option("--gray", help="One channel instead of three.")]
+Gray = Annotated[bool, typer.Option("--gray", help="Write one channel instead of three.")]
 Synthetic = Annotated[
     Optional[int],  # noqa: UP045
-    typer.Option("--synthetic", help="Draw this many ears in all, instead of photographs."),
+    typer.Option(
+        "--synthetic", help="Draw this many ears in total instead of reading photographs."
+    ),
 ]
 Seed = Annotated[
     int,
-    typer.Option("--seed", help="Source of the drawn ears and of the split.", min=0, max=2**63 - 1),
+    typer.Option("--seed", help="Seed of the drawn ears and of the split.", min=0, max=2**63 - 1),
 ]
 Boxes = Annotated[
-    Optional[Path],  # noqa: UP045
-    typer.Option(
+    OptionalPath,
+    _ears(
         "--boxes",
-        help="Where the ears are: a .json (COCO), a .csv (photograph, x, y, w, h), a folder of .xml "
-        "(Pascal VOC) or of .txt (YOLO), or an old .pkl.",
-        rich_help_panel=_EARS,
+        "Where the ears are: a .json (COCO), a .csv (photograph, x, y, w, h), or a folder of .xml "
+        "(Pascal VOC) or .txt (YOLO).",
     ),
 ]
 Category = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option(
+    OptionalText,
+    _ears(
         "--category",
-        help="Regular expression: the categories of boxes that are ears; left out, those named ear.",
-        rich_help_panel=_EARS,
+        "Regular expression for the categories of boxes that are ears. By default those named ear.",
     ),
 ]
 LandmarksOption = Annotated[
-    Optional[Path],  # noqa: UP045
-    typer.Option(
+    OptionalPath,
+    _ears(
         "--landmarks",
-        help="Landmarks of the photographs: a .csv (name, x0, y0, …; fractions of the sides), "
-        "or a folder of .pts files. The box follows from them.",
-        rich_help_panel=_EARS,
+        "Landmarks of the photographs: a .csv (name, x0, y0, …; fractions of the sides), or a folder "
+        "of .pts files. Without --boxes, the box is drawn around them.",
     ),
 ]
 Margin = Annotated[
     float,
-    typer.Option(
+    _ears(
         "--margin",
-        help="Space around the box, in parts of its longer side.",
+        "Space on each side of the box, as a fraction of its longer side.",
         min=0,
         max=2,
-        rich_help_panel=_EARS,
     ),
 ]
-Whole = Annotated[
-    bool,
-    typer.Option(
-        "--whole", help="The whole photograph, also with --landmarks.", rich_help_panel=_EARS
-    ),
-]
+Whole = Annotated[bool, _ears("--whole", "Keep the whole photograph, even with --landmarks.")]
 SideChoice = Annotated[
     Literal["left", "right", "as-is"],
-    typer.Option(
-        "--side",
-        help="Mirror ears of the other side, where it is known which they are.",
-        rich_help_panel=_EARS,
-    ),
+    _ears("--side", "Mirror ears of the other side, if their side is known."),
 ]
 SidePattern = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option(
+    OptionalText,
+    _ears(
         "--side-pattern",
-        help="Regular expression on the photograph's path whose first group says left or right, such as "
+        "Regular expression for the photograph's path; its first group says left or right, as in "
         "'_(left|right)_'.",
-        rich_help_panel=_EARS,
     ),
 ]
 GroupBy = Annotated[
     Literal["file", "folder", "column"],
-    typer.Option(
+    _people(
         "--group-by",
-        help="What is one person: a photograph, a folder of them, or the column person of --boxes.",
-        rich_help_panel=_PEOPLE,
+        "What stands for one person: a photograph, a folder, or the column person of --boxes.",
     ),
 ]
 GroupPattern = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option(
+    OptionalText,
+    _people(
         "--group-pattern",
-        help=r"Regular expression on the file name whose first group names the person, such as "
-        r"'^(\d+)_'.",
-        rich_help_panel=_PEOPLE,
+        r"Regular expression for the file name; its first group is the person, as in '^(\d+)_'.",
     ),
 ]
 ValFraction = Annotated[
-    float,
-    typer.Option(
-        "--val-fraction", help="Share of the images for validation.", rich_help_panel=_PEOPLE
-    ),
+    float, _people("--val-fraction", "Fraction of the images used for validation.")
 ]
 ValGroups = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option(
-        "--val-groups",
-        help="Regular expression: these groups are for validation.",
-        rich_help_panel=_PEOPLE,
-    ),
+    OptionalText,
+    _people("--val-groups", "Regular expression for the groups used for validation."),
 ]
 
 
@@ -153,9 +141,9 @@ def prepare(
 ) -> None:
     """Turn photographs, or drawn ears, into the training and validation arrays.
 
-    No person is in both: say with --group-by or --group-pattern who is who.
+    With --group-by or --group-pattern, no person is in both arrays.
 
-    Stopped, it goes on when the same is typed again.
+    An interrupted run keeps the old arrays; repeat the command to start over.
     """
     if (source is None) == (synthetic is None):
         raise typer.BadParameter("name a folder of photographs, or --synthetic N; one of the two")
@@ -168,8 +156,8 @@ def prepare(
     split = Split(val_fraction, val_groups, seed)
     with progress_bar("preparing") as progress:
         if source is not None:
-            to = None if side == "as-is" else side
-            crop = Crop(image_size, gray, fit, margin, whole, to, side_pattern)
+            side_to = None if side == "as-is" else side
+            crop = Crop(image_size, gray, fit, margin, whole, side_to, side_pattern)
             result = core(
                 source, out, crop=crop, boxes=boxes, category=category, landmarks=landmarks,
                 group_by=group_by, group_pattern=group_pattern, split=split, progress=progress,
@@ -184,8 +172,8 @@ def prepare(
 
 
 def _refuse_pairs(given: set[str]) -> None:
-    """Options of which one would be passed over in silence."""
-    pairs = [("synthetic", name) for name in _OF_PHOTOGRAPHS]
+    """Refuse options of which one would be ignored."""
+    pairs = [("synthetic", name) for name in _FOR_PHOTOGRAPHS]
     pairs += [("group_pattern", "group_by"), ("val_groups", "val_fraction")]
     for one, other in pairs:
         if {one, other} <= given:
@@ -205,10 +193,9 @@ def _show(result: Prepared, output: Output) -> None:
     if result.without_ears:
         values["left out"] = f"{result.without_ears:,} photographs in which no ear is annotated"
     if result.mirrored or result.side_unknown:
-        unknown = f"; {result.side_unknown:,} as they are, of an unknown side"
-        values["mirrored"] = f"{result.mirrored:,} images" + (
-            unknown if result.side_unknown else ""
-        )
+        values["mirrored"] = f"{result.mirrored:,} images"
+        if result.side_unknown:
+            values["mirrored"] += f"; {result.side_unknown:,} of unknown side stay as they are"
     rows = [(str(entry.path), entry.reason) for entry in result.rejected[:_SHOWN]]
     title = f"{len(result.rejected):,} ears or photographs left out"
     rejected = [table(title, "photograph", "why", rows=rows)] if rows else []

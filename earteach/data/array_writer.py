@@ -1,34 +1,35 @@
-"""The two arrays that `prepare` writes, with what lies beside them, so that a stopped run can go on.
+"""The two arrays that `prepare` writes, each with its manifest and landmarks.
 
-Rows go to partial files at once, and a journal says what they are. A run that is stopped leaves these
-behind, and the same run goes on from there; one that fails or ends leaves only what it should.
+Images go to hidden partial files as they are made, never through a list in memory. Files get their
+final names only once everything is complete, so an interrupted run leaves the old arrays as they were.
 """
 
 from __future__ import annotations
 
-import json
-import logging
 import os
-import zlib
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import astuple, dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import Any
 
 import numpy as np
+from filelock import FileLock, Timeout
 
-from earteach.data.array_file import ArrayFile, Row
-from earteach.data.manifest import ManifestRow
+from earteach.data.manifest import ManifestRow, beside, is_manifest, write_manifest
 from earteach.errors import EarTeachError
 from earteach.files.atomic_write import unwritten
-from earteach.files.file_lock import hold
 from earteach.files.folders import make_folder, missing_folders, remove_empty
 
-# Photographs between two entries in the journal: what a kill costs at most.
-_ENTRIES = 64
-_log = logging.getLogger(__name__)
+ImageShape = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One image to write, uint8 `(S, S, C)`, and its landmarks, float32 `(K, 2)`."""
+
+    image: np.ndarray
+    manifest: ManifestRow
+    landmarks: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,8 @@ class Rejected:
 
 
 @dataclass(frozen=True)
-class Entry:
-    """What a photograph came to."""
+class CutEars:
+    """The ears cut from one photograph, and those that could not be."""
 
     rows: tuple[Row, ...] = ()
     rejected: tuple[Rejected, ...] = ()
@@ -55,191 +56,162 @@ class PreparedArray:
     images: int
 
 
+@dataclass
+class _PartialArray:
+    """One of the two arrays while it is written; `capacity` is the most images that may come."""
+
+    path: Path
+    shape: ImageShape
+    capacity: int
+    rows: list[ManifestRow] = field(default_factory=list)
+    landmarks: list[np.ndarray | None] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._manifest = beside(self.path, "manifest.csv")
+        self._landmarks = beside(self.path, "landmarks.npy")
+        self._files = (self.path, self._manifest, self._landmarks)
+
+    def refuse_foreign(self) -> None:
+        for path in self._files:
+            if path.exists() and not is_manifest(self._manifest):
+                raise EarTeachError(
+                    f"{path}: exists and `earteach prepare` did not write it (its manifest is not "
+                    "there); move it away or choose another --out"
+                )
+
+    def open(self) -> None:
+        partial = _partial(self.path)
+        self._images = np.lib.format.open_memmap(
+            partial, "w+", np.uint8, (self.capacity, *self.shape)
+        )
+        with partial.open("r+b") as file:
+            # Without reserved blocks, a full disk would kill the process when a page is written.
+            os.posix_fallocate(file.fileno(), 0, partial.stat().st_size)
+
+    def add(self, row: Row) -> None:
+        self._images[len(self.rows)] = row.image
+        self.rows.append(row.manifest)
+        self.landmarks.append(row.landmarks)
+
+    def finish(self) -> None:
+        """Cut the array to the images that came, and write the manifest and landmarks beside it."""
+        self._images.flush()
+        del self._images
+        header = {"descr": "|u1", "fortran_order": False, "shape": (len(self.rows), *self.shape)}
+        with _partial(self.path).open("r+b") as file:
+            # Of the same length as before: numpy pads headers so that the first axis can change.
+            np.lib.format.write_array_header_1_0(file, header)
+            file.truncate(file.tell() + len(self.rows) * int(np.prod(self.shape)))
+        write_manifest(_partial(self._manifest), self.rows)
+        shown = next((points for points in self.landmarks if points is not None), None)
+        if shown is not None:
+            unknown = np.full_like(shown, np.nan)
+            stacked = np.stack([unknown if p is None else p for p in self.landmarks])
+            with _partial(self._landmarks).open("wb") as file:
+                np.save(file, stacked)
+
+    def publish(self) -> PreparedArray:
+        """Move the finished files into place; the manifest first, which marks the others as ours."""
+        for path in (self._manifest, self._landmarks, self.path):
+            if _partial(path).exists():
+                _partial(path).replace(path)
+            else:
+                path.unlink(missing_ok=True)  # landmarks of the ears that were here before
+        return PreparedArray(self.path, len(self.rows))
+
+    def remove_partial(self) -> None:
+        for path in self._files:
+            _partial(path).unlink(missing_ok=True)
+
+
 class ArrayWriter:
-    """Writes entries in order to `train_teacher.npy` and `val_teacher.npy` in a folder.
+    """Writes ears in order to `train_teacher.npy` and `val_teacher.npy`; made by `array_writer`."""
 
-    `job` tells what is being done: a run that was stopped goes on where it has the same one. `done` is
-    how many entries are written already. Within `with`; leaving it without `publish` leaves what goes
-    on later where the process was told to stop, and nothing after an error.
-
-    Raises `EarTeachError` where something cannot be written, or another process writes there.
-    """
-
-    def __init__(
-        self, out: Path, shape: tuple[int, int, int], validation: set[str], job: str
-    ) -> None:
-        self._out, self._validation, self._job = out, validation, job
-        self.train, self.val = (
-            ArrayFile(out / f"{n}_teacher.npy", shape) for n in ("train", "val")
-        )
-        self._both = (self.train, self.val)
-        self._journal_path = out / ".prepare.journal"
-        self._waiting: list[str] = []
+    def __init__(self, out: Path, shape: ImageShape, groups: Sequence[str], val: set[str]) -> None:
+        self._out, self._validation = out, val
+        count = sum(group in val for group in groups)
+        self._train = _PartialArray(out / "train_teacher.npy", shape, len(groups) - count)
+        self._val = _PartialArray(out / "val_teacher.npy", shape, count)
+        self.arrays = (self._train, self._val)
         self.rejected: list[Rejected] = []
-        self.done = 0
 
-    def __enter__(self) -> ArrayWriter:
-        self._made = missing_folders(self._out)
-        try:
-            make_folder(self._out)
-            for array in self._both:
-                array.refuse_foreign()
-            self._guarded(self._lock)
-        except BaseException:
-            remove_empty(self._made)
-            raise
-        try:
-            self._guarded(self._open)
-        except BaseException as error:
-            self.__exit__(type(error), error, None)
-            raise
-        return self
+    @property
+    def rows(self) -> list[ManifestRow]:
+        return [*self._train.rows, *self._val.rows]
 
-    def _lock(self) -> None:
-        """The journal is the lock, which the system drops with the process."""
-        self._journal = self._journal_path.open("a+", encoding="utf-8")
-        if hold(self._journal, self._journal_path):
-            return
-        self._journal.close()
-        raise EarTeachError(
-            f"{self._out}: another `earteach prepare` writes there; wait for it, or choose another "
-            "--out"
-        )
-
-    def _open(self) -> None:
-        for array in self._both:
-            array.open()
-        self._take_up()
-
-    def _take_up(self) -> None:
-        """Go on after what the journal of the same job has and the files hold."""
-        self._journal.seek(0)
-        header = json.dumps({"job": self._job}) + "\n"
-        kept = len(header)
-        if self._journal.readline() == header:
-            while (line := self._journal.readline()).endswith("\n") and self._restored(line):
-                kept += len(line)
-                self.done += 1
-        self._journal.truncate(kept if self.done else 0)
-        self._journal.seek(0, os.SEEK_END)
-        if self.done:
-            _log.info(
-                "going on after the first %d, which a run that was stopped had done",
-                self.done,
-            )
-        else:
-            self._journal.write(header)
-        for array in self._both:
-            array.end_here()
-
-    def _restored(self, line: str) -> bool:
-        """Take a line of the journal for true, if the arrays hold its rows."""
-        try:
-            entry = json.loads(line)
-            rows = [_restored_row(saved) for saved in entry["rows"]]
-            rejected = [Rejected(Path(path), reason) for path, reason in entry["rejected"]]
-        except (ValueError, KeyError, TypeError):
-            return False
-        places = {id(array): len(array.rows) for array in self._both}
-        for about, _, checksum in rows:
-            array = self._array(about)
-            if not array.holds(places[id(array)], checksum):
-                return False
-            places[id(array)] += 1
-        for about, landmarks, _ in rows:
-            self._array(about).note(about, landmarks)
-        self.rejected.extend(rejected)
-        return True
-
-    def _array(self, about: ManifestRow) -> ArrayFile:
-        return self.val if about.group in self._validation else self.train
-
-    def add(self, entry: Entry) -> None:
-        """Write the rows of the next photograph."""
-        self._guarded(lambda: self._add(entry))
-
-    def _add(self, entry: Entry) -> None:
-        for row in entry.rows:
-            self._array(row.about).add(row)
-        self.rejected.extend(entry.rejected)
-        self._waiting.append(_journal_line(entry))
-        self.done += 1
-        if len(self._waiting) >= _ENTRIES:
-            self._flush()
-
-    def _flush(self) -> None:
-        """The rows first: the journal never names one that was not written."""
-        for array in self._both:
-            array.flush()
-        self._journal.write("".join(self._waiting))
-        self._journal.flush()
-        self._waiting.clear()
+    def add(self, cut: CutEars) -> None:
+        """Write the ears of the next photograph."""
+        with _writing_to(self._out):
+            for row in cut.rows:
+                array = self._val if row.manifest.group in self._validation else self._train
+                array.add(row)
+        self.rejected.extend(cut.rejected)
 
     def publish(self) -> tuple[PreparedArray, PreparedArray]:
-        """Move both arrays into place; raises `EarTeachError` where one of them is empty."""
-        for array in self._both:
+        """Move both arrays into place; raises `EarTeachError` if one of them is empty."""
+        for array in self.arrays:
             if not array.rows:
                 first = self.rejected[0] if self.rejected else None
                 raise EarTeachError(
                     f"{self._out}: no ear for {array.path.name} could be read"
                     + (f" ({first.path}: {first.reason})" if first else "; name others")
                 )
-        for array in self._both:
-            self._guarded(array.finish)
-        for array in self._both:
-            self._guarded(array.publish)
-        return tuple(PreparedArray(a.path, len(a.rows)) for a in self._both)  # type: ignore[return-value]
+        with _writing_to(self._out):
+            for array in self.arrays:
+                array.finish()
+            return self._train.publish(), self._val.publish()
 
-    def _guarded(self, action: Callable[[], object]) -> None:
-        try:
-            action()
-        except OSError as error:
-            raise unwritten(self._out, error) from error
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        told_to_stop = kind is not None and not issubclass(kind, Exception)
-        if told_to_stop:
-            with suppress(OSError):
-                self._flush()
-            _log.info(
-                "stopped after %d; the same command goes on from there",
-                self.done,
-            )
-        for array in self._both:
-            array.close()
-            if not told_to_stop:
-                array.remove_partial()
+@contextmanager
+def array_writer(
+    out: Path, shape: ImageShape, groups: Sequence[str], validation: set[str]
+) -> Iterator[ArrayWriter]:
+    """Hold the folder `out` for this process and write arrays of images of `shape` there.
+
+    `groups` has the group of each image that may come. Partial files are removed at the end, and what a
+    killed run left is overwritten. Raises `EarTeachError` if something cannot be written, was not
+    written by `prepare`, or if another process writes there.
+    """
+    writer = ArrayWriter(out, shape, groups, validation)
+    with ExitStack() as cleanup:
+        cleanup.callback(remove_empty, missing_folders(out))
+        make_folder(out)
+        with _writing_to(out):
+            for array in writer.arrays:
+                array.refuse_foreign()
+            cleanup.enter_context(_locked(out))
+            for array in writer.arrays:
+                cleanup.callback(array.remove_partial)
+                array.open()
+        yield writer
+
+
+@contextmanager
+def _writing_to(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise unwritten(out, error) from error
+
+
+@contextmanager
+def _locked(out: Path) -> Iterator[None]:
+    path = out / ".prepare.lock"
+    lock = FileLock(path, blocking=False, fallback_to_soft=False)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise EarTeachError(
+            f"{out}: another `earteach prepare` writes there; wait for it, or choose another --out"
+        ) from error
+    try:
+        yield
+    finally:
         with suppress(OSError):
-            # Removed before it is unlocked: another process never locks a file that is gone.
-            if not told_to_stop:
-                self._journal_path.unlink(missing_ok=True)
-            self._journal.close()
-        remove_empty(self._made)
+            path.unlink()  # removed while it is locked: `FileLock` never locks a file that is gone
+        lock.release()
 
 
-def _journal_line(entry: Entry) -> str:
-    rows = [
-        (
-            astuple(row.about),
-            _numbers(row.landmarks),
-            zlib.crc32(np.ascontiguousarray(row.image).data),
-        )
-        for row in entry.rows
-    ]
-    rejected = [(str(each.path), each.reason) for each in entry.rejected]
-    return json.dumps({"rows": rows, "rejected": rejected}) + "\n"
-
-
-def _numbers(landmarks: np.ndarray | None) -> list[Any] | None:
-    return None if landmarks is None else landmarks.tolist()
-
-
-def _restored_row(saved: Sequence[Any]) -> tuple[ManifestRow, np.ndarray | None, int]:
-    (source, group, box, mirrored, size), points, checksum = saved
-    about = ManifestRow(source, group, tuple(box), mirrored, None if size is None else tuple(size))
-    return about, None if points is None else np.array(points, np.float32), checksum
+def _partial(path: Path) -> Path:
+    """Where a file is written until it is complete."""
+    return path.with_name(f".{path.name}.partial")

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,28 +25,31 @@ from earteach.errors import EarTeachError
 Scale = Literal["uint8", "uint16", "unit", "byte"]
 
 SAMPLED_ROWS = 64
-# Sixty-four photographs in [0, 255] of which none is brighter than this are a mistake of scale.
+# If none of the sampled photographs is brighter than this in [0, 255], the scale is a mistake.
 DARKEST_BYTES = 2.0
 _log = logging.getLogger(__name__)
 
 
 class EarArray:
-    """A memory-mapped array of ear images; `open` finds out how it is laid out."""
+    """A memory-mapped array of ear images; `open` finds out its layout.
+
+    `raw` is the mapped array as it is stored; `dtype` is its type in this machine's byte order.
+    """
 
     def __init__(self, path: Path, layout: Layout, raw: np.memmap) -> None:
         self.path = path
         self.layout = layout
-        self._raw: np.memmap | None = raw
-        # In this machine's byte order, whatever the file's: only the values' kind and width matter.
+        self.raw = raw
         self.dtype = raw.dtype.newbyteorder("=")
         self.shape = raw.shape
-        self._scale: Scale | None = None
+        sides = dict(zip(layout, map(int, raw.shape), strict=True))
+        self.height, self.width, self.channels = sides["h"], sides["w"], sides.get("c", 1)
 
     @classmethod
     def open(cls, path: str | Path, layout: Layout | None = None) -> EarArray:
-        """Map the file. Its values are not looked at yet, only its header and length.
+        """Map the file. Only its header and length are checked, not its values.
 
-        Raises `EarTeachError` for a file that is no such array, and where the layout is ambiguous.
+        Raises `EarTeachError` for a file that is no such array, or whose layout is ambiguous.
         """
         path = Path(path)
         raw = _map(path)
@@ -55,28 +59,12 @@ class EarArray:
     def __len__(self) -> int:
         return int(self.shape[0])
 
-    @property
-    def channels(self) -> int:
-        return {"nhwc": self.shape[-1], "nchw": self.shape[1], "nhw": 1}[self.layout]
-
-    @property
-    def height(self) -> int:
-        return int(self.shape[2 if self.layout == "nchw" else 1])
-
-    @property
-    def width(self) -> int:
-        return int(self.shape[3 if self.layout == "nchw" else 2])
-
-    @property
-    def raw(self) -> np.memmap:
-        """The mapped array as it is stored; a copy of this object in a worker maps it anew."""
-        if self._raw is None:
-            self._raw = _map(self.path)
-        return self._raw
-
     def __getstate__(self) -> dict[str, Any]:
         # A pickled memmap would carry the whole file to each worker.
-        return {**self.__dict__, "_raw": None}
+        return {**self.__dict__, "raw": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, raw=_map(state["path"]))
 
     def stored(self, index: int) -> np.ndarray:
         """One image in its stored type and scale, `(H, W, C)`."""
@@ -85,24 +73,17 @@ class EarArray:
             return row.transpose(1, 2, 0)
         return row if self.layout == "nhwc" else row[..., None]
 
-    @property
+    @cached_property
     def scale(self) -> Scale:
-        """How stored values become brightness; told for floats from a sample of the rows.
+        """How stored values become brightness; for floats judged by a sample of the rows.
 
-        Raises `EarTeachError` where the sampled values are neither in [0, 1] nor in [0, 255].
+        Raises `EarTeachError` if the sampled values are neither in [0, 1] nor in [0, 255].
         """
-        if self._scale is None:
-            self._scale = self._find_scale()
-        return self._scale
-
-    def _find_scale(self) -> Scale:
         if self.dtype == np.uint8:
             return "uint8"
         if self.dtype == np.uint16:
             return "uint16"
-        largest = 0.0
-        for index in sampled_rows(len(self)):
-            largest = max(largest, self._checked_maximum(int(index), 255.0))
+        largest = max(self._checked_maximum(int(row), 255.0) for row in sampled_rows(len(self)))
         if 1.0 < largest < DARKEST_BYTES:
             raise EarTeachError(
                 f"{self.path}: its values reach {largest:g}, a little over 1, and would be nearly black "
@@ -126,10 +107,10 @@ class EarArray:
         return high
 
     def image(self, index: int, *, size: int, channels: int) -> np.ndarray:
-        """One image as the network sees it before scaling: uint8 `(size, size, channels)`.
+        """One image as the network takes it before scaling: uint8 `(size, size, channels)`.
 
-        Another size is resized (area when shrinking), gray becomes equal channels, colour becomes
-        luma. Raises `EarTeachError` for values out of the array's range.
+        It is resized (by area when shrinking); gray becomes equal channels, colour becomes luma. Raises
+        `EarTeachError` for values out of the array's range.
         """
         return to_channels(resized(self.image_uint8(index), size), channels)
 
@@ -146,7 +127,7 @@ class EarArray:
         return np.rint(stored.astype(np.float32) * factor).astype(np.uint8)
 
     def note_conversions(self, size: int, channels: int) -> None:
-        """Log what reading at this size and these channels changes, once for the whole array."""
+        """Log how images are converted for this size and number of channels."""
         if self.channels != channels:
             change = "gray becomes equal channels" if channels == 3 else "colour becomes luma"
             _log.info("%s: %s, as the network takes them", self.path, change)
@@ -157,7 +138,7 @@ class EarArray:
             )  # fmt: skip
 
     def fingerprint(self) -> dict[str, Any]:
-        """What tells this array from another: shape, type and a hash of a fixed sample of rows."""
+        """Identifies this array: shape, type and a hash of a fixed sample of rows."""
         digest = hashlib.sha256()
         for index in sampled_rows(len(self)):
             digest.update(np.ascontiguousarray(self.raw[int(index)]).tobytes())
@@ -169,7 +150,7 @@ class EarArray:
 
 
 def sampled_rows(length: int, most: int = SAMPLED_ROWS) -> np.ndarray:
-    """At most so many row numbers, evenly spread from the first to the last."""
+    """Up to `most` row numbers, evenly spread from the first to the last."""
     return np.linspace(0, length - 1, min(length, most)).round().astype(int)
 
 
@@ -183,7 +164,7 @@ def _map(path: Path) -> np.memmap:
 
 
 def _check_magic(path: Path) -> None:
-    """Raise `EarTeachError` for what is missing, out of reach, or no `.npy` file by its first bytes."""
+    """Raise `EarTeachError` unless the path can be read and starts as a `.npy` file does."""
     try:
         if path.is_dir():
             raise EarTeachError(f"{path}: is a folder; name a .npy file in it")
@@ -227,18 +208,18 @@ def _check_dtype(path: Path, dtype: np.dtype) -> None:
     )
 
 
-def find_layout(path: Path, shape: tuple[int, ...], wanted: Layout | None = None) -> Layout:
-    """The order of the axes, from which axis holds 1 or 3 channels.
+def find_layout(path: Path, shape: tuple[int, ...], layout: Layout | None = None) -> Layout:
+    """The order of the axes, from which axis has length 1 or 3.
 
-    Raises `EarTeachError` where no order fits, or two do and `wanted` does not choose.
+    Raises `EarTeachError` if no order fits, or if two do and `layout` does not choose one of them.
     """
     if 0 in shape:
         raise EarTeachError(f"{path}: has shape {shape} and so no images; it needs at least one")
     fitting = _fitting_layouts(shape)
-    if wanted is not None:
-        if wanted not in fitting and not (wanted == "nhw" and len(shape) == 3):
-            raise EarTeachError(f"{path}: has shape {shape}, which is not {wanted}; drop --layout")
-        return wanted
+    if layout is not None:
+        if layout not in fitting and not (layout == "nhw" and len(shape) == 3):
+            raise EarTeachError(f"{path}: has shape {shape}, which is not {layout}; drop --layout")
+        return layout
     if len(fitting) == 1:
         return fitting[0]
     if len(fitting) == 2:
@@ -254,8 +235,8 @@ def _fitting_layouts(shape: tuple[int, ...]) -> list[Layout]:
         return [] if single else ["nhw"]
     if len(shape) != 4:
         return []
-    candidates: list[tuple[Layout, int]] = [("nhwc", shape[3]), ("nchw", shape[1])]
-    return [layout for layout, count in candidates if count in (1, 3)]
+    channels: dict[Layout, int] = {"nhwc": shape[3], "nchw": shape[1]}
+    return [layout for layout, count in channels.items() if count in (1, 3)]
 
 
 def _misfit(shape: tuple[int, ...]) -> str:

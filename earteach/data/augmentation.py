@@ -1,11 +1,11 @@
-"""What happens to a training image: the same ear, seen in another way.
+"""Augmentation of training images.
 
-Geometry and colour change the image and what is to be reconstructed alike. Noise, blur, occlusion,
-shadow and fog are put on the input only, so that the network learns to see through them.
+Geometry and colour change both the input and the reconstruction target. Noise, blur, occlusion, shadow
+and fog change only the input, so that the network learns to see through them.
 
-Everything works on uint8: albumentations' limits are meant for 0 to 255, and float images would be
-saturated by them. Each call brings its own random state, because albumentations' repeats itself in
-worker processes; not through `set_random_seed`, which gives every transform the same one.
+Everything works on uint8, because albumentations' limits are meant for 0 to 255 and saturate float
+images. Each call sets its own random state, because albumentations' repeats itself in worker processes
+and `set_random_seed` gives every transform the same one.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ GEOMETRY: dict[Strength, Geometry] = {
         elastic_p=0.1, elastic_alpha=20, elastic_sigma=6,
     ),
 }  # fmt: skip
-# Probability, and the limit of brightness and of contrast.
+# Probability, and the largest change of brightness and of contrast.
 TONE: dict[Strength, tuple[float, float]] = {
     "none": (0, 0),
     "light": (0.3, 0.08),
@@ -39,14 +39,14 @@ TONE: dict[Strength, tuple[float, float]] = {
 
 
 def tone(image: np.ndarray, limit: float, rng: np.random.Generator) -> np.ndarray:
-    """Another brightness and contrast, each by up to `limit`, as `A.RandomBrightnessContrast`."""
+    """Change brightness and contrast by up to `limit` each, as `A.RandomBrightnessContrast` does."""
     contrast, brightness = rng.uniform(-limit, limit, 2)
     changed = cv2.addWeighted(image, 1 + contrast, image, 0, 255 * brightness)
     return changed.reshape(image.shape)
 
 
 class Augmentation:
-    """Turns an image into an input and its target, as a function of the image and a seed."""
+    """Makes an input and its target, a pure function of the image and a seed."""
 
     def __init__(self, strength: Strength, channels: int, target: Target) -> None:
         self._geometry = GEOMETRY[strength]
@@ -55,7 +55,7 @@ class Augmentation:
         self._colour: Any = None
         self._input_only: Any = None
         if strength == "full":
-            # Imports albumentations, seconds that the other strengths do without.
+            # Importing albumentations takes seconds, which the other strengths need not wait for.
             from earteach.data.photometric import colour, obstructions
 
             self._colour = colour(channels)
@@ -74,5 +74,5 @@ class Augmentation:
         self._colour.set_random_state(*state)
         image = self._colour(image=image)["image"].reshape(shape)
         self._input_only.set_random_state(*state)
-        seen = self._input_only(image=image)["image"].reshape(shape)
-        return seen, image if self._target == "clean" else seen
+        obstructed = self._input_only(image=image)["image"].reshape(shape)
+        return obstructed, image if self._target == "clean" else obstructed

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,8 +10,7 @@ import numpy as np
 
 from earteach.config import Fit
 from earteach.data.annotations.annotation import Annotation, Misfit, Side, mostly_inside
-from earteach.data.array_file import Row
-from earteach.data.array_writer import Entry, Rejected
+from earteach.data.array_writer import CutEars, Rejected, Row
 from earteach.data.manifest import ManifestRow
 from earteach.data.photographs import Decoded, Photograph, Square, Unreadable
 from earteach.errors import EarTeachError
@@ -22,9 +20,10 @@ from earteach.errors import EarTeachError
 class Crop:
     """How ears are cut from photographs.
 
-    Around the box, or the landmarks, with `margin` times its longer side on either hand; or, where none
-    are known or `whole` says so, all of the photograph, made square as `fit` says. `side` mirrors ears
-    of the other side; which side one is, its annotation says, or what `side_pattern` finds in the path.
+    A crop is the box, or the box around the landmarks, extended on each side by `margin` times its
+    longer side. Without either, or with `whole`, it is the whole photograph, made square by `fit`.
+    `side` mirrors ears of the other side; an ear's side comes from its annotation, or from what
+    `side_pattern` matches in the photograph's path.
     """
 
     size: int = 256
@@ -47,50 +46,43 @@ class Crop:
 
 @dataclass(frozen=True)
 class AnnotatedPhotograph:
-    """A photograph, the ears in it, and the landmarks of one of them that were given beside."""
+    """A photograph, the ears in it, and separately given landmarks of one of them."""
 
     path: Path
-    name: Path  # below its source
+    name: Path  # relative to the source folder
     ears: tuple[Annotation, ...]
     landmarks: Annotation | None = None
 
-    def stamp(self) -> tuple[object, ...]:
-        """What tells whether the same ears would be cut from the same file."""
-        with suppress(OSError):
-            status = self.path.stat()
-            return repr(self), status.st_size, status.st_mtime_ns
-        return (repr(self),)
-
-    def smallest(self, photograph: Photograph, margin: float) -> float:
-        """At least how many pixels wide the smallest square is that will be cut."""
+    def smallest_crop(self, photograph: Photograph, margin: float) -> float:
+        """A lower bound for the side of the smallest crop, in pixels."""
         short = min(photograph.width, photograph.height)
         return min(ear.extent(short) * (1 + 2 * margin) for ear in self.ears)
 
 
-def cut_ears(photo: AnnotatedPhotograph, groups: Sequence[str], crop: Crop) -> Entry:
-    """The rows that a photograph comes to, and what of it is left out."""
+def cut_ears(photo: AnnotatedPhotograph, groups: Sequence[str], crop: Crop) -> CutEars:
+    """The rows cut from a photograph, and the ears in it that were rejected."""
     try:
         file = Photograph(photo.path)
-        decoded = file.decoded(photo.smallest(file, crop.margin), crop.size)
+        decoded = file.decoded(photo.smallest_crop(file, crop.margin), crop.size)
     except Unreadable as error:
-        return Entry(rejected=(Rejected(photo.path, str(error)),))
+        return CutEars(rejected=(Rejected(photo.path, str(error)),))
     rows, rejected = [], []
     for number, (ear, group) in enumerate(zip(photo.ears, groups, strict=True), start=1):
         try:
-            placed = ear.in_pixels(decoded.size, file.orientation)
-            cut = _cut(decoded, placed, crop)
-            points = _points(photo, placed, cut.box, decoded.size)
+            annotation = ear.in_pixels(decoded.size, file.orientation)
+            square = _square(decoded, annotation, crop)
+            points = _points(photo, annotation, square.box, decoded.size)
         except (Misfit, Unreadable) as error:
             which = f"ear {number}: " if len(photo.ears) > 1 else ""
             rejected.append(Rejected(photo.path, f"{which}{error}"))
             continue
-        about = ManifestRow(str(photo.path), group, cut.box, False, decoded.size)
-        row = Row(cut.image, about, points)
+        manifest = ManifestRow(str(photo.path), group, square.box, False, decoded.size)
+        row = Row(square.image, manifest, points)
         rows.append(_mirrored(row) if crop.side and ear.side not in (None, crop.side) else row)
-    return Entry(tuple(rows), tuple(rejected))
+    return CutEars(tuple(rows), tuple(rejected))
 
 
-def _cut(decoded: Decoded, ear: Annotation, crop: Crop) -> Square:
+def _square(decoded: Decoded, ear: Annotation, crop: Crop) -> Square:
     channels = crop.shape[2]
     if ear.box is None and ear.points is None:
         return decoded.square(crop.size, channels, crop.fit)
@@ -103,7 +95,7 @@ def _points(
     box: tuple[int, int, int, int],
     size: tuple[int, int],
 ) -> np.ndarray | None:
-    """Landmarks as fractions of the crop: the ear's own, or those given beside, if most lie in it."""
+    """The ear's landmarks as fractions of the crop; those of the photograph if most lie in it."""
     if ear.points is not None or photo.landmarks is None:
         return ear.points_in(box)
     points = photo.landmarks.in_pixels(size).points_in(box)
@@ -115,4 +107,4 @@ def _mirrored(row: Row) -> Row:
     points = row.landmarks
     if points is not None:
         points = np.stack([1 - points[:, 0], points[:, 1]], axis=1)
-    return Row(row.image[:, ::-1], replace(row.about, mirrored=True), points)
+    return Row(row.image[:, ::-1], replace(row.manifest, mirrored=True), points)

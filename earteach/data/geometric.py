@@ -1,7 +1,7 @@
-"""The geometry of a training image: mirroring, affine, perspective and elastic in one pass.
+"""Geometric augmentation: mirroring, affine, perspective and elastic in one pass.
 
-Each is a map of coordinates. They are put together before the image is looked at, so that it is
-resampled once, whatever was drawn. Parameters mean what they mean in albumentations.
+Each is a map of coordinates. They are composed first, so that the image is resampled only once.
+Parameters mean what they mean in albumentations.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ import cv2
 import numpy as np
 
 Range = tuple[float, float]
-# Pixels between the nodes of an elastic displacement, half the least sigma.
+# Pixels between the nodes of an elastic displacement: half the smallest sigma.
 _STEP = 3
 _LEAST_SIGMA = 6.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Geometry:
-    """How an image is moved: with which probabilities and how far.
+    """Probabilities and ranges of the geometric augmentation.
 
-    `corners` is the standard deviation, in sides, by which perspective draws the corners inwards.
-    Elastic displacements are normal noise with a maximum of 1, smoothed by `elastic_sigma` pixels
-    (at least 6) and multiplied by `elastic_alpha` pixels.
+    `corners` is the standard deviation by which perspective moves the corners inwards, as a fraction of
+    the sides. Elastic displacements are normal noise with a maximum of 1, smoothed by `elastic_sigma`
+    pixels (at least 6) and multiplied by `elastic_alpha` pixels.
     """
 
     flip_p: float = 0.5
@@ -42,7 +42,7 @@ class Geometry:
 
 
 def warp(image: np.ndarray, geometry: Geometry, rng: np.random.Generator) -> np.ndarray:
-    """uint8 `(H, W, C)` seen in another way; edges are reflected."""
+    """Move a uint8 image `(H, W, C)`, with edges reflected."""
     shape = image.shape[0], image.shape[1]
     flip, affine, perspective, elastic = rng.random(4) < (
         geometry.flip_p, geometry.affine_p, geometry.perspective_p, geometry.elastic_p
@@ -60,7 +60,7 @@ def warp(image: np.ndarray, geometry: Geometry, rng: np.random.Generator) -> np.
 def affine_matrix(
     geometry: Geometry, shape: tuple[int, int], rng: np.random.Generator
 ) -> np.ndarray:
-    """Scale, rotation, shear and shift about the centre, where a pixel goes to, `(3, 3)`."""
+    """Scale, rotation, shear and shift about the centre: the map from source to target, `(3, 3)`."""
     height, width = shape
     scale_x, scale_y = rng.uniform(*geometry.scale, 2).tolist()
     shift_x, shift_y = rng.uniform(*geometry.shift, 2).tolist()
@@ -82,14 +82,14 @@ def affine_matrix(
 def perspective_matrix(
     geometry: Geometry, shape: tuple[int, int], rng: np.random.Generator
 ) -> np.ndarray:
-    """Corners drawn inwards become the corners of the image, `(3, 3)`."""
+    """Map corners drawn inwards to the corners of the image, `(3, 3)`."""
     height, width = shape
     sides = np.array([width, height])
     inwards = np.abs(rng.normal(0, rng.uniform(*geometry.corners), (4, 2))) % 0.32
     corners = np.array([[0, 0], [1, 0], [1, 1], [0, 1]])
     quad = (np.abs(corners - inwards) * sides).astype(np.float32)
     matrix = cv2.getPerspectiveTransform(quad, (corners * sides).astype(np.float32))
-    # Albumentations enlarges what it has enlarged already, once more, from the corner at the top left.
+    # Like albumentations, which enlarges the result once more, from the top left corner.
     across = np.linalg.norm(quad[[1, 2]] - quad[[0, 3]], axis=1).max()
     down = np.linalg.norm(quad[[2, 3]] - quad[[1, 0]], axis=1).max()
     return np.diag([width / int(across), height / int(down), 1]) @ matrix
@@ -100,39 +100,41 @@ def elastic_nodes(
 ) -> np.ndarray:
     """Displacements in pixels at every third pixel and beyond the edges, float32 `(rows, columns, 2)`.
 
-    Noise that is smooth over several pixels needs to be drawn and smoothed on few of them only.
+    A coarse grid is enough, because the noise is smooth over several pixels.
     """
     rows, columns = (-(-side // _STEP) + 2 for side in shape)
     noise = rng.standard_normal((rows, columns, 2), np.float32)
     sigma = geometry.elastic_sigma / _STEP
     smooth = cv2.GaussianBlur(noise, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)
-    # The largest of as many normal numbers as the image has pixels and axes, on average (Gumbel); and
-    # smoothing leaves less of every pixel's noise than of the nodes'.
+    # The expected maximum of as many normal numbers as the image has pixels and axes (Gumbel). Smoothing
+    # noise at every pixel would leave less of it than smoothing noise at the nodes, by the step.
     largest = NormalDist().inv_cdf(1 - math.exp(-np.euler_gamma) / (4 * shape[0] * shape[1]))
     return smooth * np.float32(geometry.elastic_alpha / largest / _STEP)
 
 
 def resampled(image: np.ndarray, matrix: np.ndarray, nodes: np.ndarray | None) -> np.ndarray:
-    """The image moved by the matrix, then by displacements `nodes` (see `elastic_nodes`), bilinear."""
+    """Move the image by the matrix, then by `nodes` (see `elastic_nodes`), with bilinear sampling."""
     height, width = image.shape[:2]
-    # OpenCV's vector code is for one channel and for four; three take up to three times as long.
+    # OpenCV has vector code for one and for four channels; three take up to three times as long.
     source = cv2.cvtColor(image, cv2.COLOR_RGB2RGBA) if image.shape[2] == 3 else image
     how = {"flags": cv2.INTER_LINEAR, "borderMode": cv2.BORDER_REFLECT_101}
     if nodes is None:
         moved = cv2.warpPerspective(source, matrix, (width, height), **how)
     else:
-        places = source_places(matrix, nodes)[:height, :width]
-        moved = cv2.remap(source, places, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+        sources = source_points(matrix, nodes)[:height, :width]
+        moved = cv2.remap(
+            source, sources, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101
+        )
     return cv2.cvtColor(moved, cv2.COLOR_RGBA2RGB) if image.shape[2] == 3 else moved[..., None]
 
 
-def source_places(matrix: np.ndarray, nodes: np.ndarray) -> np.ndarray:
-    """Where each pixel comes from, float32 `(H, W, 2)`: found at the nodes, interpolated between."""
+def source_points(matrix: np.ndarray, nodes: np.ndarray) -> np.ndarray:
+    """Where each pixel comes from, float32 `(H, W, 2)`: computed at nodes, interpolated between."""
     rows, columns = nodes.shape[:2]
-    # As `cv2.resize` puts them: each node lies in the middle of its pixels.
+    # Each node lies in the middle of its pixels, as in `cv2.resize`.
     x, y = ((np.arange(count, dtype=np.float32) - 0.5) * _STEP - 0.5 for count in (columns, rows))
-    seen = nodes + np.stack(np.meshgrid(x, y), axis=2)
-    source = cv2.perspectiveTransform(seen, np.linalg.inv(matrix))
+    target = nodes + np.stack(np.meshgrid(x, y), axis=2)
+    source = cv2.perspectiveTransform(target, np.linalg.inv(matrix))
     # Cubic interpolation would be smoother, but OpenCV's does not leave a straight line straight.
     full = cv2.resize(source, None, fx=_STEP, fy=_STEP, interpolation=cv2.INTER_LINEAR)
     return full[_STEP:-_STEP, _STEP:-_STEP]

@@ -1,4 +1,4 @@
-"""Images of an array as float batches, for everything that only looks at them once."""
+"""Images of an array as float batches, without workers or augmentation."""
 
 from __future__ import annotations
 

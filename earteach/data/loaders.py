@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 from earteach.config import TrainConfig
 from earteach.data.arrays import EarArray
 from earteach.data.augmentation import Augmentation
-from earteach.data.cores import at_most_cores
+from earteach.hardware import at_most_cores
 from earteach.randomness import Purpose, derive, permutation
 
 Key = tuple[int, int]  # (epoch, index)
@@ -33,7 +33,7 @@ class Sample(TypedDict):
 
 
 class EarDataset(Dataset[Sample]):
-    """Images by (epoch, index), augmented where an augmentation is given."""
+    """Images by (epoch, index), augmented if an augmentation is given."""
 
     def __init__(
         self,
@@ -49,8 +49,7 @@ class EarDataset(Dataset[Sample]):
         self._channels = channels
         self._seed = seed
         self._augmentation = augmentation
-        # Floats are told apart here, once, so that workers do not each sample the array again.
-        _ = array.scale
+        _ = array.scale  # judged here once, so that workers do not each sample the array again
 
     def __len__(self) -> int:
         return len(self._array)
@@ -58,26 +57,24 @@ class EarDataset(Dataset[Sample]):
     def __getitem__(self, key: Key) -> Sample:
         epoch, index = key
         image = self._array.image(index, size=self._size, channels=self._channels)
-        if self._augmentation is None:
-            tensor = as_tensor(image)
-            return {"input": tensor, "target": tensor, "index": index}
-        seen, target = self._augmentation(
-            image, derive(self._seed, Purpose.AUGMENTATION, epoch, index)
-        )
-        tensor = as_tensor(seen)
-        unlike = target is not seen
-        return {"input": tensor, "target": as_tensor(target) if unlike else tensor, "index": index}
+        target = image
+        if self._augmentation is not None:
+            seed = derive(self._seed, Purpose.AUGMENTATION, epoch, index)
+            image, target = self._augmentation(image, seed)
+        tensor = as_tensor(image)
+        same = target is image
+        return {"input": tensor, "target": tensor if same else as_tensor(target), "index": index}
 
 
 def as_tensor(image: np.ndarray) -> torch.Tensor:
-    """uint8 `(H, W, C)` to uint8 `(C, H, W)`, a copy: a row of a mapped file cannot be written to."""
+    """uint8 `(H, W, C)` to uint8 `(C, H, W)`, a copy, because rows of a mapped file are read-only."""
     planes = np.empty((image.shape[2], *image.shape[:2]), np.uint8)
     cv2.split(image, list(planes))  # several times as fast as NumPy's transposed copy
     return torch.from_numpy(planes)
 
 
 def collate(samples: list[Sample]) -> Sample:
-    """A batch; where every image is its own target, the two are one tensor, made and sent once."""
+    """A batch. If every image is its own target, the two are one tensor, copied only once."""
     if any(sample["target"] is not sample["input"] for sample in samples):
         return cast(Sample, default_collate(samples))
     inputs = default_collate([sample["input"] for sample in samples])
@@ -88,8 +85,8 @@ def collate(samples: list[Sample]) -> Sample:
 class EpochOrder(Sampler[Key]):
     """The keys of one rank's share of an epoch, in that epoch's order.
 
-    Ranks take turns in the permuted order; it is extended from its own beginning until they all
-    have the same number, as their steps must agree in number.
+    Ranks take turns in the permuted order. It is padded from its own beginning so that all ranks take
+    the same number of steps. `skipped` keys at the start of the epoch are left out.
     """
 
     def __init__(self, length: int, seed: int, rank: int = 0, world_size: int = 1) -> None:
@@ -131,21 +128,21 @@ class EachOnce(Sampler[Key]):
 
 
 class TrainingLoader(DataLoader[Sample]):
-    """A loader that a checkpoint can place inside an epoch.
+    """A loader that can resume inside an epoch.
 
-    Lightning saves and restores it through `state_dict`; what it says is how many batches were
-    handed out, not how many the workers have prepared.
+    Lightning saves and restores it through `state_dict`, which counts the batches that were handed out,
+    not those that workers have prepared.
     """
 
     def __init__(self, order: EpochOrder, **kwargs: Any) -> None:
         super().__init__(sampler=order, **kwargs)
         self._order = order
-        self._begun = order.epoch  # the epoch that `_handed_out` counts in
+        self._counted_epoch = order.epoch  # in which `_handed_out` batches were handed out
         self._handed_out = 0
 
     def __iter__(self) -> Iterator[Sample]:  # type: ignore[override]
         assert self.batch_size is not None
-        self._begun = self._order.epoch
+        self._counted_epoch = self._order.epoch
         self._handed_out = self._order.skipped // self.batch_size
         for batch in super().__iter__():
             self._handed_out += 1
@@ -153,13 +150,13 @@ class TrainingLoader(DataLoader[Sample]):
 
     def state_dict(self) -> dict[str, int]:
         epoch = self._order.epoch
-        batches = self._handed_out if self._begun == epoch else 0
+        batches = self._handed_out if self._counted_epoch == epoch else 0
         done = batches >= len(self)
         return {"epoch": epoch + int(done), "batches": 0 if done else batches}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         assert self.batch_size is not None
-        self._order.epoch = self._begun = state["epoch"]
+        self._order.epoch = self._counted_epoch = state["epoch"]
         self._handed_out = state["batches"]
         self._order.skipped = state["batches"] * self.batch_size
 
@@ -168,13 +165,12 @@ def training_loader(
     config: TrainConfig, array: EarArray, *, rank: int = 0, world_size: int = 1
 ) -> TrainingLoader:
     """Augmented batches in a new order each epoch."""
-    model = config.model
-    augmentation = Augmentation(config.data.augmentation, model.in_channels, config.data.target)
+    model, data, seed = config.model, config.data, config.run.seed
     dataset = EarDataset(
-        array, size=model.image_size, channels=model.in_channels, seed=config.run.seed,
-        augmentation=augmentation,
+        array, size=model.image_size, channels=model.in_channels, seed=seed,
+        augmentation=Augmentation(data.augmentation, model.in_channels, data.target),
     )  # fmt: skip
-    order = EpochOrder(len(array), config.run.seed, rank, world_size)
+    order = EpochOrder(len(array), seed, rank, world_size)
     loader = TrainingLoader(order, dataset=dataset, **_loading_options(config))
     _loaders.add(loader)
     return loader
@@ -183,7 +179,7 @@ def training_loader(
 def validation_loader(
     config: TrainConfig, array: EarArray, *, rank: int = 0, world_size: int = 1
 ) -> DataLoader[Sample]:
-    """The images as they are, in array order."""
+    """The unchanged images in array order."""
     dataset = EarDataset(array, size=config.model.image_size, channels=config.model.in_channels)
     sampler = EachOnce(len(array), rank, world_size)
     loader = DataLoader(dataset, sampler=sampler, **_loading_options(config))
@@ -204,8 +200,8 @@ def _loading_options(config: TrainConfig) -> dict[str, Any]:
 
 
 def _start_worker(_: int) -> None:
-    """One thread for each worker, and signals left to the training process, which ends them."""
-    # A progress bar's stand-in for stderr has a lock, which another thread may have held at the fork.
+    """Run with one thread, and leave signals to the training process, which ends its workers."""
+    # A progress bar replaces stderr by a file with a lock, which may have been held at the fork.
     sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
@@ -215,7 +211,7 @@ def _start_worker(_: int) -> None:
 
 @atexit.register
 def _end_workers() -> None:
-    """At the process's end multiprocessing sends workers SIGTERM, which they ignore, and waits."""
+    """Otherwise multiprocessing would send workers SIGTERM, which they ignore, and wait forever."""
     for loader in list(_loaders):
         if loader._iterator is not None and loader.num_workers:
             loader._iterator._shutdown_workers()  # type: ignore[attr-defined]

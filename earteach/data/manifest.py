@@ -1,4 +1,4 @@
-"""What `prepare` writes beside an array: where each row came from, and its landmarks."""
+"""The manifest that `prepare` writes beside an array: where each row came from."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MANIFEST_COLUMNS = (*_COLUMNS, *_SIZE_COLUMNS)
 class ManifestRow:
     """One row of an array: its file, its person, and left, top, width and height of its crop.
 
-    `photograph` is the width and height of the whole, or None where an older manifest does not say.
+    `photograph` is the photograph's width and height; None in older manifests.
     """
 
     source: str
@@ -32,12 +32,12 @@ class ManifestRow:
 
 
 def beside(array: Path, what: str) -> Path:
-    """`manifest.csv` or `landmarks.npy` of an array: `train_manifest.csv` for `train_teacher.npy`."""
+    """A file beside an array: `train_manifest.csv` beside `train_teacher.npy`, for `manifest.csv`."""
     return array.with_name(f"{array.stem.removesuffix('_teacher')}_{what}")
 
 
 def is_manifest(path: Path) -> bool:
-    """Whether the file begins as a manifest does."""
+    """Whether the file has a manifest's header."""
     try:
         with path.open("rb") as file:
             start = file.readline(4096).decode(errors="replace").strip().split(",")
@@ -47,8 +47,8 @@ def is_manifest(path: Path) -> bool:
 
 
 def write_manifest(path: Path, rows: Iterable[ManifestRow]) -> None:
-    """A header, and a line for each row of the array, in order."""
-    # A file name may hold any bytes: those that are no UTF-8 go through as they are.
+    """Write a header, and a line for each row of the array, in order."""
+    # A file name may hold bytes that are not UTF-8; they are kept as they are.
     with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file)
         writer.writerow(MANIFEST_COLUMNS)
@@ -58,9 +58,9 @@ def write_manifest(path: Path, rows: Iterable[ManifestRow]) -> None:
 
 
 def read_manifest(array: Path, length: int) -> list[ManifestRow] | None:
-    """The manifest beside an array of `length` rows, or None where there is none.
+    """The manifest beside an array of `length` rows; None if there is none.
 
-    Raises `EarTeachError` where it is damaged or of another array.
+    Raises `EarTeachError` if it is damaged or belongs to another array.
     """
     path = beside(array, "manifest.csv")
     try:

@@ -8,22 +8,22 @@ from earteach.errors import EarTeachError
 
 
 def compiled(flag: str, pattern: str) -> re.Pattern[str]:
-    """The regular expression, or an `EarTeachError` that names the flag it came from."""
+    """The compiled pattern; raises `EarTeachError` that names the flag if it is not valid."""
     try:
         return re.compile(pattern)
     except re.error as error:
         raise EarTeachError(f"{flag} {pattern}: not a regular expression: {error}") from error
 
 
-def found_in(flag: str, pattern: re.Pattern[str], name: str) -> str:
-    """What the first group of the pattern finds in a name, or all of it where there is no group.
+def first_group(flag: str, pattern: re.Pattern[str], name: str) -> str:
+    """The text that the pattern's first group matches in a name, or the whole match without groups.
 
-    Raises `EarTeachError` where it finds nothing.
+    Raises `EarTeachError` if it matches nothing.
     """
     match = pattern.search(name)
-    found = match and match[1 if pattern.groups else 0]
-    if not found:
+    text = match and match[1 if pattern.groups else 0]
+    if not text:
         raise EarTeachError(
             f"{flag} {pattern.pattern}: finds nothing in {name}; it must in every name"
         )
-    return found
+    return text

@@ -1,42 +1,61 @@
-"""Photographs from a folder: found, read upright, and squares cut from them."""
+"""Find photographs in a folder, read them upright, and cut squares from them."""
 
 from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterator
+import re
+import struct
+import warnings
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageFile, ImageOps
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.GifImagePlugin import GifImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import TiffImageFile
+from PIL.WebPImagePlugin import WebPImageFile
 
 from earteach.config import Fit
 from earteach.data.arrays import resized, to_channels
-from earteach.data.image_header import claimed_sides
 from earteach.errors import EarTeachError
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif"})
-# Photographs all the same: they are named as left out, not passed over.
+# Photographs too, but of formats that are not read: they are reported as rejected.
 _UNREAD = frozenset({".heic", ".heif", ".avif", ".jxl", ".jp2", ".dng", ".cr2", ".nef", ".arw"})
 _MOST_PIXELS = 2**27
-# Beyond it Pillow warns of a decompression bomb; it reads what is no JPEG and is transparent.
+# Others may be transparent, and then Pillow decodes them, with four bytes a pixel and several copies.
 _MOST_PIXELS_OF_OTHERS = 2**26
 _MOST_BYTES = 2**30
-_ORIENTATION = 0x0112
-# By how much the decoder of JPEGs can divide the sides; other decoders read whole pictures. The small
-# picture differs from the whole one's by 45 dB and more (AMI); 8, which it could too, by 40.
+_FORMATS: tuple[tuple[type[ImageFile.ImageFile], re.Pattern[bytes]], ...] = (
+    (JpegImageFile, re.compile(rb"\xff\xd8\xff")),
+    (PngImageFile, re.compile(rb"\x89PNG\r\n\x1a\n")),
+    (BmpImageFile, re.compile(rb"BM")),
+    (TiffImageFile, re.compile(rb"II[*+]\0|MM\0[*+]")),
+    (WebPImageFile, re.compile(rb"RIFF....WEBPVP8", re.DOTALL)),
+    (GifImageFile, re.compile(rb"GIF8[79]a")),
+)
+# What Pillow raises for damaged files.
+_DAMAGE = (OSError, ValueError, SyntaxError, TypeError, LookupError, ArithmeticError, EOFError,
+           RuntimeError, struct.error, Image.DecompressionBombError)  # fmt: skip
+# Factors by which the JPEG decoder can shrink the sides; other decoders cannot. Shrinking the whole
+# picture differs by a PSNR of 45 dB or more for factors up to 4 (on AMI), and of 40 dB for 8.
 _REDUCED = {
     1: cv2.IMREAD_COLOR,
     2: cv2.IMREAD_REDUCED_COLOR_2,
     4: cv2.IMREAD_REDUCED_COLOR_4,
 }
-# What is seen behind a transparent picture, as in viewers.
+# White shows through transparent parts, as in image viewers.
 _BACKGROUND = (255, 255, 255)
 
-# OpenCV writes to stderr about each file that it cannot read; they are reported by name instead.
+# OpenCV and Pillow write to stderr about damaged files; these are reported by name instead.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 
 class Unreadable(Exception):
@@ -45,10 +64,10 @@ class Unreadable(Exception):
 
 @dataclass(frozen=True)
 class Square:
-    """A square cut from a photograph, and its box there.
+    """A square cut from a photograph, and its box: left, top, width, height in pixels.
 
-    The box is left, top, width, height in the photograph's pixels; it reaches outside where the
-    photograph was extended by reflecting its edges, and is no square where the picture was stretched.
+    The box reaches outside the photograph if edges were reflected, and is not square if the picture was
+    stretched.
     """
 
     image: np.ndarray  # uint8 (size, size, channels)
@@ -57,27 +76,27 @@ class Square:
 
 @dataclass(frozen=True)
 class Decoded:
-    """A photograph, upright: uint8 BGR, its sides divided by `scale`, and its own width and height."""
+    """An upright photograph: uint8 BGR, shrunk by `scale`, and its full width and height (`size`)."""
 
     bgr: np.ndarray
     size: tuple[int, int]
     scale: int = 1
 
     def square(self, size: int, channels: int = 3, fit: Fit = "stretch") -> Square:
-        """The whole photograph as a square of side `size`.
+        """The whole photograph as a square of side `size`, uint8 `(size, size, channels)`.
 
-        "stretch" scales both sides to the same length; "reflect" keeps the proportions and extends the
-        shorter side by reflecting its edges, which doubles the ear in a tight crop.
+        "stretch" scales both sides to the same length. "reflect" keeps the proportions and extends the
+        shorter side by reflecting its edges, which shows parts of the ear twice in a tight crop.
         """
         height, width = self.bgr.shape[:2]
         cut = _cut(self.bgr, _whole(width, height, fit))
         return Square(_small(cut, size, channels), _whole(*self.size, fit))
 
     def crop(self, box: tuple[int, int, int, int], size: int, channels: int = 3) -> Square:
-        """What is in a box of the photograph, as a square of side `size`.
+        """A box of the photograph as a square of side `size`, uint8 `(size, size, channels)`.
 
-        Edges are reflected where the box reaches outside. The box is moved by less than `scale` pixels,
-        to where the pixels of the divided picture begin.
+        Edges are reflected if the box reaches outside. The box moves by less than `scale` pixels, to the
+        pixels of the shrunk picture.
         """
         left, top, width, height = (round(value / self.scale) for value in box)
         small = (left, top, max(1, width), max(1, height))
@@ -87,33 +106,34 @@ class Decoded:
 
 
 class Photograph:
-    """A photograph's file: read and looked at, not yet decoded.
+    """A photograph's file, read into memory but not yet decoded.
 
-    Raises `Unreadable` for a file that is no photograph.
+    `width` and `height` are those in its header. Raises `Unreadable` for a file that is no photograph.
     """
 
     def __init__(self, path: Path) -> None:
         if path.suffix.lower() in _UNREAD:
             raise Unreadable(f"{path.suffix} is not read; convert it to JPEG or PNG")
         self._data = _bytes(path)
-        self._is_jpeg = self._data[:3].tobytes() == b"\xff\xd8\xff"
-        self.height, self.width = _sides(self._data, self._is_jpeg)  # as stored
+        self._picture = _picture(self._data)
+        self._is_jpeg = self._picture.format == "JPEG"
+        self.width, self.height = self._picture.size
+        if self.height * self.width > (_MOST_PIXELS if self._is_jpeg else _MOST_PIXELS_OF_OTHERS):
+            raise Unreadable(f"{self.width}×{self.height} pixels are too many")
 
     def orientation(self) -> int:
-        """What EXIF says of how it must be turned, 1 to 8; 1 where it says nothing."""
-        try:
-            with Image.open(io.BytesIO(self._data.data)) as image:
-                return int(image.getexif().get(_ORIENTATION, 1))
-        except (OSError, ValueError, SyntaxError, TypeError, Image.DecompressionBombError):
-            return 1
+        """The EXIF orientation, 1 to 8; 1 if there is none."""
+        with suppress(*_DAMAGE):
+            return int(self._picture.getexif().get(ExifTags.Base.Orientation, 1))
+        return 1
 
     def decoded(self, side: float, size: int) -> Decoded:
         """The picture, of which a square of `side` pixels will be made one of `size`.
 
-        Of a JPEG several times as large as that the decoder makes a smaller picture at once, in a half
-        to a quarter of the time.
+        The decoder shrinks JPEGs that are several times as large, which takes a half to a quarter of the
+        time.
         """
-        if not self._is_jpeg and self._is_transparent():
+        if self._is_transparent():
             bgr = self._on_background()
             return Decoded(bgr, (bgr.shape[1], bgr.shape[0]))
         scale = _decoding_scale(side, size) if self._is_jpeg else 1
@@ -125,115 +145,103 @@ class Photograph:
         return Decoded(bgr, (width, height), scale)
 
     def _is_turned(self, height: int, width: int) -> bool:
-        """Whether a smaller picture with these sides was laid on its side in decoding."""
-        if height == width:  # of a nearly square photograph, where the sides do not tell
+        """Whether decoding turned a shrunk picture with these sides by a quarter."""
+        if height == width:  # of a nearly square photograph, whose sides do not show it
             return 5 <= self.orientation() <= 8
         return (height > width) != (self.height > self.width)
 
     def _is_transparent(self) -> bool:
-        """Whether it has an alpha channel or a transparent colour; or is a GIF, of frames that may."""
-        try:
-            with Image.open(io.BytesIO(self._data.data)) as image:
-                return (
-                    image.format == "GIF"
-                    or image.mode in ("RGBA", "LA", "PA", "RGBa", "La")
-                    or "transparency" in image.info
-                )
-        except (OSError, ValueError, SyntaxError, TypeError, Image.DecompressionBombError):
-            return False  # OpenCV may read what Pillow does not
+        """Whether it has an alpha channel or a transparent colour, or is a GIF, whose frames may."""
+        picture = self._picture
+        return picture.format == "GIF" or picture.has_transparency_data
 
     def _on_background(self) -> np.ndarray:
-        """Of several frames the first; uint8 BGR, upright."""
+        """The picture over white, uint8 BGR, upright; the first of several frames."""
         try:
-            with Image.open(io.BytesIO(self._data.data)) as image:
-                upright = ImageOps.exif_transpose(image).convert("RGBA")
-        except (OSError, ValueError, SyntaxError, TypeError, Image.DecompressionBombError) as error:
+            upright = ImageOps.exif_transpose(self._picture).convert("RGBA")
+        except _DAMAGE as error:
             raise Unreadable("not an image that can be read") from error
         background = Image.new("RGBA", upright.size, (*_BACKGROUND, 255))
-        seen = Image.alpha_composite(background, upright).convert("RGB")
-        return np.ascontiguousarray(np.asarray(seen)[..., ::-1])
+        flat = Image.alpha_composite(background, upright).convert("RGB")
+        return np.ascontiguousarray(np.asarray(flat)[..., ::-1])
 
 
 def find(source: Path) -> list[Path]:
-    """The photographs below a folder, in order of their names; hidden files are left out.
+    """The photographs below a folder, sorted by name, without hidden files.
 
-    Raises `EarTeachError` where there is no such folder or nothing in it.
+    Raises `EarTeachError` if there is no such folder, or no photograph in it.
     """
     if not source.exists():
         raise EarTeachError(f"{source}: no such folder; name a folder of photographs")
     if not source.is_dir():
         raise EarTeachError(f"{source}: is a file; name the folder of photographs that it is in")
-    found = sorted(path for path in _walk(source) if path.suffix.lower() in SUFFIXES | _UNREAD)
-    if not found:
+    paths = sorted(
+        path
+        for path in source.rglob("*")
+        if path.suffix.lower() in SUFFIXES | _UNREAD
+        and path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(source).parts)
+    )
+    if not paths:
         raise EarTeachError(
             f"{source}: holds no photographs; looked for {', '.join(sorted(SUFFIXES))} there and below"
         )
-    return found
-
-
-def _walk(folder: Path) -> Iterator[Path]:
-    return (
-        path
-        for path in folder.rglob("*")
-        if path.is_file()
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    )
+    return paths
 
 
 def read(path: Path) -> np.ndarray:
-    """A photograph as uint8 RGB `(H, W, 3)`, turned as its EXIF orientation says.
+    """A photograph as uint8 RGB `(H, W, 3)`, turned by its EXIF orientation.
 
-    Transparent parts lie over white; of an animation it is the first frame. Raises `Unreadable` for a
-    file that is no photograph.
+    Transparent parts become white; an animation gives its first frame. Raises `Unreadable` for a file
+    that is no photograph.
     """
     return cv2.cvtColor(Photograph(path).decoded(0, 1).bgr, cv2.COLOR_BGR2RGB)
 
 
 def read_square(path: Path, size: int, channels: int = 3, fit: Fit = "stretch") -> Square:
-    """The photograph in the file made square, as `Decoded.square` does.
-
-    Raises `Unreadable` for a file that is no photograph.
-    """
+    """The photograph in a file as `Decoded.square`; raises `Unreadable` if it is no photograph."""
     photograph = Photograph(path)
     side = min(photograph.width, photograph.height)
     return photograph.decoded(side, size).square(size, channels, fit)
 
 
 def square(image: np.ndarray, size: int, channels: int = 3, fit: Fit = "stretch") -> Square:
-    """A picture that is not in a file, uint8 RGB `(H, W, 3)`, made square in the same way."""
+    """A picture in memory, uint8 RGB `(H, W, 3)`, made square in the same way."""
     bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     return Decoded(bgr, (image.shape[1], image.shape[0])).square(size, channels, fit)
 
 
-def _bytes(path: Path) -> np.ndarray:
+def _bytes(path: Path) -> bytes:
     try:
         if path.exists() and not path.is_file():
             raise Unreadable("is no file")  # a pipe may never end
         if path.stat().st_size > _MOST_BYTES:
             raise Unreadable(f"{path.stat().st_size:,} bytes are too many")
-        data = np.fromfile(path, np.uint8)
+        data = path.read_bytes()
     except OSError as error:
         raise Unreadable(error.strerror or str(error)) from error
-    if not len(data):
+    if not data:
         raise Unreadable("the file is empty")
     return data
 
 
-def _sides(data: np.ndarray, is_jpeg: bool) -> tuple[int, int]:
-    """Height and width as stored; raises `Unreadable` before a picture fills the memory."""
-    sides = claimed_sides(data.data)
-    if sides is None:
-        raise Unreadable("not an image that can be read")
-    height, width = sides
-    if height * width > (_MOST_PIXELS if is_jpeg else _MOST_PIXELS_OF_OTHERS):
-        raise Unreadable(f"{width}×{height} pixels are too many")
-    return sides
+def _picture(data: bytes) -> ImageFile.ImageFile:
+    """What Pillow reads from the header, with nothing decoded."""
+    for plugin, signature in _FORMATS:
+        if signature.match(data):
+            try:
+                # Not through `Image.open`, whose guard against large pictures does not tell their sides
+                # and warns of some that are not too large for us.
+                return plugin(io.BytesIO(data))
+            except _DAMAGE as error:
+                raise Unreadable("not an image that can be read") from error
+    raise Unreadable("not an image that can be read")
 
 
-def _decoded(data: np.ndarray, scale: int) -> np.ndarray:
-    """Upright uint8 BGR; a JPEG with both sides divided by `scale`."""
+def _decoded(data: bytes, scale: int) -> np.ndarray:
+    """The picture as upright uint8 BGR, its sides divided by `scale`."""
     try:
-        image = cv2.imdecode(data, _REDUCED[scale])
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), _REDUCED[scale])
     except cv2.error as error:
         raise Unreadable("too large or damaged") from error
     if image is None:
@@ -242,7 +250,7 @@ def _decoded(data: np.ndarray, scale: int) -> np.ndarray:
 
 
 def _decoding_scale(side: float, size: int) -> int:
-    """The largest scale that leaves a side twice as long as asked for."""
+    """The largest scale that leaves a side at least twice as long as `size`."""
     return max((scale for scale in _REDUCED if side >= 2 * size * scale), default=1)
 
 
@@ -254,7 +262,7 @@ def _whole(width: int, height: int, fit: Fit) -> tuple[int, int, int, int]:
 
 
 def _cut(image: np.ndarray, box: tuple[int, int, int, int]) -> np.ndarray:
-    """A box of an image, whose edges are mirrored where it reaches outside."""
+    """A box of an image, with edges mirrored where it reaches outside."""
     left, top, width, height = box
     if left >= 0 and top >= 0 and top + height <= image.shape[0] and left + width <= image.shape[1]:
         return image[top : top + height, left : left + width]
@@ -266,9 +274,9 @@ def _cut(image: np.ndarray, box: tuple[int, int, int, int]) -> np.ndarray:
 
 
 def _mirrored(start: int, length: int, end: int) -> np.ndarray:
-    """Places in [0, end) of a row that goes on as its own mirror image: … 1 0 | 0 1 2 … | end-1 …"""
-    places = np.arange(start, start + length) % (2 * end)
-    return np.minimum(places, 2 * end - 1 - places)
+    """Indices in [0, end) of a row extended by its mirror image: … 1 0 | 0 1 2 … end-1 | end-1 …"""
+    indices = np.arange(start, start + length) % (2 * end)
+    return np.minimum(indices, 2 * end - 1 - indices)
 
 
 def _small(bgr: np.ndarray, size: int, channels: int) -> np.ndarray:
@@ -276,11 +284,11 @@ def _small(bgr: np.ndarray, size: int, channels: int) -> np.ndarray:
 
 
 def _shrunk(image: np.ndarray, size: int) -> np.ndarray:
-    """As `resized`, in a third of the time where the sides are no whole multiples of `size`.
+    """Like `resized`, but three times as fast if the sides are not multiples of `size`.
 
-    OpenCV's area method is slow for such sides, slower than the JPEG decoder. A linear step to a power
-    of two times `size`, where it skips no pixel, and exact halving from there differ from it by 0.4
-    levels (RMS), as much as rounding does.
+    OpenCV's area method is slow for such sides, slower than the JPEG decoder. This takes a linear step
+    to `size` times a power of two, which skips no pixel, and halves from there. The results differ by
+    0.4 levels (RMS), as much as rounding does.
     """
     height, width = image.shape[:2]
     longer, shorter = max(height, width), min(height, width)

@@ -1,6 +1,6 @@
-"""How an ear appears at full strength: its colour, and what lies between it and the camera.
+"""Photometric augmentation at full strength: colour, and obstructions before the camera.
 
-Albumentations' transforms, and two in place of its dearest: fog and noise that look the same.
+The transforms are albumentations', except for faster replacements of its fog and noise.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from earteach.data.geometric import Range
 
 
 def colour(channels: int) -> A.Compose:
-    """For three channels saturation, hue and brightness within skin's range; for one nothing."""
+    """Saturation, hue and brightness in the range of skin for three channels; nothing for one."""
     jitter = A.ColorJitter(
         brightness=(0.9, 1.1), contrast=(0.9, 1.1), saturation=(0.85, 1.15), hue=(-0.02, 0.02), p=1
     )
@@ -29,7 +29,7 @@ def colour(channels: int) -> A.Compose:
 
 
 def obstructions(channels: int) -> A.Compose:
-    """Shadow and fog (for three channels), noise, blur, occlusion: what is to be seen through."""
+    """Noise, blur and occlusion, and for three channels shadow and fog."""
     weather = [
         A.RandomShadow(num_shadows_limit=(1, 1), shadow_intensity_range=(0.2, 0.45), p=1),
         Fog(density=(0.05, 0.25), opacity=0.06, p=0.15),
@@ -49,10 +49,9 @@ def obstructions(channels: int) -> A.Compose:
 
 
 class Fog(A.ImageOnlyTransform):
-    """White discs, densest in the middle, that each hide a little, and a slight blur.
+    """Faint white discs, densest in the middle, and a slight blur.
 
-    `A.RandomFog` lays thousands of discs over the image one by one. Here they are counted: what
-    hides a pixel is the number of discs over it.
+    `A.RandomFog` draws thousands of discs one by one. This counts the discs over each pixel instead.
     """
 
     def __init__(self, *, density: Range, opacity: float, p: float) -> None:
@@ -73,10 +72,10 @@ class Fog(A.ImageOnlyTransform):
 def discs_over(height: int, width: int, density: float, rng: np.random.Generator) -> np.ndarray:
     """How many of `A.RandomFog`'s discs lie over each pixel, float32 `(H, W)`.
 
-    They are of the mean size: what lies over a pixel of three radii is counted by thirds.
+    Radii are averaged: a disc counts by the share of radii with which it would cover the pixel.
     """
     region = max(1, int(width // 3 * density))
-    places = np.zeros((height, width), np.float32)
+    centres = np.zeros((height, width), np.float32)
     across, down = width, height
     for _ in range(10):
         if min(across, down) <= region:
@@ -85,12 +84,12 @@ def discs_over(height: int, width: int, density: float, rng: np.random.Generator
         x = rng.integers(-(across // 2), across // 2, number, endpoint=True) + (width - 1) // 2
         y = rng.integers(-(down // 2), down // 2, number, endpoint=True) + (height - 1) // 2
         inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
-        np.add.at(places, (y[inside], x[inside]), 1)
+        np.add.at(centres, (y[inside], x[inside]), 1)
         across, down = int(across * 0.9), int(down * 0.9)
     largest = max(2, int(min(height, width) * 0.1 * density))
     discs = [_disc(radius, largest) for radius in range(max(1, largest // 2), largest)]
     mean = np.mean(discs, axis=0, dtype=np.float32)
-    return cv2.filter2D(places, -1, mean, borderType=cv2.BORDER_CONSTANT)
+    return cv2.filter2D(centres, -1, mean, borderType=cv2.BORDER_CONSTANT)
 
 
 def _disc(radius: int, margin: int) -> np.ndarray:
@@ -98,13 +97,13 @@ def _disc(radius: int, margin: int) -> np.ndarray:
     return cv2.circle(canvas, (margin, margin), radius, 1.0, thickness=-1)
 
 
-# The normal distribution cut into 256 pieces of equal probability, by their middles, with variance 1.
+# Medians of 256 equally probable parts of the normal distribution, scaled to variance 1.
 _MIDDLES = np.array([NormalDist().inv_cdf((k + 0.5) / 256) for k in range(256)])
 _NORMAL = _MIDDLES / _MIDDLES.std()
 
 
 class Noise(A.ImageOnlyTransform):
-    """Normal noise, of which 8 random bits choose each value; `std` is a share of 255."""
+    """Normal noise, each value chosen by 8 random bits; `std` is a fraction of 255."""
 
     def __init__(self, *, std: Range, p: float) -> None:
         super().__init__(p=p)
@@ -114,7 +113,6 @@ class Noise(A.ImageOnlyTransform):
         """Noise on uint8 `(H, W, C)`."""
         values = _NORMAL * 255 * self.random_generator.uniform(*self.std)
         chosen = np.frombuffer(self.random_generator.bytes(img.size), np.uint8).reshape(img.shape)
-        noise = cv2.LUT(
-            chosen, values.clip(-128, 127).astype(np.int8)
-        )  # cut, as albumentations does
+        # Truncated to integers, as albumentations does.
+        noise = cv2.LUT(chosen, values.clip(-128, 127).astype(np.int8))
         return cv2.add(img, noise.reshape(img.shape), dtype=cv2.CV_8U).reshape(img.shape)

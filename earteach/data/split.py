@@ -1,4 +1,4 @@
-"""Who is for training and who for validation."""
+"""Split groups, such as people, into training and validation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from earteach.randomness import Purpose, derive
 
 @dataclass(frozen=True)
 class Split:
-    """Which groups are for validation: those that match `val_groups`, or a random share of all."""
+    """Validation takes the groups that match `val_groups`, or else random ones of all."""
 
     val_fraction: float = 0.15
     val_groups: str | None = None
@@ -27,7 +27,7 @@ class Split:
     def validation(self, groups: Sequence[str]) -> set[str]:
         """The groups for validation, given the group of each image.
 
-        Raises `EarTeachError` where one of the two arrays would be empty.
+        Raises `EarTeachError` if one of the two arrays would be empty.
         """
         counts = dict.fromkeys(sorted(groups), 0)
         for group in groups:
@@ -47,18 +47,16 @@ class Split:
         return chosen
 
     def _random_share(self, counts: dict[str, int]) -> set[str]:
-        """Whole groups in random order until they hold the share of images that was asked for."""
+        """Whole groups in random order until they hold `val_fraction` of the images."""
         order = np.random.default_rng(derive(self.seed, Purpose.SPLIT)).permutation(len(counts))
-        names, wanted = list(counts), self.val_fraction * sum(counts.values())
+        names, target = list(counts), self.val_fraction * sum(counts.values())
         chosen: set[str] = set()
         taken = 0
-        for place in order[:-1]:  # the last one stays for training, whatever the share
-            # Stop where another group would lead further away from the share than it is now;
-            # before there is any, look for one that does not.
-            if taken + counts[names[place]] / 2 > wanted:
-                if chosen:
-                    break
-                continue
-            chosen.add(names[place])
-            taken += counts[names[place]]
+        for name in (names[index] for index in order[:-1]):  # the last one stays for training
+            # A group that would lead away from the target ends the search, unless it is the first.
+            if taken + counts[name] / 2 <= target:
+                chosen.add(name)
+                taken += counts[name]
+            elif chosen:
+                break
         return chosen or {min(names, key=lambda name: counts[name])}

@@ -1,1 +1,1 @@
-"""Files and folders in general: written whole or not at all, replaced only where earteach wrote them."""
+"""Files and folders: written whole or not at all, replaced only if earteach wrote them."""

@@ -1,4 +1,4 @@
-"""A file is written whole or not at all."""
+"""Write a file whole or not at all."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pathlib import Path
 
 from earteach.errors import EarTeachError
 
-# How a file ends that is being written, or was when its process was killed.
+# Suffix of a file that is being written, or whose writer was killed.
 PARTIAL = ".partial"
-# Of a name that may already be as long as file systems allow.
+# Of the name, which may already be as long as file systems allow.
 _KEPT_BYTES = 80
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _numbers = itertools.count()
@@ -26,10 +26,10 @@ def write_atomically(
     durable: bool = False,
     again: str = "try again",
 ) -> None:
-    """Let `write_to` make a file beside `path`, of a name of its own, and move it into place.
+    """Let `write_to` make a file beside `path` under a unique name, and move it into place.
 
-    `durable` keeps the old file or the new one also after a power cut. Raises `EarTeachError` where the
-    disk is full, and says then what to do `again`, or where the folder cannot be written.
+    With `durable`, the old file or the new one survives a power cut. Raises `EarTeachError` if the disk
+    is full, with `again` as the next step, or if the folder cannot be written.
     """
     partial = partial_path(path)
     try:
@@ -40,7 +40,7 @@ def write_atomically(
         if durable:
             _sync(path.parent)
     except BaseException as error:
-        with suppress(OSError):  # what went wrong is told by the error that led here
+        with suppress(OSError):  # the first error is the one to report
             partial.unlink()
         if isinstance(error, OSError):
             raise unwritten(path, error, again) from error
@@ -48,20 +48,20 @@ def write_atomically(
 
 
 def is_full(error: OSError) -> bool:
-    """Whether a disk, a quota or a limit on files is what stopped a write."""
-    # NumPy keeps no number, but how many values it was to write and how many it could.
+    """Whether a write failed because of a full disk, a quota or a limit on file size."""
+    # NumPy's error has no number, only how many values were requested and how many were written.
     return error.errno in _FULL or (error.errno is None and "requested and" in str(error))
 
 
 def unwritten(path: Path, error: OSError, again: str = "try again") -> EarTeachError:
-    """What is said of a file that could not be written."""
+    """The error for a file that could not be written."""
     full = f"the disk is full; free space, then {again}"
     reason = full if is_full(error) else error.strerror or str(error)
     return EarTeachError(f"{path}: cannot be written: {reason}")
 
 
 def partial_path(path: Path) -> Path:
-    """Where a file is made that will be `path`; each call, in any process, gives another."""
+    """A new hidden path beside `path`, different for each call in any process."""
     start = os.fsdecode(os.fsencode(path.name)[:_KEPT_BYTES])
     return path.with_name(f".{start}.{os.getpid()}-{next(_numbers)}{PARTIAL}")
 

@@ -1,4 +1,4 @@
-"""Whether what will be written fits on the disk, asked before the work begins."""
+"""Check before the work begins that its output fits on the disk."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from earteach.errors import EarTeachError
 
 
 def check_space(folder: Path, needed: int, what: str, advice: str) -> None:
-    """Raise `EarTeachError` where fewer than `needed` bytes are free where `folder` is or will be.
+    """Raise `EarTeachError` if the disk of `folder`, which may not exist yet, lacks `needed` bytes.
 
-    `what` needs them; `advice` says what else can be done than free space.
+    The message says `what` needs them, and `advice` besides freeing space.
     """
-    existing = _existing(folder)
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     try:
         free = shutil.disk_usage(existing).free
     except OSError:
-        return  # a file system that does not tell
+        return  # a file system that does not report it
     if needed > free:
         raise EarTeachError(
             f"{folder}: {what} needs {readable(needed)} there, and {readable(free)} are free; free "
@@ -31,8 +31,3 @@ def readable(size: float) -> str:
     thousands = min(4, int(math.log10(max(size, 1)) // 3))
     unit, number = ("bytes", "kB", "MB", "GB", "TB")[thousands], size / 1000**thousands
     return f"{number:.1f} {unit}" if thousands and number < 10 else f"{number:,.0f} {unit}"
-
-
-def _existing(folder: Path) -> Path:
-    folder = folder.absolute()
-    return next(path for path in (folder, *folder.parents) if path.exists())

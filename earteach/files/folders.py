@@ -1,4 +1,4 @@
-"""Folders that are made for what will be written, and removed where nothing was."""
+"""Make folders for output, and remove those that stayed empty."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from earteach.errors import EarTeachError
 
 
 def make_folder(path: Path) -> Path:
-    """The folder, made where it is missing; `EarTeachError` where that cannot be done."""
+    """Make the folder if it is missing; raises `EarTeachError` if that is impossible."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except FileExistsError as error:
@@ -23,12 +23,12 @@ def make_folder(path: Path) -> Path:
 
 
 def missing_folders(path: Path) -> list[Path]:
-    """The folder and those above it that are not there, innermost first."""
+    """The folder and its parents that do not exist yet, innermost first."""
     return [folder for folder in (path, *path.parents) if not folder.exists()]
 
 
 def remove_empty(folders: Sequence[Path]) -> None:
-    """Those of the folders, innermost first, that hold nothing."""
+    """Remove those of the folders, innermost first, that are empty."""
     for folder in folders:
         with suppress(OSError):
             folder.rmdir()

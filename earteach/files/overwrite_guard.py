@@ -1,4 +1,4 @@
-"""Only files that earteach wrote are replaced."""
+"""Replace only files that earteach wrote."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ from pathlib import Path
 
 from earteach.errors import EarTeachError
 
-# A mark stands near the beginning of a file.
 _SEARCHED_BYTES = 500
 
 
 def carries(path: Path, mark: str) -> bool:
-    """Whether the file has this mark near its beginning; not where it cannot be read."""
+    """Whether the file can be read and has this mark near its beginning."""
     try:
         with path.open("rb") as file:
             return mark.encode() in file.read(_SEARCHED_BYTES)
@@ -20,9 +19,9 @@ def carries(path: Path, mark: str) -> bool:
 
 
 def foreign(path: Path, command: str = "", option: str = "") -> EarTeachError:
-    """What is said of an existing file that earteach, or this command of it, did not write.
+    """The error for an existing file that earteach, or this `command`, did not write.
 
-    `option` is what named it, where a command has several that could.
+    `option` is the one that named the file, if the command has several options for files.
     """
     named = f"{option} {path}" if option else str(path)
     writer = f"`earteach {command}`" if command else "earteach"

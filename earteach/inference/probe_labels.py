@@ -15,7 +15,7 @@ from earteach.data.annotations.annotation import Annotation, mostly_inside
 from earteach.data.annotations.landmarks import read_landmarks
 from earteach.data.arrays import EarArray
 from earteach.data.manifest import ManifestRow, beside, read_manifest
-from earteach.data.patterns import compiled, found_in
+from earteach.data.patterns import compiled, first_group
 from earteach.errors import EarTeachError
 
 # People for each of five folds, and again for folds within these.
@@ -162,7 +162,7 @@ def _groups(
     if wanted is None:
         return [row.group for row in manifest]
     pattern = compiled("--groups", wanted)
-    return [found_in("--groups", pattern, Path(row.source).name) for row in manifest]
+    return [first_group("--groups", pattern, Path(row.source).name) for row in manifest]
 
 
 def _groups_in_table(path: Path, length: int) -> list[str]:

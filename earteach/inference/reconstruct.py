@@ -14,10 +14,10 @@ import numpy as np
 import torch
 
 from earteach.config import Fit, InferenceConfig, Layout
-from earteach.data.cores import at_most_cores
 from earteach.data.image_batches import to_batch
 from earteach.errors import EarTeachError
 from earteach.files.folders import make_folder
+from earteach.hardware import at_most_cores
 from earteach.images import beside, heat, to_uint8, write_png
 from earteach.inference.inputs import Ear, ears
 from earteach.inference.loaded_model import LoadedModel, load_model

@@ -21,9 +21,9 @@ import torch
 
 from earteach.config import InferenceConfig
 from earteach.data.arrays import EarArray, sampled_rows
-from earteach.data.cores import at_most_cores
 from earteach.errors import EarTeachError
 from earteach.files.folders import make_folder
+from earteach.hardware import at_most_cores
 from earteach.images import grid, refuse_foreign, remove_stale, to_uint8, write_png
 from earteach.inference.code_mixture import fitted_mixture, kept_mixture, training_images
 from earteach.inference.loaded_model import LoadedModel, load_model

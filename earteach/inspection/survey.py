@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from earteach.data.arrays import EarArray
-from earteach.data.cores import at_most_cores
+from earteach.hardware import at_most_cores
 from earteach.inspection.pixel_values import Reading, chunks, find_reading, rows
 
 THUMBNAIL = 16

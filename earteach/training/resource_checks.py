@@ -9,8 +9,7 @@ import torch
 from earteach.config import TrainConfig
 from earteach.errors import EarTeachError
 from earteach.files.disk_space import check_space, readable
-from earteach.hardware import on_cpu
-from earteach.memory import memory_of_machine
+from earteach.hardware import memory_of_machine, on_cpu
 from earteach.model.build import build_model
 
 # last.ckpt and the two best ones may be of three epochs, while the next one is being written.

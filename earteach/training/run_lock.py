@@ -2,72 +2,62 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import socket
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TextIO
+
+from filelock import FileLock, Timeout
 
 from earteach.errors import EarTeachError
-from earteach.files.file_lock import hold
 from earteach.files.folders import missing_folders, remove_empty
 
-# A process that was killed holds its lock until it is gone, which takes seconds with much memory.
+# A killed process holds its lock until the system has freed its memory, which can take seconds.
 PATIENCE = 10.0
-_POLL = 0.1
-_log = logging.getLogger(__name__)
 
 
 @contextmanager
 def sole_run(checkpoint_dir: Path) -> Iterator[None]:
-    """Hold the folder for this process, on this machine and on others that share the file system.
+    """Lock the folder for this process.
 
-    The lock is a file beside the folder, which may not exist yet or be moved aside; in it where nothing
-    can be written beside it, as with a mounted folder. It is POSIX's: the system drops it with the
-    process, and processes that load images do not inherit it.
+    The lock is a hidden file beside the folder, because the folder may not exist yet or may be moved
+    aside. It lies inside the folder if nothing can be written beside it, as with a mount point. The
+    system drops the lock when the process ends, however it ends.
 
-    Raises `EarTeachError` where another run holds the folder and goes on holding it.
+    Raises `EarTeachError` if another run still holds the folder after `PATIENCE` seconds.
     """
-    path = _place(checkpoint_dir.resolve())
-    made = missing_folders(path.parent)
+    path = _lock_path(checkpoint_dir.resolve())
+    missing = missing_folders(path.parent)
+    lock = FileLock(path, timeout=PATIENCE, fallback_to_soft=False)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = _locked(path, checkpoint_dir)
+        lock.acquire()
+        path.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
+    except Timeout as error:
+        raise EarTeachError(
+            f"{checkpoint_dir}: another run trains there ({_holder(path)}); wait for it, stop it, or "
+            "choose another --checkpoint-dir"
+        ) from error
     except OSError as error:
-        remove_empty(made)
+        remove_empty(missing)
         raise EarTeachError(f"{checkpoint_dir}: cannot be written: {error.strerror}") from error
-    with file:
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
-            remove_empty(made)
+    try:
+        yield
+    finally:
+        # Removed while it is locked: `FileLock` never locks a file that is gone.
+        path.unlink(missing_ok=True)
+        lock.release()
+        remove_empty(missing)
 
 
-def _place(folder: Path) -> Path:
+def _lock_path(folder: Path) -> Path:
     if folder.exists() and (folder.parent == folder or not os.access(folder.parent, os.W_OK)):
         return folder / ".lock"
     return folder.with_name(f".{folder.name}.lock")
 
 
-def _locked(path: Path, checkpoint_dir: Path) -> TextIO:
-    patience = time.monotonic() + PATIENCE
-    while True:
-        file = path.open("a+", encoding="utf-8")
-        if hold(file, path):
-            file.truncate(0)
-            file.write(f"process {os.getpid()} on {socket.gethostname()}")
-            file.flush()
-            return file
-        file.seek(0)
-        holder = file.read() or "another process"
-        file.close()
-        if time.monotonic() > patience:
-            raise EarTeachError(
-                f"{checkpoint_dir}: another run trains there ({holder}); wait for it, stop it, or "
-                "choose another --checkpoint-dir"
-            )
-        time.sleep(_POLL)
+def _holder(path: Path) -> str:
+    with suppress(OSError):
+        return path.read_text(encoding="utf-8") or "another process"
+    return "another process"

@@ -317,7 +317,7 @@ def test_prepare_counts_what_it_left_out_and_turned(tmp_path: Path) -> None:
     assert len(found["rejected"]) == 1
     shown = " ".join(earteach(*args, "--out", tmp_path / "table").out.replace("│", "").split())
     assert "left out 1 photographs in which no ear is annotated" in shown
-    assert "mirrored 1 images; 1 as they are, of an unknown side" in shown
+    assert "mirrored 1 images; 1 of unknown side stay as they are" in shown
     assert f"{tmp_path / 'photos' / 'broken.png'}" in shown
 
 

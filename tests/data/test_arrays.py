@@ -1,4 +1,4 @@
-"""Arrays on disk: every layout and type gives the same ears; everything else is a clear error."""
+"""Arrays on disk: every layout and type gives the same ears; anything else is a clear error."""
 
 from __future__ import annotations
 
@@ -69,25 +69,10 @@ def test_every_layout_and_type_reads_the_same_ears(
         image = array.image_uint8(index)
         assert image.dtype == np.uint8
         np.testing.assert_array_equal(image, expected[index])
-
-
-@pytest.mark.parametrize("stored", STORED)
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_an_image_has_the_size_and_the_channels_that_are_asked_for(
-    ears: np.ndarray, tmp_path: Path, layout: str, stored: str
-) -> None:
-    array = EarArray.open(saved(tmp_path, STORED[stored](LAYOUTS[layout](ears))))
     for channels in (1, 3):
         image = array.image(2, size=16, channels=channels)
         assert image.shape == (16, 16, channels)
         assert image.dtype == np.uint8
-
-
-def test_halving_is_the_mean_of_four_pixels(tmp_path: Path) -> None:
-    ears = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8)
-    image = EarArray.open(saved(tmp_path, ears)).image(1, size=32, channels=3)
-    mean = ears[1].reshape(32, 2, 32, 2, 3).mean(axis=(1, 3))
-    assert np.abs(image - mean).max() <= 0.5  # rounding, and nothing more
 
 
 def overlaps(length: int, size: int) -> np.ndarray:
@@ -98,7 +83,7 @@ def overlaps(length: int, size: int) -> np.ndarray:
     return np.clip(shared, 0, None) * size / length
 
 
-@pytest.mark.parametrize("shape", [(80, 60), (60, 80), (97, 33), (32, 200), (200, 32)])
+@pytest.mark.parametrize("shape", [(64, 64), (80, 60), (97, 33), (32, 200), (200, 32)])
 def test_shrinking_is_by_area_whatever_the_proportions(
     tmp_path: Path, shape: tuple[int, int]
 ) -> None:
@@ -154,24 +139,12 @@ def test_an_ambiguous_layout_is_an_error_until_it_is_named(
     path = saved(tmp_path, values)
     with pytest.raises(EarTeachError, match="--layout"):
         EarArray.open(path)
-    expected = {
-        "nhwc": lambda: values,
-        "nchw": lambda: np.moveaxis(values, 1, -1),
-        "nhw": lambda: values[..., None],
-    }[layout]()
+    with pytest.raises(EarTeachError, match="is not n"):
+        EarArray.open(path, "nhwc" if layout == "nhw" else "nhw")
     array = EarArray.open(path, layout)  # type: ignore[arg-type]
+    expected = {"nhwc": values, "nhw": values[..., None]}.get(layout)
+    expected = np.moveaxis(values, 1, -1) if expected is None else expected
     np.testing.assert_array_equal(array.image_uint8(2), expected[2])
-
-
-@pytest.mark.parametrize(
-    ("shape", "layout"), [((5, 32, 32, 3), "nchw"), ((5, 3, 32, 32), "nhwc"), ((5, 32, 32), "nhwc")]
-)
-def test_a_layout_that_does_not_fit_the_shape_is_refused(
-    tmp_path: Path, shape: tuple[int, ...], layout: str
-) -> None:
-    path = saved(tmp_path, np.zeros(shape, np.uint8))
-    with pytest.raises(EarTeachError, match=f"is not {layout}"):
-        EarArray.open(path, layout)  # type: ignore[arg-type]
 
 
 def test_every_flipped_byte_of_a_header_reads_or_is_an_error(
@@ -191,51 +164,46 @@ def test_every_flipped_byte_of_a_header_reads_or_is_an_error(
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-@pytest.mark.parametrize("locked", ["the file", "its folder"])
-def test_a_file_without_permission_is_an_error(
-    ears: np.ndarray, tmp_path: Path, locked: str
-) -> None:
-    folder = tmp_path / "folder"
-    folder.mkdir()
-    path = saved(folder, ears)
-    target = path if locked == "the file" else folder
-    target.chmod(0)
-    try:
-        with pytest.raises(EarTeachError, match="no permission"):
-            EarArray.open(path)
-    finally:
-        target.chmod(0o700)
+def test_a_file_without_permission_is_an_error(ears: np.ndarray, tmp_path: Path) -> None:
+    path = saved(tmp_path, ears)
+    path.chmod(0)
+    with pytest.raises(EarTeachError, match="no permission"):
+        EarArray.open(path)
 
 
 @pytest.mark.parametrize(
-    ("value", "says"),
-    [
-        (np.nan, "NaN or infinity"),
-        (np.inf, "NaN or infinity"),
-        (-np.inf, "NaN or infinity"),
-        (-0.5, r"-0\.5"),
-        (255.5, r"255\.5"),
-    ],
+    ("value", "words"),
+    [(np.nan, "NaN or"), (-np.inf, "or infinity"), (-0.5, r"-0\.5"), (255.5, r"255\.5")],
 )
-@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("dtype", [np.float16, np.float64])
+@pytest.mark.parametrize(("usual", "sampled"), [(0.5, True), (200.0, True), (200.0, False)])
 def test_floats_out_of_range_are_named_with_their_image(
-    tmp_path: Path, value: float, says: str, dtype: type
+    tmp_path: Path, value: float, words: str, dtype: type, usual: float, sampled: bool
 ) -> None:
-    values = np.full((9, 16, 16, 3), 0.5, dtype)
-    values[7, 3, 3, 1] = value
-    path = saved(tmp_path, values)
-    with pytest.raises(EarTeachError, match=f"image 7 .*{says}"):
-        EarArray.open(path).image(7, size=16, channels=3)
-
-
-def test_a_bad_value_outside_the_sample_is_found_when_its_image_is_read(tmp_path: Path) -> None:
-    values = np.full((200, 16, 16), 0.5, np.float32)
-    row = next(index for index in range(200) if index not in sampled_rows(200))
-    values[row] = 1.5
+    """Whether or not they are among the rows by which the scale is judged."""
+    values = np.full((200, 16, 16), usual, dtype)
+    row = next(index for index in range(1, 200) if (index in sampled_rows(200)) == sampled)
+    values[row, 3, 3] = value
     array = EarArray.open(saved(tmp_path, values))
-    assert array.image(0, size=16, channels=1)[0, 0, 0] == 128
-    with pytest.raises(EarTeachError, match=f"image {row} .*1.5"):
+    with pytest.raises(EarTeachError, match=f"image {row} .*{words}"):
         array.image(row, size=16, channels=1)
+
+
+@pytest.mark.parametrize("highest", [1.001, 1.5])
+def test_floats_a_little_over_one_are_not_read_as_nearly_black(
+    tmp_path: Path, highest: float
+) -> None:
+    """Interpolation overshoots: taken for [0, 255], such ears would be black."""
+    values = np.linspace(0, highest, 2 * 32 * 32 * 3, dtype=np.float32).reshape(2, 32, 32, 3)
+    with pytest.raises(EarTeachError, match=r"clip\(0, 1\)"):
+        EarArray.open(saved(tmp_path, values)).image(0, size=32, channels=3)
+    values = np.full((200, 16, 16), 0.5, np.float32)
+    values[1] = 1.5
+    array = EarArray.open(saved(tmp_path, values))
+    assert 1 not in sampled_rows(200)
+    assert array.image(0, size=16, channels=1)[0, 0, 0] == 128
+    with pytest.raises(EarTeachError, match=r"image 1 .*1\.5"):
+        array.image(1, size=16, channels=1)
 
 
 def test_an_array_larger_than_memory_opens_and_reads_a_row(tmp_path: Path) -> None:
@@ -267,12 +235,8 @@ def test_a_pickled_array_carries_its_path_and_not_its_images(
     copy = pickle.loads(pickled)
     np.testing.assert_array_equal(copy.image_uint8(999), ears[4])
     np.testing.assert_array_equal(array.image_uint8(999), ears[4])
-
-
-def test_the_array_on_disk_cannot_be_changed_through_it(ears: np.ndarray, tmp_path: Path) -> None:
-    array = EarArray.open(saved(tmp_path, ears))
     with pytest.raises(ValueError, match="read-only"):
-        array.raw[0] = 0
+        copy.raw[0] = 0
 
 
 def test_the_fingerprint_is_that_of_64_evenly_spread_rows(tmp_path: Path) -> None:
@@ -286,23 +250,6 @@ def test_the_fingerprint_is_that_of_64_evenly_spread_rows(tmp_path: Path) -> Non
     }
 
 
-def test_the_fingerprint_changes_with_shape_type_and_sampled_values(tmp_path: Path) -> None:
-    values = np.random.default_rng(0).integers(0, 256, (300, 8, 8), np.uint8)
-
-    def fingerprint(array: np.ndarray) -> object:
-        return EarArray.open(saved(tmp_path, array)).fingerprint()
-
-    base = fingerprint(values)
-    assert fingerprint(values.copy()) == base
-    assert fingerprint(values[..., None]) != base
-    assert fingerprint(values.astype(np.float32)) != base
-    assert fingerprint(values[:-1]) != base
-    for row in sampled_rows(300)[[0, 1, 30, -1]]:
-        changed = values.copy()
-        changed[row, 4, 4] ^= 1
-        assert fingerprint(changed) != base, row
-
-
 @pytest.mark.parametrize("length", [1, 2, 63, 64, 65, 1000])
 def test_the_sample_reaches_from_the_first_row_to_the_last(length: int) -> None:
     rows = sampled_rows(length)
@@ -312,54 +259,19 @@ def test_the_sample_reaches_from_the_first_row_to_the_last(length: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("channels", "size", "says"),
+    ("channels", "size", "words"),
     [
         (1, SIZE, ["colour becomes luma", "24×32 are resized to 32×32"]),
         (3, 16, ["24×32 are resized to 16×16"]),
     ],
 )
 def test_conversions_are_noted(
-    ears: np.ndarray,
-    tmp_path: Path,
-    caplog: pytest.LogCaptureFixture,
-    channels: int,
-    size: int,
-    says: list[str],
+    ears: np.ndarray, tmp_path: Path, caplog: pytest.LogCaptureFixture, channels, size, words
 ) -> None:
-    with caplog.at_level(logging.INFO, "earteach"):
-        EarArray.open(saved(tmp_path, ears)).note_conversions(size, channels)
-    assert len(caplog.messages) == len(says)
-    assert all(part in message for part, message in zip(says, caplog.messages, strict=True))
-
-
-def test_nothing_is_noted_where_nothing_changes(
-    ears: np.ndarray, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    with caplog.at_level(logging.INFO, "earteach"):
-        EarArray.open(saved(tmp_path, ears[:, :24])).note_conversions(24, 3)
+    caplog.set_level(logging.INFO, "earteach")
+    EarArray.open(saved(tmp_path, ears)).note_conversions(size, channels)
+    assert len(caplog.messages) == len(words)
+    assert all(part in message for part, message in zip(words, caplog.messages, strict=True))
+    caplog.clear()
+    EarArray.open(saved(tmp_path, ears[:, :24])).note_conversions(24, 3)
     assert caplog.messages == []
-
-
-@pytest.mark.parametrize("highest", [1.001, 1.5])
-def test_floats_a_little_over_one_are_not_read_as_nearly_black(
-    tmp_path: Path, highest: float
-) -> None:
-    """Interpolation overshoots: taken for [0, 255], such ears would be black."""
-    path = tmp_path / "ears.npy"
-    np.save(path, np.linspace(0, highest, 2 * 32 * 32 * 3, dtype=np.float32).reshape(2, 32, 32, 3))
-    with pytest.raises(EarTeachError, match=r"clip\(0, 1\)"):
-        EarArray.open(path).image(0, size=32, channels=3)
-
-
-def test_a_byte_just_above_255_is_found_when_its_image_is_read(tmp_path: Path) -> None:
-    values = np.full((200, 16, 16), 200, np.float32)
-    row = next(index for index in range(200) if index not in sampled_rows(200))
-    values[row] = 255.5
-    with pytest.raises(EarTeachError, match=f"image {row} .*255.5"):
-        EarArray.open(saved(tmp_path, values)).image(row, size=16, channels=1)
-
-
-def test_one_image_of_one_channel_is_not_a_stack(tmp_path: Path) -> None:
-    with pytest.raises(EarTeachError, match="looks like one image"):
-        EarArray.open(saved(tmp_path, np.zeros((32, 32, 1), np.uint8)))
-    assert EarArray.open(saved(tmp_path, np.zeros((32, 32, 2), np.uint8))).layout == "nhw"

@@ -7,7 +7,6 @@ import os
 import pickle
 import subprocess
 import sys
-import warnings
 
 import albumentations as A
 import numpy as np
@@ -16,7 +15,6 @@ import pytest
 from earteach.config import Strength, Target
 from earteach.data.augmentation import GEOMETRY, Augmentation, tone
 from earteach.data.geometric import warp
-from earteach.data.photometric import colour, obstructions
 from earteach.synthetic.drawn_ear import draw_ear
 
 STRENGTHS: tuple[Strength, ...] = ("none", "light", "full")
@@ -30,16 +28,6 @@ def ears() -> list[np.ndarray]:
 
 def in_channels(image: np.ndarray, channels: int) -> np.ndarray:
     return np.ascontiguousarray(image[..., 3 - channels :])
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("strength", STRENGTHS)
-def test_every_argument_is_one_that_albumentations_knows(strength: Strength, channels: int) -> None:
-    """It drops an argument that it does not know with a warning only."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        Augmentation(strength, channels, "augmented")
-    assert [str(entry.message) for entry in caught] == []
 
 
 @pytest.mark.parametrize("target", ["clean", "augmented"])
@@ -56,28 +44,6 @@ def test_uint8_of_one_shape_goes_in_and_comes_out(
             assert out.dtype == np.uint8
             assert out.shape == (64, 64, channels)
         np.testing.assert_array_equal(image, before, err_msg="the caller's image was changed")
-
-
-def transforms(channels: int) -> list[A.BasicTransform]:
-    """Each transform by itself; those in a choice are taken out of it."""
-    parts = [*colour(channels).transforms, *obstructions(channels).transforms]
-    return [leaf for part in parts for leaf in getattr(part, "transforms", [part])]
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-def test_each_transform_changes_an_ear_and_leaves_it_one(
-    ears: list[np.ndarray], channels: int
-) -> None:
-    image = in_channels(ears[0], channels)
-    for transform in transforms(channels):
-        transform.p = 1
-        alone = A.Compose([transform])
-        distances = []
-        for seed in range(8):
-            alone.set_random_seed(seed)
-            out = alone(image=image)["image"].reshape(image.shape)
-            distances.append(np.abs(out.astype(int) - image).mean())
-        assert 0 < max(distances) < 60, transform
 
 
 def test_none_changes_nothing(ears: list[np.ndarray]) -> None:
@@ -100,10 +66,11 @@ def test_tone_is_brightness_and_contrast_as_albumentations_has_them(
 
 
 def test_light_shifts_brightness_of_a_third_and_nothing_else(ears: list[np.ndarray]) -> None:
-    """Told from a plain image, which geometry leaves as it is."""
+    """On a plain image, which geometry leaves as it is; nothing obstructs the input."""
     plain = np.full((64, 64, 3), 120, np.uint8)
-    augmentation = Augmentation("light", 3, "augmented")
-    seen = np.stack([augmentation(plain, seed)[0] for seed in range(400)])
+    augmentation = Augmentation("light", 3, "clean")
+    seen, target = np.stack([augmentation(plain, seed) for seed in range(400)], axis=1)
+    np.testing.assert_array_equal(seen, target)
     assert (seen == seen[:, :1, :1, :1]).all()
     shift = seen[:, 0, 0, 0].astype(int) - 120
     assert np.abs(shift).max() <= 0.08 * (255 + 120) + 1
@@ -125,12 +92,6 @@ def test_light_geometry_flips_half_and_moves_most(ears: list[np.ndarray]) -> Non
         assert abs(seen[31:33, 31:33].mean() - 125) < 0.06 * (190 - 60) + 2
     assert 70 < flipped < 130
     assert still == pytest.approx(200 * 0.2, abs=18)
-
-
-def test_light_obstructs_nothing(ears: list[np.ndarray]) -> None:
-    augmentation = Augmentation("light", 3, "clean")
-    for ear, seed in zip(ears, SEEDS, strict=True):
-        np.testing.assert_array_equal(*augmentation(ear, seed))
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -176,18 +137,6 @@ def test_one_transform_comes_without_the_others(ears: list[np.ndarray]) -> None:
     assert counts["flipped only"] == pytest.approx(expected, abs=30)
 
 
-def test_obstructions_come_one_by_one() -> None:
-    """On a plain image noise touches every pixel, occlusion only some."""
-    plain = np.full((64, 64, 1), 120, np.uint8)
-    augmentation = Augmentation("full", 1, "clean")
-    shares = np.array([
-        float((seen != target).mean())
-        for seen, target in (augmentation(plain, seed) for seed in range(400))
-    ])  # fmt: skip
-    assert ((shares > 0) & (shares < 0.3)).mean() == pytest.approx(0.12 * 0.9, abs=0.05)
-    assert (shares > 0.5).mean() == pytest.approx(0.1, abs=0.05)
-
-
 def test_the_augmented_target_is_the_input(ears: list[np.ndarray]) -> None:
     clean, augmented = (Augmentation("full", 3, target) for target in ("clean", "augmented"))
     for ear, seed in zip(ears, SEEDS, strict=True):
@@ -210,13 +159,7 @@ def test_the_result_depends_on_image_and_seed_alone(
             np.testing.assert_array_equal(forward[place], again)
 
 
-def test_other_seeds_give_other_results(ears: list[np.ndarray]) -> None:
-    augmentation = Augmentation("full", 3, "augmented")
-    seen = {augmentation(ears[0], seed)[0].tobytes() for seed in SEEDS}
-    assert len(seen) > 40  # some are the ear as it is, or flipped only
-
-
-@pytest.mark.parametrize("bit", [0, 31, 40, 62])
+@pytest.mark.parametrize("bit", [0, 40, 62])
 def test_every_bit_of_the_seed_counts(ears: list[np.ndarray], bit: int) -> None:
     augmentation = Augmentation("full", 3, "augmented")
     differing = [
@@ -244,20 +187,6 @@ def _saturated(images: np.ndarray) -> float:
     return float(((images == 0) | (images == 255)).mean())
 
 
-WITHOUT_ALBUMENTATIONS = """
-import sys
-from earteach.data.augmentation import Augmentation
-for strength in ("none", "light"):
-    Augmentation(strength, 3, "augmented")
-print("albumentations" in sys.modules)
-"""
-
-
-def test_only_the_full_strength_waits_for_albumentations() -> None:
-    command = [sys.executable, "-c", WITHOUT_ALBUMENTATIONS]
-    assert subprocess.run(command, capture_output=True, text=True).stdout == "False\n"
-
-
 IN_ANOTHER_PROCESS = """
 import hashlib, os, sys
 asked = []
@@ -265,12 +194,16 @@ watched = ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "urll
 sys.addaudithook(lambda event, args: asked.append((event, args)) if event in watched else None)
 from earteach.data.augmentation import Augmentation
 from earteach.synthetic.drawn_ear import draw_ear
+for strength in ("none", "light"):
+    Augmentation(strength, 3, "augmented")
+print("albumentations" in sys.modules)
 seen, target = Augmentation("full", 3, "augmented")(draw_ear(1, 2, 64).image, 12345678901234567)
 print(len(asked), os.environ["NO_ALBUMENTATIONS_UPDATE"])
 print(hashlib.sha256(seen.tobytes() + target.tobytes()).hexdigest())
 """
 
 
+@pytest.mark.slow
 def test_another_process_asks_no_network_and_gives_the_same_result(ears: list[np.ndarray]) -> None:
     env = {k: v for k, v in os.environ.items() if k != "NO_ALBUMENTATIONS_UPDATE"}
     result = subprocess.run(
@@ -278,7 +211,8 @@ def test_another_process_asks_no_network_and_gives_the_same_result(ears: list[np
         env=env, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
-    network, digest = result.stdout.splitlines()
+    imported, network, digest = result.stdout.splitlines()
+    assert imported == "False"  # it takes seconds, which only the full strength waits for
     assert network == "0 1"
     seen, target = Augmentation("full", 3, "augmented")(ears[2], 12345678901234567)
     assert digest == hashlib.sha256(seen.tobytes() + target.tobytes()).hexdigest()

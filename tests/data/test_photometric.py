@@ -1,4 +1,4 @@
-"""Fog and noise beside the transforms of albumentations that they stand for."""
+"""Fog and noise compared with the transforms of albumentations that they replace."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_as_many_discs_lie_over_a_pixel_as_albumentations_draws(density: float, 
     assert ours.std() == pytest.approx(drawn.std(), rel=0.12)
 
 
-@pytest.mark.parametrize("density", [0.25, 0.15])
+@pytest.mark.parametrize("density", [0.25])
 def test_fog_brightens_as_that_of_albumentations(density: float) -> None:
     """It rounds after each of thousands of discs, which makes it differ by up to half a level."""
     for value in (40, 100):
@@ -96,18 +96,15 @@ def test_noise_is_another_at_each_place_and_time() -> None:
         assert abs(np.corrcoef(one.ravel(), other.ravel())[0, 1]) < 0.03
 
 
-def test_noise_does_not_wrap_round() -> None:
-    white = np.full((48, 48, 3), 254, np.uint8)
-    assert (alone(Noise(std=(0.04, 0.04), p=1), white, 2) >= -60).all()
-    assert (alone(Noise(std=(0.04, 0.04), p=1), 255 - white, 2) <= 60).all()
-
-
-def test_strengths_fill_their_range() -> None:
+def test_noise_is_clipped_and_fills_its_range() -> None:
+    for value in (1, 254):
+        changes = alone(Noise(std=(0.04, 0.04), p=1), np.full((48, 48, 3), value, np.uint8), 2)
+        assert np.abs(changes).max() <= 60  # a byte that wraps round changes by 200
     plain = np.full((48, 48, 3), 128, np.uint8)
-    found = alone(Noise(std=(0.01, 0.04), p=1), plain, 100).std(axis=(1, 2, 3)) / 255
-    assert found.min() == pytest.approx(0.01, abs=0.002)
-    assert found.max() == pytest.approx(0.04, abs=0.002)
-    assert found.mean() == pytest.approx(0.025, abs=0.003)
+    std = alone(Noise(std=(0.01, 0.04), p=1), plain, 100).std(axis=(1, 2, 3)) / 255
+    assert std.min() == pytest.approx(0.01, abs=0.002)
+    assert std.max() == pytest.approx(0.04, abs=0.002)
+    assert std.mean() == pytest.approx(0.025, abs=0.003)
 
 
 def hue(image: np.ndarray) -> float:
@@ -135,10 +132,5 @@ def test_gray_has_no_colours_and_no_weather() -> None:
     change = colour(1)
     change.set_random_seed(0)
     assert all((change(image=gray)["image"] == gray).all() for _ in range(100))
-
-    def names(channels: int) -> list[str]:
-        kinds = obstructions(channels).transforms
-        return [type(kind).__name__ for kind in kinds]
-
-    assert names(3) == ["OneOf", *names(1)]
-    assert names(1) == ["Noise", "OneOf", "CoarseDropout"]
+    kinds = {n: [type(kind).__name__ for kind in obstructions(n).transforms] for n in (1, 3)}
+    assert kinds[3] == ["OneOf", *kinds[1]]

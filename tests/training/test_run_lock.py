@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -80,7 +81,7 @@ def test_a_second_run_is_told_who_trains_in_the_folder(ears, tmp_path, impatient
 def test_a_resume_waits_for_a_process_that_ends(tmp_path, monkeypatch):
     monkeypatch.setattr(run_lock, "PATIENCE", 30)
     with holder(tmp_path / "checkpoints") as other:
-        monkeypatch.setattr(run_lock.time, "sleep", lambda _: other.kill())
+        threading.Timer(0.3, other.kill).start()
         with sole_run(tmp_path / "checkpoints"):
             assert holder_of(tmp_path) == os.getpid()
 

@@ -1,4 +1,4 @@
-"""What is known of one ear in a photograph, and the square that is cut around it."""
+"""An ear annotated in a photograph, and the square that is cut around it."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ Side = Literal["left", "right"]
 Box = tuple[float, float, float, float]
 Square = tuple[int, int, int, int]
 
-# How much of a box must lie in the photograph: less is a box of another photograph, or of other units.
+# Share of a box that must lie in the photograph. Less means another photograph, or other units.
 _INSIDE = 0.5
 
-# Where an EXIF orientation puts points of a photograph that is stored with some width and height.
+# Upright positions of points, by EXIF orientation, in a photograph stored with this width and height.
 _TURNS: dict[int, Callable[[np.ndarray, int, int], np.ndarray]] = {
     5: lambda xy, width, height: xy[:, ::-1],
     6: lambda xy, width, height: np.stack([height - xy[:, 1], xy[:, 0]], axis=1),
@@ -31,10 +31,10 @@ class Misfit(Exception):
 
 @dataclass(frozen=True, eq=False)
 class Annotation:
-    """One ear: its box (left, top, width, height) and its points `(K, 2)`, NaN where one is not seen.
+    """One ear: its box (left, top, width, height) and its points `(K, 2)`, NaN for hidden ones.
 
-    In pixels from the upright photograph's corner, where the first one's centre is at 0.5, or as
-    fractions of its sides (`relative`). `photograph` is the width and height that it was annotated with.
+    Coordinates are pixels from the upright photograph's corner (the first pixel's centre is at 0.5), or
+    fractions of its sides (`relative`). `photograph` is its width and height when it was annotated.
     """
 
     box: Box | None = None
@@ -48,10 +48,11 @@ class Annotation:
     def in_pixels(
         self, size: tuple[int, int], orientation: Callable[[], int] = lambda: 1
     ) -> Annotation:
-        """In pixels of the photograph, whose upright width and height are `size`.
+        """The same ear in pixels of the photograph, whose upright width and height are `size`.
 
-        Some tools annotate photographs as they are stored; where width and height are the other way
-        round, `orientation` is asked what EXIF says. Raises `Misfit` where they are others altogether.
+        Some tools annotate photographs as they are stored. If width and height are swapped, the points
+        are turned by the EXIF orientation that `orientation` returns. Raises `Misfit` if the
+        photograph had another size.
         """
         if self.relative:
             return self._moved(lambda xy: xy * np.array(size))
@@ -69,24 +70,23 @@ class Annotation:
         box = None
         if self.box is not None:
             left, top, width, height = self.box
-            ends = move(np.array([(left, top), (left + width, top + height)], float))
-            box = _bounds(ends)
+            corners = np.array([(left, top), (left + width, top + height)], float)
+            box = bounding_box(move(corners))
         points = None if self.points is None else move(self.points)
         return replace(self, box=box, points=points, relative=False, photograph=None)
 
     def square(self, size: tuple[int, int], margin: float) -> Square:
-        """The square around the box, or around the points where there is no box.
+        """The square around the box, or around the points if there is no box.
 
-        Its side is that of the box's longer one and `margin` times as much on either hand; it may reach
-        outside the photograph. Raises `Misfit` for a box without an area, or outside the photograph.
+        Its side is the box's longer side plus `margin` times that on each side; it may reach outside the
+        photograph. Raises `Misfit` for a box without area, or outside the photograph.
         """
         box = self.box
         if box is None:
-            points = np.empty((0, 2)) if self.points is None else self.points
-            seen = points[np.isfinite(points).all(axis=1)]
-            if len(seen) < 2:
+            points = self._visible_points()
+            if len(points) < 2:
                 raise Misfit("has fewer than two landmarks")
-            box = _bounds(seen)
+            box = bounding_box(points)
         left, top, width, height = box
         where = f"{left:.0f}, {top:.0f}, {width:.0f}×{height:.0f}"
         if not (np.isfinite(box).all() and width > 0 and height > 0):
@@ -98,13 +98,18 @@ class Annotation:
         return round(left + (width - side) / 2), round(top + (height - side) / 2), side, side
 
     def extent(self, short: float) -> float:
-        """At least how long the box's longer side is, in a photograph whose shorter side is `short`."""
+        """A lower bound for the box's longer side in a photograph whose shorter side is `short`."""
         box = self.box
-        if box is None and self.points is not None and np.isfinite(self.points).any():
-            box = _bounds(self.points[np.isfinite(self.points).all(axis=1)])
         if box is None:
-            return short
+            points = self._visible_points()
+            if not len(points):
+                return short
+            box = bounding_box(points)
         return max(box[2:]) * (short if self.relative else 1)
+
+    def _visible_points(self) -> np.ndarray:
+        points = np.empty((0, 2)) if self.points is None else self.points
+        return points[np.isfinite(points).all(axis=1)]
 
     def points_in(self, square: Square) -> np.ndarray | None:
         """The points as fractions of a square of the photograph, float32 `(K, 2)`."""
@@ -114,11 +119,12 @@ class Annotation:
 
 
 def mostly_inside(points: np.ndarray) -> bool:
-    """Whether more than half of the points, fractions of a square `(K, 2)`, lie in it."""
+    """Whether more than half of the points `(K, 2)`, fractions of a square, lie in it."""
     return bool(((points >= 0) & (points <= 1)).all(axis=1).mean() > 0.5)
 
 
-def _bounds(points: np.ndarray) -> Box:
+def bounding_box(points: np.ndarray) -> Box:
+    """The smallest box around points `(K, 2)`."""
     (left, top), (right, bottom) = points.min(axis=0), points.max(axis=0)
     return float(left), float(top), float(right - left), float(bottom - top)
 
@@ -135,9 +141,9 @@ def is_ear(category: str) -> bool:
     )
 
 
-def side_of(name: str) -> Side | None:
-    """The side that a category or a column names; None where it names none, or both."""
-    words = _words(name)
+def side_of(name: str | None) -> Side | None:
+    """The side that a category or a column names; None if it names none, or both."""
+    words = _words(name or "")
     left, right = (bool(words & {side, side[0], f"{side}ear"}) for side in ("left", "right"))
     if left == right:
         return None

@@ -16,10 +16,10 @@ _DAMAGE = (KeyError, TypeError, ValueError, AttributeError, IndexError, Overflow
 
 
 def read_coco(path: Path) -> dict[str, list[Annotation]]:
-    """The annotations of each image, crowds left out; images without any have an empty list.
+    """The annotations of each image, without crowds; images without any have an empty list.
 
-    Keypoints become landmarks; they count pixels, whose centres are half a pixel further (as detectron2
-    reads them), and those with visibility 0 are NaN. Raises `EarTeachError`.
+    Keypoints become landmarks. They count pixels, so half a pixel is added (as in detectron2); those
+    with visibility 0 are NaN. Raises `EarTeachError`.
     """
     data = _json(path)
     where = "its `images`"
@@ -27,19 +27,19 @@ def read_coco(path: Path) -> dict[str, list[Annotation]]:
         images = {entry["id"]: entry for entry in data["images"]}
         where = "its `categories`"
         names = {entry["id"]: str(entry["name"]) for entry in data.get("categories", ())}
-        found: dict[str, list[Annotation]] = {_name(image): [] for image in images.values()}
+        by_name: dict[str, list[Annotation]] = {_name(image): [] for image in images.values()}
         for number, entry in enumerate(data["annotations"]):
             where = f"annotation {number}"
             if not entry.get("iscrowd"):
                 image = images[entry["image_id"]]
-                category = entry.get("category_id")
-                found[_name(image)].append(_annotation(entry, image, names.get(category)))
+                category = names.get(entry.get("category_id"))
+                by_name[_name(image)].append(_annotation(entry, image, category))
     except _DAMAGE as error:
         raise EarTeachError(
             f"--boxes {path}: {where} is not as COCO has it ({type(error).__name__}: {error}); export "
             "it again"
         ) from error
-    return found
+    return by_name
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -49,7 +49,7 @@ def _json(path: Path) -> dict[str, Any]:
         raise EarTeachError(
             f"--boxes {path}: is not a JSON file ({error}); export it again"
         ) from error
-    if not isinstance(data, dict) or "images" not in data or "annotations" not in data:
+    if not isinstance(data, dict) or not {"images", "annotations"} <= data.keys():
         raise EarTeachError(
             f"--boxes {path}: is not COCO's JSON, which has `images` and `annotations`; export it as "
             "that"
@@ -66,23 +66,19 @@ def _name(image: dict[str, Any]) -> str:
 
 def _annotation(entry: dict[str, Any], image: dict[str, Any], category: str | None) -> Annotation:
     points = _keypoints(entry["keypoints"]) if entry.get("keypoints") else None
+    width, height = int(image.get("width") or 0), int(image.get("height") or 0)
     return Annotation(
         box=_box(entry["bbox"]) if points is None or "bbox" in entry else None,
         points=points,
-        side=None if category is None else side_of(category),
+        side=side_of(category),
         category=category,
-        photograph=_size(image),
+        photograph=(width, height) if width > 0 and height > 0 else None,
     )
 
 
 def _box(values: Sequence[float]) -> Box:
     left, top, width, height = map(float, values)
     return left, top, width, height
-
-
-def _size(image: dict[str, Any]) -> tuple[int, int] | None:
-    width, height = int(image.get("width") or 0), int(image.get("height") or 0)
-    return (width, height) if width > 0 and height > 0 else None
 
 
 def _keypoints(values: Sequence[float]) -> np.ndarray:

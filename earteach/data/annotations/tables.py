@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import csv
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from earteach.data.annotations.annotation import Annotation, Box, side_of
+from earteach.data.annotations.annotation import Annotation, side_of
 from earteach.errors import EarTeachError
 
 _PHOTOGRAPH = (
@@ -24,14 +24,20 @@ _PERSON = ("person", "group", "subject", "identity")
 def read_table(path: Path) -> dict[str, list[Annotation]]:
     """The boxes of each photograph, in pixels from its upper left corner.
 
-    The columns are found by their names: the photograph's, then x, y, w, h (or left, top, width,
-    height, or corners: xmin, ymin, xmax, ymax), and perhaps the side, the category and the person.
-    Raises `EarTeachError`.
+    Columns are recognized by name: the photograph's, then x, y, w, h (or left, top, width, height, or
+    corners: xmin, ymin, xmax, ymax), and optionally the side, the category and the person. Raises
+    `EarTeachError`.
     """
     rows = read_rows(path, "--boxes")
     header = [" ".join(cell.lower().split()) for cell in rows[0][1]]
-    columns = _Columns(path, header)
-    found: defaultdict[str, list[Annotation]] = defaultdict(list)
+    photograph = _first(_PHOTOGRAPH, header)
+    box = next((names for names in (*_CORNERS, *_SIDES) if set(names) <= set(header)), None)
+    if photograph is None or box is None:
+        raise EarTeachError(
+            f"--boxes {path}: has the columns {', '.join(header)[:200]}; it needs one that names "
+            "the photograph (image, file, path …), and x, y, w, h or xmin, ymin, xmax, ymax"
+        )
+    by_name: defaultdict[str, list[Annotation]] = defaultdict(list)
     for line, cells in rows[1:]:
         if len(cells) != len(header):
             raise EarTeachError(
@@ -39,14 +45,19 @@ def read_table(path: Path) -> dict[str, list[Annotation]]:
                 "write them as the header says"
             )
         entry = dict(zip(header, (cell.strip() for cell in cells), strict=True))
-        found[entry[columns.photograph]].append(columns.annotation(line, entry))
-    return dict(found)
+        try:
+            by_name[entry[photograph]].append(_annotation(entry, box))
+        except (ValueError, OverflowError) as error:
+            raise EarTeachError(
+                f"--boxes {path}: line {line} holds what is no number ({error}); correct it"
+            ) from error
+    return dict(by_name)
 
 
 def read_rows(path: Path, option: str) -> list[tuple[int, list[str]]]:
-    """The rows of a .csv, each with its line's number; the first is the header.
+    """The rows of a .csv, each with its line number; the first is the header.
 
-    Raises `EarTeachError` for what is no such file, or has no rows below the header.
+    Raises `EarTeachError` for a file that is no .csv, or has no rows below the header.
     """
     try:
         # A file name may hold bytes that are no text.
@@ -61,53 +72,26 @@ def read_rows(path: Path, option: str) -> list[tuple[int, list[str]]]:
     return rows
 
 
-class _Columns:
-    """Which column is what."""
+def _annotation(entry: dict[str, str], box: tuple[str, ...]) -> Annotation:
+    """The ear in a row, whose columns `box` hold its box; raises `ValueError` for what is no number."""
 
-    def __init__(self, path: Path, header: Sequence[str]) -> None:
-        self._path = path
-        photograph = _first(_PHOTOGRAPH, header)
-        box = next((names for names in (*_CORNERS, *_SIDES) if set(names) <= set(header)), None)
-        if photograph is None or box is None:
-            raise EarTeachError(
-                f"--boxes {path}: has the columns {', '.join(header)[:200]}; it needs one that names "
-                "the photograph (image, file, path …), and x, y, w, h or xmin, ymin, xmax, ymax"
-            )
-        self.photograph, self._box = photograph, box
-        self._side, self._category = _first(_SIDE, header), _first(_CATEGORY, header)
-        self._person = _first(_PERSON, header)
-        self._size = box in _CORNERS and {"width", "height"} <= set(header)
+    def optional(names: Sequence[str]) -> str | None:
+        column = _first(names, list(entry))
+        return entry[column] if column else None
 
-    def annotation(self, line: int, entry: Mapping[str, str]) -> Annotation:
-        category = entry[self._category] if self._category else None
-        side = side_of(entry[self._side]) if self._side else None
-        return Annotation(
-            box=self._numbers(line, entry),
-            side=side or (side_of(category) if category else None),
-            category=category,
-            person=entry[self._person] or None if self._person else None,
-            photograph=self._photograph_size(line, entry),
-        )
-
-    def _numbers(self, line: int, entry: Mapping[str, str]) -> Box:
-        try:
-            a, b, c, d = (float(entry[name]) for name in self._box)
-        except ValueError as error:
-            raise self._no_number(line, error) from error
-        return (a, b, c - a, d - b) if self._box in _CORNERS else (a, b, c, d)
-
-    def _photograph_size(self, line: int, entry: Mapping[str, str]) -> tuple[int, int] | None:
-        if not self._size:
-            return None
-        try:
-            return int(float(entry["width"])), int(float(entry["height"]))
-        except (ValueError, OverflowError) as error:
-            raise self._no_number(line, error) from error
-
-    def _no_number(self, line: int, error: Exception) -> EarTeachError:
-        return EarTeachError(
-            f"--boxes {self._path}: line {line} holds what is no number ({error}); correct it"
-        )
+    category, photograph = optional(_CATEGORY), None
+    a, b, c, d = (float(entry[name]) for name in box)
+    if box in _CORNERS:
+        c, d = c - a, d - b
+        if {"width", "height"} <= entry.keys():
+            photograph = int(float(entry["width"])), int(float(entry["height"]))
+    return Annotation(
+        box=(a, b, c, d),
+        side=side_of(optional(_SIDE)) or side_of(category),
+        category=category,
+        person=optional(_PERSON) or None,
+        photograph=photograph,
+    )
 
 
 def _first(names: Sequence[str], header: Sequence[str]) -> str | None:

@@ -7,47 +7,35 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from earteach.data.annotations.annotation import Annotation, Box, side_of
+from earteach.data.annotations.annotation import Annotation, Box, bounding_box, side_of
+from earteach.data.annotations.label_files import read_label_files, small_file
 from earteach.errors import EarTeachError
 
-# What lies among the labels and holds names.
+# Files among the labels that name classes or list photographs.
 _NAMES = ("classes.txt", "obj.names", "_darknet.labels")
 _LISTS = frozenset({*_NAMES, "train.txt", "val.txt", "valid.txt", "test.txt"})
-_MOST_BYTES = 2**24
 
 
 def read_yolo(folder: Path) -> dict[str, list[Annotation]]:
-    """The boxes of each photograph, which has the name of its `.txt`, folder by folder.
+    """The boxes of each photograph, by the path of its `.txt` without suffix.
 
-    A line is `class x y width height`, x and y of the centre, perhaps with a confidence; or a class and
-    the corners of an outline, which the box encloses. Classes are named by `classes.txt` or by `names`
-    in `data.yaml`, in the folder or in one of the two above it. Roboflow's `README.*.txt` are passed
-    over. Raises `EarTeachError`.
+    A line is `class x y width height`, x and y of the centre, with or without a confidence; or a class
+    and the corners of an outline, which the box encloses. Classes are named by `classes.txt` or by
+    `names` in `data.yaml`, in the folder or in one of the two above it. Roboflow's `README.*.txt` are
+    skipped. Raises `EarTeachError`.
     """
     names = _class_names(folder)
-    return {
-        _name(path.relative_to(folder)): _read(path, names)
-        for path in sorted(folder.rglob("*.txt"))
+    labels = (
+        path
+        for path in folder.rglob("*.txt")
         if path.name not in _LISTS and not path.name.startswith("README.")
-    }
+    )
 
-
-def _name(below: Path) -> str:
-    """Of `labels/train/1.txt`, `train/1`: its photograph lies in `images/train`."""
-    parts = below.with_suffix("").parts
-    return "/".join(parts[1:] if parts[0] == "labels" and len(parts) > 1 else parts)
-
-
-def _read(path: Path, names: dict[int, str]) -> list[Annotation]:
-    try:
-        if path.stat().st_size > _MOST_BYTES:
-            raise ValueError("too large")
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    def parse(content: bytes) -> list[Annotation]:
+        lines = content.decode("utf-8-sig").splitlines()
         return [_annotation(line.split(), names) for line in lines if line.strip()]
-    except (OSError, ValueError, OverflowError) as error:
-        raise EarTeachError(
-            f"--boxes {path}: is not as YOLO has it ({error}); write it again"
-        ) from error
+
+    return read_label_files(folder, labels, parse, standard="YOLO", label_folder="labels")
 
 
 def _annotation(cells: list[str], names: dict[int, str]) -> Annotation:
@@ -69,23 +57,20 @@ def _box(values: list[float]) -> Box:
         raise ValueError(
             f"a line has {len(values) + 1} columns; it has class x y width height, or an outline"
         )
-    corners = np.array(values).reshape(-1, 2)
-    (left, top), (right, bottom) = corners.min(axis=0), corners.max(axis=0)
-    return float(left), float(top), float(right - left), float(bottom - top)
+    return bounding_box(np.array(values).reshape(-1, 2))
 
 
 def _class_names(folder: Path) -> dict[int, str]:
-    for place in (folder, *folder.absolute().parents[:2]):
+    for parent in (folder, *folder.absolute().parents[:2]):
         for name in ("data.yaml", *_NAMES):
-            path = place / name
-            if path.is_file() and path.stat().st_size <= _MOST_BYTES:
-                return _names_in(path)
+            if (parent / name).is_file():
+                return _names_in(parent / name)
     return {}
 
 
 def _names_in(path: Path) -> dict[int, str]:
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = small_file(path).decode("utf-8-sig")
         if path.suffix != ".yaml":
             return dict(enumerate(line.strip() for line in text.splitlines() if line.strip()))
         names = yaml.safe_load(text)["names"]

@@ -1,15 +1,12 @@
-"""The same ears, written in each format that `--boxes` reads, each by the format's own description."""
+"""The same ears in each format that `--boxes` reads, written by the format's own description."""
 
 from __future__ import annotations
 
 import csv
 import json
-import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
 
 # Width and height of a photograph, and of each ear left, top, width, height and side.
 Ears = list[tuple[int, int, int, int, str]]
@@ -117,18 +114,6 @@ def outlines(folder: Path, photos: list[Photo]) -> Path:
     return folder / "outlines"
 
 
-def pickled(folder: Path, photos: list[Photo]) -> Path:
-    """As older scripts kept them, with paths of another machine; nothing says the side."""
-    named = [(p.name, e) for p in photos for e in p.ears]
-    path = folder / "ears.pkl"
-    data = {
-        "image_paths": np.array([f"/home/someone/photos/{name}" for name, _ in named]),
-        "bboxes": np.array([ear[:4] for _, ear in named], np.float32),
-    }
-    path.write_bytes(pickle.dumps(data))
-    return path
-
-
 FORMATS: dict[str, Callable[[Path, list[Photo]], Path]] = {
     "COCO": coco,
     "CSV": table,
@@ -136,5 +121,4 @@ FORMATS: dict[str, Callable[[Path, list[Photo]], Path]] = {
     "Pascal VOC": voc,
     "YOLO": yolo,
     "YOLO's outlines": outlines,
-    "pickle": pickled,
 }

@@ -1,4 +1,4 @@
-"""Landmarks of photographs: by name, into the crop, and what is said where they do not fit."""
+"""Landmarks of photographs follow into the crop; those that do not fit are refused."""
 
 from __future__ import annotations
 
@@ -109,39 +109,30 @@ BAD = {
 
 
 @pytest.mark.parametrize("text", BAD)
-def test_what_does_not_fit_is_refused(photos, tmp_path, text):
-    origin = tmp_path / "points.csv"
-    origin.write_text(text)
+def test_a_csv_that_does_not_fit_is_refused(photos, tmp_path, text):
+    path = tmp_path / "points.csv"
+    path.write_text(text)
     with pytest.raises(EarTeachError, match=BAD[text]) as caught:
-        prepare(photos, tmp_path / "out", crop=Crop(SIZE), landmarks=origin)
-    assert str(caught.value).startswith(f"--landmarks {origin}: ")
-    assert not list((tmp_path / "out").glob("*")) if (tmp_path / "out").exists() else True
+        prepare(photos, tmp_path / "out", crop=Crop(SIZE), landmarks=path)
+    assert str(caught.value).startswith(f"--landmarks {path}: ")
+    assert not (tmp_path / "out").exists()
 
 
-BAD_PTS = {
-    "no braces": "is not a .pts file",
-    "{\n1 2 3\n}": "is not a .pts",
-    "{\n}": "is not a .pts",
-}
+# The files in a folder, and why it is refused.
+BAD_FOLDERS = [
+    ({"a.pts": "no braces"}, "is not a .pts file"),
+    ({"a.pts": "{\n1 2 3\n}"}, "is not a .pts"),
+    ({"a.pts": "{\n}"}, "is not a .pts"),
+    ({"a.txt": "{\n1 2\n}"}, r"holds no \.pts files; name a \.csv or their folder"),
+    ({"a.pts": "{\n1 2\n}", "b.pts": "{\n1 2\n3 4\n}"}, r"b.pts: holds 2 points, and .*a.pts 1"),
+]
 
 
-@pytest.mark.parametrize("text", BAD_PTS)
-def test_a_damaged_pts_is_refused(tmp_path, text):
-    (tmp_path / "a.pts").write_text(text)
-    with pytest.raises(EarTeachError, match=BAD_PTS[text]):
-        read_landmarks(tmp_path)
-
-
-def test_a_folder_without_pts_is_refused(tmp_path):
-    (tmp_path / "a.txt").write_text("{\n1 2\n}")
-    with pytest.raises(EarTeachError, match=r"holds no \.pts files; name a \.csv or their folder"):
+@pytest.mark.parametrize(("files", "words"), BAD_FOLDERS)
+def test_a_folder_without_fitting_pts_is_refused(tmp_path, files, words):
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    with pytest.raises(EarTeachError, match=words):
         read_landmarks(tmp_path)
     with pytest.raises(EarTeachError, match="none: no such file"):
         read_landmarks(tmp_path / "none")
-
-
-def test_pts_of_different_lengths_are_refused(tmp_path):
-    (tmp_path / "a.pts").write_text("{\n1 2\n}")
-    (tmp_path / "b.pts").write_text("{\n1 2\n3 4\n}")
-    with pytest.raises(EarTeachError, match=r"b.pts: holds 2 points, and .*a.pts 1"):
-        read_landmarks(tmp_path)

@@ -1,4 +1,4 @@
-"""Which photograph a name in an annotation file is of."""
+"""Which photograph a name in an annotation file stands for."""
 
 from __future__ import annotations
 
