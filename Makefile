@@ -23,7 +23,7 @@ MINUTES ?= 45
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help install demo format lint types test test-slow test-all test-lowest coverage mutants \
-  bench bench-quality docs site audit dist check clean
+  bench bench-quality docs outputs site audit dist check clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -110,6 +110,9 @@ docs: $(VENV)/installed ## regenerate the generated parts of the docs
 	  --output docs/reference/cli.md
 	$(BIN)/python docs/schedules.py docs/images/schedules.svg
 	$(BIN)/python -m benchmarks.tables
+
+outputs: $(VENV)/installed ## run the commands in the docs and paste their output (5 minutes)
+	$(BIN)/python -m docs.outputs
 
 site: $(VENV)/installed ## build the docs as a site in site/; warnings are errors
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --nitpicky --quiet docs site

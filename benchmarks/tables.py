@@ -40,10 +40,9 @@ class Table:
     date: str
 
     def markdown(self) -> str:
-        lines = [list(self.columns), ["---"] * len(self.columns)]
         formats = self.columns.values()
-        for row in self.rows:
-            lines.append([_shown(*pair) for pair in zip(row, formats, strict=True)])
+        cells = [[_shown(*pair) for pair in zip(row, formats, strict=True)] for row in self.rows]
+        lines = [list(self.columns), ["---"] * len(self.columns), *cells]
         body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
         return f"{body}\n\n{self.date}, {self.machine}:\n`{self.command}`\n"
 

@@ -42,6 +42,7 @@ from benchmarks.quality.scoring import (
     sheet_ears,
 )
 from benchmarks.quality.settings import ROW_FILE, SETTINGS_FILE, SHEET_FILE, Settings
+from benchmarks.tables import processor
 from earteach.data.arrays import EarArray
 from earteach.errors import EarTeachError
 from earteach.hardware import on_cpu
@@ -224,7 +225,7 @@ def distances(samplers: Sequence[Sampler], bench: Bench) -> dict[str, Distance]:
 def machine(device: str) -> dict[str, Any]:
     """What the figures were made on."""
     return {
-        "cpu": _cpu_model(),
+        "cpu": processor(),
         "cores": len(os.sched_getaffinity(0)),
         "gpu": torch.cuda.get_device_name() if device == "cuda" else None,
         "threads": torch.get_num_threads(),
@@ -248,15 +249,6 @@ def _commit() -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return found.stdout.strip()
-
-
-def _cpu_model() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor())
 
 
 def main(arguments: Sequence[str]) -> int:
