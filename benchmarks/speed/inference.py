@@ -59,18 +59,18 @@ def _beside_the_network(
     def embedded() -> object:
         return embed(saved, array, folder / f"codes-{size}.npz", config=config)
 
-    what = f"of {number} images, {size} px, base {base}"
+    what = f"{number} images, {size} px"
     with _nothing_measured():
         pair = in_turn(evaluated, bare(2), TURNS)
-        yield pair.row(f"`eval` {what}: forward passes", "at most", 1.1, _FORWARD)
+        yield pair.row(f"`eval`, {what}: forward passes", "at most", 1.1, _FORWARD)
         pair = in_turn(reconstructed, bare(1), TURNS)
-        yield pair.row(f"`reconstruct` {what}: forward passes", "at most", 1.1, _FORWARD)
+        yield pair.row(f"`reconstruct`, {what}: forward passes", "at most", 1.1, _FORWARD)
     pair = in_turn(evaluated, bare(2), TURNS)
-    yield pair.row(f"`eval` {what}", "at most", 1.25, _WHOLE)
+    yield pair.row(f"`eval`, {what}", "at most", 1.25, _WHOLE)
     pair = in_turn(reconstructed, bare(1), TURNS)
-    yield pair.row(f"`reconstruct` {what}", "at most", 1.75, f"{_WHOLE} and PNGs")
+    yield pair.row(f"`reconstruct`, {what}", "at most", 1.75, f"{_WHOLE} and PNGs")
     pair = in_turn(embedded, bare(0), TURNS)
-    yield pair.row(f"`embed` {what}", "at most", 1.1, "bare loop of the same passes and batches")
+    yield pair.row(f"`embed`, {what}", "at most", 1.1, "bare loop of the same passes and batches")
 
 
 def _passes(network: EarVAE, images: torch.Tensor, batch_size: int, decodings: int) -> None:
