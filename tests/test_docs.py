@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import tables
-from docs.outputs import DOCS, PAGES, ROOT, abridged, page_commands
+from docs.outputs import DOCS, PAGES, ROOT, page_commands
 from tests.cli.test_help import COMMANDS
 from tests.conftest import Run, earteach
 
@@ -28,10 +28,6 @@ def example_config() -> str:
     """The options file that the training guide shows."""
     text = (DOCS / "guides" / "training.md").read_text(encoding="utf-8")
     return re.findall(r"```toml\n(.*?)```", text, re.DOTALL)[0]
-
-
-def test_the_docs_have_commands() -> None:
-    assert len(TYPED) > 15
 
 
 @pytest.mark.parametrize(("page", "line"), TYPED)
@@ -87,12 +83,6 @@ def test_every_diagnostic_is_in_the_guide() -> None:
     guide = (DOCS / "guides" / "evaluating.md").read_text(encoding="utf-8")
     assert codes
     assert codes <= set(re.findall(r"^\| `(\w+)`", guide, re.MULTILINE))
-
-
-def test_output_is_abridged_as_the_page_shows_it() -> None:
-    assert abridged("a\nb\nc\nd\n", "A\n…\nD\n") == "a\n…\nd\n"
-    assert abridged("a\nb\nc\nd\n", "…\nC\nD\n") == "…\nc\nd\n"
-    assert abridged("a\nb\n", "A\n") == "a\nb\n"
 
 
 @pytest.mark.parametrize(
