@@ -15,10 +15,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.quality.report import table, write_report
+from benchmarks.quality.report import markdown, tables, write_report
 from benchmarks.quality.results import Results, open_results
 from benchmarks.quality.scoring import open_arrays, sheet_ears
 from benchmarks.quality.settings import MODELS, ROW_FILE, SETTINGS_FILE, Settings, named_array
+from benchmarks.tables import save
 from earteach.errors import EarTeachError
 from earteach.files.folders import make_folder
 from earteach.images import to_uint8
@@ -37,26 +38,27 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         action="append",
         required=True,
         metavar="NAME=PATH",
-        help="validation images; repeat it for more arrays, of which earteach validates on the first",
+        help="validation images, repeatable; earteach validates on the first array",
     )
     add("--out", type=Path, required=True, help="folder of the results")
+    add("--save", type=Path, help="JSON file that keeps the tables, for the docs")
     add("--minutes", type=float, default=default.minutes, help="wall-clock of each training")
-    add("--models", default=",".join(MODELS), help="which, separated by commas (%(default)s)")
-    add("--fresh", action="store_true", help="train the models again, whatever the folder holds")
-    for name, about in (
-        ("latent_dim", "numbers in a code"),
+    add("--models", default=",".join(MODELS), help="models, separated by commas (%(default)s)")
+    add("--fresh", action="store_true", help="train again, even if the folder has results")
+    for name, meaning in (
+        ("latent_dim", "latent dimensions"),
         ("base_channels", "channels of the first block; AutoencoderKL gets half of them"),
-        ("image_size", "side of the images in pixels"),
+        ("image_size", "image size in pixels"),
         ("batch_size", "images in a step"),
         ("threads", "threads of torch"),
-        ("points", "moments of the curve"),
-        ("curve_images", "images of each array for a moment of the curve"),
-        ("samples", "new ears for the distances to real ones; 0 leaves these out"),
-        ("seed", "source of randomness"),
+        ("points", "points of the curve"),
+        ("curve_images", "images of each array for a point of the curve"),
+        ("samples", "new ears to compare with real ones; 0 for none"),
+        ("seed", "random seed"),
     ):
         value = getattr(default, name)
-        add(f"--{name.replace('_', '-')}", type=int, default=value, help=f"{about} ({value})")
-    add("--workers", type=int, help="processes that load images (left out: as earteach does)")
+        add(f"--{name.replace('_', '-')}", type=int, default=value, help=f"{meaning} ({value})")
+    add("--workers", type=int, help="loader processes (default: earteach's own)")
     add("--precision", choices=("bf16", "32"), default=default.precision)
     add("--accelerator", choices=("cpu", "gpu", "auto"), default=default.accelerator)
     add("--vae-learning-rate", type=float, default=default.vae_learning_rate)
@@ -71,13 +73,13 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         "--earteach-options",
         default="",
         metavar="'--OPTION …'",
-        help="further options of `earteach train`; left out, its defaults are measured",
+        help="further options of `earteach train`",
     )
     return parser.parse_args(arguments)  # fmt: skip
 
 
 def settings_of(parsed: argparse.Namespace) -> Settings:
-    """Raises `EarTeachError` for values that cannot be."""
+    """Raises `EarTeachError` for impossible values."""
     known = {name: value for name, value in vars(parsed).items() if name in Settings.names()}
     known["val"] = dict(named_array(text) for text in parsed.val)
     if len(known["val"]) < len(parsed.val):
@@ -88,18 +90,18 @@ def settings_of(parsed: argparse.Namespace) -> Settings:
 
 def chosen_models(text: str) -> list[str]:
     """The models in their order; raises `EarTeachError` for an unknown one."""
-    wanted = {name.strip() for name in text.split(",")}
-    if unknown := wanted - set(MODELS):
+    names = {name.strip() for name in text.split(",")}
+    if unknown := names - set(MODELS):
         raise EarTeachError(f"--models {', '.join(sorted(unknown))}: there are {', '.join(MODELS)}")
-    return [name for name in MODELS if name in wanted]
+    return [name for name in MODELS if name in names]
 
 
 def benchmark(
     settings: Settings, out: Path, models: Sequence[str], command: str, *, fresh: bool
 ) -> Results:
-    """Train and measure what `out` does not hold yet; the report is written anew after each model.
+    """Train and measure the models that `out` lacks, and update the report after each one.
 
-    Raises `EarTeachError` where `out` holds something else, or a model fails.
+    Raises `EarTeachError` if `out` holds something else or a model fails.
     """
     make_folder(out)
     results = open_results(settings, out, command, fresh=fresh)
@@ -115,14 +117,14 @@ def benchmark(
 
 
 def run_child(name: str, settings: Settings, out: Path) -> dict[str, Any]:
-    """Train and measure one model in a process of its own; gives its row."""
+    """Train and measure one model in a process of its own; returns its row."""
     folder = emptied(out / name)
     settings.save(folder / SETTINGS_FILE)
     threads = str(settings.threads)
     environment = {
         **os.environ,
         **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), threads),
-        # Nothing is downloaded: AutoencoderKL begins with fresh weights.
+        # AutoencoderKL starts from random weights; nothing may be downloaded.
         "HF_HUB_OFFLINE": "1",
     }
     command = [sys.executable, "-m", "benchmarks.quality.child", name, str(folder)]
@@ -134,16 +136,13 @@ def run_child(name: str, settings: Settings, out: Path) -> dict[str, Any]:
         process.wait()
         raise
     if code:
-        raise EarTeachError(f"{name}: was not measured, see above; the rows before it are kept")
+        raise EarTeachError(f"{name}: failed, see above; the earlier rows are kept")
     row: dict[str, Any] = json.loads((folder / ROW_FILE).read_text(encoding="utf-8"))
     return row
 
 
 def emptied(folder: Path) -> Path:
-    """The folder of a model, without what an earlier run left there.
-
-    Raises `EarTeachError` for a folder that this benchmark did not make.
-    """
+    """The empty folder of a model; raises `EarTeachError` if it is not this benchmark's."""
     if folder.exists():
         if not (folder / SETTINGS_FILE).exists():
             raise EarTeachError(f"{folder}: exists already; move it away or choose another --out")
@@ -152,7 +151,7 @@ def emptied(folder: Path) -> Path:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Print the table; exit code 0, or 1 after one line that says what the user can do."""
+    """Print the tables; exit code 0, or 1 after a one-line error."""
     parsed = parse(arguments)
     command = shlex.join(["python", "-m", "benchmarks.quality", *arguments])
     try:
@@ -163,12 +162,14 @@ def main(arguments: Sequence[str]) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
-    print(table(results), end="")
+    print(markdown(results), end="")
+    if parsed.save:
+        save(parsed.save, tables(results))
     return 0
 
 
 if __name__ == "__main__":
     logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stderr)
-    # An exit like any other, which ends the model's process too.
+    # A normal exit, so that the model's process ends too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     sys.exit(main(sys.argv[1:]))

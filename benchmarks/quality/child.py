@@ -42,6 +42,7 @@ from benchmarks.quality.scoring import (
     sheet_ears,
 )
 from benchmarks.quality.settings import ROW_FILE, SETTINGS_FILE, SHEET_FILE, Settings
+from benchmarks.tables import processor
 from earteach.data.arrays import EarArray
 from earteach.errors import EarTeachError
 from earteach.hardware import on_cpu
@@ -51,9 +52,9 @@ _log = logging.getLogger("benchmarks.quality")
 
 @dataclass(frozen=True)
 class Outcome:
-    """A trained model and how it came about.
+    """A trained model.
 
-    `parameters` were trained by gradient, `fitted` numbers by linear algebra or running averages.
+    `parameters` counts values trained by gradient, `fitted` those from linear algebra or averages.
     """
 
     codec: Codec
@@ -67,7 +68,7 @@ class Outcome:
 
 
 class Bench:
-    """What every model is measured with."""
+    """Settings, folder and validation arrays of a measurement."""
 
     def __init__(self, settings: Settings, folder: Path) -> None:
         self.settings = settings
@@ -76,19 +77,19 @@ class Bench:
         self.arrays = open_arrays(settings)
 
     def point(self, seconds: float, codec: Codec) -> Point:
-        """A moment of the curve."""
+        """A point of the curve."""
         most = self.settings.curve_images
-        found = score_all(codec, self.arrays, self.settings, most=most, device=self.device)
-        shown = ", ".join(f"{name} {s.psnr:.2f} dB {s.ssim:.4f}" for name, s in found.items())
+        scores = score_all(codec, self.arrays, self.settings, most=most, device=self.device)
+        shown = ", ".join(f"{name} {s.psnr:.2f} dB {s.ssim:.4f}" for name, s in scores.items())
         _log.info("%5.1f min: %s", seconds / 60, shown)
-        return Point(seconds, found)
+        return Point(seconds, scores)
 
     def prior(self, codec: Codec, latent_dim: int) -> Sampler:
         return from_prior(codec, latent_dim, self.settings.seed, self.device)
 
 
 def run_pca(bench: Bench) -> Outcome:
-    """Eigenears; their curve is one point, and the distance of real training ears stands with them."""
+    """PCA: a curve of one point, and the distance of real training ears as a reference."""
     from benchmarks.quality import linear
 
     fitted = linear.fit_eigenears(bench.settings)
@@ -112,7 +113,7 @@ def run_pca(bench: Bench) -> Outcome:
 
 def run_peer(bench: Bench, name: str) -> Outcome:
     """A peer, trained by the plain loop."""
-    # What the others need not wait for: albumentations.
+    # Imports albumentations, which the other models do not need.
     from benchmarks.quality import peers
 
     curve: list[Point] = []
@@ -137,7 +138,7 @@ def run_peer(bench: Bench, name: str) -> Outcome:
 
 
 def run_earteach(bench: Bench) -> Outcome:
-    """earteach by its command; its last checkpoint is measured, as no peer chooses its best either."""
+    """earteach by its command; the last checkpoint is measured, because the peers choose no best."""
     settings = bench.settings
     run = command.run(settings, bench.folder)
     curve = []
@@ -172,35 +173,37 @@ RUNS: dict[str, Callable[[Bench], Outcome]] = {
 
 
 def parameters(model: nn.Module) -> int:
-    """Numbers that are trained."""
+    """Number of trained values."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 
 def buffers(model: nn.Module) -> int:
-    """Numbers that are kept but not trained."""
+    """Number of stored values that are not trained."""
     return sum(buffer.numel() for buffer in model.buffers() if buffer.is_floating_point())
 
 
 def measure(name: str, bench: Bench) -> dict[str, Any]:
-    """Train and measure a model: its row of the results, in builtin values."""
-    found = RUNS[name](bench)
+    """Train and measure a model; returns its row of the results, in builtin values."""
+    outcome = RUNS[name](bench)
     settings, arrays, device = bench.settings, bench.arrays, bench.device
     np.save(
         bench.folder / SHEET_FILE,
-        reconstructed(found.codec, sheet_ears(arrays, settings), device),
+        reconstructed(outcome.codec, sheet_ears(arrays, settings), device),
     )
     _log.info("measuring on all validation images")
-    scores = score_all(found.codec, arrays, settings, device=device)
+    scores = score_all(outcome.codec, arrays, settings, device=device)
     return {
         "model": name,
-        "parameters": found.parameters,
-        "fitted": found.fitted,
-        "seconds": found.seconds,
-        "images_per_second": found.images_per_second,
+        "parameters": outcome.parameters,
+        "fitted": outcome.fitted,
+        "seconds": outcome.seconds,
+        "images_per_second": outcome.images_per_second,
         "scores": scores_to_dict(scores),
-        "samples": {n: asdict(d) for n, d in distances(found.samplers, bench).items()},
-        "curve": [{"seconds": p.seconds, "scores": scores_to_dict(p.scores)} for p in found.curve],
-        "facts": dict(found.facts),
+        "samples": {n: asdict(d) for n, d in distances(outcome.samplers, bench).items()},
+        "curve": [
+            {"seconds": p.seconds, "scores": scores_to_dict(p.scores)} for p in outcome.curve
+        ],
+        "facts": dict(outcome.facts),
         "machine": machine(device),
         "date": time.strftime("%Y-%m-%d"),
     }
@@ -211,20 +214,20 @@ def distances(samplers: Sequence[Sampler], bench: Bench) -> dict[str, Distance]:
     if not bench.settings.samples:
         return {}
     real = real_ears(bench.arrays, bench.settings, bench.settings.samples)
-    found = {}
+    measured = {}
     for sampler in samplers:
         _log.info("%d new ears: %s", len(real), sampler.name)
         try:
-            found[sampler.name] = distance(sampler.draw(len(real)), real)
-        except EarTeachError as error:  # the training before it is not thrown away
-            _log.info("%s is left out: %s", sampler.name, error)
-    return found
+            measured[sampler.name] = distance(sampler.draw(len(real)), real)
+        except EarTeachError as error:  # keep the training's result
+            _log.info("%s skipped: %s", sampler.name, error)
+    return measured
 
 
 def machine(device: str) -> dict[str, Any]:
-    """What the figures were made on."""
+    """The machine and the versions."""
     return {
-        "cpu": _cpu_model(),
+        "cpu": processor(),
         "cores": len(os.sched_getaffinity(0)),
         "gpu": torch.cuda.get_device_name() if device == "cuda" else None,
         "threads": torch.get_num_threads(),
@@ -236,10 +239,10 @@ def machine(device: str) -> dict[str, Any]:
 
 
 def _commit() -> str | None:
-    """The checkout's commit, marked where files differ from it; None outside a checkout."""
+    """The checkout's commit, marked if files differ; None outside a checkout."""
     root = Path(earteach.__file__).parent
     try:
-        found = subprocess.run(
+        done = subprocess.run(
             ["git", "-C", str(root), "describe", "--always", "--dirty"],
             capture_output=True,
             text=True,
@@ -247,25 +250,16 @@ def _commit() -> str | None:
         )
     except (OSError, subprocess.CalledProcessError):
         return None
-    return found.stdout.strip()
-
-
-def _cpu_model() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor())
+    return done.stdout.strip()
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Exit code 0, or 1 after one line that says what the user can do."""
+    """Exit code 0, or 1 after a one-line error."""
     name, folder = arguments[0], Path(arguments[1])
     logging.basicConfig(format=f"{name}: %(message)s", level=logging.INFO, stream=sys.stderr)
     settings = Settings.load(folder / SETTINGS_FILE)
     torch.set_num_threads(settings.threads)
-    # An exit like any other: `earteach train`, which this process may have started, is ended too.
+    # A normal exit, so that `earteach train`, if it runs, ends too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         row = measure(name, Bench(settings, folder))

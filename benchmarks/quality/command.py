@@ -1,12 +1,10 @@
-"""earteach through its own command, as a user would type it.
+"""earteach as a user runs it, through its command.
 
-Its clock is the wall-clock of the whole process: imports, eigenears, validation and checkpoints are
-in it. It sees the training array through a link in a folder of its own, so that what an earlier run
-fitted and left beside the array saves it nothing. The curve comes from its checkpoints, which are kept
-aside as they appear and measured when the run is over.
+The clock covers the whole process: imports, PCA, validation and checkpoints. The training array is
+reached through a link in a folder of its own, so that no cached PCA saves time. Checkpoints are linked
+as they appear and measured after the run, for the curve.
 
-Its length is told in epochs, so as many are asked for as will fit: a first, short run on a few images
-shows how long they take here.
+A short run on a few images shows how long an epoch takes, and so how many epochs fit into the time.
 """
 
 from __future__ import annotations
@@ -37,7 +35,7 @@ _METRICS = Path("logs/ear_vae/metrics.jsonl")
 
 @dataclass(frozen=True)
 class Kept:
-    """A checkpoint of the running training, and when it was written, in seconds from the start."""
+    """A checkpoint, and when it was written, in seconds from the start."""
 
     seconds: float
     path: Path
@@ -56,7 +54,7 @@ class Run:
 
 
 def train_command(settings: Settings, folder: Path, epochs: int) -> list[str]:
-    """The arguments of `earteach`; options that have their default are left out."""
+    """The arguments of `earteach`, without options that have their defaults."""
     hardware, optim, model = HardwareConfig(), OptimConfig(), ModelConfig()
     options: list[tuple[str, Any, Any]] = [
         ("--train-data", folder / _TRAIN, None),
@@ -83,14 +81,14 @@ def train_command(settings: Settings, folder: Path, epochs: int) -> list[str]:
 
 
 def run(settings: Settings, folder: Path) -> Run:
-    """Train in a process of its own and keep checkpoints of the curve's moments.
+    """Train in a process of its own and keep checkpoints for the curve.
 
-    Raises `EarTeachError` with the command's last line where it fails.
+    Raises `EarTeachError` with the command's last line if it fails.
     """
     (folder / _TRAIN).symlink_to(settings.train.resolve())
     arguments = train_command(settings, folder, epochs_within(settings, folder / "probe"))
     keeper = Keeper(folder / "checkpoints" / "last.ckpt", folder / "curve", due_times(settings))
-    summary = _typed(arguments, folder, keeper.look)
+    summary = _run_json(arguments, folder, keeper.look)
     keeper.look(final=True)
     return Run(
         command=shlex.join(["earteach", *arguments]),
@@ -102,8 +100,8 @@ def run(settings: Settings, folder: Path) -> Run:
     )
 
 
-def _typed(arguments: Sequence[str], folder: Path, look: Callable[[], None]) -> dict[str, Any]:
-    """Run `earteach` and give what it printed as JSON; `look` is called while it runs."""
+def _run_json(arguments: Sequence[str], folder: Path, look: Callable[[], None]) -> dict[str, Any]:
+    """Run `earteach` and return its JSON; `look` is called while it runs."""
     with (folder / "train.json").open("w") as out, (folder / "train.log").open("w") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "earteach", *arguments], stdout=out, stderr=log
@@ -124,7 +122,7 @@ def _typed(arguments: Sequence[str], folder: Path, look: Callable[[], None]) -> 
 
 
 def epochs_within(settings: Settings, folder: Path) -> int:
-    """How many epochs end within the settings' time, as one epoch on a few images tells."""
+    """How many epochs fit into the time, estimated from one epoch on a few images."""
     images = {"train": settings.train, "val": next(iter(settings.val.values()))}
     counts = {name: len(np.load(path, mmap_mode="r")) for name, path in images.items()}
     folder.mkdir(parents=True)
@@ -133,7 +131,7 @@ def epochs_within(settings: Settings, folder: Path) -> int:
         np.save(folder / f"{name}.npy", few)
     few_settings = replace(settings, train=folder / "train.npy", val={"probe": folder / "val.npy"})
     began = time.time()
-    _typed(train_command(few_settings, folder, epochs=1), folder, lambda: None)
+    _run_json(train_command(few_settings, folder, epochs=1), folder, lambda: None)
     took = time.time() - began
     record = json.loads((folder / _METRICS).read_text(encoding="utf-8"))
     rate = record["images_per_second"]
@@ -145,9 +143,9 @@ def epochs_within(settings: Settings, folder: Path) -> int:
 
 
 class Keeper:
-    """Keeps a link to `last.ckpt` once for each due time, when the first checkpoint after it appears.
+    """Links the first `last.ckpt` after each due time.
 
-    The trainer replaces the file and never writes into it, so a link to it stays as it is.
+    The trainer replaces the file and never writes into it, so the link keeps its content.
     """
 
     def __init__(self, source: Path, folder: Path, due: Sequence[float]) -> None:
@@ -156,23 +154,23 @@ class Keeper:
         self._folder = folder
         self._due = list(due)
         self.started = time.time()
-        self._seen = 0.0
+        self._latest = 0.0
         folder.mkdir(parents=True, exist_ok=True)
 
     def elapsed(self) -> float:
         return time.time() - self.started
 
     def look(self, *, final: bool = False) -> None:
-        """Keep the file if it is new and due; the final one is kept in any case."""
+        """Keep the file if it is new and due, or new and final."""
         try:
             written = self.source.stat().st_mtime
         except FileNotFoundError:
             return
         seconds = written - self.started
         is_due = any(moment <= seconds for moment in self._due)
-        if written == self._seen or not (is_due or final):
+        if written == self._latest or not (is_due or final):
             return
-        self._seen = written
+        self._latest = written
         self._due = [moment for moment in self._due if moment > seconds]
         self.kept.append(Kept(seconds, self._link()))
 
@@ -186,7 +184,7 @@ class Keeper:
 
 
 def _images_per_second(path: Path) -> float | None:
-    """Mean over the epochs, validation not counted, from the run's own records."""
+    """Mean over the epochs without validation, from `metrics.jsonl`."""
     if not path.exists():
         return None
     records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

@@ -18,11 +18,11 @@ _WIDTHS = (1, 2, 4, 8)
 
 
 class KLAutoencoder(nn.Module):
-    """Images `(B, 3, S, S)` in [0, 1], S = 8 · 2ᵏ, to `latent_dim` numbers and back.
+    """Images `(B, 3, S, S)` in [0, 1], S = 8 · 2ᵏ, to `latent_dim` values and back.
 
-    Its channels are base · (1, 2, 4, 8, 8, …), one for each halving and one more.
+    Its widths are base · (1, 2, 4, 8, 8, …), one more than there are halvings.
 
-    Raises `EarTeachError` where diffusers is missing or the sizes do not give such a grid.
+    Raises `EarTeachError` if diffusers is missing or the sizes do not give such a grid.
     """
 
     def __init__(self, latent_dim: int, base: int, size: int) -> None:
@@ -31,7 +31,7 @@ class KLAutoencoder(nn.Module):
         from diffusers import AutoencoderKL
 
         blocks = round(math.log2(size // SIDE)) + 1
-        widths = [base * _WIDTHS[min(place, len(_WIDTHS) - 1)] for place in range(blocks)]
+        widths = [base * _WIDTHS[min(level, len(_WIDTHS) - 1)] for level in range(blocks)]
         self.code_shape = (latent_dim // SIDE**2, SIDE, SIDE)
         self.net = AutoencoderKL(
             in_channels=3,
@@ -51,7 +51,7 @@ class KLAutoencoder(nn.Module):
         return posterior.mean.flatten(1).float(), posterior.logvar.flatten(1).float()
 
     def decode(self, z: torch.Tensor) -> torch.Tensor:
-        """Images, float32, in [0, 1] but for what the linear output overshoots."""
+        """Images, float32, in [0, 1] except for overshoots of the linear output."""
         return (self.net.decode(z.reshape(-1, *self.code_shape)).sample.float() + 1) / 2
 
 

@@ -1,13 +1,13 @@
-"""The peers' training: a plain loop on a clock that stops while the model is measured.
+"""A plain training loop for the peers, whose clock stops while the model is measured.
 
-They get what earteach has beside its own ideas: the same images, read and varied in the same way by
-the same loader (`--augmentation light`), AdamW, a short warm-up and then a cosine down to the end of
-the time, clipped gradients, reduced precision, averaged weights.
+The peers get everything that is not earteach's own idea: the same loader (`--augmentation light`),
+AdamW, a warm-up and a cosine over the time, clipped gradients, reduced precision, averaged weights.
 """
 
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -20,14 +20,7 @@ from benchmarks.quality.kl_autoencoder import KLAutoencoder
 from benchmarks.quality.scoring import CHANNELS
 from benchmarks.quality.settings import Settings, due_times
 from benchmarks.quality.standard_vae import StandardVAE
-from earteach.config import (
-    DataConfig,
-    HardwareConfig,
-    ModelConfig,
-    OptimConfig,
-    RunConfig,
-    TrainConfig,
-)
+from earteach.config import TrainConfig
 from earteach.data.arrays import EarArray
 from earteach.data.loaders import training_loader
 from earteach.errors import EarTeachError
@@ -45,10 +38,7 @@ _GRADIENT_CLIP = 1.0
 
 @dataclass(frozen=True)
 class Recipe:
-    """A peer before training.
-
-    Its loss is the MSE, a mean over pixels, and the KLD in nats and 1 − SSIM with their weights.
-    """
+    """A peer before training. Its loss: MSE per pixel, plus KLD in nats and 1 − SSIM, weighted."""
 
     model: Peer
     learning_rate: float
@@ -58,7 +48,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Trained:
-    """A peer after training, its weights averaged. `seconds` are those of the clock."""
+    """A trained peer with averaged weights; `seconds` excludes measuring."""
 
     model: Peer
     seconds: float
@@ -67,11 +57,11 @@ class Trained:
 
 
 def recipe(name: str, settings: Settings) -> Recipe:
-    """The peer of this name with fresh weights.
+    """The peer of this name with random weights.
 
-    The standard VAE has the summed KLD of the standard recipe. AutoencoderKL has it per latent number:
-    about 1e-6 of the sum for 256 numbers, as in latent diffusion; and half the base channels, with
-    which it has no more parameters than the others.
+    The standard VAE sums the KLD, as its recipe does. AutoencoderKL divides it by the latent dimension,
+    about 1e-6 of the sum for 256, as in latent diffusion, and has half the base channels, so that it has
+    no more parameters than the others.
     """
     torch.manual_seed(settings.seed)
     latent_dim, size = settings.latent_dim, settings.image_size
@@ -90,9 +80,9 @@ def recipe(name: str, settings: Settings) -> Recipe:
 def train(
     start: Recipe, settings: Settings, device: str, on_due: Callable[[float, Peer], None]
 ) -> Trained:
-    """Train for the settings' time; `on_due` is called with the clock stopped at each due time.
+    """Train for the settings' time, and call `on_due` at each due time with the clock stopped.
 
-    Raises `EarTeachError` where the loss is not finite.
+    Raises `EarTeachError` if the loss is not finite.
     """
     model = start.model.to(device).train()
     precision = precision_on_cpu(settings.precision) if device == "cpu" else settings.precision
@@ -128,7 +118,7 @@ def step(peer: Recipe, optimizer: torch.optim.Optimizer, x: torch.Tensor, precis
     loss = squared_error(decoded, x).mean() + peer.kld_weight * kld.mean()
     if peer.ssim_weight:
         loss = loss + peer.ssim_weight * dissimilarity(decoded, x).mean()
-    # Asked each time, so that on a GPU the clock sees the step's end.
+    # `item` waits for the GPU, so the clock includes the whole step.
     if not math.isfinite(loss.item()):
         raise EarTeachError(
             f"the loss of {type(model).__name__} is not finite; try a lower learning rate"
@@ -140,16 +130,16 @@ def step(peer: Recipe, optimizer: torch.optim.Optimizer, x: torch.Tensor, precis
 
 
 def schedule(steps: int, share: float) -> float:
-    """Factor of the learning rate: a linear warm-up, and a cosine over the share of the time spent.
+    """Learning rate factor: a cosine over the share of the time spent, after a linear warm-up.
 
-    The warm-up takes 100 steps, or a tenth of the time where that is less.
+    The warm-up takes 100 steps, or a tenth of the time if that is less.
     """
     warmed = min(1.0, max((steps + 1) / _WARMUP_STEPS, share / _WARMUP_SHARE))
     return warmed * (1 + math.cos(math.pi * min(1.0, share))) / 2
 
 
 class WeightAverage:
-    """An exponential average of the weights, and of BatchNorm's statistics, in `model`."""
+    """An exponential average of weights and BatchNorm statistics, in `model`."""
 
     def __init__(self, source: Peer) -> None:
         self.model: Peer = copy.deepcopy(source)
@@ -164,33 +154,26 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self, steps: int) -> None:
-        """Move towards the source after step number `steps`, faster at the beginning."""
+        """Move towards the source after step number `steps`; early steps move further."""
         decay = min(_EMA_DECAY, (1 + steps) / (10 + steps))
         for ours, theirs in self._pairs:
             ours.lerp_(theirs, 1 - decay)
 
 
 def training_batches(settings: Settings) -> Iterator[torch.Tensor]:
-    """Batches `(B, 3, S, S)` in [0, 1] without end, as earteach's own loader gives them."""
-    config = loading_config(settings)
-    loader = training_loader(config, EarArray.open(settings.train))
-    epoch = 0
-    while True:
+    """Endless batches `(B, 3, S, S)` in [0, 1], as earteach's own loader yields them."""
+    options: dict[str, object] = {
+        "train_data": settings.train,
+        "augmentation": "light",
+        "image_size": settings.image_size,
+        "in_channels": CHANNELS,
+        "batch_size": settings.batch_size,
+        "seed": settings.seed,
+    }
+    if settings.workers is not None:
+        options["num_workers"] = settings.workers
+    loader = training_loader(TrainConfig().with_options(options), EarArray.open(settings.train))
+    for epoch in itertools.count():
         loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
         for batch in loader:
             yield to_float(batch["input"])
-        epoch += 1
-
-
-def loading_config(settings: Settings) -> TrainConfig:
-    """What the loader needs to know."""
-    hardware = HardwareConfig()
-    if settings.workers is not None:
-        hardware = HardwareConfig(num_workers=settings.workers)
-    return TrainConfig(
-        data=DataConfig(train_data=settings.train, augmentation="light"),
-        model=ModelConfig(image_size=settings.image_size, in_channels=CHANNELS),
-        optim=OptimConfig(batch_size=settings.batch_size),
-        hardware=hardware,
-        run=RunConfig(seed=settings.seed),
-    )

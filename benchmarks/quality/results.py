@@ -1,4 +1,4 @@
-"""`results.json`: the rows so far, kept only beside rows of the same settings."""
+"""`results.json`: the rows so far, all measured with the same settings."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FILE = "results.json"
 
 @dataclass
 class Results:
-    """The benchmark of one folder. A row is what `child.measure` gives, and the command it came by."""
+    """The benchmark in one folder. A row is the result of `child.measure` and its command."""
 
     path: Path
     settings: dict[str, Any]
@@ -24,7 +24,7 @@ class Results:
     rows: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def add(self, row: dict[str, Any]) -> None:
-        """Put the row in the table's order and write the file, whole or not at all."""
+        """Add the row, in the order of `MODELS`, and write the file atomically."""
         rows = {**self.rows, row["model"]: {**row, "command": self.command}}
         self.rows = {name: rows[name] for name in MODELS if name in rows}
         partial = self.path.with_suffix(".partial")
@@ -36,24 +36,24 @@ class Results:
 def open_results(settings: Settings, out: Path, command: str, *, fresh: bool) -> Results:
     """The results in `out` so far.
 
-    Raises `EarTeachError` where they have other settings, unless `fresh` forgets them.
+    Raises `EarTeachError` if they have other settings, unless `fresh` discards them.
     """
     path, described = out / FILE, describe(settings)
     new = Results(path, described, command)
     if not path.exists():
         return new
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        old, rows = found["settings"], found["models"]
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        old, rows = stored["settings"], stored["models"]
     except (ValueError, KeyError, TypeError) as error:
         raise EarTeachError(
-            f"{path}: is not a result of this benchmark; choose another --out"
+            f"{path}: is not a result file of this benchmark; choose another --out"
         ) from (error)
     differing = sorted(name for name in described if old.get(name) != described[name])
     if differing and not fresh:
         changes = ", ".join(f"{name} {old.get(name)} → {described[name]}" for name in differing)
         raise EarTeachError(
-            f"{path}: has other settings ({changes}); choose another --out, or forget it with --fresh"
+            f"{path}: has other settings ({changes}); choose another --out, or discard it with --fresh"
         )
     if not differing:
         new.rows = rows
@@ -61,7 +61,7 @@ def open_results(settings: Settings, out: Path, command: str, *, fresh: bool) ->
 
 
 def describe(settings: Settings) -> dict[str, Any]:
-    """What rows must share: the settings, and the arrays by their content."""
+    """What all rows share: the settings and the fingerprints of the arrays."""
     values = {name: value for name, value in settings.to_dict().items() if name not in FREE}
     paths = {"train": settings.train, **{f"val {n}": path for n, path in settings.val.items()}}
     values["arrays"] = {name: EarArray.open(path).fingerprint() for name, path in paths.items()}

@@ -1,4 +1,4 @@
-"""How far new ears of a model are from real ones of the validation arrays."""
+"""Distances between a model's new ears and real ears of the validation arrays."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Distance:
 
 @dataclass(frozen=True)
 class Sampler:
-    """A way of drawing new ears: `draw(n)` gives `(n, 3, S, S)` in [0, 1]."""
+    """A source of new ears: `draw(n)` returns `(n, 3, S, S)` in [0, 1]."""
 
     name: str
     draw: Callable[[int], torch.Tensor]
@@ -57,7 +57,7 @@ def from_prior(codec: Codec, latent_dim: int, seed: int, device: str = "cpu") ->
 
 
 def from_mixture(checkpoint: Path, seed: int, accelerator: Accelerator) -> Sampler:
-    """What `earteach sample --sampler gmm` writes."""
+    """Ears written by `earteach sample --sampler gmm`."""
     config = InferenceConfig(precision="32", accelerator=accelerator)
 
     def draw(count: int) -> torch.Tensor:

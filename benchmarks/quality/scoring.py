@@ -1,4 +1,4 @@
-"""One way of measuring for all models: PSNR and SSIM of the image decoded from mu, in float32."""
+"""The measurement of every model: PSNR and SSIM of the image decoded from mu, in float32."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _BATCH = 64
 
 
 class Codec(Protocol):
-    """What is measured: images `(B, 3, S, S)` in [0, 1] to mu and logvar, `(B, D)`, and back."""
+    """Images `(B, 3, S, S)` in [0, 1] to mu and logvar, `(B, D)`, and back."""
 
     def encode(self, x: torch.Tensor, /) -> tuple[torch.Tensor, torch.Tensor]: ...
 
@@ -31,7 +31,7 @@ class Codec(Protocol):
 
 @dataclass(frozen=True)
 class Score:
-    """Means over the images; PSNR in dB. `active_units`: dimensions of mu with a variance over 0.01."""
+    """Means over the images, PSNR in dB; `active_units` counts dimensions of mu with variance > 0.01."""
 
     images: int
     psnr: float
@@ -41,7 +41,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Point:
-    """One moment of the curve: seconds of training, and the score on a part of each array."""
+    """A point of the curve: seconds of training, and the score on a part of each array."""
 
     seconds: float
     scores: dict[str, Score]
@@ -61,7 +61,7 @@ def score(
     most: int | None = None,
     device: str = "cpu",
 ) -> Score:
-    """Measure on the whole array, or on `most` images of it, evenly spread."""
+    """Measure on the whole array, or on `most` evenly spread images."""
     rows = sampled_rows(len(array), len(array) if most is None else most).tolist()
     sums = torch.zeros(2, dtype=torch.float64)
     statistics = None
@@ -71,9 +71,9 @@ def score(
         images = batch.images.to(device)
         mu, _ = codec.encode(images)
         decoded = codec.decode(mu).clamp(0, 1)
-        found = torch.stack([psnr(decoded, images), ssim(decoded, images)])
-        sums += found.double().sum(dim=1).cpu()
-        # Eigenears can have fewer components than were asked for.
+        quality = torch.stack([psnr(decoded, images), ssim(decoded, images)])
+        sums += quality.double().sum(dim=1).cpu()
+        # PCA of few images has fewer components.
         statistics = statistics or LatentStatistics(mu.shape[1])
         statistics.update(mu)
     assert statistics is not None
@@ -97,26 +97,26 @@ def score_all(
 
 
 def real_ears(arrays: Mapping[str, EarArray], settings: Settings, count: int) -> torch.Tensor:
-    """At most `count` images, evenly spread over all arrays together, `(N, 3, S, S)` in [0, 1]."""
-    places = [(array, row) for array in arrays.values() for row in range(len(array))]
-    chosen = [places[place] for place in sampled_rows(len(places), count)]
+    """Up to `count` images, evenly spread over all arrays, `(N, 3, S, S)` in [0, 1]."""
+    images = [(array, row) for array in arrays.values() for row in range(len(array))]
+    chosen = [images[index] for index in sampled_rows(len(images), count)]
     return _stack(chosen, settings)
 
 
 def sheet_ears(arrays: Mapping[str, EarArray], settings: Settings) -> torch.Tensor:
-    """The ears of the sheet: as many of each array as it allows, evenly spread within it."""
+    """The ears of the sheet: an equal share of each array, evenly spread."""
     share, rest = divmod(SHEET_EARS, len(arrays))
     chosen = [
         (array, row)
-        for place, array in enumerate(arrays.values())
-        for row in sampled_rows(len(array), share + (place < rest)).tolist()
+        for index, array in enumerate(arrays.values())
+        for row in sampled_rows(len(array), share + (index < rest)).tolist()
     ]
     return _stack(chosen, settings)
 
 
 @torch.no_grad()
 def reconstructed(codec: Codec, images: torch.Tensor, device: str = "cpu") -> np.ndarray:
-    """Images as the codec gives them back, uint8 `(B, S, S, 3)`."""
+    """Reconstructions, uint8 `(B, S, S, 3)`."""
     mu, _ = codec.encode(images.to(device))
     return to_uint8(codec.decode(mu))
 
@@ -129,4 +129,4 @@ def _stack(chosen: list[tuple[EarArray, int]], settings: Settings) -> torch.Tens
 
 
 def scores_to_dict(scores: Mapping[str, Score]) -> dict[str, Any]:
-    return {name: asdict(found) for name, found in scores.items()}
+    return {name: asdict(score) for name, score in scores.items()}

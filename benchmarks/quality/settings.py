@@ -1,4 +1,4 @@
-"""What a benchmark is run with; equal settings make rows comparable."""
+"""The settings of a benchmark; equal settings make rows comparable."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from earteach.errors import EarTeachError
 
 # In the order of the table.
 MODELS = ("pca", "vae", "autoencoderkl", "earteach")
-FREE = ("train", "val")  # may be moved: the arrays are known by their fingerprints
-# What a model's folder holds beside what it needed for itself.
+FREE = ("train", "val")  # paths may change: arrays are identified by their fingerprints
+# Files in a model's folder.
 SETTINGS_FILE, ROW_FILE, SHEET_FILE = "settings.json", "row.json", "sheet.npy"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Everything that decides the figures.
+    """Everything that the figures depend on.
 
-    `curve_images` of each validation array are measured at `points` moments, all of them at the end;
+    At `points` moments `curve_images` of each validation array are measured, at the end all of them.
     `samples` new ears are compared with as many real ones.
     """
 
@@ -73,7 +73,7 @@ class Settings:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Settings:
-        """The settings that `to_dict` gave."""
+        """The inverse of `to_dict`."""
         return cls(
             **{
                 **values,
@@ -92,9 +92,9 @@ class Settings:
 
 
 def named_array(text: str) -> tuple[str, Path]:
-    """`name=path` as (name, path); a path alone is named by its file.
+    """`name=path` as (name, path); a path alone is named after its file.
 
-    Raises `EarTeachError` for a name that could not be a heading and a file name.
+    Raises `EarTeachError` for a name that cannot be a heading.
     """
     name, separator, path = text.partition("=")
     if not separator:
@@ -105,6 +105,8 @@ def named_array(text: str) -> tuple[str, Path]:
 
 
 def due_times(settings: Settings) -> list[float]:
-    """The moments of the curve in seconds, closer together at the beginning, the last at the end."""
-    places = range(1, settings.points + 1)
-    return [settings.seconds * (place / settings.points) ** 1.5 for place in places]
+    """The times of the curve's points in seconds: denser at the start, the last at the end."""
+    return [
+        settings.seconds * (point / settings.points) ** 1.5
+        for point in range(1, settings.points + 1)
+    ]

@@ -1,4 +1,4 @@
-"""The standard recipe: a convolutional VAE as it is usually written.
+"""The standard recipe: a common convolutional VAE.
 
 Pairs of 3×3 convolutions with BatchNorm and LeakyReLU, the first of stride 2, then CBAM attention
 (Woo et al. 2018, https://arxiv.org/abs/1807.06521); fully connected layers to mu and logvar and back;
@@ -14,7 +14,7 @@ WIDTHS = (1, 2, 4, 8)
 
 
 class StandardVAE(nn.Module):
-    """Images `(B, 3, S, S)` in [0, 1], S a multiple of 16, to `latent_dim` numbers and back."""
+    """Images `(B, 3, S, S)` in [0, 1], S a multiple of 16, to `latent_dim` values and back."""
 
     def __init__(self, latent_dim: int, base: int, size: int) -> None:
         super().__init__()

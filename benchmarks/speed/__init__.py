@@ -1,6 +1,6 @@
-"""Where earteach's time goes, each figure as a ratio to what it is to be measured against.
+"""Speed and memory of earteach, each figure as a ratio to a reference.
 
     python -m benchmarks.speed
 
-Both sides of a ratio are timed in turn in one run, so that a busy machine slows both.
+Both sides of a ratio are timed alternately in one run, so that a busy machine slows both.
 """

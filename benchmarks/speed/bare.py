@@ -1,7 +1,7 @@
-"""A script of one's own: build the network, load its weights, and decode or export.
+"""A bare script that builds the network, loads its weights, and decodes or exports.
 
 python bare.py decode CHECKPOINT OUT      # eight codes to images
-python bare.py onnx CHECKPOINT OUT        # the network, run once beside torch
+python bare.py onnx CHECKPOINT OUT        # the network, compared with torch once
 """
 
 import sys
@@ -30,6 +30,6 @@ else:
     torch.onnx.export(
         model, (images,), out, dynamo=True, dynamic_shapes=batch, verbose=False, input_names=["x"]
     )
-    (seen,) = onnxruntime.InferenceSession(out).run(None, {"x": images.numpy()})
+    (output,) = onnxruntime.InferenceSession(out).run(None, {"x": images.numpy()})
     with torch.inference_mode():
-        print(abs(torch.as_tensor(seen) - model.reconstruct(images)).max())
+        print(abs(torch.as_tensor(output) - model.reconstruct(images)).max())

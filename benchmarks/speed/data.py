@@ -1,4 +1,4 @@
-"""`prepare` beside the JPEG decoder, `inspect-data` beside a plain pass with the same checks."""
+"""`prepare` beside the JPEG decoder, and the memory of `inspect-data`."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from benchmarks.speed import memory, plain_inspection
+from benchmarks.speed import memory
 from benchmarks.speed.pairs import Row, in_turn
 from benchmarks.speed.workspace import drawn_ears
+from earteach.data.cores import at_most_cores
 from earteach.data.crops import Crop
 from earteach.data.prepare import prepare
-from earteach.hardware import at_most_cores
-from earteach.inspection import inspect_data
 
 SIZE, TURNS = 256, 5
 _SMALL, _LARGE = (500, 700, 300), (3000, 4000, 8)  # width, height, number
@@ -26,8 +25,6 @@ def rows(workspace: Path) -> Iterator[Row]:
     folder.mkdir(exist_ok=True)
     ears = np.load(drawn_ears(workspace, size=SIZE, number=32) / "train_teacher.npy")
     yield from _prepare(folder, ears)
-    for size, number in ((64, 4000), (256, 400)):
-        yield _inspect(folder, ears, size, number)
     yield _memory(folder)
 
 
@@ -88,25 +85,10 @@ def _photographs(folder: Path, ears: np.ndarray, width: int, height: int, number
         cv2.imwrite(str(folder / f"{place:04d}.jpg"), photo, [cv2.IMWRITE_JPEG_QUALITY, 90])
 
 
-def _inspect(folder: Path, ears: np.ndarray, size: int, number: int) -> Row:
-    rng = np.random.default_rng(0)
-    path = folder / f"inspected-{size}.npy"
-    out = np.lib.format.open_memmap(path, "w+", np.uint8, (number, size, size, 3))
-    small = [cv2.resize(ear, (size, size), interpolation=cv2.INTER_AREA) for ear in ears]
-    for row in range(number):
-        ear = np.roll(small[row % len(small)], rng.integers(0, size, 2), (0, 1)).astype(np.int16)
-        out[row] = np.clip(ear + rng.integers(-12, 13, (size, size, 1)), 0, 255)
-    out.flush()
-    pair = in_turn(lambda: inspect_data(path), lambda: plain_inspection.inspect(path), 3)
-    return pair.throughput(
-        f"`inspect-data` of {number} images, {size} px", number, 4, "the same checks image by image"
-    )
-
-
 def _memory(folder: Path) -> Row:
     path, shape = folder / "sparse.npy", (20_000, 128, 128, 3)
     np.lib.format.open_memmap(path, "w+", np.uint8, shape).flush()
-    whole, seen = path.stat().st_size / 2**20, memory.peak("inspect", path)
+    whole, peak = path.stat().st_size / 2**20, memory.peak("inspect", path)
     path.unlink()
     what = "`inspect-data` of 20,000 images, 128 px: anonymous memory"
-    return Row(what, seen, whole, "MB", "at most", 0.1, "the array")
+    return Row(what, peak, whole, "MB", "at most", 0.1, "the array")

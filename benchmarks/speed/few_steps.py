@@ -1,8 +1,8 @@
-"""A training run that ends after a few steps, as if it had been sent SIGTERM then.
+"""A training run that receives SIGTERM after a few steps.
 
 python -m benchmarks.speed.few_steps TRAIN VAL OUT
 
-Prints the time of day at which the first step began, in seconds.
+Prints when the first step began, in seconds since the epoch.
 """
 
 from __future__ import annotations

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 
 from benchmarks.speed import memory
-from benchmarks.speed.bare_eval import embed_passes, eval_passes, reconstruct_passes
 from benchmarks.speed.pairs import Row, in_turn
 from benchmarks.speed.workspace import drawn_ears
 from earteach import checkpoint
@@ -45,11 +44,11 @@ def _beside_the_network(
     array = _repeated(folder, ears / "val_teacher.npy", number)
     opened = EarArray.open(array)
     (batch,) = image_batches(opened, size=size, channels=3, batch_size=number)
-    config, out = InferenceConfig(batch_size=batch_size), folder / f"seen-{size}"
+    config, out = InferenceConfig(batch_size=batch_size), folder / f"pictures-{size}"
 
-    def bare(passes: Callable[[EarVAE, torch.Tensor, int], None]) -> Callable[[], None]:
-        """Of the images in memory; the checkpoint is opened, as the commands must."""
-        return lambda: passes(checkpoint.load(saved), batch.images, batch_size)
+    def bare(decodings: int) -> Callable[[], None]:
+        """On images in memory; it loads the checkpoint, as the commands must."""
+        return lambda: _passes(checkpoint.load(saved), batch.images, batch_size, decodings)
 
     def evaluated() -> object:
         return evaluate(saved, array, baselines=False, config=config)
@@ -60,23 +59,34 @@ def _beside_the_network(
     def embedded() -> object:
         return embed(saved, array, folder / f"codes-{size}.npz", config=config)
 
-    what = f"of {number} images, {size} px, base {base}"
+    what = f"{number} images, {size} px"
     with _nothing_measured():
-        pair = in_turn(evaluated, bare(eval_passes), TURNS)
-        yield pair.row(f"`eval` {what}: forward passes", "at most", 1.1, _FORWARD)
-        pair = in_turn(reconstructed, bare(reconstruct_passes), TURNS)
-        yield pair.row(f"`reconstruct` {what}: forward passes", "at most", 1.1, _FORWARD)
-    pair = in_turn(evaluated, bare(eval_passes), TURNS)
-    yield pair.row(f"`eval` {what}", "at most", 1.25, _WHOLE)
-    pair = in_turn(reconstructed, bare(reconstruct_passes), TURNS)
-    yield pair.row(f"`reconstruct` {what}", "at most", 1.75, f"{_WHOLE} and PNGs")
-    pair = in_turn(embedded, bare(embed_passes), TURNS)
-    yield pair.row(f"`embed` {what}", "at most", 1.1, "bare loop of the same passes and batches")
+        pair = in_turn(evaluated, bare(2), TURNS)
+        yield pair.row(f"`eval`, {what}: forward passes", "at most", 1.1, _FORWARD)
+        pair = in_turn(reconstructed, bare(1), TURNS)
+        yield pair.row(f"`reconstruct`, {what}: forward passes", "at most", 1.1, _FORWARD)
+    pair = in_turn(evaluated, bare(2), TURNS)
+    yield pair.row(f"`eval`, {what}", "at most", 1.25, _WHOLE)
+    pair = in_turn(reconstructed, bare(1), TURNS)
+    yield pair.row(f"`reconstruct`, {what}", "at most", 1.75, f"{_WHOLE} and PNGs")
+    pair = in_turn(embedded, bare(0), TURNS)
+    yield pair.row(f"`embed`, {what}", "at most", 1.1, "bare loop of the same passes and batches")
+
+
+def _passes(network: EarVAE, images: torch.Tensor, batch_size: int, decodings: int) -> None:
+    """Encode, then decode mu, then decode a noisy code: as many decodings as the command needs."""
+    with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
+        for batch in torch.split(images, batch_size):
+            mu, logvar = network.encode(batch)
+            if decodings > 0:
+                network.decode(mu)
+            if decodings > 1:
+                network.decode(mu + torch.exp(0.5 * logvar) * torch.randn_like(mu))
 
 
 @contextmanager
 def _nothing_measured() -> Iterator[None]:
-    """Neither metrics nor PNGs; all else that the commands do, they do."""
+    """Without metrics and PNGs; the commands do everything else."""
 
     def zeros(images: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
         return torch.zeros(len(images))
@@ -96,7 +106,7 @@ def _nothing_measured() -> Iterator[None]:
 
 
 def _memory(folder: Path) -> Iterator[Row]:
-    """A tiny network, so that what is kept of each image shows beside what the network needs."""
+    """With a tiny network, so that memory kept per image is visible beside the network's."""
     ears = drawn_ears(folder, size=32, number=48)
     saved = _checkpoint(folder, ears, size=32, base=8)
     few, many = (_repeated(folder, ears / "val_teacher.npy", number) for number in (500, 10_000))
@@ -112,7 +122,7 @@ def _memory(folder: Path) -> Iterator[Row]:
 
 
 def _checkpoint(folder: Path, ears: Path, size: int, base: int) -> Path:
-    """Of a network that was not trained, whose training array is gone."""
+    """The checkpoint of an untrained network whose training array does not exist."""
     path = folder / f"untrained-{size}.ckpt"
     config = TrainConfig().with_options(
         {
@@ -135,7 +145,7 @@ def _checkpoint(folder: Path, ears: Path, size: int, base: int) -> Path:
 
 
 def _repeated(folder: Path, path: Path, number: int) -> Path:
-    """So many images: those of the array over and over."""
+    """An array of `number` images, which repeats those of the given one."""
     images = np.load(path, mmap_mode="r")
     repeated = folder / f"{images.shape[1]}px-{number}.npy"
     out = np.lib.format.open_memmap(repeated, "w+", images.dtype, (number, *images.shape[1:]))

@@ -1,4 +1,4 @@
-"""The training pipeline, from the array on disk to a batch: its speed, and its memory and start."""
+"""The training loader: its speed, its memory and its start on a large array."""
 
 from __future__ import annotations
 
@@ -24,19 +24,18 @@ import torch
 from albumentations.pytorch import ToTensorV2
 from torch.utils.data import DataLoader, Dataset
 
-from benchmarks.speed.network import descend
+from benchmarks.speed.network import descend, training_loss
 from benchmarks.speed.pairs import Pair, Row, in_turn
 from benchmarks.speed.workspace import drawn_ears
 from earteach.config import Strength, TrainConfig
 from earteach.data.arrays import EarArray
 from earteach.data.loaders import training_loader
-from earteach.model.loss import vae_loss
 from earteach.model.vae import EarVAE
 
 _BORDER = {"border_mode": cv2.BORDER_REFLECT_101}
 EARS, REPEATS, BATCH, TURNS = 64, 12, 32, 3
 STEPS = 4
-# Of 256 by 256 pixels in colour: 12.0 GB, of which the disk holds nothing.
+# Images of 256×256×3: 12.0 GB, as a sparse file.
 LARGE, SMALL = 61_036, 2048
 ALLOWED_MB = 1500
 
@@ -51,7 +50,7 @@ def rows(workspace: Path) -> Iterator[Row]:
 
 
 class Plain(Dataset[torch.Tensor]):
-    """The whole array as floats in memory, and albumentations as it comes."""
+    """The whole array as float32 in memory, augmented by plain albumentations."""
 
     def __init__(self, path: Path, strength: Strength) -> None:
         self.images = np.load(path).astype(np.float32) / 255
@@ -66,7 +65,7 @@ class Plain(Dataset[torch.Tensor]):
 
 
 def _transforms(strength: Strength) -> list[Any]:
-    """The transforms that earteach's augmentation stands for, all of albumentations."""
+    """earteach's augmentation written with albumentations alone."""
     limit = 0.08 if strength == "light" else 0.15
     brightness = A.RandomBrightnessContrast(brightness_limit=limit, contrast_limit=limit, p=0.3)
     if strength == "light":
@@ -107,7 +106,7 @@ def _transforms(strength: Strength) -> list[Any]:
 
 
 def _repeated(workspace: Path, size: int) -> Path:
-    """A few drawn ears, many times over: what is in the images does not change their cost."""
+    """A few drawn ears, repeated: the content of the images does not change their cost."""
     path = workspace / f"repeated-{size}.npy"
     ears = np.load(drawn_ears(workspace, size, EARS) / "train_teacher.npy")
     np.save(path, np.concatenate([ears] * REPEATS))
@@ -135,7 +134,7 @@ def _beside_plain(path: Path, strength: Strength, target: float) -> Row:
     other = DataLoader(plain, batch_size=BATCH, shuffle=True)
     pair = in_turn(_epochs(config, path), lambda: collections.deque(other, maxlen=0), TURNS)
     return pair.throughput(
-        f"Loader at 256 px, one core, --augmentation {strength}", len(plain), target,
+        f"loader at 256 px, one core, `--augmentation {strength}`", len(plain), target,
         "albumentations on float32",
     )  # fmt: skip
 
@@ -151,15 +150,14 @@ def _beside_a_step(path: Path, size: int) -> Row:
     def steps() -> None:
         for _ in range(STEPS):
             with torch.autocast("cpu", dtype=torch.bfloat16):
-                seen, mu, logvar = model(images, torch.randn(BATCH, config.model.latent_dim))
-                terms = vae_loss(seen, images, mu, logvar, weight=0.00025, reduction="mean")
-            descend(model, optimizer, terms.total)
+                loss = training_loss(model, images)
+            descend(model, optimizer, loss)
 
     pair = in_turn(_epochs(config, path), steps, TURNS)
     number = len(EarArray.open(path))
     slower = tuple(seconds * number / (STEPS * BATCH) for seconds in pair.other)
     return Pair(pair.ours, slower).throughput(
-        f"Loader at {size} px, one worker", number, 3, "training steps, base 32, batch 32, bf16"
+        f"loader at {size} px, one worker", number, 3, "training steps, base 32, batch 32, bf16"
     )
 
 
@@ -172,18 +170,18 @@ class Run:
 
 
 def _large_array(workspace: Path) -> Iterator[Row]:
-    """The first start fits PCA on a part of the images; later ones find the fit beside the array."""
+    """The first start fits PCA on a part of the images; later starts find it cached."""
     sizes = (SMALL, LARGE)
     first, *later = [{n: _few_steps(workspace, n) for n in sizes} for _ in range(1 + TURNS)]
     beyond = max(run[LARGE].anonymous - run[SMALL].anonymous for run in (first, *later))
     yield Row(
-        "12 GB array, two workers: anonymous memory beyond a small array's", max(beyond, 0),
+        "12 GB array: anonymous memory beyond a 0.4 GB array's", max(beyond, 0),
         ALLOWED_MB, "MB", "at most", 1, "allowed",
     )  # fmt: skip
     small, large = (statistics.median(run[n].start for run in later) for n in sizes)
-    yield Row("12 GB array: start", large, small, "s", "at most", 1.1, "0.4 GB array")
+    yield Row("12 GB array: start, PCA cached", large, small, "s", "at most", 1.1, "0.4 GB array")
     yield Row(
-        "12 GB array: first start, with its PCA", first[LARGE].start, first[SMALL].start,
+        "12 GB array: first start, PCA fitted", first[LARGE].start, first[SMALL].start,
         "s", "at most", 1.1, "0.4 GB array",
     )  # fmt: skip
 
@@ -216,12 +214,12 @@ def _sparse(workspace: Path, number: int) -> Path:
 
 
 def _anonymous_megabytes(session: int) -> float:
-    """Of all processes of the session; what forked ones share counts for each."""
+    """Of all processes in the session; memory shared by forked ones counts for each."""
     total = 0
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # a process may end meanwhile
             if os.getsid(int(folder.name)) == session:
                 status = (folder / "status").read_text(encoding="utf-8")
-                # One that has ended, and is not waited for yet, has none.
-                total += sum(int(found) for found in re.findall(r"RssAnon:\s*(\d+)", status))
+                # A zombie has none.
+                total += sum(int(size) for size in re.findall(r"RssAnon:\s*(\d+)", status))
     return total / 1024

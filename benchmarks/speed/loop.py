@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch.optim.lr_scheduler import LambdaLR
 
-from benchmarks.speed.network import descend, follow
+from benchmarks.speed.network import descend, follow, training_loss
 from benchmarks.speed.pairs import Pair, Row
 from benchmarks.speed.workspace import drawn_ears, options
 from earteach.cli.output import run_bar
@@ -19,7 +20,6 @@ from earteach.config import TrainConfig
 from earteach.data.arrays import EarArray
 from earteach.data.loaders import training_loader
 from earteach.images import to_float
-from earteach.model.loss import dissimilarity, vae_loss
 from earteach.model.vae import EarVAE
 from earteach.training.fit import Watch
 from earteach.training.lr_schedule import cosine_factor
@@ -31,7 +31,7 @@ EARS = 2400
 
 
 class HandWritten:
-    """The same network, loss, optimizer, schedule, average and batches, and nothing else."""
+    """The same network, loss, optimizer, schedule, average and batches, without Lightning."""
 
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
@@ -52,9 +52,7 @@ class HandWritten:
         for batch in self.loader:
             images, target = to_float(batch["input"]), to_float(batch["target"])
             with torch.autocast("cpu", dtype=torch.bfloat16):
-                seen, mu, logvar = self.model(images, torch.randn(len(images), 256))
-                loss = vae_loss(seen, target, mu, logvar, weight=0.00025, reduction="mean").total
-                loss = loss + self.config.optim.ssim_weight * dissimilarity(seen, target).mean()
+                loss = training_loss(self.model, images, target)
             descend(self.model, self.optimizer, loss)
             self.scheduler.step()
             follow(self.averaged, self.model)
@@ -62,7 +60,7 @@ class HandWritten:
 
 @dataclass
 class Turns:
-    """Called after each epoch of earteach's: times one of the other's, then lets earteach go on."""
+    """Called after each epoch of earteach: times one epoch of the other loop."""
 
     other: HandWritten
     ours_seconds: list[float] = field(default_factory=list)
@@ -71,7 +69,7 @@ class Turns:
 
     def __call__(self, record: EpochRecord) -> None:
         now = time.perf_counter()
-        if self.began is not None:  # the first epoch also starts things up
+        if self.began is not None:  # the first epoch includes the start
             self.ours_seconds.append(now - self.began)
         start = time.perf_counter()
         self.other.epoch()
@@ -80,10 +78,10 @@ class Turns:
 
 
 def rows(workspace: Path) -> Iterator[Row]:
-    """Whole epochs: with logging, checkpoints, a progress bar and the validation of 16 images."""
+    """Whole epochs with logging, checkpoints, a progress bar and a validation on 16 images."""
     config = options(workspace, drawn_ears(workspace, number=EARS), epochs=EPOCHS)
     few = workspace / "few.npy"
-    _keep(config.data.val_data, few, 16)
+    np.save(few, np.load(config.data.val_data, mmap_mode="r")[:16])
     config = replace(config, data=replace(config.data, val_data=few))
     config = config.with_options({"checkpoint_dir": workspace / "loop-checkpoints"})
     turns = Turns(HandWritten(config))
@@ -91,9 +89,3 @@ def rows(workspace: Path) -> Iterator[Row]:
         train(config, watch=Watch(on_epoch=turns, on_progress=move))
     pair = Pair(tuple(turns.ours_seconds), tuple(turns.other_seconds[1:]))
     yield pair.row("an epoch of `earteach train`", "at most", 1.05, "loop by hand")
-
-
-def _keep(source: Path, target: Path, images: int) -> None:
-    import numpy as np
-
-    np.save(target, np.load(source, mmap_mode="r")[:images])

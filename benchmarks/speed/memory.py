@@ -1,4 +1,4 @@
-"""The anonymous memory that a call needs at most, in a process of its own.
+"""The peak anonymous memory of a call, in a process of its own.
 
 python -m benchmarks.speed.memory eval CHECKPOINT ARRAY
 python -m benchmarks.speed.memory reconstruct CHECKPOINT ARRAY OUT
@@ -15,7 +15,7 @@ from pathlib import Path
 
 
 def peak(*arguments: object) -> float:
-    """Megabytes of RssAnon; pages of a mapped file are the page cache's and do not count."""
+    """Megabytes of RssAnon, which does not count the pages of memory-mapped files."""
     command = [sys.executable, "-m", "benchmarks.speed.memory", *map(str, arguments)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return float(done.stdout)
@@ -28,40 +28,36 @@ def _now() -> float:
     raise RuntimeError("no RssAnon in /proc/self/status")
 
 
-def _watched(done: threading.Event, found: list[float]) -> None:
-    while not done.wait(0.01):
-        found[0] = max(found[0], _now())
+def _call(command: str, *paths: str) -> None:
+    import earteach
 
-
-def _call(what: str, *paths: str) -> None:
-    if what == "inspect":
-        from earteach.inspection import inspect_data
-
-        inspect_data(paths[0])
-    elif what == "eval":
-        from earteach.inference.evaluate import evaluate
-
-        evaluate(paths[0], paths[1], baselines=False)
-    elif what == "embed":
-        from earteach.inference.embed import embed
-
-        embed(paths[0], Path(paths[1]), Path(paths[2]), logvar=True, features=True)
+    first, *others = map(Path, paths)
+    if command == "inspect":
+        earteach.inspect_data(first)
+    elif command == "eval":
+        earteach.evaluate(first, *others, baselines=False)
+    elif command == "embed":
+        earteach.embed(first, *others, logvar=True, features=True)
     else:
-        from earteach.inference.reconstruct import reconstruct
-
-        reconstruct(paths[0], [Path(paths[1])], Path(paths[2]))
+        array, out = others
+        earteach.reconstruct(first, [array], out)
 
 
 def main() -> None:
-    done, found = threading.Event(), [0.0]
-    watch = threading.Thread(target=_watched, args=(done, found))
-    watch.start()
+    done, largest = threading.Event(), [0.0]
+
+    def watch() -> None:
+        while not done.wait(0.01):
+            largest[0] = max(largest[0], _now())
+
+    thread = threading.Thread(target=watch)
+    thread.start()
     try:
         _call(*sys.argv[1:])
     finally:
         done.set()
-        watch.join()
-    print(found[0])
+        thread.join()
+    print(largest[0])
 
 
 if __name__ == "__main__":

@@ -25,12 +25,12 @@ from earteach.model.vae import EarVAE
 
 LATENT, BASE, SIZE, BATCH = 256, 64, 256, 8
 TURNS = 3
-_KLD_WEIGHT = 0.00025
+KLD_WEIGHT, SSIM_WEIGHT = 0.00025, 0.02
 
 
 @dataclass(frozen=True)
 class Footprint:
-    """Megabytes: of the process at its peak beyond what its imports take, and of a checkpoint."""
+    """Megabytes: the process's peak beyond its imports, and a checkpoint."""
 
     peak: float
     checkpoint: float
@@ -47,9 +47,7 @@ class Earteach:
 
     def step(self, images: torch.Tensor) -> None:
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            seen, mu, logvar = self.model(images, torch.randn(len(images), LATENT))
-            terms = vae_loss(seen, images, mu, logvar, weight=_KLD_WEIGHT, reduction="mean")
-            loss = terms.total + 0.02 * dissimilarity(seen, images).mean()
+            loss = training_loss(self.model, images)
         descend(self.model, self.optimizer, loss)
         follow(self.averaged, self.model)
 
@@ -68,9 +66,9 @@ class Standard:
     def step(self, images: torch.Tensor) -> None:
         with torch.autocast("cpu", dtype=torch.bfloat16):
             mu, logvar = self.model.encode(images)
-            seen = self.model.decode(mu + torch.randn_like(mu) * torch.exp(0.5 * logvar))
+            decoded = self.model.decode(mu + torch.randn_like(mu) * torch.exp(0.5 * logvar))
         kld = -0.5 * (1 + logvar - mu.square() - logvar.exp()).sum(dim=1).mean()
-        descend(self.model, self.optimizer, functional.mse_loss(seen, images) + _KLD_WEIGHT * kld)
+        descend(self.model, self.optimizer, functional.mse_loss(decoded, images) + KLD_WEIGHT * kld)
 
     def state(self) -> dict[str, Any]:
         return {"weights": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
@@ -84,11 +82,30 @@ def follow(averaged: nn.Module, model: nn.Module) -> None:
     torch._foreach_lerp_(ours, theirs, 0.005)
 
 
-def descend(model: nn.Module, optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> None:
+def training_loss(
+    model: EarVAE, images: torch.Tensor, target: torch.Tensor | None = None
+) -> torch.Tensor:
+    """What `earteach train` lowers, for images `(B, C, S, S)` in [0, 1]."""
+    target = images if target is None else target
+    noise = torch.randn(len(images), model.latent_dim, device=images.device)
+    decoded, mu, logvar = model(images, noise)
+    terms = vae_loss(decoded, target, mu, logvar, weight=KLD_WEIGHT, reduction="mean")
+    return terms.total + SSIM_WEIGHT * dissimilarity(decoded, target).mean()
+
+
+def descend(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    loss: torch.Tensor,
+    scaler: torch.amp.GradScaler | None = None,
+) -> None:
+    scaler = scaler or torch.amp.GradScaler("cpu", enabled=False)
     optimizer.zero_grad()
-    loss.backward()  # type: ignore[no-untyped-call]
+    scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+    scaler.unscale_(optimizer)
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-    optimizer.step()
+    scaler.step(optimizer)
+    scaler.update()
 
 
 RECIPES: dict[str, Callable[[], Earteach | Standard]] = {"earteach": Earteach, "standard": Standard}
@@ -107,10 +124,10 @@ def rows(workspace: Path) -> Iterator[Row]:
 
 
 def _footprint_of(name: str, workspace: Path) -> Footprint:
-    """Measured in a fresh process: memory that was once taken is not given back."""
+    """Measured in a fresh process, because a process never returns its peak memory."""
     command = [sys.executable, "-m", "benchmarks.speed.network", name, str(workspace)]
-    seen = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    return Footprint(**json.loads(seen))
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return Footprint(**json.loads(printed))
 
 
 def _footprint(name: str, workspace: Path) -> Footprint:

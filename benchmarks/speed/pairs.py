@@ -1,4 +1,4 @@
-"""Two things timed in turn, as a ratio beside its target."""
+"""Two calls timed alternately, as a ratio with a target."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Bound = Literal["at most", "at least"]
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table: earteach's figure divided by the other's, and what it is to be."""
+    """One row of the table: earteach's figure, a reference's, and the target for their ratio."""
 
     what: str
     ours: float
@@ -23,7 +23,7 @@ class Row:
     unit: str
     bound: Bound
     target: float
-    beside: str  # what the other is
+    beside: str  # the reference
 
     @property
     def ratio(self) -> float:
@@ -42,31 +42,31 @@ class Pair:
     other: tuple[float, ...]
 
     def row(self, what: str, bound: Bound, target: float, beside: str, scale: float = 1) -> Row:
-        """Of the medians, in seconds times `scale`."""
+        """A row of the medians, in seconds times `scale`."""
         ours, other = (statistics.median(times) * scale for times in (self.ours, self.other))
         return Row(what, ours, other, "s", bound, target, beside)
 
     def throughput(self, what: str, images: int, target: float, beside: str) -> Row:
-        """Images a second, of the medians; earteach is to be at least `target` times as fast."""
+        """A row of images per second; earteach should be at least `target` times as fast."""
         ours, other = (images / statistics.median(times) for times in (self.ours, self.other))
         return Row(what, ours, other, "images/s", "at least", target, beside)
 
 
 def in_turn(ours: Callable[[], object], other: Callable[[], object], turns: int) -> Pair:
-    """Time both alternately, after one turn of each that is not counted."""
+    """Time both alternately, after an uncounted turn of each."""
     for warm_up in (ours, other):
         warm_up()
     times: tuple[list[float], list[float]] = ([], [])
     for _ in range(turns):
-        for kept, call in zip(times, (ours, other), strict=True):
+        for seconds, call in zip(times, (ours, other), strict=True):
             began = time.perf_counter()
             call()
-            kept.append(time.perf_counter() - began)
+            seconds.append(time.perf_counter() - began)
     return Pair(tuple(times[0]), tuple(times[1]))
 
 
 def processes_in_turn(ours: Sequence[str], other: Sequence[str], turns: int) -> Pair:
-    """Time two commands as whole processes; raises `CalledProcessError` where one fails."""
+    """Time two commands as whole processes; raises `CalledProcessError` if one fails."""
     return in_turn(lambda: _run(ours), lambda: _run(other), turns)
 
 
@@ -77,7 +77,7 @@ def _run(command: Sequence[str]) -> None:
 def peak_megabytes() -> float:
     """This process's largest resident memory so far.
 
-    Not `ru_maxrss`, which also counts what its parent had when it started this process.
+    `ru_maxrss` would include the parent's memory at the fork.
     """
     status = Path("/proc/self/status").read_text(encoding="utf-8")
     line = next(line for line in status.splitlines() if line.startswith("VmHWM:"))

@@ -1,4 +1,4 @@
-"""How long commands take beyond what they are made of."""
+"""Run time of commands beside bare scripts with the same imports and work."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from earteach import checkpoint
 
 
 def rows(workspace: Path) -> Iterator[Row]:
-    # As pip leaves it: a checkout's first start also compiles the package, and where Python may write
-    # no bytecode every start does.
+    # pip compiles a package when it installs it; a checkout compiles it at its first start.
     compileall.compile_dir(Path(earteach.__file__).parent, quiet=1)
     yield processes_in_turn(
         [sys.executable, "-m", "earteach", "--help"],
@@ -29,7 +28,7 @@ def rows(workspace: Path) -> Iterator[Row]:
     commands = {
         "sample -n 8": ["sample", best, "-n", "8", "--out", str(workspace / "new")],
         "reconstruct -n 8": [
-            "reconstruct", best, "-n", "8", "--input", ears, "--out", str(workspace / "seen"),
+            "reconstruct", best, "-n", "8", "--input", ears, "--out", str(workspace / "pictures"),
         ],
         "export --format safetensors": [
             "export", best, "--format", "safetensors", "--out", str(workspace / "weights"),

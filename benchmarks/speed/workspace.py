@@ -1,4 +1,4 @@
-"""What several parts of the benchmark work on: drawn ears, and a network trained on them briefly."""
+"""Shared inputs of the benchmark: drawn ears, and a network trained on them for one epoch."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def options(workspace: Path, ears: Path, **others: object) -> TrainConfig:
 
 
 def trained(workspace: Path) -> Path:
-    """A folder of checkpoints after one epoch."""
+    """A folder with checkpoints of one epoch."""
     config = options(workspace, drawn_ears(workspace), epochs=1)
     if not config.run.checkpoint_dir.exists():
         train(config)

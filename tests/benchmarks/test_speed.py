@@ -1,31 +1,40 @@
-"""The speed benchmark's arithmetic, and that its commands run; nothing here looks at a clock."""
+"""The arithmetic of the speed benchmark and of its tables; nothing here depends on a clock."""
 
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import pytest
 
 from benchmarks import gpu
 from benchmarks.speed.__main__ import main as speed
-from benchmarks.speed.pairs import Pair, Row, in_turn
+from benchmarks.speed.__main__ import table
+from benchmarks.speed.pairs import Pair, in_turn
+from benchmarks.tables import load, rendered, save
 
 
 def test_both_sides_are_called_in_turn():
-    called: list[str] = []
-    pair = in_turn(lambda: called.append("ours"), lambda: called.append("other"), turns=3)
-    assert called == ["ours", "other"] * 4  # the first of each is not counted
+    calls: list[str] = []
+    pair = in_turn(lambda: calls.append("ours"), lambda: calls.append("other"), turns=3)
+    assert calls == ["ours", "other"] * 4  # the first of each is not counted
     assert len(pair.ours) == len(pair.other) == 3
 
 
-def test_a_ratio_is_of_medians_and_held_against_its_bound():
+def test_a_saved_table_is_shown_in_a_page(tmp_path: Path):
+    """Ratios are of medians, and are compared with their targets."""
     pair = Pair((1.0, 9.0, 2.0), (4.0, 5.0, 0.1))
-    row = pair.row("a step", "at most", 0.5, "another")
-    assert (row.ours, row.other, row.ratio, row.met) == (2.0, 4.0, 0.5, True)
-    assert not pair.row("a step", "at most", 0.49, "another").met
-    fast = pair.throughput("loading", 8, 2, "another")
-    assert (fast.ours, fast.other, fast.ratio, fast.met) == (4.0, 2.0, 2.0, True)
-    assert not Row("loading", 4.0, 2.0, "images/s", "at least", 2.1, "another").met
+    rows = [
+        pair.row("a step", "at most", 0.49, "another"),
+        pair.throughput("loading", 8000, 2, "another"),
+    ]
+    save(tmp_path / "speed.json", {"speed": table(rows, threads=1)})
+    page = "before\n<!-- table: speed -->\nold\n<!-- end of table -->\nafter\n"
+    text = rendered(page, load(tmp_path))
+    assert "| a step | 2 | 4 | s | 0.50 | at most 0.49 | missed | another |" in text
+    assert "| loading | 4,000 | 2,000 | images/s | 2.00 | at least 2 | met | another |" in text
+    assert "old" not in text
+    assert rendered(text, load(tmp_path)) == text
 
 
 def test_an_unknown_part_is_named(monkeypatch):
@@ -34,14 +43,11 @@ def test_an_unknown_part_is_named(monkeypatch):
         speed()
 
 
+@pytest.mark.slow
 def test_the_gpu_benchmark_runs_small_on_a_cpu(monkeypatch, capsys):
     options = "--sizes 32 --batches 2 3 --precisions 32 bf16 --base-channels 4 --seconds 0.05"
     monkeypatch.setattr(sys, "argv", ["gpu", *options.split(), "--workers", "0"])
     gpu.main()
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[1].split() == list(gpu._HEADING)
-    settings = [tuple(line.split()[:3]) for line in lines[2:]]
-    assert settings == [("32", b, p) for b in "23" for p in ("32", "bf16")]
-    for line in lines[2:]:
-        assert float(line.split()[3]) > 0
-        assert float(line.split()[4].rstrip("%")) > 0  # of two times, so over 100 by chance
+    rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if "| 32 |" in line]
+    assert [row[1:3] for row in rows] == [[b, p] for b in "23" for p in ("32", "bf16")]
+    assert all(float(cell.strip("| ")) > 0 for row in rows for cell in row[3:])
