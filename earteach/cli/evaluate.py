@@ -15,16 +15,11 @@ from earteach.cli.output import Output, advice_table, facts, table
 from earteach.config import InferenceConfig
 
 if TYPE_CHECKING:
-    from earteach.inference.evaluation import (
-        Evaluation,
-        Intervals,
-        Margin,
-        MeanImageScore,
-        Metrics,
-        PCAScore,
-    )
+    from earteach.inference.baselines import MeanImageScore, PCAScore
+    from earteach.inference.evaluate import Evaluation, Metrics
     from earteach.inference.evaluation_files import Picture
     from earteach.metrics.bootstrap import Interval
+    from earteach.metrics.image_quality import Intervals, Margin
 
     Score = Metrics | PCAScore | MeanImageScore
 
@@ -112,7 +107,7 @@ def _rows(result: Evaluation) -> list[tuple[str, Score, Intervals]]:
 
 
 def _cells(name: str, score: Score) -> dict[str, str]:
-    from earteach.inference.evaluation import Metrics
+    from earteach.inference.evaluate import Metrics
 
     cells = {"": name, "PSNR": f"{score.psnr:.2f} dB", "SSIM": f"{score.ssim:.4f}"}
     if score.ms_ssim is not None:

@@ -20,7 +20,7 @@ from earteach.distillation.agreement import Agreement
 from earteach.errors import EarTeachError
 from earteach.inference.evaluate import open_array
 from earteach.inference.loaded_model import LoadedModel, load_model
-from earteach.metrics.image_quality import ImageQuality
+from earteach.metrics.image_quality import QualityMeter
 from earteach.model.vae import EarVAE
 
 _TIMED_IMAGES, _ROUNDS = 16, 5
@@ -85,7 +85,7 @@ def compare(
     teacher = load_model(checkpoint.teacher_of(student.checkpoint).path, config)
     array = open_array(student, data, layout)
     agreement = Agreement(teacher.network)
-    qualities = ImageQuality(), ImageQuality()
+    qualities = QualityMeter(multiscale=False), QualityMeter(multiscale=False)
     timed = torch.empty(0)
     for batch in image_batches(
         array,
@@ -117,7 +117,8 @@ def compare(
     )
 
 
-def _side(model: LoadedModel, quality: ImageQuality, speed: float) -> Side:
+def _side(model: LoadedModel, meter: QualityMeter, speed: float) -> Side:
+    quality = meter.compute()
     parameters, fixed = encoder_size(model.network)
     return Side(
         checkpoint=model.checkpoint.path,

@@ -23,7 +23,7 @@ from earteach.distillation.student_module import Distillation
 from earteach.errors import EarTeachError
 from earteach.files.atomic_write import is_full, unwritten
 from earteach.files.folders import missing_folders, remove_empty
-from earteach.metrics.doctor import Advice
+from earteach.metrics.diagnostics import Advice
 from earteach.model.annealing import note_fewer_cycles
 from earteach.randomness import Purpose, derive
 from earteach.training.checkpoint_callback import Checkpoints, check_writable, epochs_processed

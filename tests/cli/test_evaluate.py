@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from earteach.metrics.image_quality import Margin
 
-from earteach.inference.evaluation import Margin
 from tests.conftest import TINY_RUN, Run, data_options, earteach, run_options
 
 
@@ -137,7 +137,7 @@ def test_ms_ssim_has_a_column_where_there_is_one(
 def test_the_verdict_is_plain(
     place: Path, monkeypatch: pytest.MonkeyPatch, lead: Margin, wanted: str
 ) -> None:
-    monkeypatch.setattr("earteach.inference.evaluation.Margin.between", lambda *_: lead)
+    monkeypatch.setattr("earteach.metrics.image_quality.Margin.between", lambda *_: lead)
     assert wanted in earteach(*EVAL).out
 
 

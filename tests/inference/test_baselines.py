@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from earteach.inference.evaluate import Evaluation
 
 from earteach.data.arrays import sampled_rows
 from earteach.inference.evaluate import evaluate
-from earteach.inference.evaluation import Evaluation
 
 
 @pytest.fixture

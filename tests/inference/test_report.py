@@ -19,7 +19,7 @@ from PIL.PngImagePlugin import PngInfo
 
 import earteach
 from earteach.errors import EarTeachError
-from earteach.inference.animation import animation, check_animation
+from earteach.inference.animation import animate, check_animation
 from earteach.inference.evaluate import evaluate
 from earteach.inference.latent_traversal import traverse
 from earteach.inference.report import Report, report
@@ -297,7 +297,7 @@ def test_the_same_run_gives_the_same_page_and_its_own_is_replaced(made, tmp_path
 
 
 def test_few_images_of_a_large_array_are_measured(made, ears, tmp_path, monkeypatch):
-    monkeypatch.setattr("earteach.inference.report.MOST_IMAGES", 3)
+    monkeypatch.setattr("earteach.inference.report.MAX_IMAGES", 3)
     found = make(made.result.checkpoint, out=tmp_path / "page.html")
     whole = evaluate(made.result.checkpoint, out=tmp_path)
     table = np.genfromtxt(whole.files.per_image, delimiter=",", names=True)
@@ -408,7 +408,7 @@ def test_the_animation_has_a_frame_for_each_epoch(made, trained, tmp_path, suffi
     ],
 )
 def test_what_is_in_the_way_is_said_before_the_work(made, tmp_path, monkeypatch, options, message):
-    monkeypatch.setattr("earteach.inference.report._values", pytest.fail)
+    monkeypatch.setattr("earteach.inference.report._page", pytest.fail)
     (tmp_path / "mine.html").write_text("<!doctype html><title>mine</title>")
     Image.new("RGB", (4, 4)).save(tmp_path / "mine.gif")
     for name in ("folder", "folder.gif"):
@@ -424,7 +424,7 @@ def test_the_bar_of_a_long_run_begins_with_a_pixel():
     file = io.BytesIO()
     Image.new("RGB", (100, 20)).save(file, "PNG")
     epoch = EpochMetrics(epoch=0, step=None, metrics={})
-    data, frames = animation([(epoch, file.getvalue())], 5000, Path("x.gif"))
+    data, frames = animate([(epoch, file.getvalue())], 5000, Path("x.gif"))
     assert (frames, Image.open(io.BytesIO(data)).size) == (1, (100, 46))
 
 

@@ -8,10 +8,9 @@ from statistics import median
 from typing import Any
 
 import pytest
+from earteach.metrics.diagnostics import Advice, EpochLosses as Epoch, RunStatistics as Signs, diagnose, predict_collapse as foretell
 
 from earteach.config import TrainConfig
-from earteach.metrics.doctor import Advice, diagnose, foretell
-from earteach.metrics.signs import Epoch, Signs
 
 SIZE, LATENT = 32, 16
 DIMENSIONS = 3 * SIZE**2

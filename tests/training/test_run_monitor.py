@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from earteach.metrics.diagnostics import TrainingSubset as CleanImages
 
 import earteach
 from earteach import checkpoint
 from earteach.data.arrays import EarArray
-from earteach.metrics.clean_images import CleanImages
 from earteach.randomness import validation_noise
 from earteach.training.lightning_module import EarVAELightning
 from tests.conftest import TINY_RUN, Run, data_options, run_options
