@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from earteach.metrics.image_quality import Margin
 
+from earteach.metrics.image_quality import Margin
 from tests.conftest import TINY_RUN, Run, data_options, earteach, run_options
 
 

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from earteach.inference.evaluate import Evaluation
 
 from earteach.data.arrays import sampled_rows
-from earteach.inference.evaluate import evaluate
+from earteach.inference.evaluate import Evaluation, evaluate
 
 
 @pytest.fixture

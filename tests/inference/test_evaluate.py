@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from earteach.inference.evaluate import Evaluation
 from scipy import stats
 from sklearn.decomposition import PCA
 from torch.distributions import Normal, kl_divergence
@@ -25,7 +24,7 @@ import earteach
 from earteach.config import InferenceConfig
 from earteach.data.arrays import EarArray
 from earteach.errors import EarTeachError
-from earteach.inference.evaluate import evaluate
+from earteach.inference.evaluate import Evaluation, evaluate
 from earteach.randomness import validation_noise
 from tests.conftest import TINY_RUN, Run, data_options, run_options
 from tests.conftest import earteach as command
