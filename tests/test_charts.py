@@ -36,7 +36,11 @@ def test_only_positive_values_of_a_wide_range_are_logarithmic():
 
 def test_the_drawing_names_its_parts_and_is_the_same_each_time():
     drawn = chart(
-        "a < b", {"one": [(1, 1.0), (2, 3.0)]}, levels={"PCA & co": 2.5}, mark=2, mark_label="<here>"
+        "a < b",
+        {"one": [(1, 1.0), (2, 3.0)]},
+        levels={"PCA & co": 2.5},
+        mark=2,
+        mark_label="<here>",
     )
     text = svg([drawn, drawn])
     assert text == svg([drawn, drawn])

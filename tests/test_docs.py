@@ -100,8 +100,8 @@ def test_the_example_learns_landmarks_from_a_trained_encoder(trained: Run) -> No
         assert float(errors[-1]) < float(errors[0])
 
 
-def test_the_guide_to_the_doctor_names_what_it_finds() -> None:
-    source = (ROOT / "earteach" / "metrics" / "doctor.py").read_text(encoding="utf-8")
+def test_the_guide_to_run_diagnostics_names_their_codes() -> None:
+    source = (ROOT / "earteach" / "metrics" / "diagnostics.py").read_text(encoding="utf-8")
     guide = (DOCS / "guides" / "doctor.md").read_text(encoding="utf-8")
     found = set(re.findall(r'Advice\("(\w+)"', source))
     assert found == set(re.findall(r"^\| `(\w+)`", guide, re.MULTILINE))

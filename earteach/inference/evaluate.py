@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -148,58 +148,52 @@ def evaluate(
     Raises `EarTeachError` if a checkpoint or the array cannot be read, if one of `against` takes
     images of another size or number of channels, and if `out` cannot be written.
     """
-    start = time.monotonic()
     config = config or InferenceConfig()
     model = load_model(Path(path), config)
     others = [_check_comparable(Path(other), model) for other in against]
     array = open_array(model, data, layout)
     if out is not None:
         evaluation_files.prepare_folder(out)
-    detailed = evaluate_model(model, array, baselines=baselines, batch_size=config.batch_size)
-    measurement = detailed.measurement
-    files = None
-    if out is not None:
-        files = evaluation_files.write(
-            out, model, array, measurement.quality, measurement.losses[:, 2], detailed.baselines,
-            config.batch_size,
-        )  # fmt: skip
-    return replace(
-        detailed.summary,
-        against=tuple(_compare(other, array, measurement, config) for other in others),
-        files=files,
-        seconds=time.monotonic() - start,
-    )
+    return evaluate_model(
+        model, array, config, baselines=baselines, against=others, out=out
+    ).summary
 
 
 def evaluate_model(
     model: LoadedModel,
     array: EarArray,
+    config: InferenceConfig,
     *,
-    max_images: int | None = None,
     baselines: bool = True,
-    batch_size: int = 32,
+    against: Sequence[Path] = (),
+    out: Path | None = None,
+    max_images: int | None = None,
 ) -> DetailedEvaluation:
-    """Evaluate a model on an array, or on up to `max_images` evenly spread images of it."""
-    start = time.monotonic()
-    rows = sampled_rows(len(array), len(array) if max_images is None else max_images)
-    measurement = _measure(model, array, rows, batch_size)
+    """Evaluate a loaded model on an array, or on up to `max_images` evenly spread images of it."""
+    start, batch_size = time.monotonic(), config.batch_size
+    rows = sampled_rows(len(array), max_images or len(array))
+    measured = _measure(model, array, rows, batch_size)
     beside = measure_baselines(model, array, rows, batch_size) if baselines else None
-    health, advice = _diagnose(model, measurement)
+    health, advice = _diagnose(model, measured)
+    files = None
+    if out is not None:
+        kld = measured.losses[:, 2]
+        files = evaluation_files.write(out, model, array, measured.quality, kld, beside, batch_size)
     summary = Evaluation(
         checkpoint=model.checkpoint.path,
         data=array.path,
         images=len(rows),
-        metrics=measurement.metrics(),
-        intervals=Intervals.of(measurement.quality),
+        metrics=measured.metrics(),
+        intervals=Intervals.of(measured.quality),
         baselines=beside.scores() if beside else None,
-        over_pca=Margins.between(measurement.quality, beside.pca) if beside else None,
-        against=(),
-        files=None,
+        over_pca=Margins.between(measured.quality, beside.pca) if beside else None,
+        against=tuple(_compare(other, array, measured, config) for other in against),
+        files=files,
         health=health,
         advice=advice,
         seconds=time.monotonic() - start,
     )
-    return DetailedEvaluation(summary, measurement, beside)
+    return DetailedEvaluation(summary, measured, beside)
 
 
 def open_array(

@@ -90,7 +90,7 @@ def report(
     missing: dict[str, str] = {}
     if record.missing is not None:
         missing["curves"] = f"{record.missing}. These are the losses stored in the checkpoint."
-    evaluation, content = _page(model, record, seed, config.batch_size, missing)
+    evaluation, content = _page(model, record, seed, config, missing)
     write_atomically(path, lambda partial: partial.write_bytes(content))
     summary = evaluation.summary if evaluation else None
     return Report(
@@ -108,7 +108,11 @@ def report(
 
 
 def _page(
-    model: LoadedModel, record: RunRecord, seed: int, batch_size: int, missing: dict[str, str]
+    model: LoadedModel,
+    record: RunRecord,
+    seed: int,
+    config: InferenceConfig,
+    missing: dict[str, str],
 ) -> tuple[DetailedEvaluation | None, bytes]:
     """The evaluation and the HTML, section by section; adds to `missing` what sections lack."""
 
@@ -119,19 +123,22 @@ def _page(
             missing.update(dict.fromkeys(names, f"Not shown: {error}"))
             return None
 
-    measured = attempt(
-        ["quality", "advice", "reconstructions"], lambda: _evaluate(model, batch_size)
-    )
+    measured = attempt(["quality", "advice", "reconstructions"], lambda: _evaluate(model, config))
     array, evaluation = measured or (None, None)
     source = find_source(model, None)
     new = attempt(
         ["samples"],
         lambda: new_ears(
-            model, source, _SAMPLES, seed=seed, nearest=source is not None, batch_size=batch_size
+            model,
+            source,
+            _SAMPLES,
+            seed=seed,
+            nearest=source is not None,
+            batch_size=config.batch_size,
         ),
     )
     directions = attempt(
-        ["directions"], lambda: sections.directions(model, new, evaluation, batch_size)
+        ["directions"], lambda: sections.directions(model, new, evaluation, config.batch_size)
     )
     trained = model.checkpoint
     content = render(
@@ -144,7 +151,7 @@ def _page(
         quality=sections.quality(evaluation, array) if evaluation and array else None,
         advice=evaluation.summary.advice if evaluation else (),
         charts=sections.charts(record, trained, evaluation),
-        reconstructions=sections.reconstructions(model, array, evaluation, batch_size)
+        reconstructions=sections.reconstructions(model, array, evaluation, config.batch_size)
         if evaluation and array
         else None,
         samples=sections.samples(new, seed) if new else None,
@@ -155,12 +162,12 @@ def _page(
     return evaluation, content
 
 
-def _evaluate(model: LoadedModel, batch_size: int) -> tuple[EarArray, DetailedEvaluation]:
+def _evaluate(model: LoadedModel, config: InferenceConfig) -> tuple[EarArray, DetailedEvaluation]:
     path = model.checkpoint.config.data.val_data
     if not path.exists():
         raise EarTeachError(f"the validation images, {path}, are gone")
     array = open_array(model)
-    return array, evaluate_model(model, array, max_images=MAX_IMAGES, batch_size=batch_size)
+    return array, evaluate_model(model, array, config, max_images=MAX_IMAGES)
 
 
 def _write_animation(model: LoadedModel, record: RunRecord, path: Path) -> Animation:

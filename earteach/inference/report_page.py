@@ -46,6 +46,8 @@ def picture(tiles: Sequence[np.ndarray], *, max_side: int, alt: str, caption: st
         rgba[:, :side, :3], rgba[:, side:] = opaque, 0
         sheet.append(rgba)
     pixels = np.concatenate(sheet, axis=1)[:, :-_GAP]
+    if len(tiles) == 1:
+        pixels = pixels[..., :3]  # nothing is transparent
     file = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(pixels)).save(file, format="PNG", optimize=True)
     source = f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"

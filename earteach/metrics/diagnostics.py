@@ -39,33 +39,24 @@ TREND_EPOCHS, WINDOW = 10, 3
 
 # A tenth of the dimensions may be idle in a good run: 240 of 256 active ones are usual.
 IDLE_SHARE = 0.1
-# A new β is a tenth of the smallest eigenvalue: that mu has variance 0.9, and 1.2 nats.
-BETA_MARGIN = 10.0
-# The switch to `mean` needs a third only: it saves the user from choosing a number.
-MEAN_MARGIN = 3.0
-# At one nat the noise has over a third of the code's standard deviation.
-SHALLOW_KLD = 1.0
-# At ln 100 nats the noise has less than a hundredth of it.
-DEEP_KLD = math.log(100)
-# The prior has variance 1, and mu less.
-WIDE_VARIANCE = 2.0
-# Below this share of the loss, the KLD has no influence on the codes.
-SMALL_KLD_SHARE = 1e-4
-# With even the smallest eigenvalue this many times β, the weight is low; the default has 3 to 250.
-MAX_EIGENVALUE_RATIO = 1000.0
+# At 1 nat the noise has over a third of the code's standard deviation, at ln 100 nats a hundredth.
+SHALLOW_KLD, DEEP_KLD = 1.0, math.log(100)
+# A new β is a tenth of the smallest eigenvalue: that mu has variance 0.9, and 1.2 nats. The switch to
+# `mean` needs a third only, because it saves the user from choosing a number.
+BETA_MARGIN, MEAN_MARGIN = 10.0, 3.0
+# The prior has variance 1. Below this share of the loss, the KLD has no influence on the codes. The
+# smallest eigenvalue is 3 to 250 times β at the default weight; above the maximum the weight is low.
+WIDE_VARIANCE, SMALL_KLD_SHARE, MAX_EIGENVALUE_RATIO = 2.0, 1e-4, 1000.0
 # A deep network may collapse at a β ten times smaller than a linear one.
 DEEP_NETWORK_FACTOR = 10.0
 # Shares of the final KLD weight from which on a high and a low weight can be judged.
 HALF_ANNEALED, FULLY_ANNEALED = 0.5, 0.9
 
-# A tenth better than the mean image at least, or nothing was learned.
-MEAN_IMAGE_SHARE = 0.9
-# A fifth worse than after the first epoch.
-WORSE = 1.2
+# At least a tenth better than the mean image, and no fifth worse than after the first epoch.
+MEAN_IMAGE_SHARE, WORSE = 0.9, 1.2
 # AdamW moves a weight by up to the learning rate per step, and weights are about 0.1: the learning
 # rates of all steps must sum to more than this, and reach the second to rule out a slow start.
 MIN_PATH, LONG_PATH = 0.003, 0.1
-
 # Overfitting: validation 1.5 times the training error, and 5 % above its best.
 GAP, RISE = 1.5, 1.05
 # What the last quarter of a run has to gain to be worth continuing.
@@ -76,10 +67,8 @@ EARLY_SHARE, IDLE_EPOCHS = 1 / 3, 20
 # Eigenvalues of ear photographs fall as rank^−1.7: from the 16th of 64 photographs, this predicts the
 # 256th of 11,800 to within 30 %.
 SPECTRUM_DECAY = 1.7
-# The mean and the spectrum of training images are estimated from so many.
-SUBSET_IMAGES = 64
-# The last eigenvalues of few images are much too small; the first quarter is accurate.
-IMAGES_PER_EIGENVALUE = 4
+# Only the first quarter of the eigenvalues of so few images is accurate.
+SUBSET_IMAGES, IMAGES_PER_EIGENVALUE = 64, 4
 
 
 @dataclass(frozen=True)
@@ -362,8 +351,15 @@ def _learning_rate_high(run: RunStatistics) -> Advice | None:
     collapsing = run.eigenvalues and run.beta * DEEP_NETWORK_FACTOR > run.eigenvalue(1)
     if len(run.history) < MIN_EPOCHS or collapsing:
         return None
-    symptom = _nothing_learned(run) or _worse_than_first(run)
-    if not symptom:
+    first, last = run.history[0].clean_recon, run.recent("clean_recon")
+    if _nothing_learned(run, last):
+        symptom = (
+            f"after {len(run.history)} epochs the error on training images is {last:.3g}; that of the "
+            f"mean image is {run.mean_image_error:.3g}"
+        )
+    elif last > WORSE * first + run.noise:
+        symptom = f"the error on training images rose from {first:.3g} to {last:.3g}"
+    else:
         return None
     rate = run.config.optim.learning_rate
     lower = _rounded(min(rate / 10, OptimConfig().learning_rate))
@@ -372,53 +368,37 @@ def _learning_rate_high(run: RunStatistics) -> Advice | None:
     return Advice("learning_rate_high", message, "learning_rate", lower)
 
 
-def _nothing_learned(run: RunStatistics) -> str:
-    epochs, mean = len(run.history), run.mean_image_error
-    if mean is None or epochs < TREND_EPOCHS or run.path < LONG_PATH:
-        return ""
-    first, last = fmean(e.clean_recon for e in run.history[:WINDOW]), run.recent("clean_recon")
-    if last < max(MEAN_IMAGE_SHARE * mean, (1 - STILL_FALLING) * first):
-        return ""  # an error that still falls is a slow start
-    return (
-        f"after {epochs} epochs the error on training images is {last:.3g}; that of the mean image is "
-        f"{mean:.3g}"
-    )
-
-
-def _worse_than_first(run: RunStatistics) -> str:
-    first, last = run.history[0].clean_recon, run.recent("clean_recon")
-    if last < WORSE * first + run.noise:
-        return ""
-    return f"the error on training images rose from {first:.3g} to {last:.3g}"
+def _nothing_learned(run: RunStatistics, last: float) -> bool:
+    mean = run.mean_image_error
+    if mean is None or len(run.history) < TREND_EPOCHS or run.path < LONG_PATH:
+        return False
+    first = fmean(epoch.clean_recon for epoch in run.history[:WINDOW])
+    # An error that still falls is a slow start.
+    return last >= max(MEAN_IMAGE_SHARE * mean, (1 - STILL_FALLING) * first)
 
 
 def _overfitting(run: RunStatistics) -> Advice | None:
-    """Training images get better, and validation images get worse or stay much worse."""
-    symptom = _validation_rises(run)
-    if not symptom:
+    """Training images get better, and validation images get worse."""
+    history = run.history
+    best = min(range(len(history)), key=lambda epoch: history[epoch].val_recon)
+    lowest, train, val = history[best], run.recent("clean_recon"), run.recent("val_recon")
+    if len(history) - best <= WINDOW or val < max(GAP * train, RISE * lowest.val_recon):
         return None
-    message = f"overfitting: {symptom}; more images help most, otherwise try "
+    if train >= lowest.clean_recon:
+        return None  # the KLD weight rose, which costs training images too
+    message = (
+        f"overfitting: since epoch {best + 1} the error on training images fell from "
+        f"{lowest.clean_recon:.3g} to {train:.3g}, and on validation images it rose from "
+        f"{lowest.val_recon:.3g} to {val:.3g}; more images help most, otherwise try "
+    )
     strength, channels = run.config.data.augmentation, run.config.model.base_channels
     stronger: dict[Strength, Strength] = {"none": "light", "light": "full"}
     if (more := stronger.get(strength)) is not None:
         message += f"--augmentation {more} instead of {strength}"
         return Advice("overfitting", message, "augmentation", more)
-    message += f"--base-channels {max(1, channels // 2)} instead of {channels}, or fewer epochs"
-    return Advice("overfitting", message, "base_channels", max(1, channels // 2))
-
-
-def _validation_rises(run: RunStatistics) -> str:
-    history = run.history
-    best = min(range(len(history)), key=lambda epoch: history[epoch].val_recon)
-    lowest, train, val = history[best], run.recent("clean_recon"), run.recent("val_recon")
-    if len(history) - best <= WINDOW or val < max(GAP * train, RISE * lowest.val_recon):
-        return ""
-    if train >= lowest.clean_recon:
-        return ""  # the KLD weight rose, which costs training images too
-    return (
-        f"since epoch {best + 1} the error on training images fell from {lowest.clean_recon:.3g} to "
-        f"{train:.3g}, and on validation images it rose from {lowest.val_recon:.3g} to {val:.3g}"
-    )
+    fewer = max(1, channels // 2)
+    message += f"--base-channels {fewer} instead of {channels}, or fewer epochs"
+    return Advice("overfitting", message, "base_channels", fewer)
 
 
 def _still_improving(run: RunStatistics) -> Advice | None:

@@ -51,7 +51,9 @@ def skimage_values(image: torch.Tensor, target: torch.Tensor) -> tuple[float, fl
 
 @pytest.mark.parametrize(("pair", "tolerance"), CASES.values(), ids=CASES)
 def test_psnr_and_ssim_are_those_of_scikit_image_and_torchmetrics(pair, tolerance):
-    by_psnr, by_ssim = zip(*(skimage_values(*each) for each in zip(*pair, strict=True)), strict=True)
+    by_psnr, by_ssim = zip(
+        *(skimage_values(*each) for each in zip(*pair, strict=True)), strict=True
+    )
     assert psnr(*pair).tolist() == pytest.approx(by_psnr, rel=1e-5)
     assert ssim(*pair).tolist() == pytest.approx(by_ssim, abs=tolerance)
     theirs = torchmetrics_ssim(*pair, data_range=1.0, reduction="none").reshape(-1)
