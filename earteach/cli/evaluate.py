@@ -15,13 +15,10 @@ from earteach.cli.output import Output, advice_table, facts, table
 from earteach.config import InferenceConfig
 
 if TYPE_CHECKING:
-    from earteach.inference.baselines import MeanImageScore, PCAScore
-    from earteach.inference.evaluate import Evaluation, Metrics
+    from earteach.inference.evaluate import Evaluation, Score
     from earteach.inference.evaluation_files import Picture
     from earteach.metrics.bootstrap import Interval
-    from earteach.metrics.image_quality import Intervals, Margin
-
-    Score = Metrics | PCAScore | MeanImageScore
+    from earteach.metrics.image_quality import Margin
 
 
 def evaluate(
@@ -75,7 +72,7 @@ def evaluate(
 
 def _parts(result: Evaluation) -> list[RenderableType]:
     images = "1 image" if result.images == 1 else f"{result.images:,} images"
-    rows = _rows(result)
+    rows = result.scores()
     cells = [_cells(name, score) for name, score, _ in rows]
     values = [tuple(row.values()) for row in cells]
     parts: list[RenderableType] = [table(f"{images} of {result.data}", *cells[0], rows=values)]
@@ -87,19 +84,6 @@ def _parts(result: Evaluation) -> list[RenderableType]:
         title = "95 % intervals of the means, by bootstrap over images"
         parts.append(table(title, "", "PSNR", "SSIM", rows=intervals))
     return [*parts, facts(str(result.checkpoint), _facts(result)), *advice_table(result.advice)]
-
-
-def _rows(result: Evaluation) -> list[tuple[str, Score, Intervals]]:
-    """This model, other models, the baselines."""
-    rows: list[tuple[str, Score, Intervals]] = [
-        ("this model", result.metrics, result.intervals),
-        *((str(other.checkpoint), other.metrics, other.intervals) for other in result.against),
-    ]
-    if result.baselines is not None:
-        pca, mean = result.baselines.pca, result.baselines.mean_image
-        rows.append((f"PCA, {pca.components} components", pca, pca.intervals))
-        rows.append(("mean training image", mean, mean.intervals))
-    return rows
 
 
 def _cells(name: str, score: Score) -> dict[str, str]:

@@ -21,7 +21,13 @@ from earteach.data.arrays import EarArray, sampled_rows
 from earteach.data.image_batches import ImageBatch, image_batches
 from earteach.errors import EarTeachError
 from earteach.inference import evaluation_files
-from earteach.inference.baselines import BaselineQuality, Baselines, measure_baselines
+from earteach.inference.baselines import (
+    BaselineQuality,
+    Baselines,
+    MeanImageScore,
+    PCAScore,
+    measure_baselines,
+)
 from earteach.inference.evaluation_files import Files
 from earteach.inference.loaded_model import LoadedModel, load_model
 from earteach.metrics.diagnostics import (
@@ -56,6 +62,9 @@ class Metrics:
     active_units: int
     latent_dim: int
     ms_ssim: float | None
+
+
+Score = Metrics | MeanImageScore | PCAScore
 
 
 @dataclass(frozen=True)
@@ -100,6 +109,18 @@ class Evaluation:
     health: Health
     advice: tuple[Advice, ...]
     seconds: float
+
+    def scores(self) -> list[tuple[str, Score, Intervals]]:
+        """Names, means and intervals of this model, other models, and the baselines."""
+        rows: list[tuple[str, Score, Intervals]] = [
+            ("this model", self.metrics, self.intervals),
+            *((str(other.checkpoint), other.metrics, other.intervals) for other in self.against),
+        ]
+        if self.baselines is not None:
+            pca, mean = self.baselines.pca, self.baselines.mean_image
+            rows.append((f"PCA, {pca.components} components", pca, pca.intervals))
+            rows.append(("mean training image", mean, mean.intervals))
+        return rows
 
 
 @dataclass(frozen=True)

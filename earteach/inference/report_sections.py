@@ -26,7 +26,6 @@ from earteach.inference.sample import NewEars
 from earteach.inspection import Problem, inspect_data
 from earteach.metrics.bootstrap import Interval
 from earteach.metrics.eigenears import Eigenears
-from earteach.metrics.image_quality import Intervals, Margins
 from earteach.model.annealing import kld_weight
 
 _PICTURED, _DIRECTIONS, _STEPS = 6, 6, 7
@@ -82,39 +81,29 @@ def quality(evaluation: DetailedEvaluation, array: EarArray) -> dict[str, Any]:
     """The network beside the baselines: of each cell the value and its interval."""
     result = evaluation.summary
     metrics = result.metrics
-    rows = [_score("this network", metrics.psnr, metrics.ssim, result.intervals)]
-    if result.baselines is not None:
-        pca, mean = result.baselines.pca, result.baselines.mean_image
-        rows.append(_score(f"PCA, {pca.components} components", pca.psnr, pca.ssim, pca.intervals))
-        rows.append(_score("mean training image", mean.psnr, mean.ssim, mean.intervals))
+    rows: list[tuple[Any, ...]] = [
+        (
+            name,
+            (f"{score.psnr:.2f} dB", _range(intervals.psnr, ".2f")),
+            (f"{score.ssim:.4f}", _range(intervals.ssim, ".4f")),
+        )
+        for name, score, intervals in result.scores()
+    ]
     if result.over_pca is not None:
-        rows.append(_margins("this network over PCA", result.over_pca))
+        psnr, ssim = result.over_pca.psnr, result.over_pca.ssim
+        rows.append(
+            (
+                "this model over PCA",
+                (f"{psnr.difference:+.2f} dB", _range(psnr.interval, "+.2f")),
+                (f"{ssim.difference:+.4f}", _range(ssim.interval, "+.4f")),
+            )
+        )
     return {
         "data": f"{_count(result.images, len(array))} images of {result.data}",
         "rows": rows,
         "code": f"{metrics.active_units} of {metrics.latent_dim} units are active; the KLD is "
         f"{metrics.kld:.1f} nats.",
     }
-
-
-def _score(name: str, psnr: float, ssim: float, intervals: Intervals) -> tuple[Any, ...]:
-    return (
-        name,
-        (f"{psnr:.2f} dB", _range(intervals.psnr, ".2f")),
-        (f"{ssim:.4f}", _range(intervals.ssim, ".4f")),
-    )
-
-
-def _margins(name: str, over: Margins) -> tuple[Any, ...]:
-    intervals = [
-        None if margin.low is None or margin.high is None else (margin.low, margin.high)
-        for margin in (over.psnr, over.ssim)
-    ]
-    return (
-        name,
-        (f"{over.psnr.difference:+.2f} dB", _range(intervals[0], "+.2f")),
-        (f"{over.ssim.difference:+.4f}", _range(intervals[1], "+.4f")),
-    )
 
 
 def _range(interval: Interval | None, form: str) -> str:

@@ -77,17 +77,18 @@ class Margin:
         return cls(mean, low, high)
 
     @property
+    def interval(self) -> Interval | None:
+        return None if self.low is None or self.high is None else (self.low, self.high)
+
+    @property
     def standing(self) -> Standing:
         """By the interval, or by the difference where there is none."""
         if not math.isfinite(self.difference):
             return "not comparable with"
-        if (self.difference if self.low is None else self.low) > 0:
+        low, high = self.interval or (self.difference, self.difference)
+        if low > 0:
             return "ahead of"
-        return (
-            "behind"
-            if (self.difference if self.high is None else self.high) < 0
-            else ("undecided against")
-        )
+        return "behind" if high < 0 else "undecided against"
 
 
 @dataclass(frozen=True)

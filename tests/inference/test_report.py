@@ -147,7 +147,7 @@ def test_the_numbers_are_those_of_eval(made, trained):
         (low, high), (bottom, top) = between.psnr, between.ssim
         assert f" {score.psnr:.2f} dB {low:.2f} to {high:.2f} " in text
         assert f" {score.ssim:.4f} {bottom:.4f} to {top:.4f} " in text
-    assert f"this network over PCA {over.psnr.difference:+.2f} dB {over.psnr.low:+.2f} to " in text
+    assert f"this model over PCA {over.psnr.difference:+.2f} dB {over.psnr.low:+.2f} to " in text
     assert (
         f"{seen.metrics.active_units} of 16 units are active; the KLD is {seen.metrics.kld:.1f}"
         in text
