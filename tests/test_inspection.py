@@ -594,16 +594,18 @@ def test_plots_count_the_images(tmp_path, ears, others):
     train, val = saved(tmp_path, ears), saved(tmp_path, others, "val.npy")
     plots = inspect_data(train, val, out=tmp_path / "out", config=run(8)).pictures["plots"]
     drawing = ElementTree.parse(plots).getroot()
-    panels = [g for g in drawing.iter("{*}g") if re.fullmatch(r"axes_\d", g.get("id", ""))]
+    panels = [g for g in drawing.findall(".//{*}g") if re.fullmatch(r"axes_\d", g.get("id", ""))]
     assert len(panels) == 3
     for panel in panels[:2]:
-        _, axis = [g for g in panel.iter("{*}g") if g.get("id", "").startswith("matplotlib.axis")]
-        heights = [float(tick.get("y")) for tick in axis.iter("{*}use")]
-        labels = [float(text.text) for text in axis.iter("{*}text")]
+        _, axis = [
+            g for g in panel.findall(".//{*}g") if g.get("id", "").startswith("matplotlib.axis")
+        ]
+        heights = [float(tick.get("y")) for tick in axis.findall(".//{*}use")]
+        labels = [float(text.text) for text in axis.findall(".//{*}text")]
         slope, start = np.polyfit(heights, labels, 1)
         for colour in ("#4285cc", "#d9722e"):  # training and validation
             line = next(
-                p for p in panel.iter("{*}path") if f"stroke: {colour}" in p.get("style", "")
+                p for p in panel.findall(".//{*}path") if f"stroke: {colour}" in p.get("style", "")
             )
             points = re.findall(r"[ML] \S+ (\S+)", line.get("d"))
             assert sum(slope * float(y) + start for y in points) == pytest.approx(100, abs=2)
