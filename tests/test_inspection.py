@@ -593,20 +593,22 @@ def test_plots_count_the_images(tmp_path, ears, others):
     """Read back from the drawing: the shares of images add up to 100 %."""
     train, val = saved(tmp_path, ears), saved(tmp_path, others, "val.npy")
     plots = inspect_data(train, val, out=tmp_path / "out", config=run(8)).pictures["plots"]
-    space = "{http://www.w3.org/2000/svg}"
-    panels = ElementTree.parse(plots).getroot().findall(f"{space}g")
+    drawing = ElementTree.parse(plots).getroot()
+    panels = [g for g in drawing.findall(".//{*}g") if re.fullmatch(r"axes_\d", g.get("id", ""))]
     assert len(panels) == 3
     for panel in panels[:2]:
-        ticks = [
-            (float(text.get("y")) - 3.5, float(text.text))
-            for text in panel.findall(f"{space}text[@class='y']")
+        _, axis = [
+            g for g in panel.findall(".//{*}g") if g.get("id", "").startswith("matplotlib.axis")
         ]
-        slope, start = np.polyfit(*zip(*ticks, strict=True), 1)
-        lines = panel.findall(f"{space}g/{space}polyline")
-        assert len(lines) == 2
-        for line in lines:
-            heights = [float(point.split(",")[1]) for point in line.get("points").split()]
-            assert sum(slope * height + start for height in heights) == pytest.approx(100, abs=2)
+        heights = [float(tick.get("y")) for tick in axis.findall(".//{*}use")]
+        labels = [float(text.text) for text in axis.findall(".//{*}text")]
+        slope, start = np.polyfit(heights, labels, 1)
+        for colour in ("#4285cc", "#d9722e"):  # training and validation
+            line = next(
+                p for p in panel.findall(".//{*}path") if f"stroke: {colour}" in p.get("style", "")
+            )
+            points = re.findall(r"[ML] \S+ (\S+)", line.get("d"))
+            assert sum(slope * float(y) + start for y in points) == pytest.approx(100, abs=2)
 
 
 def test_floats_a_little_over_one_are_an_error_as_in_training(tmp_path, ears):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
@@ -15,20 +15,10 @@ from earteach.cli.output import Output, advice_table, facts, table
 from earteach.config import InferenceConfig
 
 if TYPE_CHECKING:
-    from earteach.inference.evaluation import (
-        Evaluation,
-        Intervals,
-        Margin,
-        MeanImageScore,
-        Metrics,
-        PCAScore,
-    )
+    from earteach.inference.evaluate import Evaluation, Score
     from earteach.inference.evaluation_files import Picture
     from earteach.metrics.bootstrap import Interval
-
-    Score = Metrics | PCAScore | MeanImageScore
-
-_NONE = "–"
+    from earteach.metrics.image_quality import Margin
 
 
 def evaluate(
@@ -38,7 +28,7 @@ def evaluate(
         Optional[Path],  # noqa: UP045
         typer.Option(
             "--data",
-            help="An array; left out, the checkpoint's validation array.",
+            help="Array to measure on; defaults to the checkpoint's validation array.",
             autocompletion=completion.arrays,
         ),
     ] = None,
@@ -46,7 +36,7 @@ def evaluate(
         Optional[list[Path]],  # noqa: UP045
         typer.Option(
             "--against",
-            help="Another checkpoint, or a folder with a best one, to measure beside it; repeatable.",
+            help="Another checkpoint, or a folder with one, to compare with; repeatable.",
             metavar="CKPT",
             autocompletion=completion.checkpoints,
         ),
@@ -55,21 +45,21 @@ def evaluate(
         bool,
         typer.Option(
             "--baselines/--no-baselines",
-            help="Measure the mean training image and PCA of the training images beside it.",
+            help="Compare with the mean training image and PCA of the training images.",
         ),
     ] = True,
     out: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(
             "--out",
-            help="Folder for pictures of the worst and best images and a table of each one's values.",
+            help="Folder for pictures of the worst and best images and a table of every image.",
         ),
     ] = None,
     layout: LayoutChoice = None,
     checkpoint_dir: CheckpointDir = Path("checkpoints"),
     json: Json = False,
 ) -> None:
-    """Measure how well a model reconstructs ears, beside the mean image, PCA and other models."""
+    """Measure how well a model reconstructs ears, compared with PCA and other models."""
     from earteach.inference.evaluate import evaluate as core
 
     path = found(ckpt, checkpoint_dir)
@@ -82,70 +72,51 @@ def evaluate(
 
 def _parts(result: Evaluation) -> list[RenderableType]:
     images = "1 image" if result.images == 1 else f"{result.images:,} images"
-    cells = [_cells(name, score) for name, score, _ in _rows(result)]
-    parts: list[RenderableType] = [
-        table(
-            f"{images} of {result.data}", *cells[0], rows=[tuple(row.values()) for row in cells]
-        )
-    ]  # fmt: skip
+    rows = result.scores()
+    cells = [_cells(name, score) for name, score, _ in rows]
+    values = [tuple(row.values()) for row in cells]
+    parts: list[RenderableType] = [table(f"{images} of {result.data}", *cells[0], rows=values)]
     if result.intervals.ssim is not None:
         intervals = [
-            (name, _interval(interval.psnr, 2, " dB"), _interval(interval.ssim, 4))
-            for name, _, interval in _rows(result)
+            (name, _range(interval.psnr, ".2f", " dB"), _range(interval.ssim, ".4f"))
+            for name, _, interval in rows
         ]
         title = "95 % intervals of the means, by bootstrap over images"
         parts.append(table(title, "", "PSNR", "SSIM", rows=intervals))
     return [*parts, facts(str(result.checkpoint), _facts(result)), *advice_table(result.advice)]
 
 
-def _rows(result: Evaluation) -> list[tuple[str, Score, Intervals]]:
-    """This model, the others, the baselines."""
-    rows: list[tuple[str, Score, Intervals]] = [
-        ("this model", result.metrics, result.intervals),
-        *((str(other.checkpoint), other.metrics, other.intervals) for other in result.against),
-    ]
-    if result.baselines is not None:
-        pca, mean = result.baselines.pca, result.baselines.mean_image
-        rows.append((f"PCA, {pca.components} components", pca, pca.intervals))
-        rows.append(("mean training image", mean, mean.intervals))
-    return rows
-
-
 def _cells(name: str, score: Score) -> dict[str, str]:
-    from earteach.inference.evaluation import Metrics
-
     cells = {"": name, "PSNR": f"{score.psnr:.2f} dB", "SSIM": f"{score.ssim:.4f}"}
     if score.ms_ssim is not None:
         cells["MS-SSIM"] = f"{score.ms_ssim:.4f}"
-    if isinstance(score, Metrics):
-        active = f"{score.active_units}/{score.latent_dim}"
-        return {**cells, "KLD": f"{score.kld:.2f} nats", "active": active}
-    return {**cells, "KLD": _NONE, "active": _NONE}
+    values = vars(score)
+    if "kld" not in values:
+        return {**cells, "KLD": "–", "active": "–"}
+    active = "{active_units}/{latent_dim}".format(**values)
+    return {**cells, "KLD": f"{values['kld']:.2f} nats", "active": active}
 
 
-def _interval(interval: Interval | None, digits: int, unit: str = "") -> str:
-    if interval is None:
-        return _NONE
-    low, high = interval
-    return f"{low:.{digits}f} to {high:.{digits}f}{unit}"
+def _range(interval: Interval | None, form: str, unit: str = "") -> str:
+    return "–" if interval is None else f"{interval[0]:{form}} to {interval[1]:{form}}{unit}"
 
 
 def _facts(result: Evaluation) -> dict[str, str]:
-    metrics = result.metrics
-    others = {"PCA": result.over_pca} if result.over_pca else {}
-    others |= {str(rival.checkpoint): rival.over_it for rival in result.against}
+    metrics, health = result.metrics, result.health
+    margins = {"PCA": result.over_pca} if result.over_pca else {}
+    margins |= {str(other.checkpoint): other.over_it for other in result.against}
     values = {}
-    if others:
-        values["PSNR"] = "\n".join(_verdict(n, m.psnr, 2, " dB") for n, m in others.items())
-        values["SSIM"] = "\n".join(_verdict(n, m.ssim, 4) for n, m in others.items())
-    health = result.health
-    values["loss"] = (
-        f"{metrics.loss:.6f}, of it {100 * health.share_kld:.2g} % KLD at its final weight"
-    )
+    if margins:
+        values["PSNR"] = "\n".join(_verdict(n, m.psnr, 2, " dB") for n, m in margins.items())
+        values["SSIM"] = "\n".join(_verdict(n, m.ssim, 4) for n, m in margins.items())
+    share = 100 * health.share_kld
+    values["loss"] = f"{metrics.loss:.6f}, {share:.2g} % of it KLD at the final weight"
     values["reconstruction loss"] = f"{metrics.recon_loss:.6f}, from noisy codes"
     if health.train_recon_loss is not None:
         values["on training images"] = f"{health.train_recon_loss:.6f}, without augmentation"
-    values["KLD per dimension"] = _spread(health.kld_per_dimension)
+    klds = sorted(health.kld_per_dimension)
+    spread = f"{klds[0]:.2f} to {klds[-1]:.2f} nats, median {median(klds):.2f}"
+    values["KLD per dimension"] = spread
     if result.files is not None:
         values["worst images"] = _picture(result.files.worst)
         values["best images"] = _picture(result.files.best)
@@ -153,26 +124,20 @@ def _facts(result: Evaluation) -> dict[str, str]:
     return values
 
 
-def _spread(klds: Sequence[float]) -> str:
-    from statistics import median
-
-    return f"{min(klds):.2f} to {max(klds):.2f} nats, median {median(klds):.2f}"
-
-
 def _verdict(other: str, margin: Margin, digits: int, unit: str = "") -> str:
-    """Whether this model is ahead: `ahead of PCA by 0.52 dB (0.47 to 0.57)`."""
+    """How this model compares: `ahead of PCA by 0.52 dB (0.47 to 0.57)`."""
     mean, low, high = margin.difference, margin.low, margin.high
-    who = f"{margin.standing} {other}"
+    text = f"{margin.standing} {other}"
     if margin.standing == "not comparable with":
-        return f"{who}: an image without any error"
+        return f"{text}: an image without any error"
     if margin.standing == "undecided against":
         interval = "" if low is None else f" ({low:+.{digits}f} to {high:+.{digits}f})"
-        return f"{who}: {mean:+.{digits}f}{unit}{interval}"
-    apart = f"{who} by {abs(mean):.{digits}f}{unit}"
+        return f"{text}: {mean:+.{digits}f}{unit}{interval}"
+    text += f" by {abs(mean):.{digits}f}{unit}"
     if low is None or high is None:
-        return f"{apart}, on one image"
+        return f"{text}, on one image"
     low, high = sorted((abs(low), abs(high)))
-    return f"{apart} ({low:.{digits}f} to {high:.{digits}f})"
+    return f"{text} ({low:.{digits}f} to {high:.{digits}f})"
 
 
 def _picture(picture: Picture) -> str:

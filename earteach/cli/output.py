@@ -26,7 +26,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from earteach.metrics.doctor import Advice
+    from earteach.metrics.diagnostics import Advice
     from earteach.training.progress import Progress
 
 _BARS, _ASCII_BARS = "▁▂▃▄▅▆▇█", "_.-=+*%#"

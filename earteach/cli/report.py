@@ -21,20 +21,22 @@ def report(
     run: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Argument(
-            help="A checkpoint, or a folder with a best one; left out, --checkpoint-dir.",
+            help="A checkpoint, or a folder with one; defaults to --checkpoint-dir.",
             metavar="RUN",
             autocompletion=completion.checkpoints,
         ),
     ] = None,
     out: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option("--out", help="The HTML file; left out, report.html beside the checkpoint."),
+        typer.Option(
+            "--out", help="HTML file to write; defaults to report.html beside the checkpoint."
+        ),
     ] = None,
     gif: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(
             "--gif",
-            help="Also write the fixed validation ears from epoch to epoch, as .gif or .webp.",
+            help="Also animate the fixed validation ears over the epochs, as .gif or .webp.",
         ),
     ] = None,
     seed: Seed = 42,
@@ -50,16 +52,14 @@ def report(
 
 def _facts(result: Report) -> dict[str, str]:
     values = {"page": f"{result.path} ({_size(result.bytes)})"}
-    if result.gif is not None:
-        frames, size = result.gif.frames, _size(result.gif.bytes)
-        values["animation"] = f"{result.gif.path} ({frames} frames, {size})"
-    values["of"] = (
-        f"{result.checkpoint}, {_many(result.epochs, 'epoch')}, {_many(result.images, 'image')}"
-    )
+    if (gif := result.gif) is not None:
+        values["animation"] = f"{gif.path} ({gif.frames} frames, {_size(gif.bytes)})"
+    epochs, images = _plural(result.epochs, "epoch"), _plural(result.images, "image")
+    values["of"] = f"{result.checkpoint}, {epochs}, {images}"
     if result.psnr is not None and result.ssim is not None:
         values["quality"] = f"{result.psnr:.2f} dB, SSIM {result.ssim:.4f}"
-    lacks = dict.fromkeys(result.missing.values())
-    values |= {"lacks": "\n".join(lacks)} if lacks else {}
+    if result.missing:
+        values["missing"] = "\n".join(dict.fromkeys(result.missing.values()))
     return {**values, "time": duration(result.seconds)}
 
 
@@ -67,5 +67,5 @@ def _size(count: int) -> str:
     return f"{count / 1e6:.1f} MB" if count >= 1e5 else f"{count / 1e3:.0f} kB"
 
 
-def _many(count: int, what: str) -> str:
-    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
+def _plural(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -20,7 +20,7 @@ from earteach.distillation.student_module import side_logits
 from earteach.distillation.teacher import find_teacher
 from earteach.inference.evaluate import open_array
 from earteach.inference.loaded_model import LoadedModel, load_model
-from earteach.metrics.image_quality import ImageQuality
+from earteach.metrics.image_quality import QualityMeter
 from earteach.model.pca_vae import PCAVAE, MobilePCAVAE
 from earteach.model.vae import ConvVAE
 
@@ -83,7 +83,7 @@ def compare(
     teacher = load_model(original.path, config)
     array = open_array(student, data, layout)
     agreement = Agreement(teacher.network)
-    qualities = ImageQuality(), ImageQuality()
+    qualities = QualityMeter(multiscale=False), QualityMeter(multiscale=False)
     timed = torch.empty(0)
     for batch in image_batches(
         array,
@@ -115,7 +115,8 @@ def compare(
     )
 
 
-def _report(model: LoadedModel, quality: ImageQuality, speed: float) -> EncoderReport:
+def _report(model: LoadedModel, meter: QualityMeter, speed: float) -> EncoderReport:
+    quality = meter.compute()
     parameters, fixed = encoder_size(model.network)
     return EncoderReport(
         checkpoint=model.checkpoint.path,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -32,3 +33,13 @@ def remove_empty(folders: Sequence[Path]) -> None:
     for folder in folders:
         with suppress(OSError):
             folder.rmdir()
+
+
+def make_writable_folder(path: Path, subject: str, advice: str = "choose another") -> None:
+    """Make the folder of `subject`, before long work; `EarTeachError` if it cannot be written."""
+    make_folder(path)
+    try:
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise EarTeachError(f"{subject}: cannot be written: {error.strerror}; {advice}") from error

@@ -1,4 +1,4 @@
-"""The fixed validation ears from epoch to epoch, as an animated GIF or WebP."""
+"""The fixed validation ears over the epochs, as an animated GIF or WebP."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from earteach.inference.run_record import EpochMetrics
 
 _FORMATS = {".gif": "GIF", ".webp": "WEBP"}
 _MARK, _SOFTWARE_TAG = "earteach", 0x131
-_WIDEST, _MOST_FRAMES = 800, 100
-_BAND, _BAR = 26, 3
-_INK, _PAPER, _DONE = (29, 33, 38), (255, 255, 255), (31, 95, 168)
+_MAX_WIDTH, _MAX_FRAMES = 800, 100
+_LABEL_HEIGHT, _BAR_HEIGHT = 26, 3
+_INK, _PAPER, _BAR = (29, 33, 38), (255, 255, 255), (31, 95, 168)
 _MILLISECONDS, _LAST_MILLISECONDS = 300, 2000
 _log = logging.getLogger(__name__)
 
 
 def check_animation(path: Path) -> None:
-    """Raise `EarTeachError` where no animation can be written to `path`."""
+    """Raise `EarTeachError` if no animation can be written to `path`."""
     if path.suffix.lower() not in _FORMATS:
         raise EarTeachError(f"--gif {path}: must end in .gif or .webp")
     if path.is_dir():
@@ -42,57 +42,47 @@ def _is_ours(path: Path) -> bool:
         return False
 
 
-def animation(
+def animate(
     sheets: Sequence[tuple[EpochMetrics, bytes]], epochs: int, path: Path
 ) -> tuple[bytes, int]:
-    """The file for `path`, and its number of frames: each epoch's PNG under its number and PSNR.
+    """The content of `path` and its number of frames: each epoch's PNG below its number and PSNR.
 
-    At most 100 evenly spread epochs, and at most 800 pixels wide.
+    Up to 100 evenly spread epochs, up to 800 pixels wide.
     """
-    rows = sampled_rows(len(sheets), _MOST_FRAMES)
+    rows = sampled_rows(len(sheets), _MAX_FRAMES)
     if len(rows) < len(sheets):
         _log.info("the animation shows %d of %d epochs, evenly spread", len(rows), len(sheets))
-    frames = [_frame(sheets[row], epochs) for row in rows]
-    kind = _FORMATS[path.suffix.lower()]
-    if kind == "GIF":
-        frames = _one_palette(frames)
-    file = io.BytesIO()
+    frames = [_frame(epoch, png, epochs) for epoch, png in (sheets[row] for row in rows)]
     exif = Image.Exif()
     exif[_SOFTWARE_TAG] = _MARK
-    about = {"comment": _MARK.encode()} if kind == "GIF" else {"exif": exif, "quality": 85}
+    options = {"exif": exif, "quality": 85}
+    kind = _FORMATS[path.suffix.lower()]
+    if kind == "GIF":
+        options = {"comment": _MARK.encode()}
+        # One palette for all frames: pixels that do not change are stored once.
+        palette = frames[-1].quantize(256, method=Image.Quantize.MEDIANCUT, kmeans=2)
+        frames = [each.quantize(palette=palette, dither=Image.Dither.NONE) for each in frames]
+    durations = [_MILLISECONDS] * (len(frames) - 1) + [_LAST_MILLISECONDS]
+    file = io.BytesIO()
     frames[0].save(
-        file,
-        format=kind,
-        save_all=True,
-        append_images=frames[1:],
-        duration=[_MILLISECONDS] * (len(frames) - 1) + [_LAST_MILLISECONDS],
-        loop=0,
-        **about,
-    )
+        file, format=kind, save_all=True, append_images=frames[1:], duration=durations, loop=0,
+        **options,
+    )  # fmt: skip
     return file.getvalue(), len(frames)
 
 
-def _frame(shown: tuple[EpochMetrics, bytes], epochs: int) -> Image.Image:
-    epoch, png = shown
+def _frame(epoch: EpochMetrics, png: bytes, epochs: int) -> Image.Image:
     sheet = Image.open(io.BytesIO(png)).convert("RGB")
-    if sheet.width > _WIDEST:
-        size = (_WIDEST, round(sheet.height * _WIDEST / sheet.width))
+    if sheet.width > _MAX_WIDTH:
+        size = (_MAX_WIDTH, round(sheet.height * _MAX_WIDTH / sheet.width))
         sheet = sheet.resize(size, Image.Resampling.LANCZOS)
-    frame = Image.new("RGB", (sheet.width, sheet.height + _BAND), _PAPER)
-    frame.paste(sheet, (0, _BAND))
-    draw = ImageDraw.Draw(frame)
+    frame = Image.new("RGB", (sheet.width, sheet.height + _LABEL_HEIGHT), _PAPER)
+    frame.paste(sheet, (0, _LABEL_HEIGHT))
     text = f"epoch {epoch.epoch + 1} of {epochs}"
     if (psnr := epoch.metrics.get("val/psnr")) is not None:
         text += f", {psnr:.2f} dB"
-    draw.text(
-        (6, (_BAND - _BAR) / 2), text, fill=_INK, font=ImageFont.load_default(14), anchor="lm"
-    )
+    draw, middle = ImageDraw.Draw(frame), (_LABEL_HEIGHT - _BAR_HEIGHT) / 2
+    draw.text((6, middle), text, fill=_INK, font=ImageFont.load_default(14), anchor="lm")
     done = max(1, round(frame.width * (epoch.epoch + 1) / epochs))
-    draw.rectangle((0, _BAND - _BAR, done - 1, _BAND - 1), fill=_DONE)
+    draw.rectangle((0, _LABEL_HEIGHT - _BAR_HEIGHT, done - 1, _LABEL_HEIGHT - 1), fill=_BAR)
     return frame
-
-
-def _one_palette(frames: list[Image.Image]) -> list[Image.Image]:
-    """The frames in the 256 colours of the last: what does not change is then stored once."""
-    palette = frames[-1].quantize(256, method=Image.Quantize.MEDIANCUT, kmeans=2)
-    return [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]

@@ -1,10 +1,10 @@
-"""The yardsticks on the images that a network is measured on, computed once for each array."""
+"""Baselines of an evaluation: the mean training image, and PCA of the training images."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from earteach.data.arrays import EarArray
 from earteach.data.image_batches import image_batches
 from earteach.errors import EarTeachError
 from earteach.inference.loaded_model import LoadedModel
-from earteach.metrics.image_quality import ImageQuality
+from earteach.metrics.image_quality import ImageQuality, Intervals, QualityMeter
 from earteach.metrics.npz_cache import load_npz, store_npz
 
 if TYPE_CHECKING:
@@ -23,28 +23,62 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class PCAValues:
-    """PCA, and the quality of its reconstruction of each image."""
+class MeanImageScore:
+    """The mean training image as the reconstruction of every image."""
 
-    fitted: Eigenears
-    quality: ImageQuality
+    psnr: float
+    ssim: float
+    ms_ssim: float | None
+    intervals: Intervals
 
 
 @dataclass(frozen=True)
-class Yardsticks:
-    """The mean training image's quality as the reconstruction of each image, and PCA's."""
+class PCAScore:
+    """PCA fitted on `images` training images and their mirrors."""
+
+    psnr: float
+    ssim: float
+    ms_ssim: float | None
+    components: int
+    images: int
+    intervals: Intervals
+
+
+@dataclass(frozen=True)
+class Baselines:
+    """The baselines' means over the evaluated images."""
+
+    mean_image: MeanImageScore
+    pca: PCAScore
+
+
+@dataclass(frozen=True)
+class BaselineQuality:
+    """Each image's quality as the baselines reconstruct it, and the fitted PCA."""
 
     mean_image: ImageQuality
-    pca: PCAValues
+    pca: ImageQuality
+    eigenears: Eigenears
+
+    def scores(self) -> Baselines:
+        mean_image, pca = self.mean_image, self.pca
+        return Baselines(
+            MeanImageScore(*mean_image.means(), intervals=Intervals.of(mean_image)),
+            PCAScore(
+                *pca.means(),
+                components=self.eigenears.count,
+                images=self.eigenears.images,
+                intervals=Intervals.of(pca),
+            ),
+        )
 
 
-def yardsticks(
+def measure_baselines(
     model: LoadedModel, array: EarArray, rows: np.ndarray, batch_size: int
-) -> Yardsticks | None:
-    """Fitted on the training array that the checkpoint names; None with a note where it is gone.
+) -> BaselineQuality | None:
+    """Fit on the training array that the checkpoint names; None, with a note, if it is gone.
 
-    The values of all rows are kept beside `array`, and found there until it or the training array
-    changes.
+    Values of whole arrays are cached beside `array` until it or the training array changes.
     """
     size, channels = model.network.image_size, model.network.in_channels
     try:
@@ -52,64 +86,67 @@ def yardsticks(
     except EarTeachError as error:
         _log.info("no baselines: %s", error)
         return None
-    about = _about(array, fitted)
-    kept = array.path.with_name(
+    key = _cache_key(array, fitted)
+    cache = array.path.with_name(
         f"{array.path.stem}.yardsticks-{fitted.count}-{size}px-{channels}c.npz"
     )
-    if (found := load_npz(kept, about)) is not None:
-        mean_image, pca = (_restored(found, name, rows) for name in ("mean_image", "pca"))
-        return Yardsticks(mean_image, PCAValues(fitted, pca))
-    mean_image, pca = ImageQuality(), ImageQuality()
+    if (cached := load_npz(cache, key)) is not None:
+        mean_image, pca = (_from_cache(cached, name, rows) for name in ("mean_image", "pca"))
+        return BaselineQuality(mean_image, pca, fitted)
+    meters = {"mean_image": QualityMeter(), "pca": QualityMeter()}
     for batch in image_batches(
         array, size=size, channels=channels, batch_size=batch_size, indices=rows.tolist()
     ):
-        mean_image.update(fitted.mean_image(batch.images), batch.images)
-        pca.update(fitted.reconstruct(batch.images), batch.images)
+        meters["mean_image"].update(fitted.mean_image(batch.images), batch.images)
+        meters["pca"].update(fitted.reconstruct(batch.images), batch.images)
+    quality = {name: meter.compute() for name, meter in meters.items()}
     if len(rows) == len(array):
-        store_npz(kept, about, **_values(mean_image, "mean_image"), **_values(pca, "pca"))
-    return Yardsticks(mean_image, PCAValues(fitted, pca))
+        store_npz(cache, key, **_cache_entries(quality))
+    return BaselineQuality(**quality, eigenears=fitted)
 
 
 def training_eigenears(model: LoadedModel) -> Eigenears:
-    """PCA of the training array that the checkpoint names, of as many components as its code has.
+    """PCA of the training array that the checkpoint names, with up to `latent_dim` components.
 
-    Raises `EarTeachError` where the array is gone or cannot be read.
+    Raises `EarTeachError` if the array is gone or cannot be read.
     """
     # scikit-learn takes a second to import, which `--no-baselines` need not wait for.
     from earteach.metrics.eigenears import eigenears
 
-    named, network = model.checkpoint.config.data, model.network
+    data, network = model.checkpoint.config.data, model.network
     return eigenears(
-        EarArray.open(named.train_data, named.layout),
+        EarArray.open(data.train_data, data.layout),
         components=network.latent_dim,
         size=network.image_size,
         channels=network.in_channels,
     )
 
 
-def _about(array: EarArray, fitted: Eigenears) -> dict[str, Any]:
-    """What the values depend on; each image counts here, of which a fingerprint takes a sample."""
-    state = array.path.stat()
+def _cache_key(array: EarArray, fitted: Eigenears) -> dict[str, Any]:
+    """What the values depend on: every image counts, and a fingerprint only samples them."""
+    stat = array.path.stat()
     digest = hashlib.sha256(fitted.mean.tobytes() + fitted.variances.tobytes())
     return {
         "fingerprint": array.fingerprint(),
         "layout": array.layout,
-        "changed": state.st_mtime_ns,
-        "bytes": state.st_size,
+        "changed": stat.st_mtime_ns,
+        "bytes": stat.st_size,
         "pca_sha256": digest.hexdigest(),
         "version": 1,
     }
 
 
-def _values(quality: ImageQuality, name: str) -> dict[str, np.ndarray]:
-    values = {"psnr": quality.psnr, "ssim": quality.ssim, "ms_ssim": quality.ms_ssim}
-    return {f"{name}_{key}": value for key, value in values.items() if value is not None}
+def _cache_entries(quality: dict[str, ImageQuality]) -> dict[str, np.ndarray]:
+    return {
+        f"{name}_{metric}": values
+        for name, each in quality.items()
+        for metric, values in asdict(each).items()
+        if values is not None
+    }
 
 
-def _restored(found: dict[str, np.ndarray], name: str, rows: np.ndarray) -> ImageQuality:
-    ms_ssim = found.get(f"{name}_ms_ssim")
-    return ImageQuality.of(
-        found[f"{name}_psnr"][rows],
-        found[f"{name}_ssim"][rows],
-        None if ms_ssim is None else ms_ssim[rows],
-    )
+def _from_cache(cached: dict[str, np.ndarray], name: str, rows: np.ndarray) -> ImageQuality:
+    psnr, ssim, ms_ssim = (cached.get(f"{name}_{key}") for key in ("psnr", "ssim", "ms_ssim"))
+    assert psnr is not None
+    assert ssim is not None
+    return ImageQuality(psnr[rows], ssim[rows], None if ms_ssim is None else ms_ssim[rows])

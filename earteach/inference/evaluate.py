@@ -1,4 +1,4 @@
-"""How well a trained network reconstructs ears, beside the yardsticks.
+"""How well a network reconstructs ears: measure it, measure the baselines, diagnose the run.
 
 >>> evaluate(Path("checkpoints"), Path("data/preprocessed/val_teacher.npy")).metrics.psnr
 28.3
@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,24 +18,26 @@ import torch
 from earteach import checkpoint
 from earteach.config import InferenceConfig, Layout
 from earteach.data.arrays import EarArray, sampled_rows
-from earteach.data.image_batches import image_batches
+from earteach.data.image_batches import ImageBatch, image_batches
 from earteach.errors import EarTeachError
 from earteach.inference import evaluation_files
-from earteach.inference.baselines import Yardsticks, yardsticks
-from earteach.inference.evaluation import (
+from earteach.inference.baselines import (
+    BaselineQuality,
     Baselines,
-    Evaluation,
-    Intervals,
-    Margins,
     MeanImageScore,
-    Metrics,
     PCAScore,
-    Rival,
+    measure_baselines,
 )
 from earteach.inference.evaluation_files import Files
-from earteach.inference.health import examine
 from earteach.inference.loaded_model import LoadedModel, load_model
-from earteach.metrics.image_quality import ImageQuality
+from earteach.metrics.diagnostics import (
+    Advice,
+    RunStatistics,
+    TrainingSubset,
+    diagnose,
+    recorded_history,
+)
+from earteach.metrics.image_quality import ImageQuality, Intervals, Margins, QualityMeter
 from earteach.metrics.latent import LatentStatistics
 from earteach.model.annealing import final_kld_weight
 from earteach.model.loss import image_losses, total_loss
@@ -46,28 +48,105 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Appraisal:
-    """An evaluation without rivals and files, and the values of each image in the order of `rows`."""
+class Metrics:
+    """Means over images. PSNR (dB) and SSIM decode mu; loss and recon_loss decode a noisy code.
 
-    evaluation: Evaluation
-    rows: np.ndarray  # int64 (N,), of the array
-    losses: np.ndarray  # float64 (N, 3): loss, reconstruction loss, KLD in nats
-    quality: ImageQuality
-    beside: Yardsticks | None
+    `kld` is in nats, summed over dimensions. `ms_ssim` is None for images smaller than 176 pixels.
+    """
+
+    loss: float
+    recon_loss: float
+    kld: float
+    ssim: float
+    psnr: float
+    active_units: int
+    latent_dim: int
+    ms_ssim: float | None
+
+
+Score = Metrics | MeanImageScore | PCAScore
 
 
 @dataclass(frozen=True)
-class _Measured:
-    """One pass of a model over an array: values of each image in the order of the rows."""
+class ComparedModel:
+    """Another checkpoint on the same images; `over_it` is positive where this model is better."""
 
+    checkpoint: Path
+    metrics: Metrics
+    intervals: Intervals
+    over_it: Margins
+
+
+@dataclass(frozen=True)
+class Health:
+    """What lies behind the means.
+
+    `kld_per_dimension` is in nats; `share_recon` and `share_kld` are shares of the loss.
+    `train_recon_loss` is that of up to 64 training images without augmentation, and `gap` is the
+    evaluated images' minus it; both are None if the training array is gone or has changed.
+    """
+
+    kld_per_dimension: tuple[float, ...]
+    share_recon: float
+    share_kld: float
+    train_recon_loss: float | None
+    gap: float | None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The result of `earteach eval`; `advice` comes from the run diagnostics."""
+
+    checkpoint: Path
+    data: Path
+    images: int
+    metrics: Metrics
+    intervals: Intervals
+    baselines: Baselines | None
+    over_pca: Margins | None
+    against: tuple[ComparedModel, ...]
+    files: Files | None
+    health: Health
+    advice: tuple[Advice, ...]
+    seconds: float
+
+    def scores(self) -> list[tuple[str, Score, Intervals]]:
+        """Names, means and intervals of this model, other models, and the baselines."""
+        rows: list[tuple[str, Score, Intervals]] = [
+            ("this model", self.metrics, self.intervals),
+            *((str(other.checkpoint), other.metrics, other.intervals) for other in self.against),
+        ]
+        if self.baselines is not None:
+            pca, mean = self.baselines.pca, self.baselines.mean_image
+            rows.append((f"PCA, {pca.components} components", pca, pca.intervals))
+            rows.append(("mean training image", mean, mean.intervals))
+        return rows
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One pass of a network over rows of an array, with a value per image in the order of `rows`."""
+
+    rows: np.ndarray  # int64 (N,)
     losses: np.ndarray  # float64 (N, 3): loss, reconstruction loss, KLD in nats
     quality: ImageQuality
     codes: LatentStatistics
+    latent_dim: int
 
-    def metrics(self, latent_dim: int) -> Metrics:
+    def metrics(self) -> Metrics:
         loss, recon, kld = self.losses.mean(axis=0).tolist()
-        psnr, ssim, ms_ssim = _means(self.quality)
-        return Metrics(loss, recon, kld, ssim, psnr, self.codes.active_units(), latent_dim, ms_ssim)
+        psnr, ssim, ms_ssim = self.quality.means()
+        active_units = self.codes.active_units()
+        return Metrics(loss, recon, kld, ssim, psnr, active_units, self.latent_dim, ms_ssim)
+
+
+@dataclass(frozen=True)
+class DetailedEvaluation:
+    """An evaluation of one model, and the values of each image behind it."""
+
+    summary: Evaluation
+    measurement: Measurement
+    baselines: BaselineQuality | None
 
 
 def evaluate(
@@ -80,95 +159,75 @@ def evaluate(
     out: Path | None = None,
     config: InferenceConfig | None = None,
 ) -> Evaluation:
-    """Measure a checkpoint on an array; left out, on the validation array that it names.
+    """Measure a checkpoint, or a folder's best, on an array.
 
-    On that array the values are those that training logged. `baselines` are fitted on the training
-    array that the checkpoint names, and None where it is gone. `against` names other checkpoints, or
-    folders with a best one, to measure on the same images. `out` is a folder for pictures of the
-    worst and best images and a table of each image's values.
+    `data` defaults to the validation array that the checkpoint names; on it the values equal those
+    that training logged. `baselines` are fitted on the training array that the checkpoint names, and
+    None if it is gone. `against` names other checkpoints or folders to measure on the same images.
+    `out` is a folder for pictures of the worst and best images and a table of each image's values.
 
-    Raises `EarTeachError` for a checkpoint or an array that cannot be read, for one of `against` that
-    takes images of another size or other channels, and where `out` cannot be written.
+    Raises `EarTeachError` if a checkpoint or the array cannot be read, if one of `against` takes
+    images of another size or number of channels, and if `out` cannot be written.
     """
-    began = time.monotonic()
     config = config or InferenceConfig()
     model = load_model(Path(path), config)
-    rivals = [_comparable(Path(other), model) for other in against]
+    others = [_check_comparable(Path(other), model) for other in against]
     array = open_array(model, data, layout)
     if out is not None:
         evaluation_files.prepare_folder(out)
-    seen = appraise(model, array, baselines=baselines, batch_size=config.batch_size)
-    return replace(
-        seen.evaluation,
-        against=tuple(_rival(other, array, seen.quality, config) for other in rivals),
-        files=_files(out, model, array, seen, config.batch_size),
-        seconds=time.monotonic() - began,
-    )
+    return evaluate_model(
+        model, array, config, baselines=baselines, against=others, out=out
+    ).summary
 
 
-def appraise(
+def evaluate_model(
     model: LoadedModel,
     array: EarArray,
+    config: InferenceConfig,
     *,
-    most: int | None = None,
     baselines: bool = True,
-    batch_size: int = 32,
-) -> Appraisal:
-    """Measure a model on an array, or on at most so many evenly spread images of it."""
-    began = time.monotonic()
-    rows = sampled_rows(len(array), len(array) if most is None else most)
+    against: Sequence[Path] = (),
+    out: Path | None = None,
+    max_images: int | None = None,
+) -> DetailedEvaluation:
+    """Evaluate a loaded model on an array, or on up to `max_images` evenly spread images of it."""
+    start, batch_size = time.monotonic(), config.batch_size
+    rows = sampled_rows(len(array), max_images or len(array))
     measured = _measure(model, array, rows, batch_size)
-    beside = yardsticks(model, array, rows, batch_size) if baselines else None
-    metrics = measured.metrics(model.network.latent_dim)
-    health, advice = examine(
-        model, measured.codes, images=len(rows), loss=metrics.loss, recon_loss=metrics.recon_loss
-    )
-    evaluation = Evaluation(
+    beside = measure_baselines(model, array, rows, batch_size) if baselines else None
+    health, advice = _diagnose(model, measured)
+    files = None
+    if out is not None:
+        kld = measured.losses[:, 2]
+        files = evaluation_files.write(out, model, array, measured.quality, kld, beside, batch_size)
+    summary = Evaluation(
         checkpoint=model.checkpoint.path,
         data=array.path,
         images=len(rows),
-        metrics=metrics,
+        metrics=measured.metrics(),
         intervals=Intervals.of(measured.quality),
-        baselines=_scores(beside),
-        over_pca=Margins.between(measured.quality, beside.pca.quality) if beside else None,
-        against=(),
-        files=None,
+        baselines=beside.scores() if beside else None,
+        over_pca=Margins.between(measured.quality, beside.pca) if beside else None,
+        against=tuple(_compare(other, array, measured, config) for other in against),
+        files=files,
         health=health,
         advice=advice,
-        seconds=time.monotonic() - began,
+        seconds=time.monotonic() - start,
     )
-    return Appraisal(evaluation, rows, measured.losses, measured.quality, beside)
-
-
-def _comparable(path: Path, model: LoadedModel) -> Path:
-    """The checkpoint at `path`, or the best in that folder, if it takes images as `model` does.
-
-    It is opened again when its turn comes, so that one network at a time is in memory.
-    """
-    try:
-        found = checkpoint.read(checkpoint.best(path) if path.is_dir() else path)
-        found.model()  # weights that do not fit are said before the long work
-    except EarTeachError as error:
-        raise EarTeachError(f"--against {error}") from error
-    theirs, ours = (c.config.model for c in (found, model.checkpoint))
-    if (theirs.image_size, theirs.in_channels) != (ours.image_size, ours.in_channels):
-        described = "{0.image_size}×{0.image_size}×{0.in_channels}".format
-        raise EarTeachError(
-            f"--against {found.path}: takes images of {described(theirs)}, and "
-            f"{model.checkpoint.path} of {described(ours)}; their PSNR and SSIM cannot be compared: "
-            "evaluate it by itself"
-        )
-    return found.path
+    return DetailedEvaluation(summary, measured, beside)
 
 
 def open_array(
     model: LoadedModel, data: str | Path | None = None, layout: Layout | None = None
 ) -> EarArray:
-    """The array, or the validation array that the checkpoint names; `EarTeachError` without it."""
-    named = model.checkpoint.config.data
-    path = Path(data) if data is not None else named.val_data
+    """Open `data`, or the validation array that the checkpoint names.
+
+    Raises `EarTeachError` if it cannot be read.
+    """
+    trained_on = model.checkpoint.config.data
+    path = Path(data) if data is not None else trained_on.val_data
     try:
-        array = EarArray.open(path, layout or named.layout)
+        array = EarArray.open(path, layout or trained_on.layout)
     except EarTeachError as error:
         if path.exists():
             raise
@@ -177,11 +236,15 @@ def open_array(
     return array
 
 
-def _measure(model: LoadedModel, array: EarArray, rows: np.ndarray, batch_size: int) -> _Measured:
+def _measure(model: LoadedModel, array: EarArray, rows: np.ndarray, batch_size: int) -> Measurement:
     network = model.network
-    losses: list[list[float]] = []  # no small tensors kept, as in `ImageQuality`
-    quality, codes = ImageQuality(), LatentStatistics(network.latent_dim)
-    _note_if_trained_on(model, array)
+    if model.checkpoint.about["data"].get("train") == array.fingerprint():
+        _log.info(
+            "%s was trained on the images of %s; it may do worse on others",
+            model.checkpoint.path, array.path,
+        )  # fmt: skip
+    losses: list[list[float]] = []
+    meter, codes = QualityMeter(), LatentStatistics(network.latent_dim)
     with model.running():
         for batch in image_batches(
             array,
@@ -192,78 +255,102 @@ def _measure(model: LoadedModel, array: EarArray, rows: np.ndarray, batch_size: 
         ):
             images = batch.images.to(model.device)
             mu, logvar = network.encode(images)
-            losses += _losses(model, batch.indices, images, mu, logvar).tolist()
+            losses += _losses(model, batch, mu, logvar).tolist()
             codes.update(mu, logvar)
-            quality.update(network.decode(mu), images)
-    return _Measured(np.array(losses), quality, codes)
+            meter.update(network.decode(mu), images)
+    return Measurement(rows, np.array(losses), meter.compute(), codes, network.latent_dim)
 
 
 def _losses(
-    model: LoadedModel,
-    indices: Sequence[int],
-    images: torch.Tensor,
-    mu: torch.Tensor,
-    logvar: torch.Tensor,
+    model: LoadedModel, batch: ImageBatch, mu: torch.Tensor, logvar: torch.Tensor
 ) -> torch.Tensor:
-    """Loss, reconstruction loss and KLD of each image as validation has them, `(B, 3)`."""
+    """Loss, reconstruction loss and KLD of each image, as validation computes them, `(B, 3)`."""
     config = model.checkpoint.config
-    noise = validation_noise(config.run.seed, list(indices), mu.shape[1]).to(model.device)
-    noisy = model.network.decode(reparameterise(mu, logvar, noise))
-    recon, kld = image_losses(noisy, images, mu, logvar)
+    noise = validation_noise(config.run.seed, batch.indices, mu.shape[1]).to(model.device)
+    decoded = model.network.decode(reparameterise(mu, logvar, noise))
+    recon, kld = image_losses(decoded, batch.images.to(model.device), mu, logvar)
     weight = final_kld_weight(config.kld)
     loss = total_loss(recon, kld, weight, config.kld.kld_reduction, mu.shape[1])
     return torch.stack([loss, recon, kld], dim=1)
 
 
-def _note_if_trained_on(model: LoadedModel, array: EarArray) -> None:
-    if model.checkpoint.about["data"].get("train") == array.fingerprint():
-        _log.info(
-            "%s was trained on the images of %s; how it does on others is another matter",
-            model.checkpoint.path, array.path,
-        )  # fmt: skip
-
-
-def _scores(beside: Yardsticks | None) -> Baselines | None:
-    if beside is None:
-        return None
-    mean_image, pca = beside.mean_image, beside.pca
-    return Baselines(
-        MeanImageScore(*_means(mean_image), intervals=Intervals.of(mean_image)),
-        PCAScore(
-            *_means(pca.quality),
-            components=pca.fitted.count,
-            images=pca.fitted.images,
-            intervals=Intervals.of(pca.quality),
-        ),
+def _diagnose(model: LoadedModel, measurement: Measurement) -> tuple[Health, tuple[Advice, ...]]:
+    trained, metrics, codes = model.checkpoint, measurement.metrics(), measurement.codes
+    klds = tuple(codes.kld_per_dimension().tolist())
+    subset = _training_subset(model)
+    train_recon_loss = None
+    if subset is not None:
+        run, optim = trained.config.run, trained.config.optim
+        with model.running() as network:
+            train_recon_loss = subset.reconstruction_loss(
+                network, seed=run.seed, batch_size=optim.batch_size
+            )
+    loss, recon_loss = metrics.loss, metrics.recon_loss
+    health = Health(
+        kld_per_dimension=klds,
+        share_recon=recon_loss / loss if loss else 0.0,
+        share_kld=(loss - recon_loss) / loss if loss else 0.0,
+        train_recon_loss=train_recon_loss,
+        gap=None if train_recon_loss is None else recon_loss - train_recon_loss,
     )
+    history = recorded_history(trained.state)
+    if not history:
+        return health, ()
+    run_statistics = RunStatistics(
+        config=trained.config,
+        epochs=trained.epochs_completed,
+        steps=trained.global_step,
+        history=history,
+        images=len(measurement.rows),
+        kld_per_dimension=klds,
+        variance=tuple(codes.variance().tolist()),
+        recon_loss=recon_loss,
+        mean_image_error=subset.mean_image_error if subset else None,
+        eigenvalues=subset.eigenvalues if subset else (),
+        side_dimension=model.network.side_dimension,
+    )
+    return health, diagnose(run_statistics)
 
 
-def _rival(path: Path, array: EarArray, ours: ImageQuality, config: InferenceConfig) -> Rival:
-    model = load_model(path, config)
-    theirs = _measure(model, array, np.arange(len(array)), config.batch_size)
-    return Rival(
-        checkpoint=model.checkpoint.path,
-        metrics=theirs.metrics(model.network.latent_dim),
+def _training_subset(model: LoadedModel) -> TrainingSubset | None:
+    """Images of the training array; None if it is gone or has changed."""
+    data, network = model.checkpoint.config.data, model.network
+    try:
+        train = EarArray.open(data.train_data, data.layout)
+    except EarTeachError:
+        return None
+    if model.checkpoint.about["data"].get("train") != train.fingerprint():
+        return None
+    return TrainingSubset(train, size=network.image_size, channels=network.in_channels)
+
+
+def _check_comparable(path: Path, model: LoadedModel) -> Path:
+    """The checkpoint at `path`, or the folder's best, if it takes the same images as `model`.
+
+    It is loaded again when its turn comes, to hold one network at a time in memory.
+    """
+    try:
+        other = checkpoint.read(checkpoint.best(path) if path.is_dir() else path)
+        other.model()  # raises before the long work if weights do not fit
+    except EarTeachError as error:
+        raise EarTeachError(f"--against {error}") from error
+    theirs, ours = (c.config.model for c in (other, model.checkpoint))
+    if (theirs.image_size, theirs.in_channels) != (ours.image_size, ours.in_channels):
+        shape = "{0.image_size}×{0.image_size}×{0.in_channels}".format
+        raise EarTeachError(
+            f"--against {other.path}: takes images of {shape(theirs)}, and {model.checkpoint.path} "
+            f"of {shape(ours)}; their PSNR and SSIM cannot be compared: evaluate it by itself"
+        )
+    return other.path
+
+
+def _compare(
+    path: Path, array: EarArray, ours: Measurement, config: InferenceConfig
+) -> ComparedModel:
+    theirs = _measure(load_model(path, config), array, ours.rows, config.batch_size)
+    return ComparedModel(
+        checkpoint=path,
+        metrics=theirs.metrics(),
         intervals=Intervals.of(theirs.quality),
-        over_it=Margins.between(ours, theirs.quality),
+        over_it=Margins.between(ours.quality, theirs.quality),
     )
-
-
-def _files(
-    out: Path | None,
-    model: LoadedModel,
-    array: EarArray,
-    seen: Appraisal,
-    batch_size: int,
-) -> Files | None:
-    if out is None:
-        return None
-    pca = seen.beside.pca if seen.beside else None
-    kld = seen.losses[:, 2]
-    return evaluation_files.write(out, model, array, seen.quality, kld, pca, batch_size)
-
-
-def _means(quality: ImageQuality) -> tuple[float, float, float | None]:
-    """PSNR, SSIM and MS-SSIM."""
-    ms_ssim = None if quality.ms_ssim is None else float(quality.ms_ssim.mean())
-    return float(quality.psnr.mean()), float(quality.ssim.mean()), ms_ssim

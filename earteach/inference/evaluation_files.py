@@ -1,9 +1,8 @@
-"""What `eval --out` writes: the worst and the best images as pictures, and every image's values."""
+"""What `eval --out` writes: pictures of the worst and best images, and a table of all of them."""
 
 from __future__ import annotations
 
 import csv
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,19 +11,17 @@ import numpy as np
 
 from earteach.data.arrays import EarArray, to_channels
 from earteach.data.image_batches import image_batches
-from earteach.errors import EarTeachError
 from earteach.files.atomic_write import write_atomically
-from earteach.files.folders import make_folder
-from earteach.files.overwrite_guard import foreign
+from earteach.files.folders import make_writable_folder
+from earteach.files.overwrite_guard import carries, foreign
 from earteach.images import grid, heat, refuse_foreign, to_uint8, write_png
-from earteach.inference.baselines import PCAValues
+from earteach.inference.baselines import BaselineQuality
 from earteach.inference.loaded_model import LoadedModel
 from earteach.metrics.image_quality import ImageQuality
 
 WORST, BEST, PER_IMAGE = "worst.png", "best.png", "per_image.csv"
 PICTURED = 8
-COLUMNS = ("row", "psnr", "ssim", "kld")
-PCA_COLUMNS = ("pca_psnr", "pca_ssim")
+COLUMNS = "row,psnr,ssim,kld"
 
 
 @dataclass(frozen=True)
@@ -37,7 +34,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Files:
-    """What was written."""
+    """The files that were written."""
 
     worst: Picture
     best: Picture
@@ -47,22 +44,14 @@ class Files:
 def prepare_folder(out: Path) -> None:
     """Make the folder, before the long work.
 
-    Raises `EarTeachError` where it cannot be made or written, or where a file that is no output of
-    `eval` has the name of one.
+    Raises `EarTeachError` if it cannot be written, or if a file in it that `eval` did not write has
+    the name of an output.
     """
-    make_folder(out)
+    make_writable_folder(out, str(out), "choose another --out")
     refuse_foreign(out / WORST)
     refuse_foreign(out / BEST)
-    table = out / PER_IMAGE
-    if table.exists() and not _is_ours(table):
-        raise foreign(table, "eval")
-    try:
-        with tempfile.TemporaryFile(dir=out):
-            pass
-    except OSError as error:
-        raise EarTeachError(
-            f"{out}: cannot be written: {error.strerror}; choose another --out"
-        ) from error
+    if (out / PER_IMAGE).exists() and not carries(out / PER_IMAGE, COLUMNS):
+        raise foreign(out / PER_IMAGE, "eval")
 
 
 def write(
@@ -71,46 +60,44 @@ def write(
     array: EarArray,
     quality: ImageQuality,
     kld: np.ndarray,
-    pca: PCAValues | None,
+    baselines: BaselineQuality | None,
     batch_size: int,
 ) -> Files:
-    """Write the pictures and the table of `quality` and `kld` `(N,)`, one value for each row.
+    """Write the pictures and the table of `quality` and `kld` `(N,)`, a value for each row.
 
-    A picture has a row for each of the worst or best images by PSNR, from the most extreme down:
-    input, reconstruction, PCA's reconstruction where there is one, and the error as `reconstruct`
-    draws it.
+    A row of a picture is one of the images with the lowest or the highest PSNR, the most extreme
+    first: input, reconstruction, PCA's reconstruction if there are baselines, and error.
     """
     order = np.argsort(quality.psnr, kind="stable")
-    chosen = {WORST: order[:PICTURED].tolist(), BEST: order[::-1][:PICTURED].tolist()}
-    sheets = {
-        name: _sheet(model, array, rows, pca, batch_size) for name, rows in chosen.items()
-    }  # both drawn before either is written
+    rows = {WORST: order[:PICTURED].tolist(), BEST: order[::-1][:PICTURED].tolist()}
+    sheets = {}  # both are drawn before either is written
+    for name, chosen in rows.items():
+        strips = list(comparison_strips(model, array, chosen, baselines, batch_size))
+        sheets[name] = grid([tile for strip in strips for tile in strip], columns=len(strips[0]))
     for name, sheet in sheets.items():
-        write_png(out / name, sheet, _facts(model, array, chosen[name], quality, pca))
-    _write_table(out / PER_IMAGE, quality, kld, pca)
-    worst, best = (Picture(out / name, tuple(rows)) for name, rows in chosen.items())
+        facts = {
+            "Checkpoint": model.checkpoint.path.name,
+            "Data": array.path.name,
+            "Columns": f"input, reconstruction, {'PCA, ' if baselines else ''}error",
+            "Rows": ", ".join(f"{row} ({quality.psnr[row]:.2f} dB)" for row in rows[name]),
+        }
+        write_png(out / name, sheet, facts)
+    columns = {"row": np.arange(len(kld)), "psnr": quality.psnr, "ssim": quality.ssim, "kld": kld}
+    if baselines is not None:
+        columns |= {"pca_psnr": baselines.pca.psnr, "pca_ssim": baselines.pca.ssim}
+    _write_table(out / PER_IMAGE, columns)
+    worst, best = (Picture(out / name, tuple(chosen)) for name, chosen in rows.items())
     return Files(worst, best, out / PER_IMAGE)
 
 
-def _sheet(
+def comparison_strips(
     model: LoadedModel,
     array: EarArray,
     rows: Sequence[int],
-    pca: PCAValues | None,
+    baselines: BaselineQuality | None,
     batch_size: int,
-) -> np.ndarray:
-    squares = list(tiles(model, array, rows, pca, batch_size))
-    return grid(squares, columns=len(squares) // len(rows))
-
-
-def tiles(
-    model: LoadedModel,
-    array: EarArray,
-    rows: Sequence[int],
-    pca: PCAValues | None,
-    batch_size: int,
-) -> Iterator[np.ndarray]:
-    """Of each row the squares that a picture shows, uint8 `(S, S, 3)`, one after the other."""
+) -> Iterator[list[np.ndarray]]:
+    """For each row, the tiles of a picture from left to right, uint8 `(S, S, 3)`."""
     network = model.network
     for batch in image_batches(
         array,
@@ -122,49 +109,18 @@ def tiles(
         with model.running():
             decoded = network.reconstruct(batch.images.to(model.device)).float().cpu()
         errors = (decoded - batch.images).abs().mean(dim=1).numpy()
-        shown = [batch.images, decoded]
-        if pca is not None:
-            shown.append(pca.fitted.reconstruct(batch.images))
-        for *ears, error in zip(*map(to_uint8, shown), errors, strict=True):
-            yield from (to_channels(ear, 3) for ear in ears)
-            yield heat(error)
+        columns = [batch.images, decoded]
+        if baselines is not None:
+            columns.append(baselines.eigenears.reconstruct(batch.images))
+        for *ears, error in zip(*map(to_uint8, columns), errors, strict=True):
+            yield [*(to_channels(ear, 3) for ear in ears), heat(error)]
 
 
-def _facts(
-    model: LoadedModel,
-    array: EarArray,
-    rows: Sequence[int],
-    quality: ImageQuality,
-    pca: PCAValues | None,
-) -> dict[str, str]:
-    return {
-        "Checkpoint": model.checkpoint.path.name,
-        "Data": array.path.name,
-        "Columns": f"input, reconstruction, {'PCA, ' if pca else ''}error",
-        "Rows": ", ".join(f"{row} ({quality.psnr[row]:.2f} dB)" for row in rows),
-    }
-
-
-def _write_table(path: Path, quality: ImageQuality, kld: np.ndarray, pca: PCAValues | None) -> None:
-    names, columns = [*COLUMNS], [quality.psnr, quality.ssim, kld]
-    if pca is not None:
-        names += PCA_COLUMNS
-        columns += [pca.quality.psnr, pca.quality.ssim]
-
+def _write_table(path: Path, columns: dict[str, np.ndarray]) -> None:
     def write_to(partial: Path) -> None:
         with partial.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
-            writer.writerow(names)
-            values = zip(*(column.tolist() for column in columns), strict=True)
-            writer.writerows((row, *entries) for row, entries in enumerate(values))
+            writer.writerow(columns)
+            writer.writerows(zip(*(values.tolist() for values in columns.values()), strict=True))
 
     write_atomically(path, write_to)
-
-
-def _is_ours(path: Path) -> bool:
-    try:
-        with path.open("rb") as file:
-            first = file.readline(200).decode(errors="replace").strip()
-    except OSError:
-        return False
-    return first in (",".join(COLUMNS), ",".join(COLUMNS + PCA_COLUMNS))

@@ -1,10 +1,10 @@
-"""A run's report as one HTML file that needs nothing beside itself."""
+"""A report as one HTML file that needs no other file."""
 
 from __future__ import annotations
 
 import base64
 import io
-import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,8 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
-from earteach.charts import STYLE
 from earteach.data.arrays import resized
 from earteach.errors import EarTeachError
-from earteach.files.folders import make_folder
 from earteach.files.overwrite_guard import carries, foreign
 
 _MARK = '<meta name="generator" content="earteach">'
@@ -34,34 +32,30 @@ class Picture:
     caption: str = ""
 
 
-def picture(tiles: list[np.ndarray], *, largest: int, alt: str, caption: str = "") -> Picture:
-    """Square images, uint8 `(S, S, C)`, left to right, each of `largest` pixels a side at most.
+def picture(tiles: Sequence[np.ndarray], *, max_side: int, alt: str, caption: str = "") -> Picture:
+    """Tiles, uint8 `(H, S, C)`, from left to right, with transparent gaps.
 
-    What lies between them is transparent: the page may be light or dark.
+    A tile holds square images one above the other; each is shrunk to `max_side` pixels if larger.
     """
-    side = min(largest, tiles[0].shape[1])
-    shrunk = [_shrunk(tile, side) for tile in tiles]
-    height = shrunk[0].shape[0]
-    sheet = np.zeros((height, len(shrunk) * (side + _GAP) - _GAP, 4), np.uint8)
-    for place, tile in enumerate(shrunk):
-        left = place * (side + _GAP)
-        sheet[:, left : left + side, :3] = tile
-        sheet[:, left : left + side, 3] = 255
+    side = min(max_side, tiles[0].shape[1])
+    sheet = []
+    for tile in tiles:
+        squares = np.split(tile, tile.shape[0] // tile.shape[1])
+        opaque = np.concatenate([resized(square, side) for square in squares])
+        rgba = np.full((opaque.shape[0], side + _GAP, 4), 255, np.uint8)
+        rgba[:, :side, :3], rgba[:, side:] = opaque, 0
+        sheet.append(rgba)
+    pixels = np.concatenate(sheet, axis=1)[:, :-_GAP]
+    if len(tiles) == 1:
+        pixels = pixels[..., :3]  # nothing is transparent
     file = io.BytesIO()
-    whole = sheet if len(shrunk) > 1 else np.ascontiguousarray(sheet[..., :3])
-    Image.fromarray(whole).save(file, format="PNG", optimize=True)
+    Image.fromarray(np.ascontiguousarray(pixels)).save(file, format="PNG", optimize=True)
     source = f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
-    return Picture(source, sheet.shape[1], height, alt, caption)
+    return Picture(source, pixels.shape[1], pixels.shape[0], alt, caption)
 
 
-def _shrunk(tile: np.ndarray, side: int) -> np.ndarray:
-    """A tile is as wide as an ear, and as high as one or more."""
-    ears = np.split(tile, tile.shape[0] // tile.shape[1])
-    return np.concatenate([resized(ear, side) for ear in ears])
-
-
-def render(values: dict[str, Any]) -> bytes:
-    """The page of these values, each of which is escaped."""
+def render(**values: Any) -> bytes:
+    """The page; all values but Markup are escaped."""
     environment = Environment(
         loader=PackageLoader("earteach", "inference"),
         autoescape=True,
@@ -69,28 +63,15 @@ def render(values: dict[str, Any]) -> bytes:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    text = environment.get_template("report.html").render(values, chart_style=STYLE)
-    # A file name may hold bytes that are no text.
-    return text.encode(errors="replace")
+    # File names may hold bytes that are not text.
+    return environment.get_template("report.html").render(values).encode(errors="replace")
 
 
 def refuse_foreign_page(path: Path) -> None:
-    """Raise `EarTeachError` where `path` exists and is no page that `render` made."""
+    """Raise `EarTeachError` if `path` is a folder, or a file that `render` did not write."""
     if path.is_dir():
         raise EarTeachError(
             f"--out {path}: is a folder; name a file, such as {path / 'report.html'}"
         )
     if path.exists() and not carries(path, _MARK):
         raise foreign(path, "report", "--out")
-
-
-def prepare(path: Path, option: str) -> None:
-    """Make the file's folder, before the long work; `EarTeachError` where it cannot be written."""
-    make_folder(path.parent)
-    try:
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
-    except OSError as error:
-        raise EarTeachError(
-            f"{option} {path}: cannot be written: {error.strerror}; choose another"
-        ) from error

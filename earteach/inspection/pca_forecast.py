@@ -11,10 +11,9 @@ from earteach.data.arrays import EarArray, sampled_rows
 from earteach.data.image_batches import image_batches
 from earteach.errors import EarTeachError
 from earteach.inspection.inspection_report import Forecast, Problem
-from earteach.metrics.doctor import foretell
+from earteach.metrics.diagnostics import RunStatistics, predict_collapse
 from earteach.metrics.eigenears import Eigenears, eigenears
 from earteach.metrics.image_quality import psnr
-from earteach.metrics.signs import Signs
 
 # The mean PSNR of so many images is known to a tenth of a decibel.
 _MEASURED, _AT_ONCE = 2**12, 64
@@ -38,7 +37,7 @@ def forecast(
     except EarTeachError:
         _log.info("no forecast: training would refuse values that are found here")
         return None, []
-    signs = Signs(config=config, eigenvalues=tuple(fitted.variances.tolist()))
+    run = RunStatistics(config=config, eigenvalues=tuple(fitted.variances.tolist()))
     made = Forecast(
         image_size=size,
         latent_dim=model.latent_dim,
@@ -46,11 +45,11 @@ def forecast(
         psnr=float(quality.mean()),
         psnr_of="train" if val is None else "val",
         psnr_images=len(quality),
-        elbo_beta=signs.beta,
-        alive_units=signs.kept,
-        eigenvalues=signs.eigenvalues,
+        elbo_beta=run.beta,
+        alive_units=run.kept,
+        eigenvalues=run.eigenvalues,
     )
-    advice = foretell(signs)
+    advice = predict_collapse(run)
     if advice is None:
         return made, []
     return made, [Problem("warning", "kld-weight", f"{train.path}: {advice.message}")]

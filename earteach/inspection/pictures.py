@@ -84,7 +84,7 @@ def _plots(surveys: Mapping[Side, Survey], forecast: Forecast | None) -> list[Ch
         _histogram("% of images by brightness", brightness, 255, "brightness"),
         _histogram(
             "% of images by sharpness, 1 is the median", sharpness, _SHARPEST, "sharpness",
-            mark=BLURRED, marked="blurred, left of it",
+            mark=BLURRED, mark_label="blurred, left of it",
         ),
     ]  # fmt: skip
     if forecast is not None:
@@ -92,7 +92,7 @@ def _plots(surveys: Mapping[Side, Survey], forecast: Forecast | None) -> list[Ch
         title = "Eigenvalues"
         level = {"KLD threshold": forecast.elbo_beta}
         series = {"PCA of training": points}
-        drawn.append(chart(title, series, levels=level, across_is="component"))
+        drawn.append(chart(title, series, levels=level, x_label="component"))
     return [one for one in drawn if one is not None]
 
 
@@ -100,9 +100,9 @@ def _histogram(
     title: str,
     values: Mapping[str, np.ndarray],
     most: float,
-    across_is: str,
+    x_label: str,
     mark: float | None = None,
-    marked: str = "",
+    mark_label: str = "",
 ) -> Chart | None:
     """The share of images in each of some bins from 0 to `most`, at their middles."""
     edges = np.linspace(0, most, _BINS + 1)
@@ -112,4 +112,4 @@ def _histogram(
         counts, _ = np.histogram(np.clip(each, 0, most), edges)
         shares = [0.0, *(100 * counts / len(each)).tolist(), 0.0]
         series[name] = list(zip(middles, shares, strict=True))
-    return chart(title, series, mark=mark, marked=marked, across_is=across_is)
+    return chart(title, series, mark=mark, mark_label=mark_label, x_label=x_label)

@@ -1,1 +1,1 @@
-"""What is measured: image quality, the use of the code, and the yardsticks beside them."""
+"""What is measured: image quality, the use of the code, run diagnostics, and baselines."""

@@ -1,4 +1,4 @@
-"""How much of the latent code is used."""
+"""How much of the latent code a network uses."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ ACTIVE_VARIANCE = 0.01
 
 
 class LatentStatistics:
-    """Mean and variance of mu and the KLD in each dimension, gathered batch by batch in float64."""
+    """Mean and variance of mu and the KLD of each dimension, accumulated by batch in float64."""
 
     def __init__(self, latent_dim: int) -> None:
         # Rows: mu, its square, the KLD, and the number of images.
         self._sums = torch.zeros(4, latent_dim, dtype=torch.float64)
 
     def update(self, mu: torch.Tensor, logvar: torch.Tensor | None = None) -> None:
-        """Add the codes `(B, latent_dim)`; without `logvar` the KLD is not known."""
+        """Add codes `(B, latent_dim)`; without `logvar` the KLD stays 0."""
         codes = mu.detach().double().cpu()
         self._sums[0] += codes.sum(dim=0)
         self._sums[1] += codes.square().sum(dim=0)
@@ -28,23 +28,25 @@ class LatentStatistics:
         self._sums[3] += len(codes)
 
     def reduced(self, reduce: Callable[[torch.Tensor], torch.Tensor]) -> LatentStatistics:
-        """The statistics of all devices, where `reduce` sums a tensor over them."""
-        made = LatentStatistics(self._sums.shape[1])
-        made._sums = reduce(self._sums.clone()).cpu()
-        return made
+        """The statistics over all devices; `reduce` sums a tensor over them."""
+        total = LatentStatistics(self._sums.shape[1])
+        total._sums = reduce(self._sums.clone()).cpu()
+        return total
 
     def variance(self) -> torch.Tensor:
-        """Variance of mu over the images seen, `(latent_dim,)`."""
+        """Variance of mu over the images, `(latent_dim,)`."""
         mean, squares, _, _ = self._means()
         return (squares - mean.square()).clamp(min=0)
 
     def kld_per_dimension(self) -> torch.Tensor:
-        """Mean KLD in nats over the images seen, `(latent_dim,)`."""
+        """Mean KLD over the images in nats, `(latent_dim,)`."""
         return self._means()[2]
 
     def active_units(self) -> int:
-        """Dimensions whose mean varies: variance over 0.01 (Burda et al. 2016,
-        https://arxiv.org/abs/1509.00519)."""
+        """The number of dimensions with a variance of mu over 0.01.
+
+        Burda et al. 2016, https://arxiv.org/abs/1509.00519.
+        """
         return int((self.variance() > ACTIVE_VARIANCE).sum())
 
     def _means(self) -> torch.Tensor:

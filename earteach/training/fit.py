@@ -22,7 +22,7 @@ from earteach.data.arrays import EarArray
 from earteach.errors import EarTeachError
 from earteach.files.atomic_write import is_full, unwritten
 from earteach.files.folders import missing_folders, remove_empty
-from earteach.metrics.doctor import Advice
+from earteach.metrics.diagnostics import Advice
 from earteach.randomness import Purpose, derive
 from earteach.training.checkpoint_callback import Checkpoints, check_writable, epochs_processed
 from earteach.training.finite_loss import FiniteLoss

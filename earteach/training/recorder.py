@@ -1,4 +1,4 @@
-"""What is kept of each epoch: TensorBoard's scalars and images, `metrics.jsonl`, a line to show."""
+"""Records each epoch: TensorBoard scalars and images, and a line of `metrics.jsonl`."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from torch.utils.tensorboard.summary import hparams
 from earteach.data.arrays import EarArray, sampled_rows
 from earteach.data.image_batches import to_batch
 from earteach.images import beside, grid, heat, to_uint8
-from earteach.metrics.doctor import Advice
+from earteach.metrics.diagnostics import Advice
 from earteach.training.checkpoint_callback import is_dry, measured
-from earteach.training.health import Health
 from earteach.training.lightning_module import EarVAELightning
+from earteach.training.run_monitor import RunMonitor
 
 METRICS_FILE = "metrics.jsonl"
 _SHOWN_EARS = 8
-_TRAVERSED, _MOVES = 4, 7
-_RESULTS = ("val/loss", "val/psnr", "val/ssim", "val/kld")
+_TRAVERSED_DIMENSIONS, _TRAVERSAL_STEPS = 4, 7
+_HPARAM_METRICS = ("val/loss", "val/psnr", "val/ssim", "val/kld")
 
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """What one epoch came to; `epoch` counts from 0."""
+    """The results of one epoch; `epoch` counts from 0."""
 
     epoch: int
     epochs: int
@@ -45,10 +45,10 @@ class EpochRecord:
 
 
 class Recorder(Callback):
-    """Writes an epoch's record before its checkpoint, so that no kept epoch lacks its record.
+    """Writes an epoch's record before its checkpoint, so that no saved epoch lacks its record.
 
-    Lightning would log some scalars after the checkpoint and keep others in a queue; a run that is
-    killed in between and resumed would lack them.
+    Lightning logs some scalars after the checkpoint and queues others: a run that is killed in between
+    and resumed would lack them.
     """
 
     def __init__(
@@ -59,20 +59,20 @@ class Recorder(Callback):
     ) -> None:
         self._folder = folder
         self._val_array = arrays["val"]
-        self._health = Health(arrays)
+        self._monitor = RunMonitor(arrays)
         self._on_epoch = on_epoch
         self._started = 0.0
         self._trained = 0.0
         self._images = 0
 
     def state_dict(self) -> dict[str, Any]:
-        return self._health.state_dict()
+        return self._monitor.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._health.load_state_dict(state_dict)
+        self._monitor.load_state_dict(state_dict)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        # A run resumed inside an epoch is not told that the epoch starts.
+        # A run that resumes inside an epoch gets no `on_train_epoch_start` for it.
         self._begin_epoch()
         if is_dry(trainer) or not trainer.is_global_zero:
             return
@@ -80,7 +80,7 @@ class Recorder(Callback):
         assert isinstance(pl_module, EarVAELightning)
         if trainer.global_step == 0 and isinstance(logger := trainer.logger, TensorBoardLogger):
             logger.log_hyperparams(_hyperparameters(pl_module))
-            _declare_results(logger, _hyperparameters(pl_module))
+            _declare_metrics(logger, _hyperparameters(pl_module))
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._begin_epoch()
@@ -99,24 +99,24 @@ class Recorder(Callback):
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, EarVAELightning)
-        self._health.look_at_clean_images(pl_module)
+        self._monitor.measure_clean_images(pl_module)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, EarVAELightning)
         record = self._record(trainer, pl_module)
-        self._health.add(record.metrics, record.learning_rate)
+        self._monitor.add_epoch(record.metrics, record.learning_rate)
         if trainer.is_global_zero:
             if not is_dry(trainer):
                 self._write(trainer, pl_module, record)
             if self._on_epoch is not None:
                 self._on_epoch(record)
-            self._health.note(pl_module, trainer.global_step)
+            self._monitor.log_new_advice(pl_module, trainer.global_step)
 
     def diagnosis(
         self, trainer: pl.Trainer, module: EarVAELightning, *, finished: bool
     ) -> tuple[Advice, ...]:
-        """What is wrong with the run as it stands."""
-        return self._health.diagnosis(module, trainer.global_step, finished=finished)
+        """The advice on the run after its last step."""
+        return self._monitor.diagnose(module, trainer.global_step, finished=finished)
 
     def _record(self, trainer: pl.Trainer, module: EarVAELightning) -> EpochRecord:
         metrics = {**module.training_means(), **measured(trainer)}
@@ -129,7 +129,7 @@ class Recorder(Callback):
             # The step before the next one, as in Lightning's own epoch logs: a run that resumes
             # at `global_step` has TensorBoard drop what lies at or after it.
             step=trainer.global_step - 1,
-            metrics={**metrics, **self._health.scalars(module, metrics)},
+            metrics={**metrics, **self._monitor.scalars(module, metrics)},
             learning_rate=float(trainer.optimizers[0].param_groups[0]["lr"]),
             seconds=seconds,
             images_per_second=self._images * trainer.world_size / training_seconds,
@@ -143,20 +143,20 @@ class Recorder(Callback):
         assert isinstance(logger, TensorBoardLogger)
         logger.log_metrics(record.metrics, record.step)
         logger.experiment.add_histogram(
-            "val/kld_per_dimension", self._health.kld_per_dimension, record.step
+            "val/kld_per_dimension", self._monitor.kld_per_dimension, record.step
         )
         pictures = {
             "val/reconstructions": self._reconstructions(module),
             "samples": _samples(module),
         }
         if record.epoch + 1 == record.epochs or trainer.should_stop:
-            pictures["traversals"] = _traversals(module, self._health.kld_per_dimension)
+            pictures["traversals"] = _traversals(module, self._monitor.kld_per_dimension)
         for name, sheet in pictures.items():
             logger.experiment.add_image(name, sheet, record.step, dataformats="HWC")
         logger.experiment.flush()
 
     def _reconstructions(self, module: EarVAELightning) -> np.ndarray:
-        """A few fixed validation ears: input, reconstruction and error, uint8 `(H, W, 3)`."""
+        """Input, reconstruction and error of a few fixed validation ears, uint8 `(H, W, 3)`."""
         model = module.config.model
         rows = sampled_rows(len(self._val_array), _SHOWN_EARS)
         ears = [
@@ -165,10 +165,12 @@ class Recorder(Callback):
         ]
         images = to_batch(np.stack(ears))
         with torch.no_grad():
-            decoded = module.reconstruct(images.to(module.device)).float().cpu()
-        errors = (decoded - images).abs().mean(dim=1).numpy()
-        triples = zip(ears, to_uint8(decoded), errors, strict=True)
-        return grid([beside([ear, seen, heat(error)]) for ear, seen, error in triples], columns=2)
+            output = module.reconstruct(images.to(module.device)).float().cpu()
+        errors = (output - images).abs().mean(dim=1).numpy()
+        triples = zip(ears, to_uint8(output), errors, strict=True)
+        return grid(
+            [beside([ear, decoded, heat(error)]) for ear, decoded, error in triples], columns=2
+        )
 
 
 def _samples(module: EarVAELightning) -> np.ndarray:
@@ -180,29 +182,29 @@ def _samples(module: EarVAELightning) -> np.ndarray:
 
 
 def _traversals(module: EarVAELightning, klds: np.ndarray) -> np.ndarray:
-    """The mean code with one number moved from −3 to 3, for those numbers with the largest KLD.
+    """The mean code with one dimension moved from −3 to 3; a row for each of those with the largest KLD.
 
-    A row for each, uint8 `(H, W, C)`.
+    uint8 `(H, W, C)`.
     """
-    chosen = np.argsort(-klds)
-    moves = torch.linspace(-3, 3, _MOVES)
-    codes = torch.zeros(_TRAVERSED, _MOVES, module.config.model.latent_dim)
-    for row, dimension in zip(codes, chosen.tolist(), strict=False):
-        row[:, dimension] = moves
+    largest = np.argsort(-klds)
+    values = torch.linspace(-3, 3, _TRAVERSAL_STEPS)
+    codes = torch.zeros(_TRAVERSED_DIMENSIONS, _TRAVERSAL_STEPS, module.config.model.latent_dim)
+    for row, dimension in zip(codes, largest.tolist(), strict=False):
+        row[:, dimension] = values
     with torch.no_grad():
-        ears = module.decode(codes[: len(chosen)].flatten(0, 1).to(module.device))
-    return grid(list(to_uint8(ears)), columns=_MOVES)
+        ears = module.decode(codes[: len(largest)].flatten(0, 1).to(module.device))
+    return grid(list(to_uint8(ears)), columns=_TRAVERSAL_STEPS)
 
 
-def _declare_results(logger: TensorBoardLogger, options: dict[str, Any]) -> None:
-    """Let TensorBoard's table of runs show the last value of these scalars beside the options."""
-    parts = hparams(options, dict.fromkeys(_RESULTS, 0.0))  # type: ignore[no-untyped-call]
-    for part in parts:
-        logger.experiment._get_file_writer().add_summary(part)
+def _declare_metrics(logger: TensorBoardLogger, options: dict[str, Any]) -> None:
+    """Let TensorBoard's HPARAMS tab show the last value of these scalars beside the options."""
+    summaries = hparams(options, dict.fromkeys(_HPARAM_METRICS, 0.0))  # type: ignore[no-untyped-call]
+    for summary in summaries:
+        logger.experiment._get_file_writer().add_summary(summary)
 
 
 def _hyperparameters(module: EarVAELightning) -> dict[str, Any]:
-    """The run's options in the types that TensorBoard shows."""
+    """The run's options as types that TensorBoard can show."""
     options = {option.name: value for _, option, value in module.config.options()}
     return {
         name: value if isinstance(value, bool | int | float) else str(value)
@@ -211,13 +213,13 @@ def _hyperparameters(module: EarVAELightning) -> dict[str, Any]:
 
 
 def _drop_records(path: Path, epoch: int) -> None:
-    """Remove the records from `epoch` on: a resumed run writes them again."""
+    """Remove the records from `epoch` on, because a resumed run writes them again."""
     if not path.exists():
         return
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    kept = [line for line in lines if _epoch_of(line) < epoch]
-    if kept != lines:
-        path.write_text("".join(kept), encoding="utf-8")
+    earlier = [line for line in lines if _epoch_of(line) < epoch]
+    if earlier != lines:
+        path.write_text("".join(earlier), encoding="utf-8")
 
 
 def _epoch_of(line: str) -> float:

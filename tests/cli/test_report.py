@@ -75,6 +75,9 @@ def test_the_table_says_what_was_written(
         (["empty"], "empty: holds no best-epoch="),
         (["best.ckpt", "--out", "text.html"], "--out text.html: exists and was not written by"),
         (["best.ckpt", "--out", "empty"], "--out empty: is a folder; name a file"),
+        (["best.ckpt", "--out", "/proc/x.html"], "--out /proc/x.html: cannot be written"),
+        (["best.ckpt", "--out", "text.html/x.html"], "text.html: is a file; name a folder"),
+        (["best.ckpt", "--gif", "empty.gif"], "--gif empty.gif: is a folder; name a file"),
         (["best.ckpt", "--gif", "x.png"], "--gif x.png: must end in .gif or .webp"),
         (["best.ckpt", "--gif", "text.gif"], "--gif text.gif: exists and was not written by"),
     ],
@@ -83,7 +86,9 @@ def test_bad_input_is_one_line(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, args: list[str], wanted: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("empty").mkdir()
+    for name in ("empty", "empty.gif"):
+        Path(name).mkdir()
+    monkeypatch.setattr("earteach.inference.report._page", pytest.fail)
     for name in ("text.html", "text.gif"):
         Path(name).write_text("<title>mine</title>")
     (best,) = (place / "checkpoints").glob("*.ckpt")

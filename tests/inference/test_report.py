@@ -14,16 +14,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageSequence
 from PIL.PngImagePlugin import PngInfo
 
 import earteach
+from earteach.charts import number
 from earteach.errors import EarTeachError
-from earteach.inference.animation import animation, check_animation
+from earteach.inference.animation import check_animation
 from earteach.inference.evaluate import evaluate
 from earteach.inference.latent_traversal import traverse
 from earteach.inference.report import Report, report
-from earteach.inference.run_record import EpochMetrics
 from earteach.inference.sample import sample
 from tests.conftest import Run
 
@@ -95,10 +95,10 @@ def make(path: Path, **options) -> Made:
 
 @pytest.fixture(scope="module")
 def made(trained: Run, tmp_path_factory) -> Made:
-    """The page of the run, beside a copy of its checkpoint, with an animation."""
+    """The page of the run, beside a copy of its checkpoint."""
     folder = tmp_path_factory.mktemp("report")
     path = Path(shutil.copy(trained.last, folder))
-    return make(path, gif=folder / "epochs.gif")
+    return make(path)
 
 
 @pytest.fixture(scope="module")
@@ -126,9 +126,10 @@ def test_the_page_is_whole_and_asks_for_nothing(made):
     for _, attrs in made.page.tags:
         assert not [name for name in attrs if name.startswith("on")]
         assert attrs.get("src") is None or attrs["src"].startswith("data:image/png;base64,")
-    for outside in ("http:", "https:", "url(", "@import", "//"):
-        text = made.html if outside != "//" else made.html.replace("base64,//", "")
-        assert outside not in "".join(p for p in text.split('"') if not p.startswith("data:"))
+    names_only = re.sub(r'xmlns(:xlink)?="[^"]+"|data:image/png;base64,[^"]+', "", made.html)
+    for outside in ("http:", "https:", "@import", "//"):
+        assert outside not in names_only
+    assert set(re.findall(r"url\((.)", made.html)) == {"#"}
     assert {"name": "generator", "content": "earteach"} in made.page.all("meta")
     assert "prefers-color-scheme: dark" in made.html
     assert all(img["alt"] for img in made.page.all("img"))
@@ -146,7 +147,7 @@ def test_the_numbers_are_those_of_eval(made, trained):
         (low, high), (bottom, top) = between.psnr, between.ssim
         assert f" {score.psnr:.2f} dB {low:.2f} to {high:.2f} " in text
         assert f" {score.ssim:.4f} {bottom:.4f} to {top:.4f} " in text
-    assert f"this network over PCA {over.psnr.difference:+.2f} dB {over.psnr.low:+.2f} to " in text
+    assert f"this model over PCA {over.psnr.difference:+.2f} dB {over.psnr.low:+.2f} to " in text
     assert (
         f"{seen.metrics.active_units} of 16 units are active; the KLD is {seen.metrics.kld:.1f}"
         in text
@@ -155,42 +156,27 @@ def test_the_numbers_are_those_of_eval(made, trained):
         f"{seen.metrics.psnr:.2f} dB PSNR and {seen.metrics.ssim:.4f} SSIM on {seen.images} val"
         in text
     )
-    assert f"PCA with 16 components has {pca.psnr:.2f} dB and {pca.ssim:.4f}." in text
+    assert f"PCA with 16 components has {pca.psnr:.2f} dB PSNR and {pca.ssim:.4f} SSIM." in text
     for found in seen.advice:
         assert found.message in text
     assert (made.result.images, made.result.epochs) == (seen.images, 4)
     assert (made.result.psnr, made.result.ssim) == (seen.metrics.psnr, seen.metrics.ssim)
 
 
-def test_the_epochs_are_those_of_the_log(made, epochs):
-    cells = made.page.cells
-    start = cells.index("learning rate") + 1
-    for place, epoch in enumerate(epochs):
-        m = epoch["metrics"]
-        assert cells[start + 7 * place : start + 7 * place + 7] == [
-            str(epoch["epoch"] + 1), f"{m['train/loss']:.6f}", f"{m['val/loss']:.6f}",
-            f"{m['val/psnr']:.2f} dB", f"{m['val/ssim']:.4f}", f"{m['val/kld']:.1f} nats",
-            f"{epoch['learning_rate']:.2e}",
-        ]  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("drawn", "curve"),
-    [
-        ("PSNR, dB", "val/psnr"), ("Weight of the KLD", "train/kld_weight"), ("Loss", "train/loss"),
-        ("SSIM", "train/ssim"), ("KLD, nats", "train/kld"),
-        ("Reconstruction loss, mean squared error", "train/recon_loss"),
-    ],
-)  # fmt: skip
-def test_the_curves_rise_and_fall_as_the_log_does(made, epochs, drawn, curve):
-    tags = made.page.tags
-    chart = next(
-        i for i, (_, a) in enumerate(tags) if a.get("aria-label") == f"{drawn} over epochs"
-    )
-    points = next(attrs["points"] for name, attrs in tags[chart:] if name == "polyline")
-    heights = [-float(pair.split(",")[1]) for pair in points.split()]
-    values = [epoch["metrics"][curve] for epoch in epochs]
-    assert np.corrcoef(heights, values)[0, 1] > 0.999
+def test_the_curves_end_at_the_values_of_the_log(made, epochs):
+    last = {**epochs[-1]["metrics"], "lr": epochs[-1]["learning_rate"]}
+    drawings = re.findall(r'<figure class="chart".+?</figure>', made.html, re.DOTALL)
+    curves = {
+        "Loss": ("training", "train/loss"), "Reconstruction loss": ("validation", "val/recon_loss"),
+        "PSNR": ("validation", "val/psnr"), "SSIM": ("training", "train/ssim"),
+        "KLD, nats": ("validation", "val/kld"), "Active": ("validation", "val/active_units"),
+        "Learning rate": ("at the end of the epoch", "lr"),
+        "KLD weight": ("schedule", "train/kld_weight"),
+    }  # fmt: skip
+    assert len(drawings) == len(curves)
+    for drawing, (title, (name, key)) in zip(drawings, curves.items(), strict=True):
+        assert f'aria-label="{title}' in drawing
+        assert f"{name} {number(last[key])}" in drawing
 
 
 def test_the_options_are_shown_and_those_that_differ(made, trained):
@@ -206,15 +192,10 @@ def test_the_data_are_described(made, ears):
     for name in ("train", "val"):
         array = np.load(ears / f"{name}_teacher.npy")
         cells = made.page.cells[made.page.cells.index(str(ears / f"{name}_teacher.npy"), 60) :]
-        facts = dict(zip(cells[1:21:2], cells[2:21:2], strict=True))
+        facts = dict(zip(cells[1:9:2], cells[2:9:2], strict=True))
         assert facts["images"] == str(len(array))
         assert facts["size"] == "32×32, 3 channels"
-        assert facts["range"] == f"{array.min()} to {array.max()}"  # up to 64 images: all
-        channels = array.reshape(-1, 3)
-        assert facts["mean"] == ", ".join(f"{v:.1f}" for v in channels.mean(axis=0))
-        assert facts["deviation"] == ", ".join(f"{v:.1f}" for v in channels.std(axis=0))
         assert facts["state"] == "as in training"
-        assert facts["exact repeats"] == facts["constant"] == facts["NaN or infinite"] == "0"
     assert "Validation images that are in training: 0 exactly, 0 nearly." in made.page.text
 
 
@@ -257,14 +238,14 @@ def test_new_ears_are_those_of_sample(made, tmp_path):
 
 def test_the_networks_directions_are_those_of_traverse(made, tmp_path):
     walked = traverse(made.result.checkpoint, tmp_path, 6)
-    shown = made.page.pictures("The network's direction ")
+    shown = made.page.pictures("Network direction ")
     assert len(shown) == 6
     ears = [square for strip in shown for square in squares(strip, 7)]
     for path, ear in zip(walked.images, ears, strict=True):
         with Image.open(path) as png:
             assert np.array_equal(ear, np.asarray(png))
     for place, direction in enumerate(walked.directions, start=1):
-        assert f"The network's direction {place}: {100 * direction.share:.1f} %" in made.page.text
+        assert f"Network direction {place}: {100 * direction.share:.1f} %" in made.page.text
 
 
 def test_eigenears_are_principal_components_of_ears_and_their_mirrors(made, ears):
@@ -287,17 +268,15 @@ def test_eigenears_are_principal_components_of_ears_and_their_mirrors(made, ears
 
 
 def test_the_same_run_gives_the_same_page_and_its_own_is_replaced(made, tmp_path):
-    out = tmp_path / "new" / "page.html"
-    first = make(made.result.checkpoint, out=out)
-    assert first.html == made.html
+    out = tmp_path / "page.html"
     out.write_text(made.html + "<!-- an older one -->")
-    again = make(made.result.checkpoint, out=out, seed=7)
-    assert "with seed 7" in again.page.text
-    assert [path.name for path in out.parent.iterdir()] == ["page.html"]
+    assert make(made.result.checkpoint, out=out).html == made.html
+    assert [path.name for path in tmp_path.iterdir()] == ["page.html"]
 
 
+@pytest.mark.slow
 def test_few_images_of_a_large_array_are_measured(made, ears, tmp_path, monkeypatch):
-    monkeypatch.setattr("earteach.inference.report.MOST_IMAGES", 3)
+    monkeypatch.setattr("earteach.inference.report.MAX_IMAGES", 3)
     found = make(made.result.checkpoint, out=tmp_path / "page.html")
     whole = evaluate(made.result.checkpoint, out=tmp_path)
     table = np.genfromtxt(whole.files.per_image, delimiter=",", names=True)
@@ -332,13 +311,11 @@ def test_names_are_escaped_and_what_is_gone_is_said(trained, tmp_path, epochs):
     }  # fmt: skip
     last = epochs[-1]["metrics"]
     assert (
-        f"{last['val/psnr']:.2f} dB PSNR and {last['val/ssim']:.4f} SSIM when it was"
+        f"{last['val/psnr']:.2f} dB PSNR and {last['val/ssim']:.4f} SSIM in training."
         in found.page.text
     )
-    # The checkpoint itself keeps the losses.
-    assert [f"{e['metrics']['val/loss']:.6f}" for e in epochs] == [
-        cell for cell in found.page.cells if len(cell) == 8 and cell.startswith("0.")
-    ]
+    # The checkpoint itself stores the losses.
+    assert f"validation {number(last['val/loss'])}" in found.page.text
     assert "Drawn from the prior, with seed 42." in found.page.text
     assert (found.result.images, found.result.psnr) == (0, None)
     assert len(found.page.pictures("new ear ")) == 16
@@ -359,73 +336,23 @@ def test_another_runs_log_is_not_taken(trained, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["last.ckpt", "logs"]
 
 
-def frames(path: Path) -> list[np.ndarray]:
-    found = []
-    with Image.open(path) as moving:
-        for place in range(moving.n_frames):
-            moving.seek(place)
-            found.append(np.asarray(moving.convert("RGB")).astype(int))
-    return found
-
-
 @pytest.mark.parametrize("suffix", ["gif", "webp"])
-def test_the_animation_has_a_frame_for_each_epoch(made, trained, tmp_path, suffix, monkeypatch):
-    if suffix == "gif":
-        moving = made.result.gif
-    else:
-        monkeypatch.setattr("earteach.inference.report._values", lambda *_: (None, {}))
-        monkeypatch.setattr("earteach.inference.report.render", lambda _: b"")
-        path = tmp_path / "epochs.webp"
-        for _ in range(2):  # its own is replaced
-            moving = report(made.result.checkpoint, out=tmp_path / "p.html", gif=path).gif
-            (tmp_path / "p.html").unlink()
-    assert moving.bytes == moving.path.stat().st_size
-    seen = frames(moving.path)
-    assert moving.frames == len(seen) == 4
-    # The label grows a bar from frame to frame, and the last one is as wide as the picture.
-    blue = [int((np.abs(frame[24] - [31, 95, 168]).max(axis=1) < 40).sum()) for frame in seen]
-    width = seen[0].shape[1]
-    assert blue == pytest.approx([width / 4, width / 2, 3 * width / 4, width], abs=8)
-    # The inputs stay, the reconstructions change.
-    first, last = seen[0][28:60], seen[-1][28:60]
+def test_the_animation_has_a_frame_for_each_epoch(made, tmp_path, suffix, monkeypatch):
+    monkeypatch.setattr("earteach.inference.report._page", lambda *_: (None, b""))
+    path = tmp_path / f"epochs.{suffix}"
+    for _ in range(2):  # its own is replaced
+        result = report(made.result.checkpoint, out=tmp_path / "page.html", gif=path).gif
+        (tmp_path / "page.html").unlink()
+    assert result.bytes == path.stat().st_size
+    with Image.open(path) as moving:
+        frames = [
+            np.asarray(each.convert("RGB")).astype(int) for each in ImageSequence.all_frames(moving)
+        ]
+    assert result.frames == len(frames) == 4
+    # The inputs stay, and the reconstructions change.
+    first, last = frames[0][28:60], frames[-1][28:60]
     assert np.abs(first - last)[2:30, 6:34].mean() < 3
     assert np.abs(first - last)[2:30, 40:70].mean() > 0.3
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (
-            {"out": "mine.html"},
-            "--out .*mine.html: exists and was not written by `earteach report`",
-        ),
-        ({"out": "folder"}, "--out .*folder: is a folder; name a file"),
-        ({"out": "mine.html/below.html"}, "mine.html: is a file; name a folder"),
-        ({"gif": "mine.html"}, r"--gif .*mine.html: must end in .gif or .webp"),
-        ({"gif": "mine.gif"}, "--gif .*mine.gif: exists and was not written by"),
-        ({"gif": "folder.gif"}, "--gif .*folder.gif: is a folder; name a file"),
-        ({"out": "/proc/x.html"}, "--out /proc/x.html: cannot be written"),
-    ],
-)
-def test_what_is_in_the_way_is_said_before_the_work(made, tmp_path, monkeypatch, options, message):
-    monkeypatch.setattr("earteach.inference.report._values", pytest.fail)
-    (tmp_path / "mine.html").write_text("<!doctype html><title>mine</title>")
-    Image.new("RGB", (4, 4)).save(tmp_path / "mine.gif")
-    for name in ("folder", "folder.gif"):
-        (tmp_path / name).mkdir()
-    paths = {"out": tmp_path / "page.html"} | {k: tmp_path / v for k, v in options.items()}
-    before = sorted(path.name for path in tmp_path.iterdir())
-    with pytest.raises(EarTeachError, match=message):
-        report(made.result.checkpoint, **paths)
-    assert sorted(path.name for path in tmp_path.iterdir()) == before
-
-
-def test_the_bar_of_a_long_run_begins_with_a_pixel():
-    file = io.BytesIO()
-    Image.new("RGB", (100, 20)).save(file, "PNG")
-    epoch = EpochMetrics(epoch=0, step=None, metrics={})
-    data, frames = animation([(epoch, file.getvalue())], 5000, Path("x.gif"))
-    assert (frames, Image.open(io.BytesIO(data)).size) == (1, (100, 46))
 
 
 def test_a_foreign_png_called_gif_is_foreign(tmp_path):

@@ -1,7 +1,8 @@
-"""What a run leaves for TensorBoard beside its scalars: pictures, and the table of runs."""
+"""What a run logs to TensorBoard beside scalars: pictures, histograms, and hyperparameters."""
 
 from __future__ import annotations
 
+import json
 from io import BytesIO
 
 import numpy as np
@@ -36,6 +37,16 @@ def tile(sheet: np.ndarray, row: int, column: int) -> np.ndarray:
 
 def pixels(images: torch.Tensor) -> np.ndarray:
     return (images.detach() * 255).round().byte().permute(0, 2, 3, 1).numpy()
+
+
+def test_each_epoch_has_a_histogram_of_klds(trained: Run):
+    events = EventAccumulator(str(trained.logs), size_guidance={"histograms": 0}).Reload()
+    histograms = events.Histograms("val/kld_per_dimension")
+    lines = (trained.logs / "metrics.jsonl").read_text().splitlines()
+    logged = [json.loads(line)["metrics"]["val/kld"] for line in lines]
+    assert [each.histogram_value.num for each in histograms] == [16] * 4
+    sums = [each.histogram_value.sum for each in histograms]
+    assert sums == pytest.approx(logged, rel=1e-4)
 
 
 def test_each_epoch_has_its_reconstructions_and_samples(trained: Run, events: EventAccumulator):

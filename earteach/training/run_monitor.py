@@ -1,4 +1,4 @@
-"""The signs that the doctor tells a run's health from, gathered epoch by epoch."""
+"""Collects the statistics that the run diagnostics judge, epoch by epoch, and logs new advice."""
 
 from __future__ import annotations
 
@@ -10,62 +10,62 @@ from typing import Any
 import numpy as np
 
 from earteach.data.arrays import EarArray
-from earteach.metrics.clean_images import CleanImages
-from earteach.metrics.doctor import Advice, diagnose
-from earteach.metrics.signs import Epoch, Signs
+from earteach.metrics.diagnostics import (
+    Advice,
+    EpochLosses,
+    RunStatistics,
+    TrainingSubset,
+    diagnose,
+)
 from earteach.training.lightning_module import EarVAELightning
 
 _log = logging.getLogger(__name__)
 
 
-class Health:
-    """Keeps what was seen of a run, and notes each new trouble once.
-
-    It is kept in the checkpoint and not read from the logs, which a resumed run may have elsewhere.
-    """
+class RunMonitor:
+    """Keeps a run's history in the checkpoint: a resumed run may log to another folder."""
 
     def __init__(self, arrays: Mapping[str, EarArray]) -> None:
         self._arrays = arrays
-        self._clean: CleanImages | None = None
+        self._subset: TrainingSubset | None = None
         self._clean_recon = float("nan")
-        self._history: list[Epoch] = []
+        self._history: list[EpochLosses] = []
         self._codes: dict[str, list[float]] = {"kld": [], "variance": []}
-        self._told: list[str] = []
+        self._reported: list[str] = []
 
     def state_dict(self) -> dict[str, Any]:
         """Builtin values, for a checkpoint."""
         return {
             "history": [asdict(epoch) for epoch in self._history],
             "codes": {name: list(values) for name, values in self._codes.items()},
-            "told": list(self._told),
+            "told": list(self._reported),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._history = [Epoch(**epoch) for epoch in state["history"]]
+        self._history = [EpochLosses(**epoch) for epoch in state["history"]]
         self._codes = {name: list(values) for name, values in state["codes"].items()}
-        self._told = list(state["told"])
+        self._reported = list(state["told"])
 
     @property
     def kld_per_dimension(self) -> np.ndarray:
-        """Of the last validation, in nats, `(latent_dim,)`."""
+        """KLD of the last validation in nats, `(latent_dim,)`."""
         return np.asarray(self._codes["kld"])
 
-    def look_at_clean_images(self, module: EarVAELightning) -> None:
-        """Reconstruct a few training images as validation reconstructs its own."""
-        self._clean_recon = self._clean_images(module).reconstruction_loss(
-            module.averaged, seed=module.config.run.seed, batch_size=module.config.optim.batch_size
+    def measure_clean_images(self, module: EarVAELightning) -> None:
+        """Reconstruct a few training images without augmentation, as in validation."""
+        run, optim = module.config.run, module.config.optim
+        self._clean_recon = self._training_subset(module).reconstruction_loss(
+            module.averaged, seed=run.seed, batch_size=optim.batch_size
         )
 
-    def _clean_images(self, module: EarVAELightning) -> CleanImages:
-        if self._clean is None:
-            model = module.config.model
-            self._clean = CleanImages(
-                self._arrays["train"], size=model.image_size, channels=model.in_channels
-            )
-        return self._clean
+    def _training_subset(self, module: EarVAELightning) -> TrainingSubset:
+        if self._subset is None:
+            size, channels = module.config.model.image_size, module.config.model.in_channels
+            self._subset = TrainingSubset(self._arrays["train"], size=size, channels=channels)
+        return self._subset
 
     def scalars(self, module: EarVAELightning, metrics: Mapping[str, float]) -> dict[str, float]:
-        """What is to be logged of an epoch beside its means; every device has to ask."""
+        """What to log of an epoch beside its means; a collective call on all devices."""
         codes = module.validation_codes()
         self._codes = {
             "kld": codes.kld_per_dimension().tolist(),
@@ -78,12 +78,12 @@ class Health:
             "val/active_units": float(codes.active_units()),
         }
 
-    def add(self, metrics: Mapping[str, float], learning_rate: float) -> None:
-        """Take an epoch into the history, by the names that are logged."""
+    def add_epoch(self, metrics: Mapping[str, float], learning_rate: float) -> None:
+        """Append an epoch to the history, from the scalars that are logged."""
         if "train/recon_loss" not in metrics:
-            return  # a student's, which training does not have decode
+            return  # a student: its training decodes nothing
         self._history.append(
-            Epoch(
+            EpochLosses(
                 train_recon=metrics["train/recon_loss"],
                 clean_recon=metrics["train/clean_recon_loss"],
                 val_recon=metrics["val/recon_loss"],
@@ -92,22 +92,22 @@ class Health:
             )
         )
 
-    def note(self, module: EarVAELightning, steps: int) -> None:
-        """Log what is wrong and has not been said of this run before."""
-        for advice in self.diagnosis(module, steps, finished=False):
-            if advice.code not in self._told:
-                self._told.append(advice.code)
+    def log_new_advice(self, module: EarVAELightning, steps: int) -> None:
+        """Log the advice that this run has not had before."""
+        for advice in self.diagnose(module, steps, finished=False):
+            if advice.code not in self._reported:
+                self._reported.append(advice.code)
                 _log.info("%s", advice.message)
 
-    def diagnosis(
+    def diagnose(
         self, module: EarVAELightning, steps: int, *, finished: bool
     ) -> tuple[Advice, ...]:
-        """What is wrong with the run as it stands after `steps`."""
+        """The advice on the run after so many steps."""
         if not module.has_diagnostics:
             return ()
-        clean = self._clean_images(module)
+        subset = self._training_subset(module)
         return diagnose(
-            Signs(
+            RunStatistics(
                 config=module.config,
                 epochs=len(self._history),
                 steps=steps,
@@ -117,8 +117,8 @@ class Health:
                 kld_per_dimension=tuple(self._codes["kld"]),
                 variance=tuple(self._codes["variance"]),
                 recon_loss=self._history[-1].val_recon if self._history else None,
-                mean_image_error=clean.mean_image_error,
-                eigenvalues=clean.eigenvalues,
+                mean_image_error=subset.mean_image_error,
+                eigenvalues=subset.eigenvalues,
                 side_dimension=module.model.side_dimension,
             )
         )

@@ -1,0 +1,433 @@
+"""Run diagnostics: what is wrong with a training run, and which option to change.
+
+The rules for the KLD weight compare it with probabilistic PCA (Tipping and Bishop 1999; Lucas et al.
+2019, https://arxiv.org/abs/1911.02469). With D = pixels · channels, w the weight of the summed KLD
+and β = w · D / 2 (`model.loss.elbo_beta`), a linear network minimizes mse + w · KLD where
+
+    it keeps a dimension only if the variance λ that it explains, summed over pixels, exceeds β;
+    a dimension that it keeps has a KLD of ½ ln(λ / β) nats, and its mu has variance 1 − β / λ;
+    the noise of a dimension adds β / D to the mean squared error.
+
+A deep network is not linear, but it keeps and drops dimensions by the same trade-off.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from statistics import fmean, median
+from typing import Any
+
+import numpy as np
+import torch
+
+from earteach.config import OptimConfig, Strength, TrainConfig
+from earteach.data.arrays import EarArray, sampled_rows
+from earteach.data.image_batches import to_batch
+from earteach.metrics.latent import ACTIVE_VARIANCE
+from earteach.model.annealing import final_kld_weight, kld_weight
+from earteach.model.loss import elbo_beta, squared_error
+from earteach.model.vae import EarVAE, reparameterise
+from earteach.randomness import validation_noise
+
+# Younger runs are not judged, and neither are codes of fewer images.
+MIN_EPOCHS, MIN_STEPS, MIN_IMAGES = 5, 100, 5
+# Trends need more epochs, and compare means over the last few, because single epochs are noisy.
+TREND_EPOCHS, WINDOW = 10, 3
+
+# A tenth of the dimensions may be idle in a good run: 240 of 256 active ones are usual.
+IDLE_SHARE = 0.1
+# At 1 nat the noise has over a third of the code's standard deviation, at ln 100 nats a hundredth.
+SHALLOW_KLD, DEEP_KLD = 1.0, math.log(100)
+# A new β is a tenth of the smallest eigenvalue: that mu has variance 0.9, and 1.2 nats. The switch to
+# `mean` needs a third only, because it saves the user from choosing a number.
+BETA_MARGIN, MEAN_MARGIN = 10.0, 3.0
+# The prior has variance 1. Below this share of the loss, the KLD has no influence on the codes. The
+# smallest eigenvalue is 3 to 250 times β at the default weight; above the maximum the weight is low.
+WIDE_VARIANCE, SMALL_KLD_SHARE, MAX_EIGENVALUE_RATIO = 2.0, 1e-4, 1000.0
+# A deep network may collapse at a β ten times smaller than a linear one.
+DEEP_NETWORK_FACTOR = 10.0
+# Shares of the final KLD weight from which on a high and a low weight can be judged.
+HALF_ANNEALED, FULLY_ANNEALED = 0.5, 0.9
+
+# At least a tenth better than the mean image, and no fifth worse than after the first epoch.
+MEAN_IMAGE_SHARE, WORSE = 0.9, 1.2
+# AdamW moves a weight by up to the learning rate per step, and weights are about 0.1: the learning
+# rates of all steps must sum to more than this, and reach the second to rule out a slow start.
+MIN_PATH, LONG_PATH = 0.003, 0.1
+# Overfitting: validation 1.5 times the training error, and 5 % above its best.
+GAP, RISE = 1.5, 1.05
+# What the last quarter of a run has to gain to be worth continuing.
+STILL_FALLING = 0.05
+# Early plateau: best in the first third, and 20 epochs without a better one.
+EARLY_SHARE, IDLE_EPOCHS = 1 / 3, 20
+
+# Eigenvalues of ear photographs fall as rank^−1.7: from the 16th of 64 photographs, this predicts the
+# 256th of 11,800 to within 30 %.
+SPECTRUM_DECAY = 1.7
+# Only the first quarter of the eigenvalues of so few images is accurate.
+SUBSET_IMAGES, IMAGES_PER_EIGENVALUE = 64, 4
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What is wrong, and what to do: set `option`, a key of the configuration, to `value`."""
+
+    code: str
+    message: str
+    option: str
+    value: float | int | str
+
+
+@dataclass(frozen=True)
+class EpochLosses:
+    """The losses of one epoch; reconstruction losses are mean squared errors.
+
+    `clean_recon` is that of a few training images without augmentation, at the end of the epoch.
+    """
+
+    train_recon: float
+    clean_recon: float
+    val_recon: float
+    val_loss: float
+    learning_rate: float
+
+
+def recorded_history(state: Mapping[str, Any]) -> tuple[EpochLosses, ...]:
+    """The epochs that training's `Recorder` stored in a checkpoint's state."""
+    recorder = state.get("callbacks", {}).get("Recorder", {})
+    return tuple(EpochLosses(**epoch) for epoch in recorder.get("history", ()))
+
+
+class TrainingSubset:
+    """Up to 64 training images without augmentation, evenly spread, in memory."""
+
+    def __init__(self, array: EarArray, *, size: int, channels: int) -> None:
+        self._rows = sampled_rows(len(array), SUBSET_IMAGES).tolist()
+        images = [array.image(row, size=size, channels=channels) for row in self._rows]
+        self._images = np.stack(images)
+
+    def reconstruction_loss(self, network: EarVAE, *, seed: int, batch_size: int) -> float:
+        """Mean squared error of reconstructions from noisy codes, as in validation."""
+        device, total = next(network.parameters()).device, 0.0
+        for start in range(0, len(self._rows), batch_size):
+            batch = slice(start, start + batch_size)
+            images = to_batch(self._images[batch]).to(device)
+            noise = validation_noise(seed, self._rows[batch], network.latent_dim).to(device)
+            with torch.no_grad():
+                decoded = network.decode(reparameterise(*network.encode(images), noise))
+                total += float(squared_error(decoded, images).sum())
+        return total / len(self._rows)
+
+    @property
+    def mean_image_error(self) -> float | None:
+        """Mean squared error of the mean image; None for a single image."""
+        if len(self._rows) < 2:
+            return None
+        return float(self._spectrum.sum() / self._images[0].size)
+
+    @property
+    def eigenvalues(self) -> tuple[float, ...]:
+        """The first eigenvalues of PCA in [0, 1], summed over pixels; as many as are accurate."""
+        return tuple(self._spectrum[: len(self._rows) // IMAGES_PER_EIGENVALUE].tolist())
+
+    @cached_property
+    def _spectrum(self) -> np.ndarray:
+        flat = self._images.reshape(len(self._rows), -1).astype(np.float32) / 255
+        centred = flat - flat.mean(axis=0)
+        return np.linalg.eigvalsh(centred @ centred.T)[::-1] / max(1, len(flat) - 1)
+
+
+@dataclass(frozen=True)
+class RunStatistics:
+    """What the rules judge a run by; None or empty where unknown.
+
+    `kld_per_dimension` (nats), `variance` (of mu) and `recon_loss` are measured on `images` validation
+    images. `mean_image_error` is the mean squared error of the mean training image. `eigenvalues` are
+    the first ones of PCA of the training images in [0, 1], summed over pixels. The code of
+    `side_dimension` is fixed, so the rules leave it out.
+    """
+
+    config: TrainConfig
+    epochs: int = 0
+    steps: int = 0
+    finished: bool = False
+    history: tuple[EpochLosses, ...] = ()
+    images: int = 0
+    kld_per_dimension: tuple[float, ...] = ()
+    variance: tuple[float, ...] = ()
+    recon_loss: float | None = None
+    mean_image_error: float | None = None
+    eigenvalues: tuple[float, ...] = ()
+    side_dimension: int | None = None
+
+    @property
+    def latent_dim(self) -> int:
+        """The number of latent dimensions without the side."""
+        return self.config.model.latent_dim - (self.side_dimension is not None)
+
+    @property
+    def klds(self) -> list[float]:
+        return self._without_side(self.kld_per_dimension)
+
+    @property
+    def variances(self) -> list[float]:
+        return self._without_side(self.variance)
+
+    def _without_side(self, values: Sequence[float]) -> list[float]:
+        return [value for index, value in enumerate(values) if index != self.side_dimension]
+
+    @property
+    def active_units(self) -> int:
+        return sum(value > ACTIVE_VARIANCE for value in self.variances)
+
+    @property
+    def code_measured(self) -> bool:
+        measured = bool(self.variance and self.kld_per_dimension and self.recon_loss)
+        return measured and self.images >= MIN_IMAGES
+
+    @property
+    def annealed(self) -> float:
+        """The current KLD weight as a share of the final one."""
+        kld, final = self.config.kld, final_kld_weight(self.config.kld)
+        current = kld_weight(max(0, self.epochs - 1), self.config.optim.epochs, kld)
+        return current / final if final else 1.0
+
+    @property
+    def beta(self) -> float:
+        """The final KLD weight in ELBO units."""
+        return self._beta(final_kld_weight(self.config.kld))
+
+    @property
+    def pixels(self) -> int:
+        """Pixels times channels."""
+        return self.config.model.in_channels * self.config.model.image_size**2
+
+    @property
+    def path(self) -> float:
+        """The sum of the learning rates of all steps."""
+        return fmean(epoch.learning_rate for epoch in self.history) * self.steps
+
+    @property
+    def noise(self) -> float:
+        """The mean squared error that the noise of the codes adds at the final weight."""
+        return self.latent_dim * self.beta / self.pixels
+
+    def eigenvalue(self, rank: int) -> float:
+        """The variance that the dimension of this rank (from 1) explains in a linear network."""
+        known = min(rank, len(self.eigenvalues))
+        return self.eigenvalues[known - 1] * (known / rank) ** SPECTRUM_DECAY
+
+    @property
+    def kept(self) -> int:
+        """The number of dimensions that a linear network keeps at the final weight."""
+        return sum(self.eigenvalue(rank) > self.beta for rank in range(1, self.latent_dim + 1))
+
+    def weight_for(self, beta: float) -> float:
+        """The `kld_weight` whose final value is this β, to two digits."""
+        return _rounded(beta / self._beta(self.config.kld.kld_anneal_end or 1.0))
+
+    def _beta(self, weight: float) -> float:
+        latent_dim = self.config.model.latent_dim
+        return elbo_beta(weight, self.config.kld.kld_reduction, latent_dim, self.pixels)
+
+    def recent(self, name: str) -> float:
+        """The mean of a loss over the last epochs."""
+        return fmean(getattr(epoch, name) for epoch in self.history[-WINDOW:])
+
+
+def diagnose(run: RunStatistics) -> tuple[Advice, ...]:
+    """What is wrong with a run, the most serious first; empty for a healthy or a young run.
+
+    The length of the run is judged only once it has `finished`.
+    """
+    if run.epochs < MIN_EPOCHS or run.steps < MIN_STEPS:
+        return ()
+    if rate := _learning_rate_low(run) or _learning_rate_high(run):
+        return (rate,)  # everything else may follow from it
+    trend = len(run.history) >= TREND_EPOCHS
+    code = _weight_high(run) or _weight_low(run) if run.code_measured else None
+    advice = [entry for entry in (code, _overfitting(run) if trend else None) if entry]
+    if not advice and trend and run.finished:
+        advice = [entry for entry in (_still_improving(run) or _plateau(run),) if entry]
+    return tuple(advice)
+
+
+def _weight_high(run: RunStatistics) -> Advice | None:
+    """β exceeds what dimensions explain, so the network drops them or drowns them in noise."""
+    if not run.eigenvalues or run.annealed < HALF_ANNEALED or run.kept == run.latent_dim:
+        return None
+    depth, active = median(run.klds), run.active_units
+    if active < (1 - IDLE_SHARE) * run.latent_dim:
+        symptom = f"only {active} of {run.latent_dim} latent dimensions are active"
+    # A code that starts as PCA drops no dimension: all of them become noisy.
+    elif depth < SHALLOW_KLD and run.kept < run.latent_dim / 2:
+        symptom = f"at {depth:.2g} nats a latent dimension is mostly noise"
+    else:
+        return None
+    return _lower_weight(run, f"collapse: {symptom}, and")
+
+
+def predict_collapse(run: RunStatistics) -> Advice | None:
+    """The advice of `diagnose` on a KLD weight that is too high, before the first step."""
+    kept, latent_dim = run.kept, run.latent_dim
+    if kept >= (1 - IDLE_SHARE) * latent_dim or run.eigenvalue(latent_dim) <= 0:
+        return None
+    return _lower_weight(run, f"about {kept} of {latent_dim} latent units will stay alive:")
+
+
+def _lower_weight(run: RunStatistics, symptom: str) -> Advice:
+    """Bring β below what every dimension explains."""
+    config, beta, smallest = run.config, run.beta, run.eigenvalue(run.latent_dim)
+    message = (
+        f"{symptom} β, {beta:.2g} in ELBO units, is more than "
+        f"{run.latent_dim - run.kept} of {run.latent_dim} dimensions explain"
+    )
+    mean_beta = beta / config.model.latent_dim
+    if config.kld.kld_reduction == "sum" and mean_beta * MEAN_MARGIN <= smallest:
+        message += f"; try --kld-reduction mean, which makes β {mean_beta:.2g}"
+        return Advice("kld_weight_high", message, "kld_reduction", "mean")
+    weight = run.weight_for(smallest / BETA_MARGIN)
+    message += (
+        f"; try --kld-weight {weight:g} instead of {config.kld.kld_weight:g}, which makes β "
+        f"{smallest / BETA_MARGIN:.2g}"
+    )
+    return Advice("kld_weight_high", message, "kld_weight", weight)
+
+
+def _weight_low(run: RunStatistics) -> Advice | None:
+    """β is so small that nothing keeps the codes near the prior."""
+    if not run.eigenvalues or run.annealed < FULLY_ANNEALED:
+        return None
+    beta, smallest = run.beta, run.eigenvalue(run.latent_dim)
+    symptom = _far_from_prior(run)
+    if not symptom or smallest < MAX_EIGENVALUE_RATIO * beta:
+        return None
+    message = f"the KLD weight is too low: {symptom}, so samples will not look like ears"
+    if run.config.kld.kld_anneal_end == 0:
+        message += "; try --kld-anneal-end 1 instead of 0, which turns the KLD off"
+        return Advice("kld_weight_low", message, "kld_anneal_end", 1.0)
+    weight = run.weight_for(smallest / BETA_MARGIN)
+    message += (
+        f"; try --kld-weight {weight:g}, which raises β in ELBO units from {beta:.2g} to "
+        f"{smallest / BETA_MARGIN:.2g}"
+    )
+    return Advice("kld_weight_low", message, "kld_weight", weight)
+
+
+def _far_from_prior(run: RunStatistics) -> str:
+    """How the codes differ from the prior; empty where they do not."""
+    if (depth := median(run.klds)) > DEEP_KLD:
+        return f"at {depth:.1f} nats a latent dimension has almost no noise"
+    if (variance := median(run.variances)) > WIDE_VARIANCE:
+        return f"codes have a variance of {variance:.3g}, and the prior has 1"
+    weighted = run.beta * 2 / run.pixels * sum(run.klds)
+    share = weighted / (weighted + (run.recon_loss or 0.0))
+    return f"it is {share:.1g} of the loss" if share < SMALL_KLD_SHARE else ""
+
+
+def _learning_rate_low(run: RunStatistics) -> Advice | None:
+    """Steps so small that all of them together change nothing."""
+    if len(run.history) < TREND_EPOCHS:
+        return None
+    done = 1.0 if run.finished else run.epochs / run.config.optim.epochs
+    if run.path / done > MIN_PATH:
+        return None
+    rate = run.config.optim.learning_rate
+    first, last = run.history[0].clean_recon, run.history[-1].clean_recon
+    higher = max(_rounded(10 * rate), OptimConfig().learning_rate)
+    message = (
+        f"the learning rate is too low: in {run.steps} steps the error on training images went from "
+        f"{first:.4g} to {last:.4g}; try --learning-rate {higher:g} instead of {rate:g}"
+    )
+    return Advice("learning_rate_low", message, "learning_rate", higher)
+
+
+def _learning_rate_high(run: RunStatistics) -> Advice | None:
+    """Steps so large that they destroy what was learned."""
+    # A β near the largest eigenvalue looks the same.
+    collapsing = run.eigenvalues and run.beta * DEEP_NETWORK_FACTOR > run.eigenvalue(1)
+    if len(run.history) < MIN_EPOCHS or collapsing:
+        return None
+    first, last = run.history[0].clean_recon, run.recent("clean_recon")
+    if _nothing_learned(run, last):
+        symptom = (
+            f"after {len(run.history)} epochs the error on training images is {last:.3g}; that of the "
+            f"mean image is {run.mean_image_error:.3g}"
+        )
+    elif last > WORSE * first + run.noise:
+        symptom = f"the error on training images rose from {first:.3g} to {last:.3g}"
+    else:
+        return None
+    rate = run.config.optim.learning_rate
+    lower = _rounded(min(rate / 10, OptimConfig().learning_rate))
+    message = f"the learning rate is too high: {symptom}; "
+    message += f"try --learning-rate {lower:g} instead of {rate:g}"
+    return Advice("learning_rate_high", message, "learning_rate", lower)
+
+
+def _nothing_learned(run: RunStatistics, last: float) -> bool:
+    mean = run.mean_image_error
+    if mean is None or len(run.history) < TREND_EPOCHS or run.path < LONG_PATH:
+        return False
+    first = fmean(epoch.clean_recon for epoch in run.history[:WINDOW])
+    # An error that still falls is a slow start.
+    return last >= max(MEAN_IMAGE_SHARE * mean, (1 - STILL_FALLING) * first)
+
+
+def _overfitting(run: RunStatistics) -> Advice | None:
+    """Training images get better, and validation images get worse."""
+    history = run.history
+    best = min(range(len(history)), key=lambda epoch: history[epoch].val_recon)
+    lowest, train, val = history[best], run.recent("clean_recon"), run.recent("val_recon")
+    if len(history) - best <= WINDOW or val < max(GAP * train, RISE * lowest.val_recon):
+        return None
+    if train >= lowest.clean_recon:
+        return None  # the KLD weight rose, which costs training images too
+    message = (
+        f"overfitting: since epoch {best + 1} the error on training images fell from "
+        f"{lowest.clean_recon:.3g} to {train:.3g}, and on validation images it rose from "
+        f"{lowest.val_recon:.3g} to {val:.3g}; more images help most, otherwise try "
+    )
+    strength, channels = run.config.data.augmentation, run.config.model.base_channels
+    stronger: dict[Strength, Strength] = {"none": "light", "light": "full"}
+    if (more := stronger.get(strength)) is not None:
+        message += f"--augmentation {more} instead of {strength}"
+        return Advice("overfitting", message, "augmentation", more)
+    fewer = max(1, channels // 2)
+    message += f"--base-channels {fewer} instead of {channels}, or fewer epochs"
+    return Advice("overfitting", message, "base_channels", fewer)
+
+
+def _still_improving(run: RunStatistics) -> Advice | None:
+    quarter, epochs = len(run.history) // 4, 2 * len(run.history)
+    before = fmean(epoch.val_loss for epoch in run.history[-quarter - WINDOW : -quarter])
+    last = run.recent("val_loss")
+    if last > (1 - STILL_FALLING) * before:
+        return None
+    message = (
+        f"still improving: the validation loss fell by {1 - last / before:.0%} in the last {quarter} "
+        f"epochs; try `earteach resume --epochs {epochs}`"
+    )
+    return Advice("still_improving", message, "epochs", epochs)
+
+
+def _plateau(run: RunStatistics) -> Advice | None:
+    history, rate = run.history, run.config.optim.learning_rate
+    best = min(range(len(history)), key=lambda epoch: history[epoch].val_loss)
+    since, lower = len(history) - 1 - best, _rounded(rate / 3)
+    if since < IDLE_EPOCHS or best > EARLY_SHARE * len(history):
+        return None
+    message = (
+        f"early plateau: the validation loss was lowest, {history[best].val_loss:.4g}, in epoch "
+        f"{best + 1}, and the {since} epochs since brought no improvement; try --learning-rate "
+        f"{lower:g} instead of {rate:g}, or fewer epochs"
+    )
+    return Advice("plateau", message, "learning_rate", lower)
+
+
+def _rounded(value: float) -> float:
+    """To two digits, as users type options."""
+    return float(f"{value:.2g}")
