@@ -15,27 +15,25 @@ from earteach.config import InferenceConfig
 def embed(
     config: InferenceConfig,
     source: Annotated[
-        Path, typer.Option("--input", help="An array, a folder of images or one image.")
+        Path, typer.Option("--input", help="An array, a folder of images or an image.")
     ],
     out: Annotated[
-        Path, typer.Option("--out", help="The file: .npz, .parquet, or .npy for mu alone.")
+        Path, typer.Option("--out", help="File to write: .npz, .parquet, or .npy for mu alone.")
     ],
     ckpt: Ckpt = None,
     logvar: Annotated[
-        bool, typer.Option("--logvar", help="Log-variances of the codes beside their means.")
+        bool, typer.Option("--logvar", help="Add the log-variances of the codes.")
     ] = False,
     features: Annotated[
         bool,
-        typer.Option(
-            "--features", help="The pooled features that `probe` reads, beside the codes."
-        ),
+        typer.Option("--features", help="Add the pooled features that `probe` uses."),
     ] = False,
     fit: FitChoice = "stretch",
     layout: LayoutChoice = None,
     checkpoint_dir: CheckpointDir = Path("checkpoints"),
     json: Json = False,
 ) -> None:
-    """Write the latent codes of ears, row for row, with their names."""
+    """Write the latent codes of ears to a file, one named row per ear."""
     from earteach.inference.embed import embed as core
 
     result = core(
@@ -48,11 +46,11 @@ def embed(
         fit=fit,
         config=config,
     )
-    values = {
-        "ears": f"{result.images:,} of {result.input}",
+    rows = {
+        "ears": f"{result.images:,} from {result.input}",
         "file": str(result.path),
-        "mu": f"{result.latent_dim} numbers each" + (", and their logvar" if logvar else ""),
+        "mu": f"{result.latent_dim} values each" + (", and their logvar" if logvar else ""),
     }
     if result.features is not None:
-        values["features"] = f"{result.features:,} numbers each"
-    Output(json).show(result, facts(f"Codes by {result.checkpoint}", values))
+        rows["features"] = f"{result.features:,} values each"
+    Output(json).show(result, facts(f"Codes from {result.checkpoint}", rows))

@@ -16,13 +16,15 @@ if TYPE_CHECKING:
 
 
 def export(
-    out: Annotated[Path, typer.Option("--out", help="The file, or the folder.")],
+    out: Annotated[
+        Path, typer.Option("--out", help="File to write, or folder (safetensors, openvino).")
+    ],
     ckpt: Ckpt = None,
     format: Annotated[
         ExportFormat,
         typer.Option(
             "--format",
-            help="onnx, torchscript, torch-export, or a folder: safetensors, openvino.",
+            help="onnx, torchscript, torch-export, safetensors or openvino.",
             metavar="FORMAT",
         ),
     ] = "onnx",
@@ -30,19 +32,19 @@ def export(
         ExportPart,
         typer.Option(
             "--part",
-            help="full, encoder, decoder, or features: the maps at strides 2 to 16.",
+            help="full, encoder, decoder or features (maps at strides 2 to 16).",
             metavar="PART",
         ),
     ] = "full",
     opset: Annotated[
         Optional[int],  # noqa: UP045
-        typer.Option("--opset", help="Version of ONNX's operators.", show_default="18"),
+        typer.Option("--opset", help="ONNX operator set, 18 to 24.", show_default="18"),
     ] = None,
     input_size: Annotated[
         Optional[int],  # noqa: UP045
         typer.Option(
             "--input-size",
-            help="Side of the images, of features without eigenears.",
+            help="Input size in pixels; only for --part features of a --no-pca-init model.",
             show_default="as trained",
         ),
     ] = None,
@@ -50,17 +52,20 @@ def export(
         bool,
         typer.Option(
             "--with-preprocessing",
-            help="Take uint8 images (B, H, W, C), as files and cameras give.",
+            help="Make the model take uint8 images (B, H, W, C), as read from files or cameras.",
         ),
     ] = False,
     quantize: Annotated[
         Optional[Literal["int8"]],  # noqa: UP045
-        typer.Option("--quantize", help="Convolutions of 8 bits, of ONNX; says what they cost."),
+        typer.Option(
+            "--quantize",
+            help="Quantize convolutions to int8 (ONNX only) and report the quality loss.",
+        ),
     ] = None,
     checkpoint_dir: CheckpointDir = Path("checkpoints"),
     json: Json = False,
 ) -> None:
-    """Write a model for other runtimes, its numbers checked against torch's."""
+    """Export a model for another runtime, and check its numbers against torch."""
     from earteach.inference.export import export as core
 
     result = core(
@@ -74,34 +79,32 @@ def export(
         quantize=quantize,
     )
     title = f"{result.format} {result.part} of {result.checkpoint}"
-    Output(json).show(result, facts(title, _shown(result)))
+    Output(json).show(result, facts(title, _rows(result)))
 
 
-def _shown(result: Export) -> dict[str, str]:
-    parity = result.parity
-    what = "folder" if result.path.is_dir() else "file"
-    values = {
-        what: f"{result.path} ({result.bytes / 1e6:.1f} MB)",
-        "about it": str(result.sidecar),
-        "in": _described(result.inputs),
-        "out": _described(result.outputs),
+def _rows(result: Export) -> dict[str, str]:
+    parity, quantization = result.parity, result.quantization
+    kind = "folder" if result.path.is_dir() else "file"
+    rows = {
+        kind: f"{result.path} ({result.bytes / 1e6:.1f} MB)",
+        "description": str(result.sidecar),
+        "in": ", ".join(map(_port, result.inputs)),
+        "out": ", ".join(map(_port, result.outputs)),
         "checked": f"{parity.images} images, largest difference {parity.max_abs_error:.2g}",
     }
-    if result.quantization is not None:
-        values["8 bits cost"] = _costs(result.quantization)
-    return values
+    if quantization is not None:
+        rows["int8 loss"] = _loss(quantization)
+    return rows
 
 
-def _described(ports: tuple[Port, ...]) -> str:
-    return ", ".join(
-        f"{port.name} ({', '.join(map(str, port.shape))})"
-        + (f" {port.dtype}" if port.dtype != "float32" else "")
-        for port in ports
-    )
+def _port(port: Port) -> str:
+    dtype = "" if port.dtype == "float32" else f" {port.dtype}"
+    return f"{port.name} ({', '.join(map(str, port.shape))}){dtype}"
 
 
-def _costs(found: Quantization) -> str:
-    ratio = f"signal {found.signal_to_noise:.1f} dB over the noise"
-    if found.psnr_loss is None:
+def _loss(quantization: Quantization) -> str:
+    ratio = f"signal-to-noise ratio {quantization.signal_to_noise:.1f} dB"
+    if quantization.psnr_loss is None:
         return ratio
-    return f"{found.psnr_loss:.3f} dB of PSNR, {found.float_psnr:.2f} to {found.psnr:.2f}; {ratio}"
+    before, after = quantization.float_psnr, quantization.psnr
+    return f"{quantization.psnr_loss:.3f} dB of PSNR, {before:.2f} to {after:.2f}; {ratio}"

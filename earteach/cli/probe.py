@@ -34,7 +34,7 @@ def probe(
         Optional[Path],  # noqa: UP045
         typer.Option(
             "--data",
-            help="An array; left out, the checkpoint's validation array.",
+            help="An array; by default the checkpoint's validation array.",
             autocompletion=completion.arrays,
         ),
     ] = None,
@@ -42,32 +42,32 @@ def probe(
         Optional[Path],  # noqa: UP045
         typer.Option(
             "--landmarks",
-            help="Landmarks as .npy (N, K, 2), fractions of the images, or as .csv as `prepare` takes "
-            "it; left out, the file beside the array.",
+            help="Landmarks: .npy (N, K, 2) in fractions of the images, or .csv as `prepare` takes it; "
+            "by default the file beside the array.",
         ),
     ] = None,
     identities: Annotated[
-        bool, typer.Option("--identities", help="Also tell who is who, by cosine.")
+        bool, typer.Option("--identities", help="Also probe how well people are recognised.")
     ] = False,
     groups: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(
             "--groups",
-            help="Who is who: a .csv with a column `group`, or a regular expression on file names; left "
-            "out, the manifest beside the array.",
+            help="Each image's person: a .csv with a column `group`, or a regular expression for file "
+            "names; by default the manifest beside the array.",
             metavar="FILE|REGEX",
         ),
     ] = None,
     seed: Annotated[
-        int, typer.Option("--seed", help="Source of the folds and of the random weights.", min=0)
+        int, typer.Option("--seed", help="Seed of the folds and of the random network.", min=0)
     ] = 0,
     layout: LayoutChoice = None,
     checkpoint_dir: CheckpointDir = Path("checkpoints"),
     json: Json = False,
 ) -> None:
-    """Measure what a simple reader learns from codes and features: landmarks, who is who.
+    """Measure how well linear probes predict landmarks and people from codes and features.
 
-    Each beside the same reader on PCA codes, pixels and a network with random weights.
+    PCA codes, pixels and a network with random weights are probed for comparison.
     """
     from earteach.inference.probe import probe as core
 
@@ -79,53 +79,52 @@ def probe(
 
 
 def _tables(result: Probed) -> list[Table]:
-    landmarks = [entry for entry in result.results if entry.probe == "landmarks"]
-    identities = [entry for entry in result.results if entry.probe == "identities"]
-    return [
-        *([_landmark_table(result, landmarks)] if landmarks else []),
-        *([_identity_table(result, identities)] if identities else []),
-    ]
+    landmarks, identities = (
+        [entry for entry in result.results if entry.probe == name]
+        for name in ("landmarks", "identities")
+    )
+    tables = [_landmark_table(result, landmarks)] if landmarks else []
+    return [*tables, *([_identity_table(result, identities)] if identities else [])]
 
 
 def _landmark_table(result: Probed, entries: list[ProbeResult]) -> Table:
-    rows = [(*_named(entry), *_percent(entry, 2), _below(entry)) for entry in entries]
+    rows = [(*_columns(entry), *_percent(entry, 2), _below_pca(entry)) for entry in entries]
     return table(
-        f"Landmark error in % of the ear's diagonal: {_number(entries[0], result)}",
-        "read from", "numbers", "error", "95 % interval", "below PCA's",
+        f"Landmark error in % of the ear's diagonal: {_data(entries[0], result)}",
+        "features", "values", "error", "95 % interval", "below PCA's",
         rows=rows,
     )  # fmt: skip
 
 
 def _identity_table(result: Probed, entries: list[ProbeResult]) -> Table:
     pairs = zip(entries[::2], entries[1::2], strict=True)
-    rows = [(*_named(rank1), *_percent(rank1, 1), *_percent(eer, 1)) for rank1, eer in pairs]
+    rows = [(*_columns(rank1), *_percent(rank1, 1), *_percent(eer, 1)) for rank1, eer in pairs]
     return table(
-        f"Who is who, by cosine, in %: {_number(entries[0], result)}",
-        "told by", "numbers", "rank-1", "95 % interval", "EER", "95 % interval",
+        f"Recognition of people by cosine, in %: {_data(entries[0], result)}",
+        "features", "values", "rank-1", "95 % interval", "EER", "95 % interval",
         rows=rows,
     )  # fmt: skip
 
 
-def _number(entry: ProbeResult, result: Probed) -> str:
+def _data(entry: ProbeResult, result: Probed) -> str:
     return f"{entry.images:,} images of {result.groups:,} people in {result.data}"
 
 
-def _named(entry: ProbeResult) -> tuple[str, str]:
+def _columns(entry: ProbeResult) -> tuple[str, str]:
     return _NAMES[entry.features], f"{entry.length:,}"
 
 
 def _percent(entry: ProbeResult, digits: int) -> tuple[str, str]:
-    shown = f"{100 * entry.value:.{digits}f}"
+    value = f"{100 * entry.value:.{digits}f}"
     if entry.interval is None:
-        return shown, _NONE
-    low, high = entry.interval
-    return shown, f"{100 * low:.{digits}f} to {100 * high:.{digits}f}"
+        return value, _NONE
+    return value, " to ".join(f"{100 * end:.{digits}f}" for end in entry.interval)
 
 
-def _below(entry: ProbeResult) -> str:
+def _below_pca(entry: ProbeResult) -> str:
     if entry.below_pca is None:
         return _NONE
+    value = f"{100 * entry.below_pca:.0f} %"
     if entry.below_pca_interval is None:
-        return f"{100 * entry.below_pca:.0f} %"
-    low, high = entry.below_pca_interval
-    return f"{100 * entry.below_pca:.0f} % ({100 * low:.0f} to {100 * high:.0f})"
+        return value
+    return f"{value} ({' to '.join(f'{100 * end:.0f}' for end in entry.below_pca_interval)})"

@@ -20,7 +20,7 @@ from torchvision.ops import FeaturePyramidNetwork
 from earteach import checkpoint
 from earteach.errors import EarTeachError
 from earteach.model.blocks import STRIDES
-from earteach.model.encoder_decoder import MobileEncoder
+from earteach.model.network_parts import keep_part
 from earteach.model.vae import EarVAE
 
 
@@ -36,12 +36,12 @@ class FeatureLevel:
 class EarBackbone(nn.Module):
     """Images `(B, C, H, W)` in [0, 1], of any size, to a dict of maps, finest first.
 
-    `feature_info` lists the maps. `strides` chooses some of 2, 4, 8 and 16. With `fpn` the maps go
-    through a feature pyramid (Lin et al. 2017, https://arxiv.org/abs/1612.03144) of so many channels,
-    which is new and always learns. `out_channels`, which torchvision's detectors ask for, is there where
-    all maps have as many channels: with `fpn`, or with one stride.
+    `strides` selects from 2, 4, 8 and 16; `feature_info` lists the maps. `fpn` adds a new, trainable
+    feature pyramid (Lin et al. 2017, https://arxiv.org/abs/1612.03144) with that many channels.
+    `out_channels`, which torchvision's detectors need, exists where all maps have equally many
+    channels: with `fpn`, or with a single stride.
 
-    A `frozen` encoder keeps its weights and computes no gradients; the images get none either.
+    A `frozen` encoder keeps its weights and computes no gradients, neither for them nor for images.
     """
 
     def __init__(
@@ -57,13 +57,15 @@ class EarBackbone(nn.Module):
         if not chosen or not set(chosen) <= set(STRIDES):
             raise EarTeachError(f"strides {tuple(strides)}: must be some of {STRIDES}")
         self.frozen = frozen
-        self.network = _without_code(network).requires_grad_(not frozen)
-        every = dict(zip(STRIDES, network.feature_channels, strict=True))
-        widths = {stride: every[stride] for stride in chosen}
-        self.pyramid = None if fpn is None else FeaturePyramidNetwork(list(widths.values()), fpn)
+        # A copy, without weights that would get no gradients.
+        self.network = keep_part(copy.deepcopy(network), "features", "EarBackbone")
+        self.network.requires_grad_(not frozen)
+        widths = dict(zip(STRIDES, network.feature_channels, strict=True))
+        self.pyramid = None
+        if fpn is not None:
+            self.pyramid = FeaturePyramidNetwork([widths[stride] for stride in chosen], fpn)
         self.feature_info = tuple(
-            FeatureLevel(f"stride{stride}", fpn or width, stride)
-            for stride, width in widths.items()
+            FeatureLevel(f"stride{stride}", fpn or widths[stride], stride) for stride in chosen
         )
         channels = {level.channels for level in self.feature_info}
         if len(channels) == 1:
@@ -87,21 +89,12 @@ class EarBackbone(nn.Module):
     def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         with torch.no_grad() if self.frozen else nullcontext():
             maps = dict(zip(STRIDES, self.network.features(images), strict=True))
-        found = {level.name: maps[level.stride] for level in self.feature_info}
-        return found if self.pyramid is None else self.pyramid(found)
+        selected = {level.name: maps[level.stride] for level in self.feature_info}
+        return selected if self.pyramid is None else self.pyramid(selected)
 
     def train(self, mode: bool = True) -> EarBackbone:
-        """As torch's; a frozen encoder stays in evaluation mode."""
+        """As torch's, but a frozen encoder stays in evaluation mode."""
         super().train(mode)
         if self.frozen:
             self.network.eval()
         return self
-
-
-def _without_code(network: EarVAE) -> EarVAE:
-    """A copy without the parts that maps do not pass through, whose weights would get no gradients."""
-    made = copy.deepcopy(network)
-    del made.decoder, made.encoder.squeeze, made.encoder.to_code
-    if isinstance(made.encoder, MobileEncoder):
-        del made.encoder.glance
-    return made

@@ -1,4 +1,4 @@
-"""How much a simple reader learns from what a network gives: landmarks, and who is who.
+"""How well linear probes predict landmarks, and recognise people, from a network's features.
 
 >>> probe(Path("checkpoints"), Path("val_teacher.npy"), landmarks=Path("val_landmarks.npy")).results
 (ProbeResult(probe="landmarks", features="codes", metric="error", value=0.037, …), …)
@@ -22,7 +22,7 @@ from earteach.errors import EarTeachError
 from earteach.inference.baselines import training_eigenears
 from earteach.inference.evaluate import open_array
 from earteach.inference.loaded_model import LoadedModel, load_model
-from earteach.inference.probe_labels import Labels, known, read_labels
+from earteach.inference.probe_labels import Labels, labelled_rows, read_labels
 from earteach.metrics import linear_probes as probes
 from earteach.metrics.bootstrap import GroupResamples, Interval
 from earteach.metrics.eigenears import Eigenears
@@ -31,19 +31,17 @@ from earteach.randomness import Purpose, derive
 
 FOLDS = 5
 _PIXELS = 16
-# The network's own features, which come with its word for the side.
-_OWN = ("codes", "pooled")
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """One probe of one kind of features, over `images` images.
+    """One probe on one kind of features, over `images` images.
 
-    `probe` is "landmarks" or "identities"; `metric` is "error" (a share of the diagonal of the ear's
-    box), "rank1" or "eer"; `features` are "codes", "pooled", "pca", "pixels", "random_codes" or
-    "random_pooled", `length` numbers for an image. `interval` is the 95 % bootstrap interval over
-    groups. `below_pca` is the share by which an error is below PCA's, paired by image; None for others.
+    `probe` is "landmarks" or "identities"; `metric` is "error" (a fraction of the diagonal of the
+    ear's box), "rank1" or "eer"; `features` are "codes", "pooled", "pca", "pixels", "random_codes" or
+    "random_pooled", with `length` values per image. `interval` is the 95 % bootstrap interval over
+    groups. `below_pca` is the fraction by which an error is below PCA's, paired by image, else None.
     """
 
     probe: str
@@ -59,7 +57,7 @@ class ProbeResult:
 
 @dataclass(frozen=True)
 class Probed:
-    """What `earteach probe` shows; `groups` are the people."""
+    """What `earteach probe` reports; `groups` are the people."""
 
     checkpoint: Path
     data: Path
@@ -82,67 +80,68 @@ def probe(
     """Probe a checkpoint's codes and pooled features on an array, beside simpler features.
 
     `landmarks` is a `.npy` `(N, K, 2)` in fractions of the images, or a `.csv` as `prepare` takes it;
-    left out, the file that `prepare` wrote beside the array. `groups` says who is who: a `.csv` with a
-    column `group`, or a regular expression on file names; left out, the manifest beside the array.
+    by default the file that `prepare` wrote beside the array. `groups` gives each image's person: a
+    `.csv` with a column `group`, or a regular expression for file names; by default the manifest.
 
-    Raises `EarTeachError` where there is nothing to probe, or too few people to keep apart.
+    Raises `EarTeachError` where there is nothing to probe, or too few people for the folds.
     """
     config = config or InferenceConfig()
     model = load_model(Path(path), config)
     array = open_array(model, data, layout)
-    named = None if landmarks is None else Path(landmarks)
-    labels = read_labels(array, named, groups, identities=identities)
+    landmarks = None if landmarks is None else Path(landmarks)
+    labels = read_labels(array, landmarks, groups, identities=identities)
     features = _features(model, array, config.batch_size, seed)
-    results = [*_landmarks(features, labels, model.network.side_dimension, seed)]
+    results = [*_probe_landmarks(features, labels, model.network.side_dimension, seed)]
     if identities:
-        results += _identities(features, labels)
+        results += _probe_identities(features, labels)
     return Probed(model.checkpoint.path, array.path, len(set(labels.groups)), FOLDS, tuple(results))
 
 
-def _landmarks(
-    features: Mapping[str, np.ndarray], labels: Labels, side: int | None, seed: int
+def _probe_landmarks(
+    features: Mapping[str, np.ndarray], labels: Labels, side_dimension: int | None, seed: int
 ) -> Iterator[ProbeResult]:
     if labels.landmarks is None:
         return
-    read = _with_side(features, side)
-    rows = known(labels.landmarks)
+    rows = labelled_rows(labels.landmarks)
     people, points = labels.groups[rows], labels.landmarks[rows]
     resamples = GroupResamples(people)
     errors = {
         name: probes.landmark_errors(values[rows], points, people, folds=FOLDS, seed=seed)
-        for name, values in read.items()
+        for name, values in _with_side(features, side_dimension).items()
     }
-    for name, found in errors.items():
-        below = None
+    for name, values in errors.items():
+        mean, below = probes.mean_estimate(values, resamples), None
         if name != "pca" and "pca" in errors:
-            below = probes.reduction(found, errors["pca"], resamples)
-        reading = probes.mean_reading(found, resamples)
+            below = probes.reduction(values, errors["pca"], resamples)
         yield ProbeResult(
-            probe="landmarks", features=name, length=features[name].shape[1], metric="error",
-            value=reading.value, interval=reading.interval, images=len(found),
-            below_pca=below.value if below else None,
-            below_pca_interval=below.interval if below else None,
+            "landmarks", name, features[name].shape[1], "error", mean.value, mean.interval,
+            len(values), below.value if below else None, below.interval if below else None,
         )  # fmt: skip
 
 
-def _with_side(features: Mapping[str, np.ndarray], side: int | None) -> Mapping[str, np.ndarray]:
-    """What is read of a network that says which side an ear looks to: its features, and these again
-    times that side, so that what is read is linear on each side."""
-    if side is None:
+def _with_side(
+    features: Mapping[str, np.ndarray], side_dimension: int | None
+) -> Mapping[str, np.ndarray]:
+    """Append the network's own features times the side, 1 or −1, that its code has.
+
+    A probe of both is linear on each side.
+    """
+    if side_dimension is None:
         return features
-    sides = features["codes"][:, [side]]
-    own = {name: np.concatenate([features[name], features[name] * sides], 1) for name in _OWN}
+    side = features["codes"][:, [side_dimension]]
+    own = {name: np.hstack([features[name], features[name] * side]) for name in ("codes", "pooled")}
     return {**features, **own}
 
 
-def _identities(features: Mapping[str, np.ndarray], labels: Labels) -> Iterator[ProbeResult]:
+def _probe_identities(features: Mapping[str, np.ndarray], labels: Labels) -> Iterator[ProbeResult]:
     resamples = GroupResamples(labels.groups)
     for name, values in features.items():
-        found = probes.identify(values, labels.groups, resamples=resamples)
-        for metric, reading in (("rank1", found.rank1), ("eer", found.eer)):
+        identification = probes.identify(values, labels.groups, resamples=resamples)
+        for metric in ("rank1", "eer"):
+            estimate: probes.Estimate = getattr(identification, metric)
             yield ProbeResult(
-                probe="identities", features=name, length=values.shape[1], metric=metric,
-                value=reading.value, interval=reading.interval, images=found.images,
+                "identities", name, values.shape[1], metric, estimate.value, estimate.interval,
+                identification.images,
             )  # fmt: skip
 
 
@@ -150,47 +149,39 @@ def _features(
     model: LoadedModel, array: EarArray, batch_size: int, seed: int
 ) -> dict[str, np.ndarray]:
     """Each kind of features of all images, float32 `(N, …)`."""
-    network, random = model.network, _random_network(model, seed)
-    pca = _eigenears(model)
-    rows: dict[str, list[np.ndarray]] = {}
+    network, random_network, pca = model.network, _random_network(model, seed), _eigenears(model)
+    batches: dict[str, list[np.ndarray]] = {}
     for batch in image_batches(
         array, size=network.image_size, channels=network.in_channels, batch_size=batch_size
     ):
+        images = batch.images
         with model.running():
-            found = dict(_of_batch(network, random, pca, batch.images, model.device))
-        for name, values in found.items():
-            rows.setdefault(name, []).append(values.float().cpu().numpy())
-    return {name: np.concatenate(values) for name, values in rows.items()}
-
-
-def _of_batch(
-    network: EarVAE,
-    random: EarVAE,
-    pca: Eigenears | None,
-    images: torch.Tensor,
-    device: torch.device,
-) -> Iterator[tuple[str, torch.Tensor]]:
-    on_device = images.to(device)
-    mu, _, features = network.embed(on_device)
-    yield from (("codes", mu), ("pooled", features))
-    if pca is not None:
-        yield "pca", pca.codes(images)
-    yield "pixels", functional.adaptive_avg_pool2d(images, _PIXELS).flatten(1)
-    mu, _, features = random.embed(on_device)
-    yield from (("random_codes", mu), ("random_pooled", features))
+            codes, _, pooled = network.embed(images.to(model.device))
+            random_codes, _, random_pooled = random_network.embed(images.to(model.device))
+            features = {
+                "codes": codes,
+                "pooled": pooled,
+                **({"pca": pca.codes(images)} if pca else {}),
+                "pixels": functional.adaptive_avg_pool2d(images, _PIXELS).flatten(1),
+                "random_codes": random_codes,
+                "random_pooled": random_pooled,
+            }
+        for name, values in features.items():
+            batches.setdefault(name, []).append(values.float().cpu().numpy())
+    return {name: np.concatenate(values) for name, values in batches.items()}
 
 
 def _random_network(model: LoadedModel, seed: int) -> EarVAE:
-    """The same architecture before training, without a beginning from PCA."""
+    """The same architecture before training, without PCA."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, Purpose.WEIGHTS))
-        made = EarVAE(**{**model.checkpoint.config.model.to_dict(), "pca_init": False})
-    return made.eval().to(model.device)
+        network = EarVAE(**{**model.checkpoint.config.model.to_dict(), "pca_init": False})
+    return network.eval().to(model.device)
 
 
 def _eigenears(model: LoadedModel) -> Eigenears | None:
     try:
         return training_eigenears(model)
     except EarTeachError as error:
-        _log.info("no PCA beside it: %s", error)
+        _log.info("probed without PCA: %s", error)
         return None

@@ -1,4 +1,4 @@
-"""What a probe reads: the landmarks of an array's rows, and who is on them."""
+"""The labels for probes: the landmarks on each image of an array, and its person."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from earteach.data.manifest import ManifestRow, beside, read_manifest
 from earteach.data.patterns import compiled, first_group
 from earteach.errors import EarTeachError
 
-# People for each of five folds, and again for folds within these.
-_FEWEST = 10
+# Two people for each of five folds, for the inner folds need people as well.
+_MIN_PEOPLE = 10
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Labels:
-    """Of each row of an array its person, `(N,)`, and its landmarks, `(N, K, 2)` or None."""
+    """Each row's person, `(N,)`, and landmarks, `(N, K, 2)` in fractions, NaN where unknown."""
 
     groups: np.ndarray
     landmarks: np.ndarray | None
@@ -34,65 +34,53 @@ class Labels:
 def read_labels(
     array: EarArray, landmarks: Path | None, groups: str | None, *, identities: bool
 ) -> Labels:
-    """From the files that are named, or else from those that `prepare` wrote beside the array.
+    """From the given files, or from those that `prepare` wrote beside the array.
 
-    Raises `EarTeachError` where something does not fit the array or nothing can be probed.
+    Raises `EarTeachError` where labels do not fit the array or allow no probe.
     """
     manifest = read_manifest(array.path, len(array))
-    points = _landmarks(array, landmarks, manifest, needed=not identities)
-    people = np.array(_groups(array, groups, manifest), dtype=str)
-    if points is not None:
-        few = _too_few(people[known(points)], array.path)
-        if few and (landmarks is not None or not identities):
-            raise EarTeachError(few)
-        if few:
-            _log.info("landmarks are not probed: %s", few)
-            points = None
+    points = _read_landmarks(array, landmarks, manifest, required=not identities)
+    people = np.array(_read_groups(array, groups, manifest), dtype=str)
+    if points is not None and (count := len(set(people[labelled_rows(points)]))) < _MIN_PEOPLE:
+        problem = (
+            f"{array.path}: has landmarks of {count} people; separate folds need {_MIN_PEOPLE}: name "
+            "each image's person with --groups, or add people"
+        )
+        if landmarks is not None or not identities:
+            raise EarTeachError(problem)
+        _log.info("landmarks are not probed: %s", problem)
+        points = None
     if identities and len(set(people)) in (1, len(people)):
         raise EarTeachError(
             f"{array.path}: has {len(people)} images of {len(set(people))} people; --identities needs "
-            "two images of a person and two people: say who is who with --groups"
+            "two images of a person and two people: name each image's person with --groups"
         )
     return Labels(people, points)
 
 
-def known(points: np.ndarray) -> np.ndarray:
-    """The rows that have landmarks."""
+def labelled_rows(points: np.ndarray) -> np.ndarray:
+    """The rows with landmarks."""
     return np.flatnonzero(np.isfinite(points).all(axis=(1, 2)))
 
 
-def _too_few(people: np.ndarray, path: Path) -> str | None:
-    count = len(set(people))
-    if count >= _FEWEST:
-        return None
-    return (
-        f"{path}: has landmarks of {count} people; it takes {_FEWEST} to keep them apart: say who is "
-        "who with --groups, or add people"
-    )
-
-
-def _landmarks(
-    array: EarArray,
-    path: Path | None,
-    manifest: Sequence[ManifestRow] | None,
-    *,
-    needed: bool,
+def _read_landmarks(
+    array: EarArray, path: Path | None, manifest: Sequence[ManifestRow] | None, *, required: bool
 ) -> np.ndarray | None:
     if path is None:
         path = beside(array.path, "landmarks.npy")
+        if not path.exists() and required:
+            raise EarTeachError(
+                f"{array.path}: nothing to probe, {path.name} is not beside it; name landmarks with "
+                "--landmarks, or ask for --identities"
+            )
         if not path.exists():
-            if needed:
-                raise EarTeachError(
-                    f"{array.path}: nothing to probe, {path.name} is not beside it; name landmarks with "
-                    "--landmarks, or ask for --identities"
-                )
             return None
     if path.suffix == ".npy":
-        return _from_array(array, path)
-    return _from_photographs(array, path, manifest)
+        return _landmarks_of_rows(array, path)
+    return _landmarks_of_photographs(array, path, manifest)
 
 
-def _from_array(array: EarArray, path: Path) -> np.ndarray:
+def _landmarks_of_rows(array: EarArray, path: Path) -> np.ndarray:
     try:
         points = np.load(path, allow_pickle=False)
     except FileNotFoundError as error:
@@ -112,34 +100,34 @@ def _from_array(array: EarArray, path: Path) -> np.ndarray:
     return points.astype(np.float64)
 
 
-def _from_photographs(
+def _landmarks_of_photographs(
     array: EarArray, path: Path, manifest: Sequence[ManifestRow] | None
 ) -> np.ndarray:
     if manifest is None:
         raise EarTeachError(
-            f"--landmarks {path}: {beside(array.path, 'manifest.csv')}, which says which row is which "
-            f"photograph, is not there; save the landmarks as a .npy of shape ({len(array)}, K, 2)"
+            f"--landmarks {path}: needs {beside(array.path, 'manifest.csv')}, which lists the "
+            f"photograph of each row; save the landmarks as a .npy of shape ({len(array)}, K, 2)"
         )
-    rows = Counter(row.source for row in manifest)
-    found = zip(rows, read_landmarks(path).of([Path(source) for source in rows]), strict=True)
-    given = {source: ears[0] for source, ears in found if ears}
-    count = next(len(ear.points) for ear in given.values() if ear.points is not None)
-    unseen = Annotation(points=np.full((count, 2), np.nan))
-    points = [_in_row(path, row, given.get(row.source, unseen)) for row in manifest]
-    for place, row in enumerate(manifest):
-        # Of several ears in a photograph they are those of the one around them.
-        if rows[row.source] > 1 and not mostly_inside(points[place]):
-            points[place][:] = np.nan
+    crops = Counter(row.source for row in manifest)
+    annotated = read_landmarks(path).of([Path(source) for source in crops])
+    ears = {source: found[0] for source, found in zip(crops, annotated, strict=True) if found}
+    count = next(len(ear.points) for ear in ears.values() if ear.points is not None)
+    unknown = Annotation(points=np.full((count, 2), np.nan))
+    points = [_points_in_crop(path, row, ears.get(row.source, unknown)) for row in manifest]
+    for row, row_points in zip(manifest, points, strict=True):
+        # The landmarks of a photograph with several ears belong to the crop around them.
+        if crops[row.source] > 1 and not mostly_inside(row_points):
+            row_points[:] = np.nan
     return np.stack(points)
 
 
-def _in_row(path: Path, row: ManifestRow, ear: Annotation) -> np.ndarray:
-    """The points of a photograph, float64 `(K, 2)`, as fractions of the crop that is the row."""
+def _points_in_crop(path: Path, row: ManifestRow, ear: Annotation) -> np.ndarray:
+    """A photograph's landmarks as fractions of the row's crop, float64 `(K, 2)`."""
     size = row.photograph or (row.box[2:] if row.box[:2] == (0, 0) else None)
     if size is None:
         raise EarTeachError(
-            f"--landmarks {path}: the manifest does not say how large {row.source} is, of which the row "
-            "is a part; run `earteach prepare` again"
+            f"--landmarks {path}: the manifest does not give the size of {row.source}, which the row "
+            "is a crop of; run `earteach prepare` again"
         )
     points = ear.in_pixels(size).points_in(row.box)
     assert points is not None
@@ -149,33 +137,32 @@ def _in_row(path: Path, row: ManifestRow, ear: Annotation) -> np.ndarray:
     return points
 
 
-def _groups(
-    array: EarArray, wanted: str | None, manifest: Sequence[ManifestRow] | None
+def _read_groups(
+    array: EarArray, groups: str | None, manifest: Sequence[ManifestRow] | None
 ) -> list[str]:
-    if wanted is not None and wanted.endswith(".csv"):
-        return _groups_in_table(Path(wanted), len(array))
+    if groups is not None and groups.endswith(".csv"):
+        return _groups_in_table(Path(groups), len(array))
     if manifest is None:
         raise EarTeachError(
-            f"{array.path}: {beside(array.path, 'manifest.csv').name} is not beside it; say who is who "
-            "with --groups FILE.csv, which has a column `group` and a row for each image"
+            f"{array.path}: {beside(array.path, 'manifest.csv').name} is not beside it; name each "
+            "image's person with --groups FILE.csv, with a column `group` and a row for each image"
         )
-    if wanted is None:
+    if groups is None:
         return [row.group for row in manifest]
-    pattern = compiled("--groups", wanted)
+    pattern = compiled("--groups", groups)
     return [first_group("--groups", pattern, Path(row.source).name) for row in manifest]
 
 
 def _groups_in_table(path: Path, length: int) -> list[str]:
     try:
         with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
-            people = [entry.get("group") for entry in csv.DictReader(file)]
+            people = [row["group"] for row in csv.DictReader(file) if row.get("group")]
     except (OSError, csv.Error) as error:
         reason = getattr(error, "strerror", None) or error
         raise EarTeachError(f"--groups {path}: {reason}; name a .csv") from error
-    named = [person for person in people if person]
-    if len(named) != length:
+    if len(people) != length:
         raise EarTeachError(
-            f"--groups {path}: names a group for {len(named)} rows in its column `group`; the array has "
-            f"{length} images"
+            f"--groups {path}: names a group for {len(people)} rows in its column `group`; the array "
+            f"has {length} images"
         )
-    return named
+    return people

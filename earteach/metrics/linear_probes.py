@@ -1,6 +1,7 @@
-"""What a simple reader learns from features: ridge regression to landmarks, and who is who.
+"""Linear probes: ridge regression to landmarks, and recognition of people by cosine.
 
-Features are `(N, d)`, `groups` names each image's person, and nobody is in training and test at once.
+Features are `(N, d)`. `groups` `(N,)` names each image's person; a person's images are never split
+between training and test.
 """
 
 from __future__ import annotations
@@ -13,17 +14,17 @@ from sklearn.preprocessing import KernelCenterer, StandardScaler
 
 from earteach.metrics.bootstrap import GroupResamples, Interval
 
-# Of the kernel's mean diagonal, which is 1 for standardised features.
+# Relative to the kernel's mean diagonal, which is 1 for standardised features.
 PENALTIES = 10.0 ** np.arange(-5, 4.5, 0.5)
 _INNER_FOLDS = 4
-_COSINES = 2000
+_BINS = 2000
 # Rows of the matrix of all cosines at a time.
 _ROWS = 256
 
 
 @dataclass(frozen=True)
-class Reading:
-    """A value with its 95 % bootstrap interval over groups, None where there are too few groups."""
+class Estimate:
+    """A value with its 95 % bootstrap interval over groups; None for a single group."""
 
     value: float
     interval: Interval | None
@@ -31,17 +32,17 @@ class Reading:
 
 @dataclass(frozen=True)
 class Identification:
-    """Rank-1: how often the nearest other image is of the same person. EER: see `identify`."""
+    """See `identify`; `images` are those of people with several images."""
 
-    rank1: Reading
-    eer: Reading
+    rank1: Estimate
+    eer: Estimate
     images: int
 
 
 def person_folds(groups: np.ndarray, folds: int, seed: int) -> list[np.ndarray]:
-    """The rows `(n,)` of each fold's test images: whole groups, in random order, dealt out in turn."""
+    """The test rows of each fold: whole groups, shuffled and dealt out in turn."""
     names = np.random.default_rng(seed).permutation(np.unique(groups))
-    return [np.flatnonzero(np.isin(groups, names[place::folds])) for place in range(folds)]
+    return [np.flatnonzero(np.isin(groups, names[fold::folds])) for fold in range(folds)]
 
 
 def landmark_errors(
@@ -52,11 +53,10 @@ def landmark_errors(
     folds: int = 5,
     seed: int = 0,
 ) -> np.ndarray:
-    """Each image's landmark error, `(N,)`, read by ridge regression from images of other people.
+    """Each image's `point_errors`, `(N,)`, with ridge regression trained on other people's images.
 
-    `landmarks` are `(N, K, 2)`. The error is the mean distance of the points, divided by the diagonal
-    of the box around the true ones. Features are standardised and the penalty chosen on the training
-    images of each fold, by folds of people within them.
+    `landmarks` are `(N, K, 2)`. Each fold standardises the features and chooses the penalty on its
+    training images, the latter by inner folds of people.
     """
     errors = np.empty(len(features))
     for test in person_folds(groups, folds, seed):
@@ -65,17 +65,18 @@ def landmark_errors(
         kernel = (scaled @ scaled.T).astype(np.float64) / scaled.shape[1]
         sums = np.zeros(len(PENALTIES))
         for rows in person_folds(groups[train], _INNER_FOLDS, seed):
-            held = train[rows]
-            readings = _ridge(kernel, landmarks, np.setdiff1d(train, held), held, PENALTIES)
-            sums += [point_errors(read, landmarks[held]).sum() for read in readings]
-        (read,) = _ridge(kernel, landmarks, train, test, PENALTIES[[sums.argmin()]])
-        errors[test] = point_errors(read, landmarks[test])
+            held_out = train[rows]
+            fitted = np.setdiff1d(train, held_out)
+            predictions = _ridge(kernel, landmarks, fitted, held_out, PENALTIES)
+            sums += [point_errors(points, landmarks[held_out]).sum() for points in predictions]
+        (prediction,) = _ridge(kernel, landmarks, train, test, PENALTIES[[sums.argmin()]])
+        errors[test] = point_errors(prediction, landmarks[test])
     return errors
 
 
-def point_errors(found: np.ndarray, true: np.ndarray) -> np.ndarray:
+def point_errors(points: np.ndarray, true: np.ndarray) -> np.ndarray:
     """Mean distance of points `(n, K, 2)` over the diagonal of the true points' box, `(n,)`."""
-    distances = np.linalg.norm(found - true, axis=2).mean(axis=1)
+    distances = np.linalg.norm(points - true, axis=2).mean(axis=1)
     return distances / np.linalg.norm(np.ptp(true, axis=1), axis=1)
 
 
@@ -86,48 +87,48 @@ def _ridge(
     test: np.ndarray,
     penalties: np.ndarray,
 ) -> Iterator[np.ndarray]:
-    """What ridge regression with an intercept reads on `test`, for each penalty.
+    """Predictions of ridge regression with an intercept on `test`, for each penalty.
 
-    In its dual form (Saunders et al. 1998): all penalties follow from one eigendecomposition.
+    In its dual form (Saunders et al. 1998), one eigendecomposition serves all penalties.
     """
     centre = KernelCenterer().fit(kernel[np.ix_(train, train)])
     values, vectors = np.linalg.eigh(centre.transform(kernel[np.ix_(train, train)]))
     across = centre.transform(kernel[np.ix_(test, train)]) @ vectors
     flat = targets[train].reshape(len(train), -1)
     mean = flat.mean(axis=0)
-    turned = vectors.T @ (flat - mean)
+    rotated = vectors.T @ (flat - mean)
     for penalty in penalties:
-        weights = turned / (values.clip(min=0) + penalty)[:, None]
+        weights = rotated / (values.clip(min=0) + penalty)[:, None]
         yield (mean + across @ weights).reshape(-1, *targets.shape[1:])
 
 
-def mean_reading(values: np.ndarray, resamples: GroupResamples) -> Reading:
-    """The mean of values `(N,)`, those that are NaN left out."""
-    return Reading(float(np.nanmean(values)), resamples.interval(resamples.means(values)))
+def mean_estimate(values: np.ndarray, resamples: GroupResamples) -> Estimate:
+    """The mean of values `(N,)`, ignoring NaN."""
+    return Estimate(float(np.nanmean(values)), resamples.interval(resamples.means(values)))
 
 
-def reduction(values: np.ndarray, beside: np.ndarray, resamples: GroupResamples) -> Reading:
-    """By which share the mean of `values` is below that of `beside`, paired by image."""
-    shares = 1 - resamples.means(values) / resamples.means(beside)
-    return Reading(1 - float(values.mean()) / float(beside.mean()), resamples.interval(shares))
+def reduction(values: np.ndarray, baseline: np.ndarray, resamples: GroupResamples) -> Estimate:
+    """The fraction by which the mean of `values` is below the baseline's, paired by image."""
+    fractions = 1 - resamples.means(values) / resamples.means(baseline)
+    fraction = 1 - float(values.mean()) / float(baseline.mean())
+    return Estimate(fraction, resamples.interval(fractions))
 
 
 def identify(
     features: np.ndarray, groups: np.ndarray, *, resamples: GroupResamples
 ) -> Identification:
-    """Who is who by the cosine of standardised features.
+    """Recognition of people by the cosine of standardised features.
 
-    EER is the share of errors at the cosine where as many pairs of one person are taken for two as
-    pairs of two persons for one; cosines are told apart to a thousandth. Rank-1 is over the images
-    whose person has another one. The intervals resample the persons looked for, not those they are
-    found among.
+    Rank-1: how often the nearest other image shows the same person, over images of people with
+    several. EER: the error rate at the cosine, to a thousandth, where false matches are as frequent as
+    false non-matches. Intervals resample the people searched for, not the gallery.
     """
     unit = StandardScaler().fit_transform(features).astype(np.float32)
     unit /= np.linalg.norm(unit, axis=1, keepdims=True).clip(min=1e-12)
     names, people = np.unique(groups, return_inverse=True)
     hits = np.full(len(unit), np.nan)
-    # Counts of cosines, by person: of pairs of two persons, and of one.
-    counts = np.zeros((2, len(names), _COSINES), np.float32)
+    # Histograms of cosines by person: of pairs of two people, and of pairs of one.
+    counts = np.zeros((2, len(names), _BINS), np.float32)
     for start in range(0, len(unit), _ROWS):
         rows = np.arange(start, min(start + _ROWS, len(unit)))
         cosines = unit[rows] @ unit.T
@@ -135,24 +136,25 @@ def identify(
         other = rows[:, None] != np.arange(len(unit))
         nearest = np.where(other, cosines, -np.inf).argmax(axis=1)
         hits[rows] = np.where((same & other).any(axis=1), people[nearest] == people[rows], np.nan)
-        bins = ((cosines + 1) * (_COSINES / 2)).astype(int).clip(0, _COSINES - 1)
-        for pairs, kind in ((~same, 0), (same & other, 1)):
+        bins = ((cosines + 1) * (_BINS / 2)).astype(int).clip(0, _BINS - 1)
+        for histogram, pairs in zip(counts, (~same, same & other), strict=True):
             row, _ = np.nonzero(pairs)
-            np.add.at(counts[kind], (people[rows][row], bins[pairs]), 1)
+            np.add.at(histogram, (people[rows][row], bins[pairs]), 1)
     eer = float(_equal_error_rates(counts.sum(axis=1, keepdims=True))[0])
-    spread = _equal_error_rates(resamples.weighted(counts))
+    resampled = _equal_error_rates(resamples.weighted(counts))
     return Identification(
-        rank1=mean_reading(hits, resamples),
-        eer=Reading(eer, resamples.interval(spread)),
+        rank1=mean_estimate(hits, resamples),
+        eer=Estimate(eer, resamples.interval(resampled)),
         images=int(np.isfinite(hits).sum()),
     )
 
 
 def _equal_error_rates(counts: np.ndarray) -> np.ndarray:
-    """Of histograms of cosines `(2, R, bins)`, of two persons and of one, the rates `(R,)`."""
-    with np.errstate(invalid="ignore"):  # a resample of people of whom there is one image each
+    """Equal error rates `(R,)` of R pairs of histograms, `(2, R, bins)`: two people, one person."""
+    with np.errstate(invalid="ignore"):  # a resample may hold people with one image each
         two, one = counts.astype(np.float64) / counts.sum(axis=2, keepdims=True, dtype=np.float64)
-    accepted = 1 - np.cumsum(two, axis=1)
-    refused = np.cumsum(one, axis=1)
-    place = np.abs(accepted - refused).argmin(axis=1)[:, None]
-    return np.take_along_axis((accepted + refused) / 2, place, axis=1)[:, 0]
+    false_matches = 1 - np.cumsum(two, axis=1)
+    false_non_matches = np.cumsum(one, axis=1)
+    crossing = np.abs(false_matches - false_non_matches).argmin(axis=1)[:, None]
+    rates = (false_matches + false_non_matches) / 2
+    return np.take_along_axis(rates, crossing, axis=1)[:, 0]

@@ -1,4 +1,4 @@
-"""The encoder's maps as one row of numbers for each image."""
+"""The encoder's maps, pooled to one vector per image."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from collections.abc import Sequence
 import torch
 from torch.nn import functional
 
-# Of the maps of a network, finest first: strides 2 and 4. The coarser ones added nothing to landmarks.
+# The finest two levels, strides 2 and 4. Coarser ones did not improve landmarks.
 _LEVELS = 2
 _CELLS = 8
 
 
 def pooled(maps: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Maps as `EarVAE.features` gives them to pooled features, `(B, 384 · base_channels)`.
+    """Maps as `EarVAE.features` returns them to pooled features, `(B, 384 · base_channels)`.
 
-    Of the maps at strides 2 and 4 they hold the largest and then the smallest value of each channel in
-    each cell of a grid of 8 × 8 over the image: level by level, channel by channel, row by row.
+    For each channel of the maps at strides 2 and 4: the maxima over a grid of 8 × 8 cells, then the
+    minima; ordered by level, extreme, channel, row and column.
     """
     return torch.cat([_extremes(level) for level in maps[:_LEVELS]], dim=1)
 
 
 def _extremes(level: torch.Tensor) -> torch.Tensor:
-    largest = functional.adaptive_max_pool2d(level, _CELLS)
-    smallest = -functional.adaptive_max_pool2d(-level, _CELLS)
-    return torch.cat([largest.flatten(1), smallest.flatten(1)], dim=1)
+    maxima = functional.adaptive_max_pool2d(level, _CELLS)
+    minima = -functional.adaptive_max_pool2d(-level, _CELLS)
+    return torch.cat([maxima.flatten(1), minima.flatten(1)], dim=1)

@@ -1,6 +1,6 @@
 """A network from a folder with `config.json` and `model.safetensors`, the Hugging Face Hub's layout.
 
-Nothing is downloaded: a folder of the Hub is fetched by its own tools first.
+Nothing is downloaded: fetch a folder from the Hub with its own tools first.
 """
 
 from __future__ import annotations
@@ -9,102 +9,69 @@ import json
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
-from torch import nn
 
-from earteach.config import ModelConfig
+from earteach.config import ExportPart, ModelConfig
 from earteach.errors import EarTeachError
+from earteach.model.network_parts import keep_part
 from earteach.model.vae import EarVAE
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
-# What a folder may do without, and the side that lacks it then.
-_SIDES = {
-    "encoder": "encoder",
-    "encoder.squeeze": "encoder",
-    "encoder.to_code": "encoder",
-    "encoder.glance": "encoder",
-    "decoder": "decoder",
-    "linear": "decoder",
-}
-
-
-class LeftOut(nn.Module):
-    """A side of the network that a folder does not hold."""
-
-    def __init__(self, side: str, folder: Path, part: str) -> None:
-        super().__init__()
-        self._why = (
-            f"{folder}: holds {part} of the network and no {side}; export it with --part full"
-        )
-
-    def forward(self, *_: object) -> None:
-        raise EarTeachError(self._why)
-
-    maps = code_and_maps = decode = forward
-    side = None
+_ADVICE = "name a folder that `earteach export --format safetensors` wrote"
 
 
 def load_pretrained(folder: str | Path) -> EarVAE:
     """The network in evaluation mode, on the CPU.
 
-    Of a folder with one part, calling what another part would do is an `EarTeachError`, as are a folder
-    without the two files and weights that do not fit.
+    A folder may hold only a part of a network; what needs another part then raises `EarTeachError`. So
+    do a folder without the two files, and weights that do not fit.
     """
     folder = Path(folder)
-    about = _config(folder)
-    config = _model_config(folder, about)
+    options = _options(folder)
+    config, part = _model_config(folder / CONFIG, options), options.get("part", "full")
+    if part not in get_args(ExportPart):
+        raise EarTeachError(f"{folder / CONFIG}: has an unknown part {part!r}; {_ADVICE}")
     weights = _weights(folder)
     with torch.device("meta"):
-        model = EarVAE.from_config(config)
-    part = str(about.get("part", "a part"))
-    for place, side in _SIDES.items():
-        parent, _, name = place.rpartition(".")
-        owner = model.get_submodule(parent)
-        known = getattr(owner, name, None) is not None
-        if known and not any(weight.startswith(f"{place}.") for weight in weights):
-            setattr(owner, name, LeftOut(side, folder, part))
+        network = EarVAE.from_config(config)
+    keep_part(network.to_empty(device="cpu"), part, str(folder))
     try:
-        model.load_state_dict(weights, assign=True)
+        network.load_state_dict(weights, assign=True)
     except RuntimeError as error:
         raise EarTeachError(
             f"{folder}: the weights in {WEIGHTS} do not fit {CONFIG}; export them again"
         ) from error
-    return model.eval().requires_grad_(True)
+    return network.eval().requires_grad_(True)
 
 
-def _config(folder: Path) -> Mapping[str, Any]:
+def _options(folder: Path) -> Mapping[str, Any]:
     if not folder.is_dir():
-        raise EarTeachError(
-            f"{folder}: no such folder; name one that `earteach export --format safetensors` wrote "
-            "(nothing is downloaded)"
-        )
+        raise EarTeachError(f"{folder}: no such folder; {_ADVICE} (nothing is downloaded)")
+    path = folder / CONFIG
     try:
-        about = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        options = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise EarTeachError(
-            f"{folder / CONFIG}: {error.strerror}; name a folder that "
-            "`earteach export --format safetensors` wrote"
-        ) from error
+        raise EarTeachError(f"{path}: {error.strerror}; {_ADVICE}") from error
     except ValueError as error:
-        raise EarTeachError(f"{folder / CONFIG}: is not JSON; export the folder again") from error
-    if not isinstance(about, dict):
-        raise EarTeachError(f"{folder / CONFIG}: is not a JSON object; export the folder again")
-    return about
+        raise EarTeachError(f"{path}: is not JSON; export the folder again") from error
+    if not isinstance(options, dict):
+        raise EarTeachError(f"{path}: is not a JSON object; export the folder again")
+    return options
 
 
-def _model_config(folder: Path, about: Mapping[str, Any]) -> ModelConfig:
+def _model_config(path: Path, options: Mapping[str, Any]) -> ModelConfig:
     names = [field.name for field in fields(ModelConfig)]
-    missing = [name for name in names if name not in about]
+    missing = [name for name in names if name not in options]
     if missing:
         raise EarTeachError(
-            f"{folder / CONFIG}: has no {missing[0]}, so it is not of earteach; name another folder"
+            f"{path}: has no {missing[0]}, so earteach did not write it; name another folder"
         )
     try:
-        return ModelConfig(**{name: about[name] for name in names})
+        return ModelConfig(**{name: options[name] for name in names})
     except EarTeachError as error:
-        raise EarTeachError(f"{folder / CONFIG}: {error}") from error
+        raise EarTeachError(f"{path}: {error}") from error
 
 
 def _weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -118,7 +85,4 @@ def _weights(folder: Path) -> dict[str, torch.Tensor]:
     try:
         return load_file(folder / WEIGHTS)
     except (OSError, SafetensorError) as error:
-        raise EarTeachError(
-            f"{folder / WEIGHTS}: cannot be read; name a folder that "
-            "`earteach export --format safetensors` wrote"
-        ) from error
+        raise EarTeachError(f"{folder / WEIGHTS}: cannot be read; {_ADVICE}") from error

@@ -111,18 +111,18 @@ CASES = {
         "quantization.psnr quantization.float_psnr quantization.psnr_loss",
         (
             "{quantization[psnr_loss]:.3f} dB of PSNR, {quantization[float_psnr]:.2f} to",
-            "signal {quantization[signal_to_noise]:.1f} dB over the noise",
+            "signal-to-noise ratio {quantization[signal_to_noise]:.1f} dB",
         ),
     ),
     "export of maps in 8 bits": Case(
         "export {folder} --format onnx --part features --quantize int8 --out out",
         "quantization.signal_to_noise quantization.psnr",
-        ("│ signal {quantization[signal_to_noise]:.1f} dB over the noise",),
+        ("│ signal-to-noise ratio {quantization[signal_to_noise]:.1f} dB",),
     ),
     "embed": Case(
         "embed {folder} --input {ears}/val_teacher.npy --features --out codes.npz",
         "checkpoint path images latent_dim features",
-        ("{path}", "{images} of", "{latent_dim} numbers each", "{features:,} numbers each"),
+        ("{path}", "{images} from", "{latent_dim} values each", "{features:,} values each"),
     ),
     "inspect-data": Case(
         "inspect-data {ears}/train_teacher.npy {ears}/val_teacher.npy --image-size 32",

@@ -144,7 +144,7 @@ TABLE: list[Row] = [
     ("export run/last.ckpt --format safetensors --out text.txt/below", 1, "text.txt:"),
     ("export run/last.ckpt --opset 9 --out new", 1, "--opset 9: must be from 18 to 24"),
     ("export run/last.ckpt --format safetensors --quantize int8 --out new", 1,
-     "--quantize int8: is of --format onnx"),
+     "--quantize int8: is only for --format onnx"),
     ("export run/last.ckpt --input-size 64 --out new", 1, "--input-size 64:|32×32|--image-size 64"),
     ("embed run/last.ckpt --input none.png --out new.npz", 1, "--input none.png: no such file"),
     ("embed run/last.ckpt --input none.npy --out new.npz", 1, "none.npy: no such file"),

@@ -1,6 +1,5 @@
 """Codes on disk: row for row those of the network, in three kinds of file."""
 
-import json
 import logging
 from pathlib import Path
 
@@ -27,7 +26,7 @@ def val(ears) -> np.ndarray:
 
 
 def read(path: Path) -> dict[str, np.ndarray]:
-    """The columns of a file, by other means than those that wrote it."""
+    """The columns of a file, read without earteach."""
     if path.suffix == ".npz":
         with np.load(path, allow_pickle=False) as stored:
             return dict(stored)
@@ -49,9 +48,10 @@ def by_torch(checkpoint: Path, images: np.ndarray) -> dict[str, np.ndarray]:
     return {"mu": mu.numpy(), "logvar": logvar.numpy(), "features": features.numpy()}
 
 
-@pytest.mark.parametrize("batch_size", [2, 32])
-@pytest.mark.parametrize("network", ["trained", "sideless"])
-@pytest.mark.parametrize("kind", [".npz", ".parquet"])
+@pytest.mark.parametrize(
+    ("kind", "network", "batch_size"),
+    [(".npz", "trained", 2), (".npz", "sideless", 32), (".parquet", "trained", 3)],
+)
 def test_the_columns_are_those_of_the_network(
     trained, sideless, ears, val, tmp_path, kind, network, batch_size
 ):
@@ -60,162 +60,135 @@ def test_the_columns_are_those_of_the_network(
         checkpoint, ears / "val_teacher.npy", tmp_path / f"codes{kind}",
         logvar=True, features=True, config=InferenceConfig(batch_size=batch_size),
     )  # fmt: skip
-    seen = read(result.path)
-    for name, wanted in by_torch(checkpoint, val).items():
-        assert seen[name].shape == wanted.shape
-        # An untrained network's maps reach far.
-        np.testing.assert_allclose(seen[name], wanted, atol=1e-4, rtol=1e-5)
+    columns = read(result.path)
+    for name, expected in by_torch(checkpoint, val).items():
+        assert columns[name].shape == expected.shape
+        # An untrained network's maps have large values.
+        np.testing.assert_allclose(columns[name], expected, atol=1e-4, rtol=1e-5)
     assert (result.images, result.latent_dim, result.features) == (7, 16, 3072)
-    assert str(seen["checkpoint"]) == checkpoint.name
-    assert str(seen["checkpoint_sha256"]) == result.checkpoint_sha256 == sha256(checkpoint)
+    assert str(columns["checkpoint"]) == checkpoint.name
+    assert str(columns["checkpoint_sha256"]) == result.checkpoint_sha256 == sha256(checkpoint)
     assert [path.name for path in tmp_path.iterdir() if path.name != "run"] == [f"codes{kind}"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_mu_alone(trained, ears, val, tmp_path, kind):
     result = embed(trained.last, ears / "val_teacher.npy", tmp_path / f"codes{kind}")
-    seen = read(result.path)
-    assert seen["mu"].dtype == (np.float64 if kind == ".parquet" else np.float32)
-    np.testing.assert_allclose(seen["mu"], by_torch(trained.last, val)["mu"], atol=1e-4)
-    assert {"logvar", "features"} & set(seen) == set()
+    columns = read(result.path)
+    np.testing.assert_allclose(columns["mu"], by_torch(trained.last, val)["mu"], atol=1e-4)
+    assert {"logvar", "features"} & set(columns) == set()
     assert (result.logvar, result.features) == (False, None)
 
 
-def test_ears_of_prepare_are_called_as_their_manifest_calls_them(trained, ears, tmp_path):
+def test_rows_of_arrays_are_named_by_their_manifest_or_number(trained, ears, val, tmp_path, caplog):
     rows = (ears / "val_manifest.csv").read_text().splitlines()[1:]
-    result = embed(trained.last, ears / "val_teacher.npy", tmp_path / "codes.npz")
-    assert read(result.path)["names"].tolist() == [row.split(",")[1] for row in rows]
-
-
-def test_rows_of_other_arrays_are_called_by_their_numbers(trained, val, tmp_path, caplog):
-    np.save(tmp_path / "a.npy", val)
-    result = embed(trained.last, tmp_path / "a.npy", tmp_path / "codes.npz")
-    assert read(result.path)["names"].tolist() == list("0123456")
+    np.save(tmp_path / "plain.npy", val)
     np.save(tmp_path / "x_teacher.npy", val)
     (tmp_path / "x_manifest.csv").write_text(
         "row,source,group,left,top,width,height,mirrored\n0,a,a,0,0,32,32,0\n"
     )
-    with caplog.at_level(logging.INFO, "earteach"):
-        result = embed(trained.last, tmp_path / "x_teacher.npy", tmp_path / "other.npz")
-    assert read(result.path)["names"].tolist() == list("0123456")
+    caplog.set_level(logging.INFO, "earteach")
+    for array, expected in (
+        (ears / "val_teacher.npy", [row.split(",")[1] for row in rows]),
+        (tmp_path / "plain.npy", list("0123456")),
+        (tmp_path / "x_teacher.npy", list("0123456")),
+    ):
+        result = embed(trained.last, array, tmp_path / "codes.npz")
+        assert read(result.path)["names"].tolist() == expected
     assert "has 1 rows and" in caplog.text
 
 
 @pytest.mark.parametrize("kind", [".npz", ".parquet"])
-def test_photographs_are_called_by_their_paths(trained, val, tmp_path, kind, caplog):
+def test_photographs_are_named_by_their_paths(trained, val, tmp_path, kind, caplog):
     photos = tmp_path / "photos"
-    for place, name in enumerate(["b/1.png", "a/ü.png", "c.png"]):
+    for row, name in enumerate(["b/1.png", "a/ü.png", "c.png"]):
         (photos / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(val[place]).save(photos / name)
+        Image.fromarray(val[row]).save(photos / name)
     (photos / "broken.png").write_text("no picture")
     with caplog.at_level(logging.INFO, "earteach"):
         result = embed(trained.last, photos, tmp_path / f"codes{kind}")
-    seen = read(result.path)
-    assert seen["names"].tolist() == ["a/ü.png", "b/1.png", "c.png"]
-    wanted = by_torch(trained.last, val[[1, 0, 2]])["mu"]
-    np.testing.assert_allclose(seen["mu"], wanted, atol=1e-4)
-    assert "left out" in caplog.text
+    assert "broken.png" in caplog.text
+    columns = read(result.path)
+    assert columns["names"].tolist() == ["a/ü.png", "b/1.png", "c.png"]
+    expected = by_torch(trained.last, val[[1, 0, 2]])["mu"]
+    np.testing.assert_allclose(columns["mu"], expected, atol=1e-4)
     one = embed(trained.last, photos / "c.png", tmp_path / f"one{kind}")
     assert read(one.path)["names"].tolist() == ["c.png"]
 
 
-def test_photographs_of_which_none_can_be_read_leave_nothing(trained, tmp_path):
-    (tmp_path / "photos").mkdir()
-    (tmp_path / "photos" / "a.png").write_bytes(b"no picture")
-    with pytest.raises(EarTeachError, match="none of the photographs could be read"):
-        embed(trained.checkpoints, tmp_path / "photos", tmp_path / "out" / "codes.npz")
-    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
+def test_inputs_without_images_leave_nothing(trained, tmp_path):
+    (tmp_path / "a.png").write_bytes(b"no picture")
+    for source, words in ((tmp_path, "none of the photographs"), (tmp_path / "b", "no such file")):
+        with pytest.raises(EarTeachError, match=words):
+            embed(trained.checkpoints, source, tmp_path / "new" / "er" / "codes.npz")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
 
 
-@pytest.mark.parametrize("option", ["logvar", "features"])
-def test_npy_holds_mu_alone(trained, ears, tmp_path, option):
-    with pytest.raises(EarTeachError, match=rf"^--{option}: a .npy file holds mu alone; .*\.npz$"):
-        embed(trained.last, ears / "val_teacher.npy", tmp_path / "a.npy", **{option: True})
+def test_files_that_cannot_be_written_are_refused(trained, ears, tmp_path, monkeypatch):
+    monkeypatch.setattr(embedding_files, "find_spec", lambda name: None)
+    for name, options, words in (
+        ("codes.npz.bak", {}, r"must end in \.npz, \.npy, \.parquet"),
+        ("a.npy", {"logvar": True}, r"^--logvar: a .npy file holds mu alone; .*\.npz$"),
+        ("a.npy", {"features": True}, r"^--features: a .npy file holds mu alone"),
+        ("a.parquet", {}, r"needs pyarrow; .*'earteach\[parquet\]'"),
+        ("n" * 300 + ".npz", {}, "cannot be written: File name too long"),
+    ):
+        with pytest.raises(EarTeachError, match=words):
+            embed(trained.last, ears / "val_teacher.npy", tmp_path / name, **options)
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["codes.csv", "codes", "codes.npz.bak"])
-def test_other_files_are_refused(trained, ears, tmp_path, name):
-    with pytest.raises(EarTeachError, match=r"must end in \.npz, \.npy, \.parquet"):
-        embed(trained.last, ears / "val_teacher.npy", tmp_path / name)
-
-
-def test_parquet_needs_pyarrow(trained, ears, tmp_path, monkeypatch):
-    monkeypatch.setattr(embedding_files, "find_spec", lambda name: None)
-    with pytest.raises(EarTeachError, match=r"needs pyarrow; .*'earteach\[parquet\]'"):
-        embed(trained.last, ears / "val_teacher.npy", tmp_path / "a.parquet")
-
-
 @pytest.mark.parametrize("kind", [".npz", ".parquet"])
-def test_an_own_file_is_replaced_and_another_stays(trained, ears, tmp_path, kind):
-    out = tmp_path / f"codes{kind}"
+def test_our_file_is_replaced_and_another_stays(trained, ears, tmp_path, kind):
+    out, other = tmp_path / f"codes{kind}", tmp_path / f"other{kind}"
     for features in (True, False):
         embed(trained.last, ears / "val_teacher.npy", out, features=features)
         assert ("features" in read(out)) == features
-    for content in (b"", b"mine", foreign(kind, tmp_path)):
+    if kind == ".npz":
+        np.savez(other, mu=np.zeros(3))
+    else:
+        import pyarrow
+        from pyarrow import parquet
+
+        parquet.write_table(pyarrow.table({"a": [1]}), other)
+    for content in (b"", b"mine", other.read_bytes()):
         out.write_bytes(content)
         with pytest.raises(EarTeachError, match="was not written by `earteach embed`"):
             embed(trained.last, ears / "val_teacher.npy", out)
         assert out.read_bytes() == content
 
 
-def foreign(kind: str, folder: Path) -> bytes:
-    """What another program might have written."""
-    path = folder / f"foreign{kind}"
-    if kind == ".npz":
-        np.savez(path, mu=np.zeros(3))
-    else:
-        pyarrow = pytest.importorskip("pyarrow", reason="the extra parquet is not installed")
-        pytest.importorskip("pyarrow.parquet").write_table(pyarrow.table({"a": [1]}), path)
-    return path.read_bytes()
-
-
 def test_an_npy_file_stays(trained, ears, tmp_path):
-    embed(trained.last, ears / "val_teacher.npy", tmp_path / "a.npy")
+    (tmp_path / "a.npy").write_bytes(b"mine")
     with pytest.raises(EarTeachError, match="does not say who wrote it"):
         embed(trained.last, ears / "val_teacher.npy", tmp_path / "a.npy")
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_fails_half_way_leaves_nothing(trained, val, tmp_path, kind):
+def test_a_failure_half_way_leaves_nothing(trained, ears, val, tmp_path, kind, monkeypatch):
     images = (val / 255).astype(np.float32)
     images[5] = np.nan
     np.save(tmp_path / "images.npy", images)
     config = InferenceConfig(batch_size=2)
     with pytest.raises(EarTeachError, match="image 5 holds NaN"):
         embed(trained.last, tmp_path / "images.npy", tmp_path / f"codes{kind}", config=config)
-    assert [path.name for path in tmp_path.iterdir()] == ["images.npy"]
 
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_full_disk_is_one_line(trained, ears, tmp_path, kind, monkeypatch):
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "replace", full)
     with pytest.raises(EarTeachError, match="the disk is full; free space, then try again"):
         embed(trained.last, ears / "val_teacher.npy", tmp_path / f"codes{kind}")
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["images.npy"]
 
 
-def test_the_command_says_what_the_function_returns(trained, ears, tmp_path):
-    line = [
+def test_the_command_reports_what_the_function_returns(trained, ears, tmp_path):
+    out = command(
         "embed", trained.last, "--input", ears / "val_teacher.npy", "--out", tmp_path / "a.npz",
-        "--features", "--logvar",
-    ]  # fmt: skip
-    found = command(*line, "--json").json
-    assert found == {
+        "--features", "--logvar", "--json",
+    )  # fmt: skip
+    assert out.json == {
         "checkpoint": str(trained.last), "checkpoint_sha256": sha256(trained.last),
         "input": str(ears / "val_teacher.npy"), "path": str(tmp_path / "a.npz"),
         "images": 7, "latent_dim": 16, "logvar": True, "features": 3072,
     }  # fmt: skip
-    text = command(*line).out
-    for words in ("7 of", "a.npz", "16 numbers each, and their logvar", "3,072 numbers each"):
-        assert words in text
-    assert json.dumps(found)
-
-
-def test_a_missing_input_leaves_no_folder(trained, tmp_path):
-    with pytest.raises(EarTeachError, match="no such file"):
-        embed(trained.last, tmp_path / "none.npy", tmp_path / "new" / "er" / "codes.npz")
-    assert list(tmp_path.iterdir()) == []

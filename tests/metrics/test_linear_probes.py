@@ -16,14 +16,14 @@ from earteach.metrics.linear_probes import (
     PENALTIES,
     identify,
     landmark_errors,
-    mean_reading,
+    mean_estimate,
     person_folds,
     point_errors,
     reduction,
 )
 
 
-def made(
+def data(
     people: int = 12, each: int = 4, length: int = 9, noise: float = 0.02, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Features, landmarks that are nearly linear in them, and people."""
@@ -36,7 +36,7 @@ def made(
 
 
 def test_nobody_is_in_training_and_test_and_everyone_is_tested_once():
-    groups = made()[2]
+    groups = data()[2]
     folds = person_folds(groups, 5, seed=3)
     assert sorted(np.concatenate(folds)) == list(range(len(groups)))
     for rows in folds:
@@ -49,44 +49,44 @@ def test_nobody_is_in_training_and_test_and_everyone_is_tested_once():
 @pytest.mark.parametrize("length", [9, 120])
 def test_errors_are_those_of_scikit_learns_ridge(length, monkeypatch):
     """One penalty, so that nothing is chosen: a kernel divided by d takes the penalty times d."""
-    features, points, groups = made(length=length)
+    features, points, groups = data(length=length)
     monkeypatch.setattr(probes, "PENALTIES", np.array([0.1]))
     errors = landmark_errors(features, points, groups, folds=4, seed=1)
     for rows in person_folds(groups, 4, seed=1):
         train = np.setdiff1d(np.arange(len(groups)), rows)
         ridge = make_pipeline(StandardScaler(), Ridge(alpha=0.1 * length, solver="svd"))
         ridge.fit(features[train], points[train].reshape(len(train), -1))
-        found = ridge.predict(features[rows]).reshape(-1, 5, 2)
-        for place, row in enumerate(rows):
+        predicted = ridge.predict(features[rows]).reshape(-1, 5, 2)
+        for prediction, row in zip(predicted, rows, strict=True):
             box = points[row].max(axis=0) - points[row].min(axis=0)
-            distances = [np.hypot(*(found[place, k] - points[row, k])) for k in range(5)]
+            distances = [np.hypot(*(prediction[k] - points[row, k])) for k in range(5)]
             assert errors[row] == pytest.approx(np.mean(distances) / np.hypot(*box), rel=1e-6)
 
 
 @pytest.mark.parametrize("noise", [0.001, 0.3])
 def test_the_penalty_is_the_best_in_folds_of_people_within_training(noise):
-    features, points, groups = made(length=40, noise=noise)
+    features, points, groups = data(length=40, noise=noise)
     errors = landmark_errors(features, points, groups, folds=4, seed=1)
     rows = person_folds(groups, 4, seed=1)[0]
     train = np.setdiff1d(np.arange(len(groups)), rows)
     scaled = StandardScaler().fit(features[train]).transform(features)
     flat = points.reshape(len(points), -1)
 
-    def read(fitted: np.ndarray, seen: np.ndarray, penalty: float) -> np.ndarray:
+    def error(fitted: np.ndarray, rows: np.ndarray, penalty: float) -> np.ndarray:
         ridge = Ridge(alpha=penalty * 40, solver="svd").fit(scaled[fitted], flat[fitted])
-        return point_errors(ridge.predict(scaled[seen]).reshape(-1, 5, 2), points[seen])
+        return point_errors(ridge.predict(scaled[rows]).reshape(-1, 5, 2), points[rows])
 
     inner = [train[held] for held in person_folds(groups[train], 4, seed=1)]
     sums = [
-        sum(read(np.setdiff1d(train, held), held, penalty).sum() for held in inner)
+        sum(error(np.setdiff1d(train, held), held, penalty).sum() for held in inner)
         for penalty in PENALTIES
     ]
     best = PENALTIES[np.argmin(sums)]
-    assert np.allclose(errors[rows], read(train, rows, best), rtol=1e-5)
+    assert np.allclose(errors[rows], error(train, rows, best), rtol=1e-5)
 
 
-def test_features_that_say_nothing_give_the_mean_shapes_error():
-    _, points, groups = made(people=30)
+def test_features_without_information_give_the_mean_shapes_error():
+    _, points, groups = data(people=30)
     noise = np.random.default_rng(5).normal(size=(len(points), 3))
     errors = landmark_errors(noise, points, groups)
     for rows in person_folds(groups, 5, seed=0):
@@ -96,7 +96,7 @@ def test_features_that_say_nothing_give_the_mean_shapes_error():
 
 
 def test_a_feature_that_never_varies_changes_nothing():
-    features, points, groups = made()
+    features, points, groups = data()
     more = np.concatenate([features, np.full((len(features), 9), 7.0)], axis=1)
     errors = landmark_errors(more, points, groups)
     assert np.isfinite(errors).all()
@@ -114,12 +114,12 @@ def identities(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 def test_rank_1_and_eer_are_those_of_scikit_learn():
     features, groups = identities()
     scaled = StandardScaler().fit_transform(features)
-    found = identify(features, groups, resamples=GroupResamples(groups))
+    result = identify(features, groups, resamples=GroupResamples(groups))
     nearest = NearestNeighbors(n_neighbors=2, metric="cosine").fit(scaled)
     second = nearest.kneighbors(scaled, return_distance=False)[:, 1]
     known = groups != "alone"
-    assert found.images == 60
-    assert found.rank1.value == np.mean(groups[second][known] == groups[known])
+    assert result.images == 60
+    assert result.rank1.value == np.mean(groups[second][known] == groups[known])
     unit = scaled / np.linalg.norm(scaled, axis=1, keepdims=True)
     upper = np.triu_indices(61, 1)
     refused_two, taken_one, _ = roc_curve(
@@ -128,25 +128,24 @@ def test_rank_1_and_eer_are_those_of_scikit_learn():
     place = np.abs(refused_two - (1 - taken_one)).argmin()
     expected = (refused_two[place] + 1 - taken_one[place]) / 2
     assert 0.1 < expected < 0.4
-    assert found.eer.value == pytest.approx(expected, abs=0.01)
+    assert result.eer.value == pytest.approx(expected, abs=0.01)
 
 
-@pytest.mark.parametrize("rows", [1, 7, 1000])
-def test_how_many_rows_are_compared_at_a_time_does_not_matter(rows, monkeypatch):
+def test_how_many_rows_are_compared_at_a_time_does_not_matter(monkeypatch):
     features, groups = identities()
-    found = identify(features, groups, resamples=GroupResamples(groups))
-    monkeypatch.setattr(probes, "_ROWS", rows)
-    assert identify(features, groups, resamples=GroupResamples(groups)) == found
+    expected = identify(features, groups, resamples=GroupResamples(groups))
+    monkeypatch.setattr(probes, "_ROWS", 7)
+    assert identify(features, groups, resamples=GroupResamples(groups)) == expected
 
 
 def test_people_who_are_far_apart_are_never_confused():
     features, groups = identities()
-    signs = {name: row for row, name in enumerate(sorted(set(groups)))}
-    apart = np.eye(21)[[signs[name] for name in groups]] + 1e-3 * features[:, :1]
-    found = identify(apart, groups, resamples=GroupResamples(groups))
-    assert found.rank1.value == 1
-    assert found.eer.value == pytest.approx(0, abs=1e-9)
-    assert found.eer.interval == pytest.approx((0, 0), abs=1e-9)
+    row_of = {name: row for row, name in enumerate(sorted(set(groups)))}
+    apart = np.eye(21)[[row_of[name] for name in groups]] + 1e-3 * features[:, :1]
+    result = identify(apart, groups, resamples=GroupResamples(groups))
+    assert result.rank1.value == 1
+    assert result.eer.value == pytest.approx(0, abs=1e-9)
+    assert result.eer.interval == pytest.approx((0, 0), abs=1e-9)
 
 
 def test_intervals_are_of_people_and_paired():
@@ -155,10 +154,10 @@ def test_intervals_are_of_people_and_paired():
     groups = np.repeat(np.arange(40).astype(str), 25)
     values = np.repeat(rng.normal(10, 1, 40), 25) + 0.01 * rng.normal(size=1000)
     resamples = GroupResamples(groups)
-    reading = mean_reading(values, resamples)
-    assert reading.value == pytest.approx(values.mean())
-    assert reading.interval is not None
-    low, high = reading.interval
+    mean = mean_estimate(values, resamples)
+    assert mean.value == pytest.approx(values.mean())
+    assert mean.interval is not None
+    low, high = mean.interval
     # Normal theory for the mean of 40 people.
     spread = 1.96 * values.reshape(40, 25).mean(axis=1).std(ddof=1) / np.sqrt(40)
     assert (high - low) / 2 == pytest.approx(spread, rel=0.1)
@@ -167,14 +166,10 @@ def test_intervals_are_of_people_and_paired():
     assert below.interval == pytest.approx((0.1, 0.1))
 
 
-def test_means_leave_out_what_is_not_known():
-    groups = np.array(["a", "a", "b", "b"])
+def test_means_ignore_nan_and_one_person_has_no_interval():
     values = np.array([1.0, np.nan, 3.0, 5.0])
-    means = set(np.round(GroupResamples(groups).means(values), 6))
+    means = set(np.round(GroupResamples(np.array(["a", "a", "b", "b"])).means(values), 6))
     # Twice a, twice b, and one of each: the mean of 1, 3 and 5.
     assert means == {1.0, 4.0, 3.0}
-
-
-def test_one_person_has_no_interval():
-    resamples = GroupResamples(np.array(["a", "a"]))
-    assert mean_reading(np.array([1.0, 2.0]), resamples).interval is None
+    estimate = mean_estimate(values, GroupResamples(np.array(["a"] * 4)))
+    assert (estimate.value, estimate.interval) == (3.0, None)

@@ -1,5 +1,6 @@
 """Networks from folders in the Hugging Face Hub's layout."""
 
+import copy
 import json
 import logging
 
@@ -12,6 +13,7 @@ import earteach
 from earteach import checkpoint
 from earteach.errors import EarTeachError
 from earteach.inference.export import export
+from earteach.model.pretrained import load_pretrained
 from earteach.model.vae import EarVAE
 
 
@@ -48,12 +50,12 @@ IMAGES = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
 
 def test_the_network_is_that_of_the_checkpoint(saved, folders):
-    wanted, seen = earteach.load(saved), EarVAE.from_pretrained(str(folders["full"]))
-    assert not seen.training
-    assert {n: v.tolist() for n, v in seen.state_dict().items()} == {
-        n: v.tolist() for n, v in wanted.state_dict().items()
+    expected, loaded = earteach.load(saved), load_pretrained(str(folders["full"]))
+    assert not loaded.training
+    assert {n: v.tolist() for n, v in loaded.state_dict().items()} == {
+        n: v.tolist() for n, v in expected.state_dict().items()
     }
-    assert all(parameter.requires_grad for parameter in seen.parameters())
+    assert all(parameter.requires_grad for parameter in loaded.parameters())
 
 
 def test_the_hubs_own_mixin_reads_the_folder(saved, folders):
@@ -62,10 +64,10 @@ def test_the_hubs_own_mixin_reads_the_folder(saved, folders):
     class HubEarVAE(hub.PyTorchModelHubMixin, EarVAE):
         pass
 
-    seen = HubEarVAE.from_pretrained(folders["full"])
+    loaded = HubEarVAE.from_pretrained(folders["full"])
     with torch.no_grad():
-        wanted = earteach.load(saved).reconstruct(IMAGES)
-        torch.testing.assert_close(seen.reconstruct(IMAGES), wanted)
+        expected = earteach.load(saved).reconstruct(IMAGES)
+        torch.testing.assert_close(loaded.reconstruct(IMAGES), expected)
 
 
 @pytest.mark.parametrize(
@@ -77,20 +79,21 @@ def test_the_hubs_own_mixin_reads_the_folder(saved, folders):
     ],
 )
 def test_a_part_does_what_it_can_and_says_what_it_cannot(saved, folders, part, can, cannot):
-    wanted, seen = earteach.load(saved), EarVAE.from_pretrained(folders[part])
+    expected, loaded = earteach.load(saved), load_pretrained(folders[part])
     with torch.no_grad():
         for name in can:
             for one, other in zip(
-                getattr(wanted, name)(IMAGES), getattr(seen, name)(IMAGES), strict=True
+                getattr(expected, name)(IMAGES), getattr(loaded, name)(IMAGES), strict=True
             ):
                 torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
         for name, side in cannot.items():
             with pytest.raises(EarTeachError, match=f"holds {part} of the network and no {side}"):
-                getattr(seen, name)(IMAGES)
+                getattr(loaded, name)(IMAGES)
         if part == "decoder":
             codes = torch.zeros(1, 16)
-            torch.testing.assert_close(wanted.decode(codes), seen.decode(codes))
-    seen.to("cpu")  # what is left out is in nobody's way
+            torch.testing.assert_close(expected.decode(codes), loaded.decode(codes))
+    loaded.to("cpu")
+    assert set(copy.deepcopy(loaded).state_dict()) < set(expected.state_dict())
 
 
 def copied(folder, tmp_path, **changes):
@@ -104,18 +107,18 @@ def copied(folder, tmp_path, **changes):
 def test_what_cannot_be_read_is_one_line(folders, tmp_path):
     def refused(words: str) -> None:
         with pytest.raises(EarTeachError, match=words) as caught:
-            EarVAE.from_pretrained(tmp_path)
+            load_pretrained(tmp_path)
         assert "\n" not in str(caught.value)
 
     with pytest.raises(EarTeachError, match=r"no such folder; .*nothing is downloaded"):
-        EarVAE.from_pretrained("earteach/ear-vae")
+        load_pretrained("earteach/ear-vae")
     refused("config.json: No such file")
     (tmp_path / "config.json").write_text("{")
     refused("config.json: is not JSON")
     (tmp_path / "config.json").write_text("[]")
     refused("config.json: is not a JSON object")
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
-    refused("has no in_channels, so it is not of earteach")
+    refused("has no in_channels, so earteach did not write it")
     copied(folders["full"], tmp_path, image_size=100)
     refused("--image-size 100: must be a multiple of 16")
     copied(folders["full"], tmp_path, base_channels=16)
@@ -142,7 +145,7 @@ def test_the_model_card_has_the_checkpoints_numbers(trained, folders, caplog):
     assert values["ssim"] == state["metrics"]["val/ssim"]
     assert result["dataset"]["name"] == "val_teacher.npy"
     assert (about["license"], about["library_name"]) == ("other", "earteach")
-    assert f"| PSNR | {state['metrics']['val/psnr']:.2f} dB, on 7 validation images |" in body
+    assert f"| PSNR | {state['metrics']['val/psnr']:.2f} dB on 7 validation images |" in body
     assert "| trained for | 4 epochs, 24 steps |" in body
     assert "| trained on | 41 images |" in body
     hub = pytest.importorskip("huggingface_hub", reason="huggingface_hub is not installed")

@@ -1,14 +1,16 @@
-"""A trained network for other runtimes, its numbers checked against torch's.
+"""A trained network for other runtimes, with its numbers checked against torch's.
 
-checked.py      the one way from a checkpoint to a file: write, run, compare, place
-parts.py        what is exported: the whole network, a side of it, or its maps
-parity.py       the images that are compared on, and the comparison
-sidecar.py      the JSON beside a file, which tells whose it is and how to use it
-formats.py      the list of formats; each has a module of its own, with its writer and its runner
-quantization.py ONNX in 8 bits, and what that costs
+exporter.py     checkpoint to file: write, run, compare, move into place
+parts.py        what is exported, with its inputs and outputs
+formats.py      the table of formats; each has a module that writes files and runs them
+parity.py       the comparison with torch, and the images for it
+quantization.py ONNX with int8 convolutions, and the quality they lose
+destination.py  the files of an export, and which existing files may be replaced
+description.py  the JSON beside an export
+model_card.py   the README.md of a safetensors folder
 """
 
-from earteach.inference.export.checked import Export, export
+from earteach.inference.export.exporter import Export, export
 from earteach.inference.export.parity import Parity
 from earteach.inference.export.parts import Port
 from earteach.inference.export.quantization import Quantization

@@ -1,4 +1,4 @@
-"""What is exported: modules with tensors in and out, and the names and shapes of these."""
+"""What is exported: a part of a network as one module, with the names and shapes of its tensors."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from earteach.checkpoint import Checkpoint
 from earteach.config import ExportPart
 from earteach.errors import EarTeachError
 from earteach.model.blocks import STRIDES
+from earteach.model.network_parts import run_part
 from earteach.model.vae import EarVAE
 
 BATCH = "batch"
@@ -27,82 +28,29 @@ class Port:
     dtype: Literal["float32", "uint8"] = "float32"
 
 
-class Reconstructor(nn.Module):
-    """Images to their reconstructions."""
+class PartModule(nn.Module):
+    """One tensor in, a tuple of tensors out; see `run_part`.
 
-    def __init__(self, model: EarVAE) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return (self.model.reconstruct(images),)
-
-
-class ImageEncoder(nn.Module):
-    """Images to mu and logvar."""
-
-    def __init__(self, model: EarVAE) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return self.model.encode(images)
-
-
-class ImageDecoder(nn.Module):
-    """Codes to images."""
-
-    def __init__(self, model: EarVAE) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, codes: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return (self.model.decode(codes),)
-
-
-class FeatureMaps(nn.Module):
-    """Images to the encoder's maps, finest first.
-
-    Without a linear path the maps are convolutions all the way, of images of any size.
+    `from_uint8` takes images as uint8 `(B, H, W, C)` instead of float32 `(B, C, H, W)` in [0, 1].
     """
 
-    def __init__(self, model: EarVAE) -> None:
+    def __init__(self, model: EarVAE, part: ExportPart, *, from_uint8: bool = False) -> None:
         super().__init__()
         self.model = model
-
-    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        if self.model.linear is None:
-            return tuple(self.model.encoder.maps(images))
-        return tuple(self.model.features(images))
-
-
-class FromBytes(nn.Module):
-    """uint8 images `(B, H, W, C)`, as files and cameras give them, to what a part makes of them."""
-
-    def __init__(self, part: nn.Module) -> None:
-        super().__init__()
         self.part = part
+        self.from_uint8 = from_uint8
 
-    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        outputs: tuple[torch.Tensor, ...] = self.part(
-            images.permute(0, 3, 1, 2).to(torch.float32) / 255
-        )
-        return outputs
-
-
-_MODULES: dict[ExportPart, type[nn.Module]] = {
-    "full": Reconstructor,
-    "encoder": ImageEncoder,
-    "decoder": ImageDecoder,
-    "features": FeatureMaps,
-}
+    def forward(self, batch: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        if self.from_uint8:
+            batch = batch.permute(0, 3, 1, 2).to(torch.float32) / 255
+        return run_part(self.model, self.part, batch)
 
 
 @dataclass(frozen=True)
 class Job:
-    """What is to be exported, of which checkpoint; `size` is the side of the images."""
+    """What to export from which checkpoint; `size` is the height and width of the images."""
 
-    found: Checkpoint
+    checkpoint: Checkpoint
     model: EarVAE
     part: ExportPart
     size: int
@@ -110,9 +58,8 @@ class Job:
     opset: int
 
     @cached_property
-    def module(self) -> nn.Module:
-        """Takes one tensor and gives a tuple of them."""
-        return part_of(self.model, self.part, self.preprocessing)
+    def module(self) -> PartModule:
+        return PartModule(self.model, self.part, from_uint8=self.preprocessing).eval()
 
     @property
     def input(self) -> Port:
@@ -124,45 +71,35 @@ class Job:
 
     @property
     def outputs(self) -> tuple[Port, ...]:
-        image = (BATCH, self.model.in_channels, self.size, self.size)
-        code = (BATCH, self.model.latent_dim)
+        if self.part == "encoder":
+            code = (BATCH, self.model.latent_dim)
+            return Port("mu", code), Port("logvar", code)
         if self.part == "features":
-            # One block for each stride: the channels double as the side halves.
+            widths = zip(STRIDES, self.model.feature_channels, strict=True)
             return tuple(
-                Port(
-                    f"stride_{stride}", (BATCH, channels, self.size // stride, self.size // stride)
-                )
-                for stride, channels in zip(STRIDES, self.model.feature_channels, strict=True)
+                Port(f"stride_{stride}", (BATCH, width, self.size // stride, self.size // stride))
+                for stride, width in widths
             )
-        outputs: dict[ExportPart, tuple[Port, ...]] = {
-            "full": (Port("reconstructions", image),),
-            "encoder": (Port("mu", code), Port("logvar", code)),
-            "decoder": (Port("images", image),),
-        }
-        return outputs[self.part]
-
-
-def part_of(model: EarVAE, part: ExportPart, preprocessing: bool = False) -> nn.Module:
-    module = _MODULES[part](model)
-    return (FromBytes(module) if preprocessing else module).eval()
+        name = "images" if self.part == "decoder" else "reconstructions"
+        return (Port(name, (BATCH, self.model.in_channels, self.size, self.size)),)
 
 
 def check_size(model: EarVAE, part: ExportPart, size: int | None) -> int:
-    """The side of the images that the part shall take.
+    """The height and width of the images that the part takes, by default the network's own.
 
-    Raises `EarTeachError` where the network is tied to another.
+    Raises `EarTeachError` where the part cannot take another size.
     """
     own = model.image_size
     if size is None or size == own:
         return own
     if part != "features":
         raise EarTeachError(
-            f"--input-size {size}: the code of this network is that of {own}×{own} images; resize "
+            f"--input-size {size}: the codes of this network are for {own}×{own} images; resize "
             f"images to {own}, or train with --image-size {size}"
         )
-    if model.linear is not None:
+    if model.side_dimension is not None:
         raise EarTeachError(
-            f"--input-size {size}: this network begins with eigenears of {own}×{own} images; resize "
+            f"--input-size {size}: this network starts from eigenears of {own}×{own} images; resize "
             f"images to {own}, or train with --no-pca-init, whose features take any size"
         )
     if size < STRIDES[-1] or size % STRIDES[-1]:

@@ -1,7 +1,7 @@
-"""Safetensors: a folder for torch without a pickle, laid out as the Hugging Face Hub expects.
+"""Safetensors: a folder for torch without a pickle, in the Hugging Face Hub's layout.
 
-`model.safetensors`, `config.json` with the network's options, and a model card, `README.md`.
-`EarVAE.from_pretrained` reads it, as does `huggingface_hub.PyTorchModelHubMixin`.
+`model.safetensors`, `config.json` with the network's options, and `README.md`, a model card.
+`earteach.load` and `huggingface_hub.PyTorchModelHubMixin` read it.
 """
 
 from __future__ import annotations
@@ -12,52 +12,29 @@ from pathlib import Path
 import torch
 
 from earteach._version import __version__
-from earteach.config import EncoderKind, ExportPart
 from earteach.inference.export.model_card import model_card
-from earteach.inference.export.parity import Run, by_torch
-from earteach.inference.export.parts import Job, part_of
-from earteach.model.pretrained import CONFIG, WEIGHTS
-from earteach.model.vae import EarVAE
+from earteach.inference.export.parity import Run, run_torch
+from earteach.inference.export.parts import Job, PartModule
+from earteach.model.network_parts import part_weights
+from earteach.model.pretrained import CONFIG, WEIGHTS, load_pretrained
 
-NEEDS = ("safetensors",)
-EXTRA = "export"
 _CARD = "README.md"
-NAMES = (WEIGHTS, CONFIG, _CARD)
-_KEPT: dict[EncoderKind, dict[ExportPart, tuple[str, ...]]] = {
-    "attention": {
-        "full": ("linear.", "encoder.", "decoder."),
-        "encoder": ("linear.", "encoder."),
-        "decoder": ("linear.", "decoder."),
-        "features": ("linear.", "encoder.blocks."),
-    },
-    # A student's encoder does without the linear path.
-    "mobile": {
-        "full": ("linear.", "encoder.", "decoder."),
-        "encoder": ("encoder.",),
-        "decoder": ("linear.", "decoder."),
-        "features": ("encoder.blocks.", "encoder.heads.", "encoder.side."),
-    },
-}
+FILES = (WEIGHTS, CONFIG, _CARD)
 
 
 def write(target: Path, job: Job, example: torch.Tensor) -> None:
     from safetensors.torch import save_file
 
-    weights = {
-        name: value.contiguous()
-        for name, value in job.model.state_dict().items()
-        if name.startswith(_KEPT[job.model.kind][job.part])
-    }
+    names, state = part_weights(job.model, job.part), job.model.state_dict()
+    weights = {name: state[name].contiguous() for name in state if name in names}
     save_file(weights, target / WEIGHTS, metadata={"format": "pt", "part": job.part})
-    config = {
-        **job.found.config.model.to_dict(),
-        "earteach": __version__,
-        "part": job.part,
-    }
-    (target / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    options = {
+        **job.checkpoint.config.model.to_dict(), "earteach": __version__, "part": job.part,
+    }  # fmt: skip
+    (target / CONFIG).write_text(json.dumps(options, indent=2) + "\n", encoding="utf-8")
     (target / _CARD).write_text(model_card(job), encoding="utf-8", errors="replace")
 
 
 def load(target: Path, job: Job) -> Run:
-    module = part_of(EarVAE.from_pretrained(target), job.part)
-    return lambda batch: by_torch(module, batch)
+    module = PartModule(load_pretrained(target), job.part)
+    return lambda batch: run_torch(module, batch)
