@@ -16,7 +16,7 @@ from earteach.errors import EarTeachError
 from earteach.files.atomic_write import write_atomically
 from earteach.files.folders import make_folder
 from earteach.files.overwrite_guard import foreign
-from earteach.images import grid, heat, refuse_foreign, to_uint8, write_png
+from earteach.images import check_overwrite, grid, heat_map, to_uint8, write_png
 from earteach.inference.baselines import PCAValues
 from earteach.inference.loaded_model import LoadedModel
 from earteach.metrics.image_quality import ImageQuality
@@ -51,8 +51,8 @@ def prepare_folder(out: Path) -> None:
     `eval` has the name of one.
     """
     make_folder(out)
-    refuse_foreign(out / WORST)
-    refuse_foreign(out / BEST)
+    check_overwrite(out / WORST)
+    check_overwrite(out / BEST)
     table = out / PER_IMAGE
     if table.exists() and not _is_ours(table):
         raise foreign(table, "eval")
@@ -127,7 +127,7 @@ def tiles(
             shown.append(pca.fitted.reconstruct(batch.images))
         for *ears, error in zip(*map(to_uint8, shown), errors, strict=True):
             yield from (to_channels(ear, 3) for ear in ears)
-            yield heat(error)
+            yield heat_map(error)
 
 
 def _facts(

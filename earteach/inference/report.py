@@ -23,7 +23,8 @@ from earteach.inference.evaluate import Appraisal, appraise, open_array
 from earteach.inference.loaded_model import LoadedModel, load_model
 from earteach.inference.report_page import prepare, refuse_foreign_page, render
 from earteach.inference.run_record import RunRecord, read_ears, read_record
-from earteach.inference.sample import find_source, new_ears
+from earteach.inference.sample import new_ears
+from earteach.inference.samplers import find_source
 
 PAGE = "report.html"
 # Enough for a mean; more only takes longer.

@@ -19,7 +19,7 @@ from earteach.images import to_uint8
 from earteach.inference.evaluate import Appraisal
 from earteach.inference.evaluation import Evaluation, Intervals, Margin
 from earteach.inference.evaluation_files import tiles
-from earteach.inference.latent_traversal import along_axes
+from earteach.inference.latent_traversal import traverse_axes
 from earteach.inference.loaded_model import LoadedModel
 from earteach.inference.report_page import Picture, picture
 from earteach.inference.run_record import RunRecord
@@ -225,10 +225,10 @@ def samples(new: NewEars, seed: int) -> dict[str, Any]:
         f"a mixture of {new.mixture.components} Gaussians of the training images' codes"
     )  # fmt: skip
     note = f"Drawn from {source}, with seed {seed}."
-    if new.looked is not None:
-        ours = float(np.median([entry.distance for entry in new.looked.nearest]))
+    if new.neighbours is not None:
+        ours = float(np.median([entry.distance for entry in new.neighbours.nearest]))
         note += f" Below each ear is its nearest training image, at a median distance of {ours:.3f}"
-        if (unseen := new.looked.validation_distance) is not None:
+        if (unseen := new.neighbours.validation_distance) is not None:
             note += f"; validation images are at {unseen:.3f} from theirs"
         note += ". Ears that are much nearer were not made up but remembered."
     pictures = [
@@ -273,7 +273,7 @@ def _eigenears(fitted: Eigenears, config: TrainConfig) -> list[Picture]:
 def _network_directions(model: LoadedModel, new: NewEars, batch_size: int) -> list[Picture]:
     assert new.mixture is not None
     count = min(_DIRECTIONS, len(new.mixture.axes))
-    _, ears = along_axes(model, new.mixture, count, _STEPS, batch_size)
+    _, ears = traverse_axes(model, new.mixture, count, _STEPS, batch_size)
     rows = np.split(ears, count) if count else []
     return [
         _strip(list(row), f"The network's direction {place + 1}", float(new.mixture.shares[place]))

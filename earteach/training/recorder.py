@@ -18,7 +18,7 @@ from torch.utils.tensorboard.summary import hparams
 
 from earteach.data.arrays import EarArray, sampled_rows
 from earteach.data.image_batches import to_batch
-from earteach.images import beside, grid, heat, to_uint8
+from earteach.images import grid, heat_map, side_by_side, to_uint8
 from earteach.metrics.doctor import Advice
 from earteach.training.checkpoint_callback import is_dry, measured
 from earteach.training.health import Health
@@ -168,7 +168,9 @@ class Recorder(Callback):
             decoded = module.reconstruct(images.to(module.device)).float().cpu()
         errors = (decoded - images).abs().mean(dim=1).numpy()
         triples = zip(ears, to_uint8(decoded), errors, strict=True)
-        return grid([beside([ear, seen, heat(error)]) for ear, seen, error in triples], columns=2)
+        return grid(
+            [side_by_side([ear, seen, heat_map(error)]) for ear, seen, error in triples], columns=2
+        )
 
 
 def _samples(module: EarVAELightning) -> np.ndarray:

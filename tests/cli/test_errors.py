@@ -155,7 +155,7 @@ TABLE: list[Row] = [
     ("embed run/last.ckpt --input {ears}/val_teacher.npy --out new.npy --logvar", 1,
      "--logvar: a .npy file holds mu alone|new.npz"),
     ("reconstruct run/last.ckpt --input {ears}/val_teacher.npy --jitter inf --out new", 1,
-     "--jitter inf: must be a number from 0 on"),
+     "--jitter inf: must be a finite number, 0 or more"),
     # Probes.
     ("probe", 1, "checkpoints: no such folder|earteach train"),
     ("probe run/last.ckpt --data none.npy", 1, "none.npy: no such file|--data"),

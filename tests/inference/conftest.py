@@ -19,7 +19,7 @@ def placed(trained: Run, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def sideless(placed: Path) -> Path:
-    """A checkpoint of a network without a linear path, whose code has no side."""
+    """A checkpoint of a network without a PCA path, whose code has no side."""
     state = torch.load(placed, weights_only=True)
     model = state["earteach"]["config"]["model"]
     model["pca_init"] = False
@@ -29,3 +29,12 @@ def sideless(placed: Path) -> Path:
     path = placed.with_name("sideless.ckpt")
     torch.save(state, path)
     return path
+
+
+def rename_arrays(checkpoint: Path, **paths: Path) -> Path:
+    """Let the checkpoint name other arrays as its `train_data` or `val_data`."""
+    state = torch.load(checkpoint, weights_only=True)
+    for name, path in paths.items():
+        state["earteach"]["config"]["data"][name] = str(path)
+    torch.save(state, checkpoint)
+    return checkpoint
