@@ -214,21 +214,6 @@ def test_faults_of_the_whole_array(tmp_path, ears, code, spoil):
     assert summary(tmp_path, spoil(ears)) == expected
 
 
-@pytest.mark.parametrize("value", [-0.01, 1.01, 300.0, 1e300])
-def test_values_out_of_range_in_single_images(tmp_path, ears, value):
-    images = ears / 255.0
-    images[4, 1, 1, 1] = value
-    assert summary(tmp_path, images) == [("error", "value-range", (4,), "train")]
-
-
-def test_an_image_of_another_scale(tmp_path, ears):
-    images = ears.astype(np.float32)
-    images[6] /= 255
-    images[8, 0, 0, 0] = 256
-    codes = {p.code: p.indices for p in problems(tmp_path, images) if p.severity == "error"}
-    assert codes == {"mixed-scales": (6,), "value-range": (8,)}
-
-
 def test_duplicates_and_the_order_of_problems(tmp_path, ears, others):
     ears[20] = ears[30] = ears[4]
     others[6] = 77
@@ -272,22 +257,43 @@ def test_lookalikes_are_no_copies(tmp_path, ears):
     assert summary(tmp_path, ears) == []
 
 
-def test_an_array_in_no_readable_range(tmp_path, ears):
-    train, val = as_unit(ears) * 2 - 1, as_unit(ears[:10])
-    path = saved(tmp_path, train)
-    inspection = inspect_data(path, saved(tmp_path, val, "val.npy"))
-    unreadable = inspection.problems[0]
-    assert (unreadable.severity, unreadable.code) == ("error", "unreadable-scale")
-    assert unreadable.indices == ()
-    assert "rescale" in unreadable.message
-    # Likeness does not depend on the scale.
-    assert inspection.leakage.exact + inspection.leakage.near == 10
+@pytest.mark.parametrize(
+    ("code", "advice", "convert"),
+    [
+        ("unreadable-scale", "rescale them", lambda images: images / 127.5 - 1),
+        ("unused-range", "for example by 257", lambda images: images.astype(np.uint16)),
+        (
+            "over-one",
+            "clip(0, 1)",
+            lambda images: images * 1.04 / images.max(axis=(1, 2, 3))[:, None, None, None],
+        ),
+    ],
+)
+def test_ranges_that_cannot_be_read(tmp_path, ears, code, advice, convert):
+    path, val = saved(tmp_path, convert(ears)), saved(tmp_path, as_unit(ears[:10]), "val.npy")
+    inspection = inspect_data(path, val)
+    first = inspection.problems[0]
+    assert (first.severity, first.code, first.indices) == ("error", code, ())
+    assert advice in first.message
+    assert code == "unused-range" or inspection.leakage.exact + inspection.leakage.near == 10
 
 
-def test_eight_bit_values_in_sixteen_bits(tmp_path, ears):
-    first = problems(tmp_path, ears.astype(np.uint16))[0]
-    assert (first.severity, first.code) == ("error", "unused-range")
-    assert "multiply them, for example by 257" in first.message
+@pytest.mark.parametrize(
+    ("code", "scale", "value"),
+    [
+        *(("value-range", 255, value) for value in (-0.01, 1.01, 300.0, 1e300)),
+        ("value-range", 1, 256),
+        ("mixed-scales", 1, None),
+    ],
+)
+def test_single_images_in_another_range(tmp_path, ears, code, scale, value):
+    images = ears / scale
+    if value is None:
+        images[4] /= 255
+    else:
+        images[4, 1, 1, 1] = value
+    errors = [p for p in problems(tmp_path, images) if p.severity == "error"]
+    assert [(p.code, p.indices) for p in errors] == [(code, (4,))]
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
@@ -310,27 +316,41 @@ def test_the_deviation_of_a_nearly_constant_array_keeps_its_digits(tmp_path):
 
 
 @pytest.mark.parametrize("copy", COPIES)
-def test_near_duplicates(tmp_path, ears, copy):
-    ears[20] = copy(ears[4])
-    listed = problems(tmp_path, ears)
-    assert [(p.code, p.indices) for p in listed] == [("near-duplicates", (20,))]
-    assert "(20 is like 4)" in listed[0].message
-    assert listed[0].like == (4,)
+def test_near_copies(tmp_path, ears, others, copy):
+    ears[20], others[2], others[5] = copy(ears[4]), copy(ears[11]), copy(ears[39])
+    duplicates, leaks = problems(tmp_path, ears, others)
+    assert (duplicates.code, duplicates.indices, duplicates.like) == (
+        "near-duplicates",
+        (20,),
+        (4,),
+    )
+    assert "(20 is like 4)" in duplicates.message
+    assert (leaks.code, leaks.indices, leaks.like) == ("leakage-near", (2, 5), (11, 39))
 
 
-@pytest.mark.parametrize("copy", COPIES)
-def test_near_leaks(tmp_path, ears, others, copy):
-    others[2], others[5] = copy(ears[11]), copy(ears[39])
-    assert summary(tmp_path, ears, others) == [("warning", "leakage-near", (2, 5), "val")]
-    inspection = inspect_data(tmp_path / "train.npy", tmp_path / "val.npy")
-    assert (inspection.leakage.exact, inspection.leakage.near) == (0, 2)
-    assert inspection.problems[0].like == (11, 39)
+def test_exact_and_near_leaks_are_counted_once(tmp_path, ears, others):
+    others[2], ears[9], others[5] = ears[11], mirrored(ears[11]), mirrored(ears[1])
+    leakage = inspect_data(saved(tmp_path, ears), saved(tmp_path, others, "val.npy")).leakage
+    assert (leakage.exact, leakage.near) == (1, 1)
 
 
-def test_an_exact_leak_is_not_counted_as_near_too(tmp_path, ears, others):
-    others[2], ears[9] = ears[11], mirrored(ears[11])
-    inspection = inspect_data(saved(tmp_path, ears), saved(tmp_path, others, "val.npy"))
-    assert (inspection.leakage.exact, inspection.leakage.near) == (1, 0)
+@pytest.mark.parametrize("block_size", [7, 1024])
+def test_best_matches_are_those_of_plain_correlation(monkeypatch, drawn, block_size):
+    monkeypatch.setattr("earteach.inspection.near_duplicates.BLOCK_SIZE", block_size)
+    luma = np.stack([cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in drawn])
+    pictures = np.stack([cv2.resize(p, (16, 16)) for p in luma]).astype(np.float32)
+    pictures[50] = pictures[3, :, ::-1]
+    sharp = np.stack([p - cv2.GaussianBlur(p, (13, 13), 1.5, borderType=2) for p in pictures])
+    plain, flipped = (
+        np.corrcoef(sharp.reshape(52, -1), other.reshape(52, -1))[:52, 52:]
+        for other in (sharp, sharp[:, :, ::-1])
+    )
+    correlations = np.tril(np.maximum(plain, flipped), -1)
+    described = describe(pictures, 1.5)
+    scores, indices = best_matches(described, described, earlier=True)
+    assert scores == pytest.approx(correlations.max(axis=1), abs=1e-4)
+    assert np.array_equal(indices[1:], correlations.argmax(axis=1)[1:])
+    assert best_matches(described, described)[1][3] in (3, 50)
 
 
 def test_each_message_is_one_line_that_names_the_file_and_a_next_step(tmp_path, ears, others):
@@ -353,31 +373,6 @@ def test_only_an_array_that_cannot_be_opened_is_an_error(tmp_path, ears):
     with pytest.raises(EarTeachError, match="--layout"):
         inspect_data(ambiguous)
     assert inspect_data(ambiguous, layout="nchw").train.width == 3
-
-
-def test_best_matches_agree_with_plain_correlation(drawn):
-    luma = np.stack([cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in drawn])
-    pictures = np.stack([cv2.resize(p, (16, 16)) for p in luma]).astype(np.float32)
-    sharp = np.stack([p - cv2.GaussianBlur(p, (13, 13), 1.5, borderType=2) for p in pictures])
-    both = [
-        np.corrcoef(sharp.reshape(52, -1), flipped.reshape(52, -1))[:52, 52:]
-        for flipped in (sharp, sharp[:, :, ::-1])
-    ]
-    best = np.tril(np.maximum(*both), -1)
-    scores, places = best_matches(*[describe(pictures, 1.5)] * 2, earlier=True)
-    assert scores == pytest.approx(best.max(axis=1), abs=1e-4)
-    assert np.array_equal(places[1:], best.argmax(axis=1)[1:])
-
-
-def test_matches_are_found_across_blocks(monkeypatch, drawn):
-    monkeypatch.setattr("earteach.inspection.near_duplicates.BLOCK_SIZE", 7)
-    pictures = np.stack([cv2.resize(i[..., 1], (16, 16)) for i in drawn]).astype(np.float32)
-    pictures[50] = pictures[3, :, ::-1]
-    described = describe(pictures, 1.5)
-    scores, places = best_matches(described, described, earlier=True)
-    assert (places[50], scores[50]) == (3, pytest.approx(1, abs=1e-5))
-    assert scores[:50].max() < 0.93
-    assert best_matches(described, described)[1].tolist()[3] in (3, 50)
 
 
 def test_inspection_imports_neither_torch_nor_albumentations():
@@ -414,13 +409,13 @@ def test_the_forecast_is_that_of_the_pixels_covariance(tmp_path, ears, others, r
 
     paths = saved(tmp_path, ears), saved(tmp_path, others, "val.npy")
     inspection = inspect_data(*paths, config=run(20, weight, reduction))
-    seen = inspection.forecast
-    assert (seen.image_size, seen.latent_dim, seen.components) == (32, 20, 20)
-    assert (seen.psnr_of, seen.psnr_images) == ("val", len(others))
-    assert seen.psnr == pytest.approx(psnr.mean(), abs=0.01)
-    assert seen.eigenvalues == pytest.approx(eigenvalues, rel=1e-3)
-    assert seen.elbo_beta == pytest.approx(beta * 3 * 32**2 / 2)
-    assert seen.alive_units == 7
+    forecast = inspection.forecast
+    assert (forecast.image_size, forecast.latent_dim, forecast.components) == (32, 20, 20)
+    assert (forecast.psnr_of, forecast.psnr_images) == ("val", len(others))
+    assert forecast.psnr == pytest.approx(psnr.mean(), abs=0.01)
+    assert forecast.eigenvalues == pytest.approx(eigenvalues, rel=1e-3)
+    assert forecast.elbo_beta == pytest.approx(beta * 3 * 32**2 / 2)
+    assert forecast.alive_units == 7
     (problem,) = inspection.problems
     assert (problem.severity, problem.code, problem.indices) == ("warning", "kld-weight", ())
     assert "about 7 of 20 latent units will stay alive" in problem.message
@@ -530,14 +525,3 @@ def test_a_foreign_file_is_not_replaced(tmp_path, ears, name):
         inspect_data(saved(tmp_path, ears), out=tmp_path)
     assert (tmp_path / name).read_text() == "mine"
     assert {path.name for path in tmp_path.iterdir()} == {"train.npy", name}
-
-
-def test_floats_a_little_over_one_are_an_error_as_in_training(tmp_path, ears):
-    """As where images were enlarged by cubic interpolation and not clipped."""
-    images = as_unit(ears) * 1.04 / as_unit(ears).max(axis=(1, 2, 3), keepdims=True)
-    errors = [p for p in problems(tmp_path, images) if p.severity == "error"]
-    assert [(p.code, p.indices) for p in errors] == [("over-one", ())]
-    assert "up to 1.04" in errors[0].message
-    assert "array.clip(0, 1)" in errors[0].message
-    with pytest.raises(EarTeachError, match="a little over 1"):
-        _ = EarArray.open(tmp_path / "train.npy").scale

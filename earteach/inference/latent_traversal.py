@@ -11,7 +11,6 @@ import torch
 
 from earteach.config import InferenceConfig
 from earteach.data import photographs
-from earteach.data.arrays import EarArray
 from earteach.data.image_batches import to_batch
 from earteach.data.photographs import Unreadable
 from earteach.errors import EarTeachError
@@ -176,12 +175,11 @@ def _check_directions(directions: int, available: int) -> None:
 
 def _read_end(model: LoadedModel, end: Path | int) -> tuple[str, np.ndarray]:
     """The name of an end, and its ear at the network's size, uint8 `(S, S, C)`."""
-    size, channels = model.network.image_size, model.network.in_channels
     if isinstance(end, int):
-        array = _validation_array(model, end)
-        return f"{array.path}[{end}]", array.image(end, size=size, channels=channels)
+        return _read_row(model, end)
     if not end.exists():
         raise EarTeachError(f"--interpolate {end}: no such file; name an image or a row number")
+    size, channels = model.network.image_size, model.network.in_channels
     try:
         return str(end), photographs.square(photographs.read(end), size, channels).image
     except Unreadable as error:
@@ -190,10 +188,9 @@ def _read_end(model: LoadedModel, end: Path | int) -> tuple[str, np.ndarray]:
         ) from error
 
 
-def _validation_array(model: LoadedModel, row: int) -> EarArray:
-    data = model.checkpoint.config.data
+def _read_row(model: LoadedModel, row: int) -> tuple[str, np.ndarray]:
     try:
-        array = EarArray.open(data.val_data, data.layout)
+        array = model.open_array("val")
     except EarTeachError as error:
         raise EarTeachError(
             f"--interpolate {row}: is a row of the validation array, but {error}"
@@ -202,4 +199,4 @@ def _validation_array(model: LoadedModel, row: int) -> EarArray:
         raise EarTeachError(
             f"--interpolate {row}: {array.path} has rows 0 to {len(array) - 1}; name one of them"
         )
-    return array
+    return f"{array.path}[{row}]", model.image(array, row)

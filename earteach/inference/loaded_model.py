@@ -6,12 +6,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
+import numpy as np
 import torch
 
 from earteach import checkpoint
 from earteach.checkpoint import Checkpoint
 from earteach.config import InferenceConfig, Precision
+from earteach.data.arrays import EarArray
 from earteach.hardware import on_cpu, precision_on_cpu
 from earteach.model.vae import EarVAE
 
@@ -34,6 +37,16 @@ class LoadedModel:
         autocast = torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
         with torch.inference_mode(), autocast:
             yield self.network
+
+    def open_array(self, split: Literal["train", "val"]) -> EarArray:
+        """The training or validation array that the checkpoint names; `EarTeachError` if missing."""
+        data = self.checkpoint.config.data
+        return EarArray.open(data.train_data if split == "train" else data.val_data, data.layout)
+
+    def image(self, array: EarArray, row: int) -> np.ndarray:
+        """An image of an array at the network's size, uint8 `(S, S, C)`."""
+        network = self.network
+        return array.image(row, size=network.image_size, channels=network.in_channels)
 
 
 def load_model(path: Path, config: InferenceConfig | None = None) -> LoadedModel:

@@ -63,7 +63,7 @@ def find_neighbours(model: LoadedModel, ears: np.ndarray) -> Neighbours | None:
     except EarTeachError as error:
         _log.info("no nearest training images: %s", error)
         return None
-    nearest = nearest_images(np.concatenate([ears, _validation_images(model)]), array)
+    nearest = nearest_images(np.stack([*ears, *_validation_images(model)]), array)
     distances = [match.distance for match in nearest[len(ears) :]]
     median = statistics.median(distances) if distances else None
     return Neighbours(array, tuple(nearest[: len(ears)]), median)
@@ -121,14 +121,11 @@ def _rmse(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.sqrt(np.square((a.astype(np.float64) - b) / 255).mean()))
 
 
-def _validation_images(model: LoadedModel) -> np.ndarray:
-    """Up to 64 validation images at the network's size, uint8 `(N, S, S, C)`."""
-    network, data = model.network, model.checkpoint.config.data
-    size, channels = network.image_size, network.in_channels
+def _validation_images(model: LoadedModel) -> list[np.ndarray]:
+    """Up to 64 validation images at the network's size, uint8 `(S, S, C)`."""
     try:
-        array = EarArray.open(data.val_data, data.layout)
-        rows = sampled_rows(len(array)).tolist()
-        return np.stack([array.image(row, size=size, channels=channels) for row in rows])
+        array = model.open_array("val")
+        return [model.image(array, row) for row in sampled_rows(len(array)).tolist()]
     except EarTeachError as error:
         _log.info("no distance of validation images to compare with: %s", error)
-        return np.empty((0, size, size, channels), np.uint8)
+        return []

@@ -88,8 +88,7 @@ def training_images(model: LoadedModel) -> EarArray:
 
     Raises `EarTeachError` if it is missing.
     """
-    data = model.checkpoint.config.data
-    array = EarArray.open(data.train_data, data.layout)
+    array = model.open_array("train")
     fingerprint = model.checkpoint.about.get("data", {}).get("train")
     if fingerprint is not None and fingerprint != array.fingerprint():
         _log.info("%s: has changed since this network was trained on it", array.path)

@@ -123,8 +123,8 @@ def _over_one(images: Survey) -> bool:
 
 
 def _unused_range(images: Survey) -> bool:
-    is_integer = images.values.scale in ("uint8", "uint16")
-    return is_integer and 0 < float(images.stats.maxima.max()) < images.values.white / 15
+    highest, white = float(images.stats.maxima.max()), images.values.white
+    return images.values.scale in ("uint8", "uint16") and 0 < highest < white / 15
 
 
 def _is_gray(images: Survey) -> bool:

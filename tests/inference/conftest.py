@@ -20,13 +20,18 @@ def placed(trained: Run, tmp_path: Path) -> Path:
 @pytest.fixture
 def sideless(placed: Path) -> Path:
     """A checkpoint of a network without a PCA path, whose code has no side."""
-    state = torch.load(placed, weights_only=True)
+    return untrained(placed, pca_init=False)
+
+
+def untrained(checkpoint: Path, **options: object) -> Path:
+    """A checkpoint beside it, of an untrained network with other options."""
+    state = torch.load(checkpoint, weights_only=True)
     model = state["earteach"]["config"]["model"]
-    model["pca_init"] = False
+    model.update(options)
     torch.manual_seed(0)
     weights = EarVAE(**model).state_dict()
     state["state_dict"] = {f"model.{name}": value for name, value in weights.items()}
-    path = placed.with_name("sideless.ckpt")
+    path = checkpoint.with_name("untrained.ckpt")
     torch.save(state, path)
     return path
 

@@ -206,6 +206,6 @@ def test_a_traversal_needs_a_stored_mixture_or_the_training_array(placed, tmp_pa
     after = traverse(placed, tmp_path / "after", 2)
     assert np.array_equal(pixels(before.images), pixels(after.images))
     placed.with_name("last.mixture.npz").unlink()
-    with pytest.raises(EarTeachError, match=r"--traverse 2: no mixture .* gone.npy: no such file"):
+    with pytest.raises(EarTeachError, match=r"--traverse 2: no mixture .*gone.npy: no such file"):
         traverse(placed, tmp_path / "out", 2)
     assert not (tmp_path / "out").exists()

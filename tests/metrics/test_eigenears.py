@@ -118,7 +118,7 @@ def test_images_of_another_size_are_read_as_the_network_sees_them(tmp_path):
 
 @pytest.fixture
 def fits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The number of components of each fit that was calls."""
+    """The number of components of each fit."""
     calls: list[int] = []
     original = module.fit
 

@@ -81,35 +81,25 @@ def test_the_number_of_components_has_the_least_information_criterion():
     assert criteria[4] - min(criteria.values()) > 10
 
 
-def test_axes_are_ordered_by_what_they_do_to_the_picture():
-    """A number of the code that varies most of all and is not seen comes last."""
+def test_axes_are_ordered_by_their_effect_on_the_images():
+    """A dimension that varies most of all, but has no visible effect, comes last."""
     rng = np.random.default_rng(0)
     independent, _ = np.linalg.qr(rng.normal(size=(500, 4)) - 0.0)
     independent -= independent.mean(axis=0)
     codes = independent / independent.std(axis=0) * np.array([50, 1, 0.1, 2])
     effects, _ = np.linalg.qr(rng.normal(size=(9, 4)))
-    # What one standard deviation of each number does to the picture.
-    seen = np.array([0.0, 2.0, 5.0, 1.0])
-    pictures = codes / codes.std(axis=0) * seen @ effects.T
+    # The effect of one standard deviation of each dimension on the images.
+    strengths = np.array([0.0, 2.0, 5.0, 1.0])
+    pictures = codes / codes.std(axis=0) * strengths @ effects.T
     mixture = fit_mixture(codes, pictures, has_side=False)
-    # The axes are the numbers of the code, by what is seen of them: the third, the second, the last.
+    # The axes are the dimensions, by effect: the third, the second, the last.
     lengths = codes.std(axis=0)[[2, 1, 3, 0]]
     along = np.abs(mixture.axes[:, [2, 1, 3, 0]]) / lengths
     np.testing.assert_allclose(along, np.eye(4), atol=0.15)
     np.testing.assert_allclose(mixture.shares, [25 / 30, 4 / 30, 1 / 30, 0], atol=0.02)
 
 
-def test_places_along_the_axes_are_uncorrelated_with_unit_variance():
-    codes = codes_in_groups(300, 3)
-    mixture = fitted(codes)
-    places = (codes - mixture.mean) @ np.linalg.pinv(mixture.axes)
-    np.testing.assert_allclose(places.T @ places / 300, np.eye(5), atol=1e-3)
-    assert (np.diff(mixture.shares) <= 0).all()
-    # All of the pictures follows from the codes here.
-    assert mixture.shares.sum() == pytest.approx(1, abs=1e-4)
-
-
-def test_the_part_of_the_pictures_that_codes_do_not_tell_has_no_share():
+def test_shares_leave_out_the_variance_that_codes_do_not_explain():
     codes = codes_in_groups(4000, 1)
     pictures = pictures_of(codes)
     noise = np.random.default_rng(1).normal(size=pictures.shape) * pictures.std(axis=0)
@@ -157,10 +147,9 @@ def test_the_seed_decides_and_fewer_codes_are_the_first_of_more():
 
 
 @pytest.mark.parametrize(("share", "central"), [(0.8, 1.0), (0.3, -1.0), (1.0, 1.0), (0.0, -1.0)])
-def test_the_side_is_drawn_as_often_as_it_was_seen(share, central):
+def test_sides_are_drawn_in_their_proportions(share, central):
     codes = codes_in_groups(300, 2)
     sides = np.where(np.arange(300) < 300 * share, 1, -1).astype(np.float32)
-    # The side says nothing of the rest of a code, also where it was seen together with it.
     mixture = fitted(np.concatenate([codes, sides[:, None]], axis=1), has_side=True)
     assert mixture.has_side
     drawn = mixture.draw(3000, seed=0)
@@ -187,14 +176,7 @@ def test_a_few_codes_are_enough(number, has_side):
     assert (far <= 8 * codes.std(axis=0) + 1e-4).all()
 
 
-def test_codes_that_do_not_differ_are_drawn_as_they_are():
-    codes = np.tile(np.float32([1, 2, 3]), (20, 1))
-    mixture = fitted(codes)
-    assert mixture.components == 1
-    np.testing.assert_allclose(mixture.draw(3, seed=0), codes[:3], atol=1e-6)
-
-
-def test_unused_numbers_and_repeated_images_do_no_harm():
+def test_constant_dimensions_and_repeated_images_are_harmless():
     codes = np.repeat(codes_in_groups(10, 2), 40, axis=0)
     codes[:, 2] = 0.25
     mixture = fitted(codes)
