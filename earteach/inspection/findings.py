@@ -6,7 +6,7 @@ white, 11 blurred and 7 clipped, and all of them look it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -37,8 +37,8 @@ class Check(NamedTuple):
     """A test of one array, given it and the training array.
 
     It returns whether the whole array fails, or a mask, bool `(N,)`, of the images that fail, or pairs
-    `(K, 2)` of the rows of copies and of the training images that they resemble. `message` may use
-    `{them}`, `{copy}` and `{original}` (the first pair), and what `_describe` returns.
+    `(K, 2)` of the rows of copies and of the training images that they resemble. `message` is a format
+    of the two surveys `i` and `train`, the `rows`, what they are `like`, and `them`.
     """
 
     severity: Severity
@@ -51,41 +51,39 @@ class Check(NamedTuple):
 def find_problems(surveys: Mapping[ArrayName, Survey]) -> list[Problem]:
     """The problems of the training array, then those of the validation array."""
     train = surveys["train"]
-    original = {f"train_{key}": value for key, value in _describe(train).items()}
-    problems = []
-    for name, images in surveys.items():
-        values = {**original, **_describe(images)}
-        for check in CHECKS:
-            if name in check.arrays:
-                rows = _failing_rows(check.test(images, train))
-                if rows is not None:
-                    problems.append(_problem(check, name, rows, values))
-    return problems
+    return [
+        _problem(check, name, images, train, rows, like)
+        for name, images in surveys.items()
+        for check in CHECKS
+        if name in check.arrays
+        for rows, like in _failures(check.test(images, train))
+    ]
 
 
-def _failing_rows(result: bool | np.ndarray) -> list[tuple[int, ...]] | None:
-    """The failing rows and, for copies, their originals; empty for a whole array; None if it passes."""
+Rows = tuple[int, ...]
+
+
+def _failures(result: bool | np.ndarray) -> list[tuple[Rows, Rows]]:
+    """No or one failure: its rows, empty for the whole array, and for copies what they are like."""
     if not isinstance(result, np.ndarray):
-        return [] if result else None
-    columns = np.flatnonzero(result)[None] if result.dtype == bool else result.T
-    return [tuple(column) for column in columns.tolist()] if columns.size else None
+        return [((), ())] if result else []
+    if result.dtype == bool:
+        rows = tuple(np.flatnonzero(result).tolist())
+        return [(rows, ())] if rows else []
+    copies, originals = (tuple(column) for column in result.T.tolist())
+    return [(copies, originals)] if copies else []
 
 
 def _problem(
-    check: Check, name: ArrayName, rows: list[tuple[int, ...]], values: Mapping[str, object]
+    check: Check, name: ArrayName, images: Survey, train: Survey, rows: Rows, like: Rows
 ) -> Problem:
-    indices, like = [*rows, (), ()][:2]
-    first = {"copy": indices[:1], "original": like[:1]}
-    text = check.message.format(
-        **values,
-        them="it" if len(indices) == 1 else "them",
-        **{key: row[0] for key, row in first.items() if row},
-    )
-    subject = f"{values['path']}: {_list_rows(indices)}" if indices else values["path"]
-    return Problem(check.severity, check.code, f"{subject}: {text}", indices, name, like)
+    them = "it" if len(rows) == 1 else "them"
+    text = check.message.format(i=images, train=train, rows=rows, like=like, them=them)
+    subject = f"{images.array.path}: {_list_rows(rows)}" if rows else images.array.path
+    return Problem(check.severity, check.code, f"{subject}: {text}", rows, name, like)
 
 
-def _list_rows(rows: Sequence[int]) -> str:
+def _list_rows(rows: Rows) -> str:
     """`image 3`, `images 3 and 5`, `images 3, 5, 6, 9, 12 and 40 more`."""
     *names, last = [str(row) for row in rows[:MAX_LISTED]]
     if len(rows) > MAX_LISTED:
@@ -93,38 +91,14 @@ def _list_rows(rows: Sequence[int]) -> str:
     return f"images {', '.join(names)} and {last}" if names else f"image {last}"
 
 
-def _describe(images: Survey) -> dict[str, object]:
-    array, values = images.array, images.values
-    stored = {"unit": "floats in [0, 1]", "byte": "floats in [0, 255]", None: "another range"}
-    highest = float(images.stats.maxima.max())
-    return {
-        "path": array.path,
-        "count": len(array),
-        "size": f"{array.width}×{array.height}",
-        "channels": array.channels,
-        "scale": values.scale,
-        "stored": stored.get(values.scale, f"{array.dtype} values"),
-        "black": values.black,
-        "white": values.white,
-        "extent": values.white - values.black,
-        "highest": highest,
-        "typical": float(np.median(images.stats.maxima)),
-        "factor": values.white // max(highest, 1),
-    }
-
-
-def _differs(key: str) -> Callable[[Survey, Survey], bool]:
-    return lambda images, train: _describe(images)[key] != _describe(train)[key]
-
-
 def _over_one(images: Survey) -> bool:
     """Whether floats that should lie in [0, 1] typically exceed it."""
-    return images.values.scale == "unit" and float(np.median(images.stats.maxima)) > 1
+    return images.values.scale == "unit" and images.typical_maximum > 1
 
 
 def _unused_range(images: Survey) -> bool:
-    highest, white = float(images.stats.maxima.max()), images.values.white
-    return images.values.scale in ("uint8", "uint16") and 0 < highest < white / 15
+    is_integer = images.values.scale in ("uint8", "uint16")
+    return is_integer and 0 < images.maximum < images.values.white / 15
 
 
 def _is_gray(images: Survey) -> bool:
@@ -139,11 +113,11 @@ def _is_gray(images: Survey) -> bool:
 def _is_bgr(images: Survey) -> bool:
     """Whether nearly all images have more blue than red; gray ones have as much."""
     is_blue = bool((images.stats.redness < 0).mean() > SWAPPED_SHARE)
-    return images.array.channels == 3 and len(images.array) >= FEW_IMAGES and is_blue
+    return images.array.channels == 3 and images.count >= FEW_IMAGES and is_blue
 
 
 def _repeated(images: Survey) -> np.ndarray:
-    mask = np.zeros(len(images.array), bool)
+    mask = np.zeros(images.count, bool)
     mask[exact_repeats(images)[:, 0]] = True
     return mask
 
@@ -186,32 +160,32 @@ _SAME = "make both arrays in one way"
 
 CHECKS = (
     Check(
-        "error", "too-few-images", lambda i, _: len(i.array) < 2,
-        f"holds {{count}} image: {_ADD}", ("train",),
+        "error", "too-few-images", lambda i, _: i.count < 2,
+        f"holds {{i.count}} image: {_ADD}", ("train",),
     ),
     Check(
-        "warning", "few-images", lambda i, _: 2 <= len(i.array) < FEW_IMAGES,
-        f"holds only {{count}} images: {_ADD}", ("train",),
+        "warning", "few-images", lambda i, _: 2 <= i.count < FEW_IMAGES,
+        f"holds only {{i.count}} images: {_ADD}", ("train",),
     ),
     Check(
         "warning", "near-duplicates", lambda i, _: near_repeats(i),
-        "nearly the same image earlier in the array ({copy} is like {original}); near copies weigh "
+        "nearly the same image earlier in the array ({rows[0]} is like {like[0]}); near copies weigh "
         "double in training; keep one of each", ("train",),
     ),
     Check(
         "error", "unreadable-scale", lambda i, _: i.values.scale is None,
-        "values typically from {black:g} to {white:g}, neither in [0, 1] nor in [0, 255]: rescale "
-        "them, for example (array - {black:g}) / {extent:g}",
+        "values typically from {i.values.black:g} to {i.values.white:g}, neither in [0, 1] nor in "
+        "[0, 255]: rescale them, for example (array - {i.values.black:g}) / {i.values.extent:g}",
     ),
     Check(
         "error", "unused-range", lambda i, _: _unused_range(i),
-        "{scale} values only up to {highest:g} of {white:g}, so all images are read as nearly "
-        "black: multiply them, for example by {factor:g}",
+        "{i.values.scale} values only up to {i.maximum:g} of {i.values.white:g}, so all images are "
+        "read as nearly black: multiply them, for example by {i.headroom:g}",
     ),
     Check(
         "error", "over-one", lambda i, _: _over_one(i),
-        "values typically up to {typical:g}, a little over 1: clip them with array.clip(0, 1), or "
-        "multiply them by 255",
+        "values typically up to {i.typical_maximum:g}, a little over 1: clip them with "
+        "array.clip(0, 1), or multiply them by 255",
     ),
     Check(
         "error", "non-finite", lambda i, _: ~i.stats.finite,
@@ -224,8 +198,8 @@ CHECKS = (
     ),
     Check(
         "error", "value-range", lambda i, _: _out_of_range(i),
-        "values outside [0, {white:g}], the range of the others; rescale {them} like the others, or "
-        "remove {them}",
+        "values outside [0, {i.values.white:g}], the range of the others; rescale {them} like the "
+        "others, or remove {them}",
     ),
     Check(
         "error", "mixed-scales", lambda i, _: _other_scale(i),
@@ -262,27 +236,27 @@ CHECKS = (
         "them, and swap with array[..., ::-1]",
     ),
     Check(
-        "warning", "size-mismatch", _differs("size"),
-        "images of {size}, where {train_path} has {train_size}: resizing makes one of them softer; "
-        f"{_SAME}", ("val",),
+        "warning", "size-mismatch", lambda i, train: i.size != train.size,
+        "images of {i.size}, where {train.array.path} has {train.size}: resizing makes one of "
+        f"them softer; {_SAME}", ("val",),
     ),
     Check(
-        "warning", "channels-mismatch", _differs("channels"),
-        "channels: {channels}, where {train_path} has {train_channels}: they are converted as "
-        f"--in-channels asks; {_SAME}", ("val",),
+        "warning", "channels-mismatch", lambda i, train: i.array.channels != train.array.channels,
+        "channels: {i.array.channels}, where {train.array.path} has {train.array.channels}: they are "
+        f"converted as --in-channels asks; {_SAME}", ("val",),
     ),
     Check(
-        "warning", "scale-mismatch", _differs("stored"),
-        "stored as {stored}, where {train_path} has {train_stored}: both are read as 0 to 1; "
-        f"{_SAME}", ("val",),
+        "warning", "scale-mismatch", lambda i, train: i.stored_as != train.stored_as,
+        "stored as {i.stored_as}, where {train.array.path} has {train.stored_as}: both are "
+        f"read as 0 to 1; {_SAME}", ("val",),
     ),
     Check(
         "error", "leakage-exact", exact_matches,
-        f"the same image in {{train_path}} ({{copy}} is like {{original}}); {_LEAK}", ("val",),
+        f"the same image in {{train.array.path}} ({{rows[0]}} is like {{like[0]}}); {_LEAK}", ("val",),
     ),
     Check(
         "warning", "leakage-near", near_matches,
-        "nearly the same image (re-encoded, resized, mirrored) in {train_path} ({copy} is like "
-        f"{{original}}); {_LEAK}", ("val",),
+        "nearly the same image (re-encoded, resized, mirrored) in {train.array.path} ({rows[0]} is like "
+        f"{{like[0]}}); {_LEAK}", ("val",),
     ),
 )  # fmt: skip

@@ -81,7 +81,6 @@ def _report(images: Survey) -> ArrayReport:
     channels = [_mean_and_std(*moments[..., channel]) for channel in range(array.channels)]
     means, stds = np.transpose(channels)
     known = bool(np.isfinite(channels).all())
-    extent = values.white - values.black
     return ArrayReport(
         path=str(array.path),
         images=len(array),
@@ -94,8 +93,8 @@ def _report(images: Survey) -> ArrayReport:
         max=_finite(stats.maxima.max()),
         mean=_finite(mean),
         std=_finite(std),
-        channel_means=tuple(((means - values.black) / extent).tolist()) if known else None,
-        channel_stds=tuple((stds / extent).tolist()) if known else None,
+        channel_means=tuple(((means - values.black) / values.extent).tolist()) if known else None,
+        channel_stds=tuple((stds / values.extent).tolist()) if known else None,
         non_finite=int((~stats.finite).sum()),
         constant=int(stats.constant.sum()),
         duplicates=len(exact_repeats(images)),

@@ -24,6 +24,10 @@ class ValueRange:
     black: float
     white: float
 
+    @property
+    def extent(self) -> float:
+        return self.white - self.black
+
     def to_rgb(self, stored: np.ndarray) -> np.ndarray:
         """Stored `(n, H, W, 1 or 3)` to uint8 `(n, H, W, 3)`; NaN is black, the rest is clipped."""
         pixels = stored if self.scale == "uint8" else self._to_uint8(stored)
@@ -38,7 +42,7 @@ class ValueRange:
         # type of EarArray, so both round alike.
         clipped = np.clip(values, self.black, self.white)
         working = clipped.astype(np.float32 if self.scale else np.float64)
-        factor = 255 / (self.white - self.black)
+        factor = 255 / self.extent
         return np.rint((working - self.black) * factor).astype(np.uint8)
 
 
