@@ -213,7 +213,7 @@ TABLE: list[Row] = [
     ("export run/last.ckpt --format pickle --out new", 2, "--format"),
     ("export run/last.ckpt --part head --out new", 2, "--part"),
     ("reconstruct run/last.ckpt --input {ears}/val_teacher.npy --variations 2 --out new", 2,
-     "--variations is of --jitter"),
+     "--variations needs --jitter"),
     ("reconstruct run/last.ckpt --input text.txt --out new -n 0", 2, "--number"),
     ("reconstruct run/last.ckpt --out new", 2, "--input"),
     ("export run/last.ckpt --out new --format tflite", 2, "tflite"),

@@ -1,10 +1,12 @@
-"""A checkpoint in a folder of its own, of a network with and without sides."""
+"""Checkpoints in a folder of their own, and images as arrays and tensors."""
 
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from earteach.model.vae import EarVAE
 from tests.conftest import Run
@@ -43,3 +45,19 @@ def rename_arrays(checkpoint: Path, **paths: Path) -> Path:
         state["earteach"]["config"]["data"][name] = str(path)
     torch.save(state, checkpoint)
     return checkpoint
+
+
+def pixels(path: Path) -> np.ndarray:
+    """The values of a PNG, int `(H, W, C)`."""
+    with Image.open(path) as image:
+        return np.asarray(image).astype(int)
+
+
+def batch(images: np.ndarray) -> torch.Tensor:
+    """uint8 `(N, H, W, C)` to float `(N, C, H, W)` in [0, 1]."""
+    return torch.from_numpy(images.transpose(0, 3, 1, 2).astype(np.float32) / 255)
+
+
+def levels(images: torch.Tensor) -> np.ndarray:
+    """Float `(N, C, H, W)` in [0, 1] to `(N, H, W, C)` in [0, 255], not rounded."""
+    return images.permute(0, 2, 3, 1).numpy() * 255

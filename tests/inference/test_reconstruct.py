@@ -20,14 +20,9 @@ from earteach.inference.reconstruct import Reconstructions, reconstruct
 from earteach.inference.sample import sample
 from earteach.randomness import variation_noise
 from tests.conftest import earteach as command
-from tests.inference.conftest import untrained
+from tests.inference.conftest import batch, pixels, untrained
 
 SIZE, GAP = 32, 2
-
-
-def pixels(path: Path) -> np.ndarray:
-    with Image.open(path) as image:
-        return np.asarray(image).astype(int)
 
 
 def panels(path: Path) -> list[np.ndarray]:
@@ -37,10 +32,6 @@ def panels(path: Path) -> list[np.ndarray]:
     lefts = [GAP + index * (SIZE + GAP) for index in range(3)]
     assert (np.delete(sheet, np.r_[GAP : GAP + SIZE], axis=0) == 255).all()
     return [sheet[GAP : GAP + SIZE, left : left + SIZE] for left in lefts]
-
-
-def batch(images: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(images.transpose(0, 3, 1, 2).astype(np.float32) / 255)
 
 
 def png(path: Path, image: np.ndarray) -> Path:
@@ -68,7 +59,7 @@ def test_a_picture_shows_input_reconstruction_and_error(trained, array, val, tmp
     config = InferenceConfig(batch_size=batch_size)
     result = reconstruct(trained.last, [array], tmp_path, config=config)
     with torch.no_grad():
-        decoded = earteach.load(trained.last).reconstruct(batch(val)).permute(0, 2, 3, 1).numpy()
+        decoded = levels(earteach.load(trained.last).reconstruct(batch(val)))
     assert result.checkpoint == trained.last
     assert len(result.images) == len(val)
     for row, entry in enumerate(result.images):
@@ -77,9 +68,9 @@ def test_a_picture_shows_input_reconstruction_and_error(trained, array, val, tmp
         shown, reconstruction, heat_map = panels(entry.output)
         assert np.array_equal(shown, val[row])
         # Half a level of rounding, and the batch may change the last bits.
-        assert np.abs(reconstruction - decoded[row] * 255).max() <= 0.51
+        assert np.abs(reconstruction - decoded[row]).max() <= 0.51
         # The brighter, the larger the error: white from a quarter of the range on.
-        error = np.abs(decoded[row] - val[row] / 255).mean(axis=2)
+        error = np.abs(decoded[row] - val[row]).mean(axis=2) / 255
         brightness = 765 * np.minimum(error / 0.25, 1)
         np.testing.assert_allclose(heat_map.sum(axis=2), brightness, atol=2.5)
 

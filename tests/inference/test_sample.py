@@ -2,6 +2,7 @@
 
 import logging
 import statistics
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,21 +16,16 @@ from earteach.data.arrays import EarArray
 from earteach.errors import EarTeachError
 from earteach.inference.loaded_model import load_model
 from earteach.inference.nearest_images import nearest_images
-from earteach.inference.sample import Samples, sample
+from earteach.inference.sample import sample
 from earteach.inference.samplers import load_mixture
 from earteach.model.vae import EarVAE
-from tests.inference.conftest import rename_arrays
+from tests.inference.conftest import pixels, rename_arrays
 
 SAMPLERS = ["gmm", "prior"]
 
 
-def picture(path: Path) -> np.ndarray:
-    with Image.open(path) as image:
-        return np.asarray(image).astype(int)
-
-
-def pixels(samples: Samples) -> np.ndarray:
-    return np.stack([picture(path) for path in samples.images])
+def stacked(paths: Sequence[Path]) -> np.ndarray:
+    return np.stack([pixels(path) for path in paths])
 
 
 def listing(folder: Path) -> list[str]:
@@ -42,14 +38,16 @@ def test_the_seed_decides_the_ears_and_neither_number_nor_batch_size_does(
 ):
     options = {"sampler": sampler, "nearest": False}
     first, again, other = (
-        pixels(sample(trained.last, tmp_path / name, number=5, seed=seed, **options))
+        stacked(sample(trained.last, tmp_path / name, number=5, seed=seed, **options).images)
         for name, seed in [("a", 3), ("b", 3), ("c", 4)]
     )
     assert np.array_equal(first, again)
     assert (first != other).any(axis=(1, 2, 3)).all()
     assert len({ear.tobytes() for ear in first}) == 5
     config = InferenceConfig(batch_size=2)
-    fewer = pixels(sample(trained.last, tmp_path / "d", number=3, seed=3, config=config, **options))
+    fewer = stacked(
+        sample(trained.last, tmp_path / "d", number=3, seed=3, config=config, **options).images
+    )
     # The last bits of a convolution may differ with the batch, and a rounded level with them.
     assert np.abs(first[:3] - fewer).max() <= 1
 
@@ -67,21 +65,9 @@ def test_ears_are_decoded_codes_of_the_sampler(placed, tmp_path, sampler):
             None,
         )
     with torch.no_grad():
-        decoded = earteach.load(placed).decode(codes).permute(0, 2, 3, 1).numpy()
-    assert np.abs(pixels(result) - decoded * 255).max() <= 0.51
+        decoded = earteach.load(placed).decode(codes)
+    assert np.abs(stacked(result.images) - levels(decoded)).max() <= 0.51
     assert (result.sampler, result.components) == (sampler, components)
-
-
-def test_the_mixture_draws_more_plausible_ears_than_the_prior(sideless, tmp_path):
-    """An untrained network spreads its codes far from the prior."""
-    errors = []
-    model = earteach.load(sideless)
-    for sampler in SAMPLERS:
-        result = sample(sideless, tmp_path / sampler, number=24, sampler=sampler, nearest=False)
-        images = (torch.from_numpy(pixels(result)).permute(0, 3, 1, 2) / 255).float()
-        with torch.no_grad():
-            errors.append(float((model.reconstruct(images) - images).square().mean()))
-    assert errors[0] < 0.7 * errors[1]
 
 
 @pytest.mark.parametrize(
@@ -96,11 +82,11 @@ def test_the_grid_shows_the_first_ears_above_their_nearest_training_images(
     assert result.grid == tmp_path / "grid.png"
     assert len(set(result.images)) == number
     assert ("shows the first 64 of 70 ears" in caplog.text) == (number == 70)
-    sheet, height = picture(result.grid), 64 if nearest else 32
+    sheet, height = pixels(result.grid), 64 if nearest else 32
     assert sheet.shape == ((height + 2) * rows + 2, 34 * columns + 2, 3)
     assert (result.nearest is not None) == nearest
     train = np.load(ears / "train_teacher.npy")
-    for index, ear in enumerate(pixels(result)[:64]):
+    for index, ear in enumerate(stacked(result.images)[:64]):
         top, left = 2 + (height + 2) * (index // columns), 2 + 34 * (index % columns)
         tile = sheet[top : top + height, left : left + 32]
         assert np.array_equal(tile[:32], ear)
@@ -117,7 +103,7 @@ def test_distances_are_those_of_the_pngs_and_of_64_validation_images(placed, ear
     np.save(tmp_path / "val.npy", unseen)
     rename_arrays(placed, val_data=tmp_path / "val.npy")
     result = sample(placed, tmp_path / "out", number=6)
-    assert result.nearest == tuple(nearest_images(pixels(result).astype(np.uint8), train))
+    assert result.nearest == tuple(nearest_images(stacked(result.images).astype(np.uint8), train))
     few = unseen[np.linspace(0, 149, 64).round().astype(int)]
     distances = [match.distance for match in nearest_images(few, train)]
     assert result.validation_distance == pytest.approx(statistics.median(distances))
@@ -125,8 +111,7 @@ def test_distances_are_those_of_the_pngs_and_of_64_validation_images(placed, ear
 
 def test_a_network_that_memorises_shows_it(placed, ears, tmp_path, monkeypatch):
     """Every ear that is drawn is a training image."""
-    images = torch.from_numpy(np.load(ears / "train_teacher.npy")[[5, 9, 11]])
-    memory = images.permute(0, 3, 1, 2).float() / 255
+    memory = batch(np.load(ears / "train_teacher.npy")[[5, 9, 11]])
     monkeypatch.setattr(EarVAE, "decode", lambda self, z: memory[: len(z)])
     result = sample(placed, tmp_path / "out", number=3)
     assert [(match.row, match.distance) for match in result.nearest] == [(5, 0), (9, 0), (11, 0)]
@@ -149,7 +134,7 @@ def test_without_the_training_array_the_prior_is_used_with_a_note(bereft, tmp_pa
     assert second.startswith("no nearest training images: ")
     assert "gone.npy: no such file" in first
     prior = sample(bereft, tmp_path / "prior", number=2, sampler="prior")
-    assert np.array_equal(pixels(result), pixels(prior))
+    assert np.array_equal(stacked(result.images), stacked(prior.images))
 
 
 def test_the_prior_does_not_replace_a_mixture_that_was_asked_for(bereft, tmp_path):
@@ -158,15 +143,6 @@ def test_the_prior_does_not_replace_a_mixture_that_was_asked_for(bereft, tmp_pat
     ):
         sample(bereft, tmp_path / "out", sampler="gmm")
     assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize("sampler", [None, "gmm"])
-def test_a_stored_mixture_needs_no_training_array(placed, tmp_path, sampler):
-    before = sample(placed, tmp_path / "before", number=3)
-    rename_arrays(placed, train_data=placed.with_name("gone.npy"))
-    after = sample(placed, tmp_path / "after", number=3, sampler=sampler)
-    assert after.sampler == "gmm"
-    assert np.array_equal(pixels(before), pixels(after))
 
 
 @pytest.mark.parametrize("reason", ["missing", "not finite"])

@@ -13,7 +13,7 @@ from earteach.inference import samplers as module
 from earteach.inference.loaded_model import load_model
 from earteach.inference.samplers import find_mixture, get_mixture, training_images
 from earteach.metrics.gaussian_mixture import CodeMixture
-from tests.inference.conftest import rename_arrays
+from tests.inference.conftest import batch, rename_arrays
 
 pytestmark = pytest.mark.usefixtures("bf16_everywhere")
 
@@ -59,7 +59,7 @@ def test_it_is_fitted_to_mu_and_thumbnails_of_evenly_spread_training_images(
         assert mixture_of(checkpoint).images == len(stored)
     assert f"the codes of {len(stored)} images" in caplog.text
     ((codes, thumbnails, sided),) = fits
-    images = torch.from_numpy(stored).permute(0, 3, 1, 2).float() / 255
+    images = batch(stored)
     with torch.no_grad():
         mu = earteach.load(checkpoint).encode(images)[0]
     np.testing.assert_allclose(codes, mu, atol=1e-5)
