@@ -20,7 +20,7 @@ from earteach.inference.reconstruct import Reconstructions, reconstruct
 from earteach.inference.sample import sample
 from earteach.randomness import variation_noise
 from tests.conftest import earteach as command
-from tests.inference.conftest import batch, pixels, untrained
+from tests.inference.conftest import batch, levels, pixels, untrained
 
 SIZE, GAP = 32, 2
 

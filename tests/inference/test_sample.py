@@ -19,7 +19,7 @@ from earteach.inference.nearest_images import nearest_images
 from earteach.inference.sample import sample
 from earteach.inference.samplers import load_mixture
 from earteach.model.vae import EarVAE
-from tests.inference.conftest import pixels, rename_arrays
+from tests.inference.conftest import batch, levels, pixels, rename_arrays
 
 SAMPLERS = ["gmm", "prior"]
 
@@ -44,10 +44,8 @@ def test_the_seed_decides_the_ears_and_neither_number_nor_batch_size_does(
     assert np.array_equal(first, again)
     assert (first != other).any(axis=(1, 2, 3)).all()
     assert len({ear.tobytes() for ear in first}) == 5
-    config = InferenceConfig(batch_size=2)
-    fewer = stacked(
-        sample(trained.last, tmp_path / "d", number=3, seed=3, config=config, **options).images
-    )
+    options["config"] = InferenceConfig(batch_size=2)
+    fewer = stacked(sample(trained.last, tmp_path / "d", number=3, seed=3, **options).images)
     # The last bits of a convolution may differ with the batch, and a rounded level with them.
     assert np.abs(first[:3] - fewer).max() <= 1
 
