@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 from benchmarks.quality.results import Results
 from benchmarks.quality.settings import SHEET_FILE
 from benchmarks.tables import Cell, Table
-from earteach.images import beside, write_png
+from earteach.images import side_by_side, write_png
 
 _LABEL_WIDTH, _PAPER, _INK = 90, 255, 0
 _SHOWN_SIDE = 128
@@ -101,7 +101,7 @@ def sheet(rows: Mapping[str, np.ndarray]) -> np.ndarray:
     for name, ears in rows.items():
         factor = max(1, _SHOWN_SIDE // ears.shape[1])
         large = ears.repeat(factor, axis=1).repeat(factor, axis=2)
-        line = beside(list(large))
+        line = side_by_side(list(large))
         lines.append(np.concatenate([_label(name, line.shape[0]), line], axis=1))
     return np.concatenate(lines)
 

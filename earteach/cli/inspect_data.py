@@ -25,7 +25,7 @@ _FILES = _DEFAULTS.data
 Training = Annotated[
     Optional[Path],  # noqa: UP045
     typer.Argument(
-        help=f"Training array; without any, {_FILES.train_data} and its validation array.",
+        help=f"Training array; by default {_FILES.train_data} and its validation array.",
         metavar="TRAIN",
         autocompletion=completion.arrays,
     ),
@@ -42,13 +42,15 @@ def inspect_data(
     layout: LayoutChoice = None,
     out: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option("--out", help="Folder for pictures: sheets, the worst, copies, plots."),
+        typer.Option(
+            "--out", help="Folder for pictures: sheets of images, the worst ones and copies; plots."
+        ),
     ] = None,
     augmented: Annotated[
         bool,
         typer.Option(
             "--augmented",
-            help="Also draw 64 training images as training with --augmentation sees them (in --out, or "
+            help="Also draw 64 training images augmented as --augmentation does (in --out, or "
             "./inspection).",
         ),
     ] = False,
@@ -56,14 +58,14 @@ def inspect_data(
         Strength, one_of(DataConfig, "augmentation")
     ] = _DEFAULTS.data.augmentation,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Exit with 1 where there are errors.")
+        bool, typer.Option("--strict", help="Exit with code 1 if there are errors.")
     ] = False,
     forecast: Annotated[
         bool,
         typer.Option(
             "--forecast/--no-forecast",
-            help="Fit the PCA that `eval` compares with, and say what a run with these options can "
-            "come to.",
+            help="Fit the PCA baseline of `eval` and predict what training with these options can "
+            "reach.",
         ),
     ] = True,
     image_size: Annotated[int, one_of(ModelConfig, "image_size")] = _DEFAULTS.model.image_size,
@@ -95,40 +97,41 @@ def inspect_data(
 
 
 def _parts(result: Inspection, config: TrainConfig) -> list[RenderableType]:
-    reports = [result.train, *([result.val] if result.val else [])]
-    columns = ["training", "validation"][: len(reports)]
-    rows = [
-        (name, *(values[place] for values in map(_described, reports)))
-        for place, name in enumerate(_NAMES)
-    ]
-    parts: list[RenderableType] = [table("What is in the arrays", "", *columns, rows=rows)]
+    reports = {"training": result.train}
     if result.val is not None:
-        leakage = result.leakage
-        parts.append(
-            f"validation images that are in training: {leakage.exact} exactly, {leakage.near} nearly"
-        )
+        reports["validation"] = result.val
+    described = [_describe(report) for report in reports.values()]
+    rows = [(label, *(values[label] for values in described)) for label in described[0]]
+    parts: list[RenderableType] = [table("What is in the arrays", "", *reports, rows=rows)]
+    if result.val is not None:
+        exact, near = result.leakage.exact, result.leakage.near
+        parts.append(f"validation images that are in training: {exact} exactly, {near} nearly")
     if result.forecast is not None:
         size = result.forecast.image_size
-        parts.append(facts(f"Forecast at {size}×{size}", _foretold(result.forecast, config.kld)))
-    parts.extend(_problems(result))
+        parts.append(facts(f"Forecast at {size}×{size}", _forecast(result.forecast, config.kld)))
+    styles = {"error": "bold red", "warning": "yellow"}
+    parts += [
+        f"[{styles[problem.severity]}]{problem.severity}:[/] {escape(problem.message)}"
+        for problem in result.problems
+    ] or ["[green]nothing is wrong with them[/]"]
     if result.pictures:
-        parts.append(facts("Pictures", {n: str(path) for n, path in result.pictures.items()}))
+        parts.append(facts("Pictures", {name: str(path) for name, path in result.pictures.items()}))
     return parts
 
 
-def _foretold(forecast: Forecast, kld: KLDConfig) -> dict[str, str]:
-    known, number = forecast.components, f"{forecast.psnr_images:,}"
-    seen = {
+def _forecast(forecast: Forecast, kld: KLDConfig) -> dict[str, str]:
+    components, number = forecast.components, f"{forecast.psnr_images:,}"
+    measured_on = {
         "val": f"{number} validation images",
         "train": f"{number} training images; unseen ears will have less",
     }[forecast.psnr_of]
     alive = forecast.alive_units
-    beyond = "" if alive <= known else f", those beyond {known} by extrapolation"
+    note = "" if alive <= components else f", those beyond {components} by extrapolation"
     return {
-        "PCA": f"{known} components: {forecast.psnr:.2f} dB on {seen}",
+        "PCA": f"{components} components: {forecast.psnr:.2f} dB on {measured_on}",
         "latent units": f"about {alive} of {forecast.latent_dim} stay alive at "
         f"--kld-weight {kld.kld_weight:g}, --kld-reduction {kld.kld_reduction} "
-        f"(β {_number(forecast.elbo_beta)} in ELBO units){beyond}",
+        f"(β {_number(forecast.elbo_beta)} in ELBO units){note}",
     }
 
 
@@ -136,26 +139,20 @@ def _number(value: float | None) -> str:
     return f"{value:.4g}" if value is not None and math.isfinite(value) else "–"
 
 
-_NAMES = (
-    "file", "images", "size", "layout", "type", "range", "mean ± deviation", "of each channel in [0, 1]",
-    "NaN or infinite", "constant", "duplicates",
-)  # fmt: skip
-
-
-def _described(report: ArrayReport) -> tuple[str, ...]:
-    return (
-        report.path,
-        f"{report.images:,}",
-        f"{report.width}×{report.height}×{report.channels}",
-        report.layout,
-        report.dtype,
-        f"{_number(report.min)} to {_number(report.max)}",
-        f"{_number(report.mean)} ± {_number(report.std)}",
-        _channels(report),
-        str(report.non_finite),
-        str(report.constant),
-        str(report.duplicates),
-    )
+def _describe(report: ArrayReport) -> dict[str, str]:
+    return {
+        "file": report.path,
+        "images": f"{report.images:,}",
+        "size": f"{report.width}×{report.height}×{report.channels}",
+        "layout": report.layout,
+        "type": report.dtype,
+        "range": f"{_number(report.min)} to {_number(report.max)}",
+        "mean ± deviation": f"{_number(report.mean)} ± {_number(report.std)}",
+        "of each channel in [0, 1]": _channels(report),
+        "NaN or infinite": str(report.non_finite),
+        "constant": str(report.constant),
+        "duplicates": str(report.duplicates),
+    }
 
 
 def _channels(report: ArrayReport) -> str:
@@ -164,13 +161,3 @@ def _channels(report: ArrayReport) -> str:
     names = ("red ", "green ", "blue ") if report.channels == 3 else ("",)
     values = zip(names, report.channel_means, report.channel_stds, strict=True)
     return "\n".join(f"{name}{mean:.3f} ± {std:.3f}" for name, mean, std in values)
-
-
-def _problems(result: Inspection) -> list[str]:
-    if not result.problems:
-        return ["[green]nothing is wrong with them[/]"]
-    styles = {"error": "bold red", "warning": "yellow"}
-    return [
-        f"[{styles[problem.severity]}]{problem.severity}:[/] {escape(problem.message)}"
-        for problem in result.problems
-    ]

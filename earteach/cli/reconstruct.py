@@ -25,7 +25,7 @@ from earteach.config import InferenceConfig
 if TYPE_CHECKING:
     from earteach.inference.reconstruct import Reconstructions
 
-_SHOWN, _DRAWN = 20, 4
+_MAX_ROWS, _MAX_PICTURES = 20, 4
 
 
 def reconstruct(
@@ -38,21 +38,23 @@ def reconstruct(
     ckpt: Ckpt = None,
     number: Annotated[
         Optional[int],  # noqa: UP045
-        typer.Option("--number", "-n", help="At most this many from each input.", min=1),
+        typer.Option("--number", "-n", help="Up to N ears from each input.", min=1),
     ] = None,
     jitter: Annotated[
         Optional[float],  # noqa: UP045
         typer.Option(
             "--jitter",
-            help="Write variations instead, decoded from mu + S · sigma · noise: at 1 ears that the "
-            "code does not tell from the given one, above 1 others.",
+            help="Write variations instead, decoded from mu + S · sigma · noise: at 1, ears that the "
+            "code cannot tell from the input; above 1, different ones.",
             metavar="S",
             min=0,
         ),
     ] = None,
     variations: Annotated[
         Optional[int],  # noqa: UP045
-        typer.Option("--variations", help="With --jitter: of each ear.", min=1, show_default="1"),
+        typer.Option(
+            "--variations", help="Variations of each ear, with --jitter.", min=1, show_default="1"
+        ),
     ] = None,
     seed: Seed = 42,
     fit: FitChoice = "stretch",
@@ -65,7 +67,7 @@ def reconstruct(
     from earteach.inference.reconstruct import reconstruct as core
 
     if variations is not None and jitter is None:
-        raise typer.BadParameter("--variations is of --jitter; name it too")
+        raise typer.BadParameter("--variations needs --jitter; name both")
     result = core(
         found(ckpt, checkpoint_dir),
         inputs,
@@ -78,18 +80,22 @@ def reconstruct(
         seed=seed,
         config=config,
     )
-    drawn = [] if json or not show else pictures([i.output for i in result.images[:_DRAWN]])
-    what = "reconstructions" if jitter is None else f"variations, {jitter:g} sigma"
-    Output(json).show(result, *drawn, *_listed(result, what, out))
+    shown = (
+        pictures([image.output for image in result.images[:_MAX_PICTURES]])
+        if show and not json
+        else []
+    )
+    title = "reconstructions" if jitter is None else f"variations, {jitter:g} sigma"
+    Output(json).show(result, *shown, *_table(result, title, out))
 
 
-def _listed(result: Reconstructions, what: str, out: Path) -> list[RenderableType]:
+def _table(result: Reconstructions, title: str, out: Path) -> list[RenderableType]:
     rows = [
         (str(image.output), f"{image.psnr:.2f} dB", f"{image.ssim:.4f}")
-        for image in result.images[:_SHOWN]
+        for image in result.images[:_MAX_ROWS]
     ]
     parts: list[RenderableType] = [
-        table(f"{len(result.images):,} {what}", "PNG", "PSNR", "SSIM", rows=rows)
+        table(f"{len(result.images):,} {title}", "PNG", "PSNR", "SSIM", rows=rows)
     ]
     if more := len(result.images) - len(rows):
         parts.append(escape(f"and {more:,} more in {out}"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Annotated, Literal, Optional
 
 import typer
@@ -21,7 +22,7 @@ Number = Annotated[
     typer.Option(
         "--number",
         "-n",
-        help="How many ears; with --traverse, in each row.",
+        help="Number of ears; with --traverse, in each row.",
         min=1,
         show_default="8; 7 with --traverse",
     ),
@@ -30,8 +31,8 @@ SamplerChoice = Annotated[
     Optional[Literal["gmm", "prior"]],  # noqa: UP045
     typer.Option(
         "--sampler",
-        help="Draw codes from a Gaussian mixture of the training images' codes, which is kept "
-        "beside the checkpoint, or from the prior.",
+        help="Draw codes from a Gaussian mixture of the training images' codes, stored beside the "
+        "checkpoint, or from the prior.",
         show_default="gmm",
     ),
 ]
@@ -39,7 +40,7 @@ Ends = Annotated[
     Optional[tuple[str, str]],  # noqa: UP045
     typer.Option(
         "--interpolate",
-        help="Go from one ear to another: two images, or row numbers of the validation array.",
+        help="Interpolate between two ears: images, or row numbers of the validation array.",
         metavar="A B",
     ),
 ]
@@ -47,7 +48,7 @@ Directions = Annotated[
     Optional[int],  # noqa: UP045
     typer.Option(
         "--traverse",
-        help="Move the mean ear along the K directions in which ears differ most, from -3 to +3 "
+        help="Move the mean ear along the K directions in which ears vary most, from -3 to +3 "
         "standard deviations.",
         metavar="K",
         min=1,
@@ -68,35 +69,35 @@ def sample(
         bool,
         typer.Option(
             "--nearest/--no-nearest",
-            help="Look for the training image that is nearest to each new ear.",
+            help="Find the training image nearest to each new ear.",
         ),
     ] = True,
     show: Show = False,
     checkpoint_dir: CheckpointDir = Path("checkpoints"),
     json: Json = False,
 ) -> None:
-    """Draw new ears from what a model learned, or walk between ears: PNGs and one grid."""
-    chosen = {"--sampler": sampler, "--interpolate": interpolate, "--traverse": traverse}
-    named = [option for option, value in chosen.items() if value is not None]
-    if len(named) > 1:
-        raise typer.BadParameter(f"{' and '.join(named)} exclude each other; name one of them")
+    """Draw new ears, interpolate between ears or traverse latent space; writes PNGs and a grid."""
+    exclusive = {"--sampler": sampler, "--interpolate": interpolate, "--traverse": traverse}
+    given = [option for option, value in exclusive.items() if value is not None]
+    if len(given) > 1:
+        raise typer.BadParameter(f"{' and '.join(given)} exclude each other; name one of them")
     path = found(ckpt, checkpoint_dir)
     result: Samples | Interpolation | Traversal
     if interpolate is not None:
-        from earteach.inference.latent_traversal import interpolate as between
+        from earteach.inference import latent_traversal
 
         ends = _end(interpolate[0]), _end(interpolate[1])
-        result = way = between(path, out, ends, number=number or 8, config=config)
-        told = facts(f"From ear to ear by {way.checkpoint}", _on_the_way(way))
+        result = latent_traversal.interpolate(path, out, ends, number=number or 8, config=config)
+        table = facts(f"From ear to ear by {result.checkpoint}", _interpolation(result))
     elif traverse is not None:
-        from earteach.inference.latent_traversal import traverse as along
+        from earteach.inference import latent_traversal
 
-        result = moved = along(path, out, traverse, number=number or 7, config=config)
-        told = facts(f"How ears of {moved.checkpoint} differ", _moved(moved))
+        result = latent_traversal.traverse(path, out, traverse, number=number or 7, config=config)
+        table = facts(f"How ears of {result.checkpoint} differ", _traversal(result))
     else:
         from earteach.inference.sample import sample as core
 
-        result = drawn = core(
+        result = core(
             path,
             out,
             number=number or 8,
@@ -105,53 +106,47 @@ def sample(
             nearest=nearest,
             config=config,
         )
-        told = facts(f"{len(drawn.images)} new ears of {drawn.checkpoint}", _drawn(drawn))
-    Output(json).show(result, *(pictures([result.grid]) if show and not json else []), told)
+        title = f"{len(result.images)} new ears of {result.checkpoint}"
+        table = facts(title, _samples(result))
+    Output(json).show(result, *(pictures([result.grid]) if show and not json else []), table)
 
 
 def _end(text: str) -> Path | int:
-    """A row number, or a path; a file whose name is a number is told by a folder: ./12."""
+    """A row number or a path; `./12` is a file whose name is a number."""
     return int(text) if text.isdecimal() else Path(text)
 
 
-def _drawn(result: Samples) -> dict[str, str]:
+def _files(result: Samples | Interpolation | Traversal, grid: str = "") -> dict[str, str]:
+    ears = f"{result.images[0]} to {result.images[-1].name}"
+    return {"ears": ears, "grid": f"{result.grid}{grid}"}
+
+
+def _samples(result: Samples) -> dict[str, str]:
     source = "the prior"
     if result.components is not None:
         plural = "s" if result.components > 1 else ""
         source = f"a mixture of {result.components} Gaussian{plural}, fitted to the training codes"
-    values = {
-        "ears": f"{result.images[0]} to {result.images[-1].name}",
-        "grid": str(result.grid),
-        "drawn from": f"{source}, seed {result.seed}",
-    }
+    values = _files(result, ", each ear over its nearest training image" if result.nearest else "")
+    values["drawn from"] = f"{source}, seed {result.seed}"
     if result.nearest is not None:
-        values["grid"] += ", each ear over its nearest training image"
-        from statistics import median
-
-        apart = [entry.distance for entry in result.nearest]
+        distances = [match.distance for match in result.nearest]
         values["nearest training image"] = (
-            f"{median(apart):.3f} away in the median, {min(apart):.3f} at least (RMSE)"
+            f"{median(distances):.3f} away in the median, {min(distances):.3f} at least (RMSE)"
         )
     if result.validation_distance is not None:
         values["of a validation image"] = f"{result.validation_distance:.3f} away in the median"
     return values
 
 
-def _on_the_way(result: Interpolation) -> dict[str, str]:
+def _interpolation(result: Interpolation) -> dict[str, str]:
     first, second = result.ends
-    return {
-        "ears": f"{result.images[0]} to {result.images[-1].name}",
-        "grid": str(result.grid),
-        "from": first,
-        "to": f"{second}, mirrored to the same side" if result.turned else second,
-    }
+    mirrored = ", mirrored to the same side" if result.turned else ""
+    return {**_files(result), "from": first, "to": f"{second}{mirrored}"}
 
 
-def _moved(result: Traversal) -> dict[str, str]:
-    shares = ", ".join(f"{direction.share:.1%}" for direction in result.directions)
+def _traversal(result: Traversal) -> dict[str, str]:
     return {
-        "ears": f"{result.images[0]} to {result.images[-1].name}",
-        "grid": f"{result.grid}, a row for each direction",
+        **_files(result, ", a row for each direction"),
         "along each": f"{result.sigmas[0]:+g} to {result.sigmas[-1]:+g} standard deviations",
-        "of the pictures' variance": shares,
+        "of the pictures' variance": ", ".join(f"{each.share:.1%}" for each in result.directions),
     }

@@ -14,7 +14,7 @@ from earteach.data.image_batches import image_batches
 from earteach.files.atomic_write import write_atomically
 from earteach.files.folders import make_writable_folder
 from earteach.files.overwrite_guard import carries, foreign
-from earteach.images import grid, heat, refuse_foreign, to_uint8, write_png
+from earteach.images import grid, heat_map, check_overwrite, to_uint8, write_png
 from earteach.inference.baselines import BaselineQuality
 from earteach.inference.loaded_model import LoadedModel
 from earteach.metrics.image_quality import ImageQuality
@@ -48,8 +48,8 @@ def prepare_folder(out: Path) -> None:
     the name of an output.
     """
     make_writable_folder(out, str(out), "choose another --out")
-    refuse_foreign(out / WORST)
-    refuse_foreign(out / BEST)
+    check_overwrite(out / WORST)
+    check_overwrite(out / BEST)
     if (out / PER_IMAGE).exists() and not carries(out / PER_IMAGE, COLUMNS):
         raise foreign(out / PER_IMAGE, "eval")
 
@@ -113,7 +113,7 @@ def comparison_strips(
         if baselines is not None:
             columns.append(baselines.eigenears.reconstruct(batch.images))
         for *ears, error in zip(*map(to_uint8, columns), errors, strict=True):
-            yield [*(to_channels(ear, 3) for ear in ears), heat(error)]
+            yield [*(to_channels(ear, 3) for ear in ears), heat_map(error)]
 
 
 def _write_table(path: Path, columns: dict[str, np.ndarray]) -> None:

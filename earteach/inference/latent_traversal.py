@@ -1,4 +1,4 @@
-"""Ways through the codes: from one ear to another, and along the directions that change ears most."""
+"""Paths through latent space: between two ears, and along the directions in which ears vary most."""
 
 from __future__ import annotations
 
@@ -11,26 +11,24 @@ import torch
 
 from earteach.config import InferenceConfig
 from earteach.data import photographs
-from earteach.data.arrays import EarArray
 from earteach.data.image_batches import to_batch
 from earteach.data.photographs import Unreadable
 from earteach.errors import EarTeachError
-from earteach.images import grid
-from earteach.inference.code_mixture import fitted_mixture
 from earteach.inference.loaded_model import LoadedModel, load_model
-from earteach.inference.sample import GRID, claim, decoded, find_mixture, write_ears
+from earteach.inference.sample import GRID, decode, prepare_paths, write_ears, write_grid
+from earteach.inference.samplers import find_mixture, get_mixture
 from earteach.metrics.gaussian_mixture import CodeMixture
 
-_COLUMNS = 16
-_FARTHEST = 3.0
+_GRID_COLUMNS = 16
+_MAX_SIGMA = 3.0
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Interpolation:
-    """The ears on the way from the first to the second, and the strip of them all.
+    """The ears from the first to the second, and a grid of them all.
 
-    `turned`: the two look to different sides, and the second one's mirror image took its place.
+    `turned`: the two ears face different ways, so the second was mirrored.
     """
 
     checkpoint: Path
@@ -44,14 +42,14 @@ class Interpolation:
 
 @dataclass(frozen=True)
 class Direction:
-    """A direction in the codes and the share of the pictures' variance that it explains."""
+    """A direction in latent space, and the share of the images' variance that it explains."""
 
     share: float
 
 
 @dataclass(frozen=True)
 class Traversal:
-    """The ears along each direction, row by row from −3 to +3 standard deviations."""
+    """The ears along each direction, one row of the grid each, from −3 to +3 standard deviations."""
 
     checkpoint: Path
     directions: tuple[Direction, ...]
@@ -70,12 +68,12 @@ def interpolate(
     number: int = 8,
     config: InferenceConfig | None = None,
 ) -> Interpolation:
-    """Decode `number` codes from the one of the first ear to that of the second, both included.
+    """Decode `number` codes from the first ear's to the second's, both included.
 
-    An end is a photograph of an ear, or a row of the validation array that the checkpoint names. The
-    way is spherical: the codes of ears lie near a sphere, and the middle of a straight line between
-    two of them is a blurred, pale ear. Where the network knows sides and the ears look to different
-    ones, the mirror image of the second takes its place, with a note.
+    An end is a photograph or a row of the validation array that the checkpoint names. Interpolation is
+    spherical because codes lie near a sphere: the midpoint of a straight line decodes to a blurred,
+    pale ear. If the ears face different ways and the network knows sides, the second is mirrored, with
+    a note.
 
     Raises `EarTeachError` for an end that cannot be read, and for fewer than two images.
     """
@@ -83,20 +81,21 @@ def interpolate(
         raise EarTeachError(f"--number {number}: must be at least 2 with --interpolate")
     config = config or InferenceConfig()
     model = load_model(Path(path), config)
-    names, pictures = zip(*(_end(model, end) for end in ends), strict=True)
-    paths = claim(out, number)
+    names, images = zip(*(_read_end(model, end) for end in ends), strict=True)
+    paths = prepare_paths(out, number)
     with model.running() as network:
-        mu = network.encode(to_batch(np.stack(pictures)).to(model.device))[0]
-    first, second = mu.float().cpu().clone()  # what inference mode made cannot be changed
+        mu = network.encode(to_batch(np.stack(images)).to(model.device))[0]
+    first, second = mu.float().cpu().clone()  # tensors of inference mode cannot be modified
     side = model.network.side_dimension
     turned = side is not None and bool(first[side] != second[side])
     if side is not None and turned:
-        _log.info("%s looks to the other side than %s: its mirror image is taken", *names[::-1])
+        _log.info("%s faces the other way than %s: using its mirror image", *names[::-1])
         second[side] = first[side]
-    codes = spherical(first, second, torch.linspace(0, 1, number))
-    ears = decoded(model, codes, config.batch_size)
-    facts = {"Checkpoint": model.checkpoint.path.name, "Interpolated": " to ".join(names)}
-    write_ears(out, paths, ears, grid(list(ears), columns=min(number, _COLUMNS)), facts)
+    codes = slerp(first, second, torch.linspace(0, 1, number))
+    metadata = {"Checkpoint": model.checkpoint.path.name, "Interpolated": " to ".join(names)}
+    ears = decode(model, codes, config.batch_size)
+    write_ears([ears], paths, metadata)
+    write_grid(out, list(ears), min(number, _GRID_COLUMNS), paths, metadata)
     return Interpolation(model.checkpoint.path, (names[0], names[1]), turned, paths, out / GRID)
 
 
@@ -108,80 +107,79 @@ def traverse(
     number: int = 7,
     config: InferenceConfig | None = None,
 ) -> Traversal:
-    """Decode the mean code moved along the directions in which the training ears differ most.
+    """Decode the mean code moved along the directions in which the training ears vary most.
 
-    Each direction is a row of `number` ears from −3 to +3 standard deviations of the training codes.
-    The directions are uncorrelated and in the order of how much of the pictures' variance they
-    explain; PCA of the codes would order them by their length in the code, which says little: a VAE
-    draws all of a code's numbers to unit variance.
+    Each direction gives a row of `number` ears, from −3 to +3 standard deviations of the training
+    codes. The directions are uncorrelated, and ordered by the share of the images' variance that they
+    explain. PCA of the codes would order them by the variance of the codes, which means little: a VAE
+    gives every dimension unit variance.
 
-    Raises `EarTeachError` for more directions than there are, and where neither a kept mixture nor
-    the training array is there.
+    Raises `EarTeachError` for more directions than exist, and if there is neither a stored mixture nor
+    the training array.
     """
-    for option, value, least in (("--traverse", directions, 1), ("--number", number, 2)):
-        if value < least:
-            raise EarTeachError(f"{option} {value}: must be at least {least} with --traverse")
+    for option, value, minimum in (("--traverse", directions, 1), ("--number", number, 2)):
+        if value < minimum:
+            raise EarTeachError(f"{option} {value}: must be at least {minimum} with --traverse")
     config = config or InferenceConfig()
     model = load_model(Path(path), config)
     try:
-        found = find_mixture(model)
+        source = find_mixture(model)
     except EarTeachError as error:
         raise EarTeachError(f"--traverse {directions}: {error}") from error
-    _check_enough(model.network.latent_dim, directions)
-    paths = claim(out, directions * number)
-    mixture = fitted_mixture(model, found) if isinstance(found, EarArray) else found
-    _check_enough(len(mixture.axes), directions)
-    sigmas, ears = along_axes(model, mixture, directions, number, config.batch_size)
-    facts = {"Checkpoint": model.checkpoint.path.name, "Traversed": f"{directions} directions"}
-    write_ears(out, paths, ears, grid(list(ears), columns=number), facts)
-    shares = mixture.shares[:directions].tolist()
+    _check_directions(directions, model.network.latent_dim)
+    paths = prepare_paths(out, directions * number)
+    mixture = get_mixture(model, source)
+    _check_directions(directions, len(mixture.axes))
+    sigmas, ears = traverse_axes(model, mixture, directions, number, config.batch_size)
+    metadata = {"Checkpoint": model.checkpoint.path.name, "Traversed": f"{directions} directions"}
+    write_ears([ears], paths, metadata)
+    write_grid(out, list(ears), number, paths, metadata)
     return Traversal(
         checkpoint=model.checkpoint.path,
-        directions=tuple(map(Direction, shares)),
+        directions=tuple(map(Direction, mixture.shares[:directions].tolist())),
         sigmas=sigmas,
         images=paths,
         grid=out / GRID,
     )
 
 
-def along_axes(
+def traverse_axes(
     model: LoadedModel, mixture: CodeMixture, directions: int, number: int, batch_size: int
 ) -> tuple[tuple[float, ...], np.ndarray]:
-    """The standard deviations and the ears there, direction by direction, uint8 `(N, S, S, C)`."""
-    sigmas = torch.linspace(-_FARTHEST, _FARTHEST, number)
+    """The standard deviations and their ears, direction by direction, uint8 `(N, S, S, C)`."""
+    sigmas = torch.linspace(-_MAX_SIGMA, _MAX_SIGMA, number)
     axes = torch.from_numpy(mixture.axes[:directions])
-    codes = mixture.central() + (axes[:, None] * sigmas[:, None]).flatten(0, 1)
-    return tuple(sigmas.tolist()), decoded(model, codes, batch_size)
+    codes = mixture.mean_code() + (axes[:, None] * sigmas[:, None]).flatten(0, 1)
+    return tuple(sigmas.tolist()), decode(model, codes, batch_size)
 
 
-def _check_enough(there: int, wanted: int) -> None:
-    if wanted > there:
+def slerp(a: torch.Tensor, b: torch.Tensor, fractions: torch.Tensor) -> torch.Tensor:
+    """Spherical linear interpolation from `a` to `b`, both `(D,)`, at N fractions: `(N, D)`.
+
+    White 2016 (https://arxiv.org/abs/1609.04468); linear if the arc between them is not unique.
+    """
+    t = fractions[:, None]
+    angle = torch.arccos((a @ b / (a.norm() * b.norm())).clamp(-1, 1))
+    if not torch.sin(angle) > 1e-4:  # also true for NaN, the angle of a zero code
+        return (1 - t) * a + t * b
+    return (torch.sin((1 - t) * angle) * a + torch.sin(t * angle) * b) / torch.sin(angle)
+
+
+def _check_directions(directions: int, available: int) -> None:
+    if directions > available:
         raise EarTeachError(
-            f"--traverse {wanted}: the codes of the training images differ in {there} directions; "
-            "name at most as many"
+            f"--traverse {directions}: the codes of the training images vary in {available} "
+            "directions; name at most that many"
         )
 
 
-def spherical(a: torch.Tensor, b: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-    """The codes `(N, D)` at places in [0, 1] of the arc from `a` to `b`, both `(D,)`.
-
-    White 2016 (https://arxiv.org/abs/1609.04468); a straight line where there is no one arc.
-    """
-    along = places[:, None]
-    angle = torch.arccos((a @ b / (a.norm() * b.norm())).clamp(-1, 1))
-    if not torch.sin(angle) > 1e-4:  # also where a code is 0, and has no direction
-        return (1 - along) * a + along * b
-    return (torch.sin((1 - along) * angle) * a + torch.sin(along * angle) * b) / torch.sin(angle)
-
-
-def _end(model: LoadedModel, end: Path | int) -> tuple[str, np.ndarray]:
-    """The name of an interpolation's end, and the ear as the network sees it, uint8 `(S, S, C)`."""
-    size, channels = model.network.image_size, model.network.in_channels
+def _read_end(model: LoadedModel, end: Path | int) -> tuple[str, np.ndarray]:
+    """The name of an end, and its ear at the network's size, uint8 `(S, S, C)`."""
     if isinstance(end, int):
-        array = _validation_images(model, end)
-        return f"{array.path}[{end}]", array.image(end, size=size, channels=channels)
+        return _read_row(model, end)
     if not end.exists():
         raise EarTeachError(f"--interpolate {end}: no such file; name an image or a row number")
+    size, channels = model.network.image_size, model.network.in_channels
     try:
         return str(end), photographs.square(photographs.read(end), size, channels).image
     except Unreadable as error:
@@ -190,10 +188,9 @@ def _end(model: LoadedModel, end: Path | int) -> tuple[str, np.ndarray]:
         ) from error
 
 
-def _validation_images(model: LoadedModel, row: int) -> EarArray:
-    named = model.checkpoint.config.data
+def _read_row(model: LoadedModel, row: int) -> tuple[str, np.ndarray]:
     try:
-        array = EarArray.open(named.val_data, named.layout)
+        array = model.open_array("val")
     except EarTeachError as error:
         raise EarTeachError(
             f"--interpolate {row}: is a row of the validation array, but {error}"
@@ -202,4 +199,4 @@ def _validation_images(model: LoadedModel, row: int) -> EarArray:
         raise EarTeachError(
             f"--interpolate {row}: {array.path} has rows 0 to {len(array) - 1}; name one of them"
         )
-    return array
+    return f"{array.path}[{row}]", model.image(array, row)

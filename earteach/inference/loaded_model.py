@@ -1,4 +1,4 @@
-"""A trained network on the device and in the arithmetic that are asked for."""
+"""A trained network on a device, ready to run in a chosen precision."""
 
 from __future__ import annotations
 
@@ -6,21 +6,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
+import numpy as np
 import torch
 
 from earteach import checkpoint
 from earteach.checkpoint import Checkpoint
 from earteach.config import InferenceConfig, Precision
+from earteach.data.arrays import EarArray
 from earteach.hardware import on_cpu, precision_on_cpu
 from earteach.model.vae import EarVAE
 
-_TYPES = {"16": torch.float16, "bf16": torch.bfloat16}
+_AUTOCAST_TYPES = {"16": torch.float16, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A checkpoint's network, ready to run."""
+    """A checkpoint and its network."""
 
     checkpoint: Checkpoint
     network: EarVAE
@@ -30,21 +33,31 @@ class LoadedModel:
     @contextmanager
     def running(self) -> Iterator[EarVAE]:
         """The network inside inference mode and autocast."""
-        reduced = _TYPES.get(self.precision)
-        autocast = torch.autocast(self.device.type, dtype=reduced, enabled=reduced is not None)
+        dtype = _AUTOCAST_TYPES.get(self.precision)
+        autocast = torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
         with torch.inference_mode(), autocast:
             yield self.network
 
+    def open_array(self, split: Literal["train", "val"]) -> EarArray:
+        """The training or validation array that the checkpoint names; `EarTeachError` if missing."""
+        data = self.checkpoint.config.data
+        return EarArray.open(data.train_data if split == "train" else data.val_data, data.layout)
+
+    def image(self, array: EarArray, row: int) -> np.ndarray:
+        """An image of an array at the network's size, uint8 `(S, S, C)`."""
+        network = self.network
+        return array.image(row, size=network.image_size, channels=network.in_channels)
+
 
 def load_model(path: Path, config: InferenceConfig | None = None) -> LoadedModel:
-    """Read a checkpoint, or a folder's best, and place its network.
+    """Read a checkpoint, or the best one in a folder, and move its network to the device.
 
-    Raises `EarTeachError` for a checkpoint that cannot be read and for a GPU that is not there.
+    Raises `EarTeachError` for a checkpoint that cannot be read, and for a GPU that does not exist.
     """
     config = config or InferenceConfig()
-    found = checkpoint.read(checkpoint.best(path) if path.is_dir() else path)
-    precision = config.precision or found.config.hardware.precision
+    loaded = checkpoint.read(checkpoint.best(path) if path.is_dir() else path)
+    precision = config.precision or loaded.config.hardware.precision
     device = torch.device("cuda")
     if on_cpu(config.accelerator):
         device, precision = torch.device("cpu"), precision_on_cpu(precision)
-    return LoadedModel(found, found.model().to(device), device, precision)
+    return LoadedModel(loaded, loaded.model().to(device), device, precision)

@@ -1,4 +1,4 @@
-"""Pictures of ears beside their reconstructions and errors, or variations of them."""
+"""PNGs of ears beside their reconstructions and errors, or of variations of ears."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -18,19 +17,19 @@ from earteach.data.image_batches import to_batch
 from earteach.errors import EarTeachError
 from earteach.files.folders import make_folder
 from earteach.hardware import at_most_cores
-from earteach.images import beside, heat, to_uint8, write_png
-from earteach.inference.inputs import Ear, ears
+from earteach.images import heat_map, side_by_side, to_uint8, write_png
+from earteach.inference.inputs import ears
 from earteach.inference.loaded_model import LoadedModel, load_model
 from earteach.metrics.image_quality import psnr, ssim
-from earteach.model.vae import EarVAE, reparameterise
+from earteach.model.vae import reparameterise
 from earteach.randomness import variation_noise
 
 
 @dataclass(frozen=True)
 class ReconstructedImage:
-    """One input and the PNG of input, reconstruction and error, or of one variation.
+    """One input and its PNG: input, reconstruction and error side by side, or one variation.
 
-    `psnr`, in dB, and `ssim` are those of the reconstruction or variation beside the input.
+    `psnr`, in dB, and `ssim` compare the reconstruction or variation with the input.
     """
 
     input: str
@@ -41,7 +40,7 @@ class ReconstructedImage:
 
 @dataclass(frozen=True)
 class Reconstructions:
-    """What was written; `jitter` and `seed` are those of variations, else None."""
+    """The PNGs written; `jitter` and `seed` are None unless they are variations."""
 
     checkpoint: Path
     images: tuple[ReconstructedImage, ...]
@@ -62,45 +61,45 @@ def reconstruct(
     seed: int = 42,
     config: InferenceConfig | None = None,
 ) -> Reconstructions:
-    """Reconstruct images, folders of images and arrays, each ear from mu, and write PNGs.
+    """Reconstruct the ears in images, folders and arrays from mu, and write PNGs.
 
-    At most `number` ears are taken from each input. Photographs are made square as `prepare` makes
-    them. A photograph in a folder that cannot be read is left out with a note; named itself, or
-    where there is no other, it is an `EarTeachError`, as is a file in the way that earteach did not
-    write, and an `out` whose pictures would replace the images.
+    Reads up to `number` ears from each input. Photographs become square as in `prepare`. An unreadable
+    photograph in a folder is skipped with a note.
 
-    With `jitter` S the PNGs are variations of the ears instead, so many of each: decoded from
-    mu + S · sigma · noise, with sigma the posterior's own width and standard normal noise. At 1 they
-    are draws from the posterior, ears that the code does not tell from the one given; above, they
-    leave it. The number that says which side an ear looks to stays. Noise depends on the seed, the
-    ear's place among the inputs and the variation alone.
+    With `jitter` S, writes `variations` of each ear instead, decoded from mu + S · sigma · noise: sigma
+    is the posterior's standard deviation and the noise is standard normal. At 1 these are samples of
+    the posterior, which the code cannot tell from the input; larger values move away from it. The side
+    of the ear stays. The noise depends only on the seed, the ear's position among all inputs and the
+    number of the variation.
+
+    Raises `EarTeachError` for an input that cannot be read, for existing files that earteach did not
+    write, and for an `out` where the PNGs would replace inputs.
     """
-    for option, value, good in (
-        ("--number", number, number is None or number >= 1),
-        ("--variations", variations, variations >= 1),
-    ):
-        if not good:
+    for option, value in (("--number", number), ("--variations", variations)):
+        if value is not None and value < 1:
             raise EarTeachError(f"{option} {value}: must be at least 1")
     if jitter is not None and not 0 <= jitter < math.inf:
-        raise EarTeachError(f"--jitter {jitter}: must be a number from 0 on")
-    _refuse_inputs(inputs, out)
+        raise EarTeachError(f"--jitter {jitter}: must be a finite number, 0 or more")
+    _check_inputs_kept(inputs, out)
     config = config or InferenceConfig()
     model = load_model(Path(path), config)
-    named = (
+    all_ears = (
         ear for source in inputs for ear in islice(ears(source, model.network, layout, fit), number)
     )
-    writer = _Writer(model, out)
     written: list[ReconstructedImage] = []
-    done = 0
-    with model.running():  # once: leaving it forgets the weights in reduced precision
-        while batch := list(islice(named, config.batch_size)):
+    names = set[str]()
+    position = 0
+    with model.running():  # entered once: leaving it discards the weights in reduced precision
+        while batch := list(islice(all_ears, config.batch_size)):
             make_folder(out)
-            if jitter is None:
-                written.extend(writer.reconstructions(batch))
-            else:
-                draw = partial(_noise, seed, range(done, done + len(batch)), model.network)
-                written.extend(writer.variations(batch, jitter, variations, draw))
-            done += len(batch)
+            images = to_batch(np.stack([ear.image for ear in batch]))
+            stems = [_unique(ear.name, names) for ear in batch]
+            positions = range(position, position + len(batch))
+            for suffix, output in _decode(model, images, jitter, variations, seed, positions):
+                paths = [out / f"{stem}{suffix}.png" for stem in stems]
+                sources = [ear.source for ear in batch]
+                written += _write(model, sources, paths, images, output.float().cpu(), jitter)
+            position += len(batch)
     if not written:
         raise EarTeachError("--input: none of the photographs could be read; name other ones")
     return Reconstructions(
@@ -108,120 +107,84 @@ def reconstruct(
     )
 
 
-def _refuse_inputs(inputs: Sequence[Path], out: Path) -> None:
-    """A picture that earteach wrote, as of `sample`, could be replaced by one of itself."""
+def _check_inputs_kept(inputs: Sequence[Path], out: Path) -> None:
+    """An input that earteach wrote, such as a sample, would pass the overwrite check."""
     for source in inputs:
-        written = out if source.is_dir() else out / f"{source.stem}.png"
-        if written.exists() and source.exists() and written.samefile(source):
+        output = out if source.is_dir() else out / f"{source.stem}.png"
+        if output.exists() and source.exists() and output.samefile(source):
             raise EarTeachError(
                 f"--out {out}: its pictures may replace images of --input {source}; choose another "
                 "--out"
             )
 
 
-def _noise(seed: int, places: Sequence[int], network: EarVAE, variation: int) -> torch.Tensor:
-    """Noise of one variation of the ears at these places; none on the side."""
-    noise = variation_noise(seed, places, variation, network.latent_dim)
-    if network.side_dimension is not None:
-        noise[:, network.side_dimension] = 0
-    return noise
+def _unique(name: str, names: set[str]) -> str:
+    """`name`, numbered if an earlier input has it; the result joins `names`."""
+    candidate, number = name, 2
+    while candidate in names:
+        candidate, number = f"{name}-{number}", number + 1
+    names.add(candidate)
+    return candidate
 
 
-class _Writer:
-    """Decodes ears and writes them, each under a name of its own."""
+def _decode(
+    model: LoadedModel,
+    images: torch.Tensor,
+    jitter: float | None,
+    variations: int,
+    seed: int,
+    positions: Sequence[int],
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """Decode images `(B, C, S, S)` once or in variations, each with its suffix for file names."""
+    network = model.network
+    mu, logvar = network.encode(images.to(model.device))
+    if jitter is None:
+        yield "", network.decode(mu)
+        return
+    digits = len(str(variations - 1))
+    for variation in range(variations):
+        noise = variation_noise(seed, positions, variation, network.latent_dim)
+        if network.side_dimension is not None:
+            noise[:, network.side_dimension] = 0
+        codes = reparameterise(mu, logvar, jitter * noise.to(model.device))
+        yield f"-variation-{variation:0{digits}d}", network.decode(codes)
 
-    def __init__(self, model: LoadedModel, out: Path) -> None:
-        self._model = model
-        self._out = out
-        self._taken: set[str] = set()
 
-    def reconstructions(self, batch: Sequence[Ear]) -> list[ReconstructedImage]:
-        images = _images(batch)
-        decoded = self._model.network.reconstruct(images.to(self._model.device)).float().cpu()
+def _write(
+    model: LoadedModel,
+    sources: Sequence[str],
+    paths: Sequence[Path],
+    images: torch.Tensor,
+    decoded: torch.Tensor,
+    jitter: float | None,
+) -> list[ReconstructedImage]:
+    """Measure decoded images `(B, C, S, S)` against the inputs, and write a PNG of each."""
+    quality = psnr(decoded, images).tolist(), ssim(decoded, images).tolist()
+    entries = list(map(ReconstructedImage, sources, paths, *quality))
 
-        def picture(place: int) -> np.ndarray:
-            error = (decoded[place] - images[place]).abs().mean(dim=0).numpy()
-            return beside([batch[place].image, _pixels(decoded, place), heat(error)])
+    def draw(index: int) -> np.ndarray:
+        output = to_uint8(decoded[index : index + 1])[0]
+        if jitter is not None:
+            return output
+        error = (decoded[index] - images[index]).abs().mean(dim=0).numpy()
+        return side_by_side([to_uint8(images[index : index + 1])[0], output, heat_map(error)])
 
-        names = [self._unique(ear.name) for ear in batch]
-        return self._written(batch, names, images, decoded, picture)
-
-    def variations(
-        self,
-        batch: Sequence[Ear],
-        jitter: float,
-        number: int,
-        draw: Callable[[int], torch.Tensor],
-    ) -> Iterator[ReconstructedImage]:
-        network, device = self._model.network, self._model.device
-        images = _images(batch)
-        mu, logvar = network.encode(images.to(device))
-        names = [self._unique(ear.name) for ear in batch]
-        digits = len(str(number - 1))
-        for variation in range(number):
-            codes = reparameterise(mu, logvar, jitter * draw(variation).to(device))
-            decoded = network.decode(codes).float().cpu()
-            numbered = [f"{name}-variation-{variation:0{digits}d}" for name in names]
-            picture = partial(_pixels, decoded)
-            yield from self._written(
-                batch, numbered, images, decoded, picture, Jitter=f"{jitter:g}"
-            )
-
-    def _written(
-        self,
-        batch: Sequence[Ear],
-        names: Sequence[str],
-        images: torch.Tensor,
-        decoded: torch.Tensor,
-        picture: Callable[[int], np.ndarray],
-        **facts: str,
-    ) -> list[ReconstructedImage]:
-        entries = [
-            ReconstructedImage(ear.source, self._out / f"{name}.png", *quality)
-            for ear, name, *quality in zip(
-                batch,
-                names,
-                psnr(decoded, images).tolist(),
-                ssim(decoded, images).tolist(),
-                strict=True,
-            )
-        ]
-
-        facts["Checkpoint"] = self._model.checkpoint.path.name
-        _write_pictures(entries, picture, facts)
-        return entries
-
-    def _unique(self, name: str) -> str:
-        """`name`, or with a number where an input of the same name was written before."""
-        candidate, number = name, 2
-        while candidate in self._taken:
-            candidate, number = f"{name}-{number}", number + 1
-        self._taken.add(candidate)
-        return candidate
+    metadata = {} if jitter is None else {"Jitter": f"{jitter:g}"}
+    metadata["Checkpoint"] = model.checkpoint.path.name
+    _write_pictures(entries, draw, metadata)
+    return entries
 
 
 def _write_pictures(
     entries: Sequence[ReconstructedImage],
-    picture: Callable[[int], np.ndarray],
-    facts: Mapping[str, str],
+    draw: Callable[[int], np.ndarray],
+    metadata: Mapping[str, str],
 ) -> None:
-    """Compose and write a PNG for each entry; composing and compression leave Python's lock."""
+    """Draw and write the PNG of each entry, on all cores: both release the GIL."""
 
-    def write(place: int, entry: ReconstructedImage) -> None:
-        about = {
-            "Input": entry.input,
-            "PSNR": f"{entry.psnr:.2f} dB",
-            "SSIM": f"{entry.ssim:.4f}",
-        }
-        write_png(entry.output, picture(place), {**facts, **about})
+    def write(index: int, entry: ReconstructedImage) -> None:
+        quality = {"PSNR": f"{entry.psnr:.2f} dB", "SSIM": f"{entry.ssim:.4f}"}
+        write_png(entry.output, draw(index), {**metadata, "Input": entry.input, **quality})
 
     with ThreadPoolExecutor(at_most_cores(len(entries))) as pool:
         list(pool.map(write, range(len(entries)), entries))
-
-
-def _pixels(decoded: torch.Tensor, place: int) -> np.ndarray:
-    return to_uint8(decoded[place : place + 1])[0]
-
-
-def _images(batch: Sequence[Ear]) -> torch.Tensor:
-    return to_batch(np.stack([ear.image for ear in batch]))

@@ -24,7 +24,8 @@ from earteach.inference.evaluate import DetailedEvaluation, evaluate_model, open
 from earteach.inference.loaded_model import LoadedModel, load_model
 from earteach.inference.report_page import refuse_foreign_page, render
 from earteach.inference.run_record import RunRecord, read_record, read_validation_ears
-from earteach.inference.sample import find_source, new_ears
+from earteach.inference.sample import new_ears
+from earteach.inference.samplers import find_source
 
 PAGE = "report.html"
 # Enough for accurate means.

@@ -18,7 +18,7 @@ from earteach.errors import EarTeachError
 from earteach.images import to_uint8
 from earteach.inference.evaluate import DetailedEvaluation
 from earteach.inference.evaluation_files import comparison_strips
-from earteach.inference.latent_traversal import along_axes
+from earteach.inference.latent_traversal import traverse_axes
 from earteach.inference.loaded_model import LoadedModel
 from earteach.inference.report_page import Picture, picture
 from earteach.inference.run_record import RunRecord
@@ -173,12 +173,12 @@ def samples(new: NewEars, seed: int) -> dict[str, Any]:
         f"a mixture of {new.mixture.components} Gaussians fitted to the training images' codes"
     )  # fmt: skip
     note = f"Drawn from {source}, with seed {seed}."
-    if new.looked is not None:
-        distance = float(np.median([entry.distance for entry in new.looked.nearest]))
+    if new.neighbours is not None:
+        distance = float(np.median([entry.distance for entry in new.neighbours.nearest]))
         note += (
             f" Below each ear is its nearest training image, at a median distance of {distance:.3f}"
         )
-        if (validation := new.looked.validation_distance) is not None:
+        if (validation := new.neighbours.validation_distance) is not None:
             note += f"; validation images are at {validation:.3f} from theirs"
         note += ". Ears that are much nearer are memorized training images."
     pictures = [
@@ -203,7 +203,7 @@ def directions(
         columns.append(_eigenears(evaluation.baselines.eigenears, model.checkpoint.config))
     if new is not None and new.mixture is not None:
         count = min(_DIRECTIONS, len(new.mixture.axes))
-        _, ears = along_axes(model, new.mixture, count, _STEPS, batch_size)
+        _, ears = traverse_axes(model, new.mixture, count, _STEPS, batch_size)
         columns.append(
             [
                 _strip(ears[index * _STEPS : (index + 1) * _STEPS], f"Network direction {index + 1}",

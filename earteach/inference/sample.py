@@ -1,49 +1,53 @@
-"""New ears: from a mixture of the training images' codes, or from the prior.
+"""New ears as PNGs: draw codes, decode them, write the images and a grid.
 
 >>> sample("checkpoints", Path("samples"), number=8).grid
 PosixPath('samples/grid.png')
+
+The codes come from `samplers`.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 
 from earteach.config import InferenceConfig
-from earteach.data.arrays import EarArray, sampled_rows
 from earteach.errors import EarTeachError
 from earteach.files.folders import make_folder
 from earteach.hardware import at_most_cores
-from earteach.images import grid, refuse_foreign, remove_stale, to_uint8, write_png
-from earteach.inference.code_mixture import fitted_mixture, kept_mixture, training_images
+from earteach.images import check_overwrite, grid, remove_stale, to_uint8, write_png
 from earteach.inference.loaded_model import LoadedModel, load_model
-from earteach.inference.nearest_images import Nearest, nearest_images, shown
+from earteach.inference.nearest_images import Nearest, Neighbours, find_neighbours
+from earteach.inference.samplers import (
+    MixtureSource,
+    Sampler,
+    draw_codes,
+    find_source,
+    get_mixture,
+)
 from earteach.metrics.gaussian_mixture import CodeMixture
 
-Sampler = Literal["prior", "gmm"]
 GRID = "grid.png"
-# More are no picture; and for each that is shown the nearest training image is looked for.
-_SHOWN = 64
+# A larger grid is unreadable, and each of its ears costs a nearest-image search.
+_MAX_GRID = 64
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Samples:
-    """The pictures that were written: one for each ear, and one grid of the first 64.
+    """The PNGs written: one for each ear, and a grid of up to 64.
 
-    `components` is the number of Gaussians of `gmm`. `nearest` is the nearest training image of each
-    ear in the grid, and `validation_distance` the median distance of unseen ears to theirs, to compare
-    with.
+    `components` is the number of Gaussians of `gmm`. `nearest` has the nearest training image of each
+    ear in the grid. To compare with, `validation_distance` is the median distance of validation images
+    to theirs.
     """
 
     checkpoint: Path
@@ -54,6 +58,20 @@ class Samples:
     grid: Path
     nearest: tuple[Nearest, ...] | None
     validation_distance: float | None
+
+
+@dataclass(frozen=True)
+class NewEars:
+    """Ears, uint8 `(N, S, S, C)`, the mixture they were drawn from, and their nearest images."""
+
+    ears: np.ndarray
+    mixture: CodeMixture | None
+    neighbours: Neighbours | None
+
+    @property
+    def tiles(self) -> list[np.ndarray]:
+        """The ears, each above its nearest training image if known."""
+        return self.neighbours.below(self.ears) if self.neighbours else list(self.ears)
 
 
 def sample(
@@ -68,15 +86,12 @@ def sample(
 ) -> Samples:
     """Draw `number` codes, decode them and write the ears as PNGs.
 
-    `gmm` draws from a Gaussian mixture of the training images' codes, which is fitted once and kept
-    beside the checkpoint, `prior` from the standard normal distribution. Left out it is `gmm`, or
-    `prior` with a note where neither a kept mixture nor the training array is there. `nearest` looks
-    for the nearest training image of each ear in the grid, which shows it below the ear.
+    The default sampler is `gmm`, or `prior` with a note if there is neither a stored mixture nor the
+    training array. With `nearest` the grid shows below each ear the training image nearest to it.
 
-    Each ear is written as soon as it is made: memory does not grow with `number`.
-
-    The same checkpoint and seed give the same ears. Pictures of an earlier call are replaced; files
-    that earteach did not write are an `EarTeachError`, as is `gmm` where it cannot be had.
+    The same checkpoint and seed give the same ears. Each one is written as soon as it is decoded, so
+    memory does not grow with `number`. Existing PNGs of `sample` in `out` are replaced. Raises
+    `EarTeachError` for files that earteach did not write, and if `gmm` is asked for and not available.
     """
     if number < 1:
         raise EarTeachError(f"--number {number}: must be at least 1")
@@ -84,20 +99,19 @@ def sample(
         raise EarTeachError(f"--sampler {sampler}: must be gmm or prior")
     config = config or InferenceConfig()
     model = load_model(Path(path), config)
-    found = find_source(model, sampler)
-    paths = claim(out, number)
-    mixture = fitted_mixture(model, found) if isinstance(found, EarArray) else found
-    facts = {"Checkpoint": model.checkpoint.path.name, "Seed": str(seed)}
-    drawn = ear_batches(model, mixture, number, seed, config.batch_size)
+    source = find_source(model, sampler)
+    paths = prepare_paths(out, number)
+    mixture = None if source is None else get_mixture(model, source)
+    metadata = {"Checkpoint": model.checkpoint.path.name, "Seed": str(seed)}
     with model.running():
-        shown = _stream(drawn, paths, facts)
-    if number > len(shown):
-        _log.info("%s: shows the first %d of %d ears", out / GRID, len(shown), number)
-    looked = _look(model, shown, found) if nearest else None
-    tiles = looked.below(shown) if looked else list(shown)
+        codes = draw_codes(model.network, mixture, number, seed, config.batch_size)
+        first = write_ears(_decode_batches(model, codes), paths, metadata)
+    if number > len(first):
+        _log.info("%s: shows the first %d of %d ears", out / GRID, len(first), number)
+    neighbours = find_neighbours(model, first) if nearest else None
+    tiles = NewEars(first, mixture, neighbours).tiles
     columns = math.ceil(math.sqrt(len(tiles) * tiles[0].shape[0] / tiles[0].shape[1]))
-    write_png(out / GRID, grid(tiles, columns=columns), facts)
-    remove_stale(out, "sample-*.png", keep=paths)
+    write_grid(out, tiles, columns, paths, metadata)
     return Samples(
         checkpoint=model.checkpoint.path,
         seed=seed,
@@ -105,171 +119,71 @@ def sample(
         components=mixture.components if mixture else None,
         images=paths,
         grid=out / GRID,
-        nearest=looked.nearest if looked else None,
-        validation_distance=looked.validation_distance if looked else None,
+        nearest=neighbours.nearest if neighbours else None,
+        validation_distance=neighbours.validation_distance if neighbours else None,
     )
-
-
-def _stream(
-    batches: Iterator[np.ndarray], paths: Sequence[Path], facts: Mapping[str, str]
-) -> np.ndarray:
-    """Write each ear as soon as it is made; gives the first ones, for the grid."""
-    targets, shown = iter(paths), list[np.ndarray]()
-    with ThreadPoolExecutor(at_most_cores(len(paths))) as pool:  # compression leaves Python's lock
-        for ears in batches:
-            shown.extend(ears[: _SHOWN - len(shown)])
-            here = list(islice(targets, len(ears)))
-            list(pool.map(lambda target, ear: write_png(target, ear, facts), here, ears))
-    return np.stack(shown)
-
-
-def ear_batches(
-    model: LoadedModel, mixture: CodeMixture | None, number: int, seed: int, batch_size: int
-) -> Iterator[np.ndarray]:
-    """New ears, uint8 `(B, S, S, C)`, made when they are asked for, inside `model.running()`."""
-    generator = torch.Generator().manual_seed(seed)
-    codes = None if mixture is None else mixture.codes(seed)
-    for start in range(0, number, batch_size):
-        count = min(batch_size, number - start)
-        if codes is None:
-            yield to_uint8(model.network.sample(count, generator))
-        else:
-            some = torch.stack(list(islice(codes, count)))
-            yield to_uint8(model.network.decode(some.to(model.device)))
-
-
-def find_mixture(model: LoadedModel) -> CodeMixture | EarArray:
-    """The kept mixture, or the array to fit it on; `EarTeachError` where both are gone."""
-    if (kept := kept_mixture(model)) is not None:
-        return kept
-    try:
-        return training_images(model)
-    except EarTeachError as error:
-        raise EarTeachError(
-            f"no mixture of codes is kept beside {model.checkpoint.path}, and {error}"
-        ) from error
 
 
 def new_ears(
     model: LoadedModel,
-    source: CodeMixture | EarArray | None,
+    source: MixtureSource | None,
     number: int,
     *,
     seed: int,
     nearest: bool,
     batch_size: int,
 ) -> NewEars:
-    """Draw from a mixture, from one that is fitted on an array first, or from the prior."""
-    mixture = fitted_mixture(model, source) if isinstance(source, EarArray) else source
+    """Draw a few ears, without writing them."""
+    mixture = None if source is None else get_mixture(model, source)
+    codes = torch.cat(list(draw_codes(model.network, mixture, number, seed, batch_size)))
+    ears = decode(model, codes, batch_size)
+    return NewEars(ears, mixture, find_neighbours(model, ears) if nearest else None)
+
+
+def decode(model: LoadedModel, codes: torch.Tensor, batch_size: int) -> np.ndarray:
+    """Decode codes `(N, D)` to ears, uint8 `(N, S, S, C)`."""
     with model.running():
-        ears = np.concatenate(list(ear_batches(model, mixture, number, seed, batch_size)))
-    return NewEars(ears, mixture, _look(model, ears, source) if nearest else None)
+        return np.concatenate(list(_decode_batches(model, torch.split(codes, batch_size))))
 
 
-def find_source(model: LoadedModel, sampler: Sampler | None) -> CodeMixture | EarArray | None:
-    """What `new_ears` draws from; None is the prior. `EarTeachError` for a `gmm` that is not there."""
-    if sampler == "prior":
-        return None
-    try:
-        return find_mixture(model)
-    except EarTeachError as error:
-        if sampler is not None:
-            raise EarTeachError(f"--sampler {sampler}: {error}; or use --sampler prior") from error
-        _log.info("drawing from the prior: %s", error)
-        return None
+def _decode_batches(model: LoadedModel, codes: Iterable[torch.Tensor]) -> Iterator[np.ndarray]:
+    for batch in codes:
+        yield to_uint8(model.network.decode(batch.to(model.device)))
 
 
-def claim(out: Path, number: int) -> tuple[Path, ...]:
-    """The paths of the ears' PNGs in the folder, which is made.
+def prepare_paths(out: Path, number: int) -> tuple[Path, ...]:
+    """Make the folder and name the PNG of each ear.
 
-    Raises `EarTeachError` where it cannot be made, or a file is in the way that is not ours.
+    Raises `EarTeachError` if the folder cannot be made, or for a file that earteach did not write.
     """
     make_folder(out)
     digits = max(3, len(str(number - 1)))
-    paths = tuple(out / f"sample-{place:0{digits}d}.png" for place in range(number))
-    for target in (*paths, out / GRID):
-        refuse_foreign(target)
+    paths = tuple(out / f"sample-{index:0{digits}d}.png" for index in range(number))
+    for path in (*paths, out / GRID):
+        check_overwrite(path)
     return paths
 
 
 def write_ears(
+    batches: Iterable[np.ndarray], paths: Sequence[Path], metadata: Mapping[str, str]
+) -> np.ndarray:
+    """Write ears `(B, S, S, C)` as they arrive; returns the first 64, uint8 `(N, S, S, C)`."""
+    remaining, first = iter(paths), list[np.ndarray]()
+    with ThreadPoolExecutor(at_most_cores(len(paths))) as pool:  # compression releases the GIL
+        for ears in batches:
+            first.extend(ears[: _MAX_GRID - len(first)])
+            targets = list(islice(remaining, len(ears)))
+            list(pool.map(lambda path, ear: write_png(path, ear, metadata), targets, ears))
+    return np.stack(first)
+
+
+def write_grid(
     out: Path,
+    tiles: Sequence[np.ndarray],
+    columns: int,
     paths: Sequence[Path],
-    ears: np.ndarray,
-    sheet: np.ndarray,
-    facts: dict[str, str],
+    metadata: Mapping[str, str],
 ) -> None:
-    """The ears, uint8 `(N, S, S, C)`, and the sheet of all of them; what an earlier call left goes."""
-    for target, ear in zip(paths, ears, strict=True):
-        write_png(target, ear, facts)
-    write_png(out / GRID, sheet, facts)
+    """Write the grid and delete the PNGs of an earlier call that are not in `paths`."""
+    write_png(out / GRID, grid(tiles, columns), metadata)
     remove_stale(out, "sample-*.png", keep=paths)
-
-
-def decoded(model: LoadedModel, codes: torch.Tensor, batch_size: int) -> np.ndarray:
-    """Codes `(N, D)` to ears, uint8 `(N, S, S, C)`."""
-    with model.running() as network:
-        return np.concatenate(
-            [
-                to_uint8(network.decode(some.to(model.device)))
-                for some in torch.split(codes, batch_size)
-            ]
-        )
-
-
-@dataclass(frozen=True)
-class Looked:
-    """Which training images are nearest to ears."""
-
-    array: EarArray
-    nearest: tuple[Nearest, ...]
-    validation_distance: float | None
-
-    def below(self, ears: np.ndarray) -> list[np.ndarray]:
-        """Each of the ears over its nearest training image."""
-        size, channels = ears.shape[1], ears.shape[3]
-        return [
-            np.concatenate([ear, shown(self.array, found.row, found.mirrored, size, channels)])
-            for ear, found in zip(ears, self.nearest, strict=True)
-        ]
-
-
-@dataclass(frozen=True)
-class NewEars:
-    """Ears, uint8 `(N, S, S, C)`, the mixture that they are from, and what was found near them."""
-
-    ears: np.ndarray
-    mixture: CodeMixture | None
-    looked: Looked | None
-
-    @property
-    def tiles(self) -> list[np.ndarray]:
-        """The ears, each over its nearest training image where that was looked for."""
-        return self.looked.below(self.ears) if self.looked else list(self.ears)
-
-
-def _look(
-    model: LoadedModel, ears: np.ndarray, found: CodeMixture | EarArray | None
-) -> Looked | None:
-    try:
-        array = found if isinstance(found, EarArray) else training_images(model)
-    except EarTeachError as error:
-        _log.info("no nearest training images: %s", error)
-        return None
-    unseen = _unseen(model)
-    nearest = nearest_images(np.concatenate([ears, unseen]), array)
-    apart = [entry.distance for entry in nearest[len(ears) :]]
-    return Looked(array, tuple(nearest[: len(ears)]), statistics.median(apart) if apart else None)
-
-
-def _unseen(model: LoadedModel) -> np.ndarray:
-    """At most 64 validation images as the network sees them, uint8 `(N, S, S, C)`."""
-    network, named = model.network, model.checkpoint.config.data
-    size, channels = network.image_size, network.in_channels
-    try:
-        array = EarArray.open(named.val_data, named.layout)
-        rows = sampled_rows(len(array)).tolist()
-        return np.stack([array.image(row, size=size, channels=channels) for row in rows])
-    except EarTeachError as error:
-        _log.info("no distance of validation images to compare with: %s", error)
-        return np.empty((0, size, size, channels), np.uint8)

@@ -1,19 +1,18 @@
-"""What is in the arrays, and what is wrong with them, before an hour is lost training on them.
+"""What is in the arrays and what is wrong with them, before an hour of training is lost.
 
-    >>> found = inspect_data("train_teacher.npy", "val_teacher.npy")
-    >>> found.train.images, found.leakage.exact
+    >>> inspection = inspect_data("train_teacher.npy", "val_teacher.npy")
+    >>> inspection.train.images, inspection.leakage.exact
     (12000, 0)
-    >>> [problem.message for problem in found.problems if problem.severity == "error"]
+    >>> [problem.message for problem in inspection.problems if problem.severity == "error"]
     ['train_teacher.npy: image 7: NaN or infinity; remove or repair it']
 
-Bad values are findings; only an array that cannot be opened raises `EarTeachError`. Each array is
-read once, in pieces of bounded memory: `reading` turns stored values into pixels, `survey` measures
-every image, `likeness` finds copies, `findings` judges, `forecast` foretells, `sheets` and
-`pictures` draw what to look at.
+Bad values are reported as problems; only an array that cannot be opened raises `EarTeachError`. Each
+array is read once, in chunks of bounded memory. `pixel_values` converts stored values, `survey`
+measures every image, `near_duplicates` finds copies, `findings` has the checks, `pca_forecast`
+predicts the result of training, `pictures` draws. A new check is an entry in `findings.CHECKS`.
 """
 
-from earteach.inspection.contact_sheets import SHEET_SIZE, augmented_sheet, contact_sheet
-from earteach.inspection.inspect_data import inspect_data
+from earteach.inspection.inspect_data import SHEET_SIZE, inspect_data
 from earteach.inspection.inspection_report import (
     ArrayReport,
     Forecast,
@@ -29,7 +28,5 @@ __all__ = [
     "Inspection",
     "Leakage",
     "Problem",
-    "augmented_sheet",
-    "contact_sheet",
     "inspect_data",
 ]

@@ -1,4 +1,4 @@
-"""`inspect_data`: open, survey, compare, judge."""
+"""`inspect_data`: open and survey the arrays, find problems, forecast, draw."""
 
 from __future__ import annotations
 
@@ -9,16 +9,18 @@ import numpy as np
 
 from earteach.config import Layout, Strength, TrainConfig
 from earteach.data.arrays import EarArray
-from earteach.inspection.contact_sheets import SHEET_SIZE
-from earteach.inspection.findings import (
-    array_problems,
-    leakage_problems,
-    mismatch_problems,
-    training_problems,
+from earteach.inspection.findings import find_problems
+from earteach.inspection.inspection_report import (
+    ArrayName,
+    ArrayReport,
+    Inspection,
+    Leakage,
+    Problem,
 )
-from earteach.inspection.inspection_report import ArrayReport, Inspection, Leakage, Problem, Side
-from earteach.inspection.near_duplicates import exact_matches, near_matches, repeats
-from earteach.inspection.survey import Facts, Survey, survey
+from earteach.inspection.near_duplicates import exact_repeats
+from earteach.inspection.survey import Survey, survey
+
+SHEET_SIZE = 128
 
 
 def inspect_data(
@@ -31,31 +33,32 @@ def inspect_data(
     sheet_size: int = SHEET_SIZE,
     augmented: Strength | None = None,
 ) -> Inspection:
-    """What the arrays hold and what is wrong with them; with a `config`, what its run can come to.
+    """Report what the arrays hold and what is wrong with them.
 
-    `out` is a folder for pictures: sheets with tiles of `sheet_size`, with `augmented` also of what
-    training sees at that strength. Raises `EarTeachError` only for an array that cannot be opened, and
-    for an `out` that cannot be written; all else is a `Problem`.
+    With `config`, also predict what a run with it can reach. `out` is a folder for pictures: sheets
+    with tiles of `sheet_size`, and with `augmented` also of images augmented at that strength. Raises
+    `EarTeachError` only for an array that cannot be opened and for an `out` that cannot be written;
+    everything else is a `Problem`.
     """
-    # Both are opened first: a mistyped second path shows at once.
-    train_array = EarArray.open(train, layout)
-    val_array = None if val is None else EarArray.open(val, layout)
+    # Open both first: a mistyped second path fails at once.
+    arrays: dict[ArrayName, EarArray] = {"train": EarArray.open(train, layout)}
+    if val is not None:
+        arrays["val"] = EarArray.open(val, layout)
     if out is not None:
         from earteach.inspection.pictures import prepare_folder  # imports torch
 
         prepare_folder(out)
-    surveys: dict[Side, Survey] = {"train": survey(train_array)}
-    if val_array is not None:
-        surveys["val"] = survey(val_array)
-    leakage, problems = _judged(surveys["train"], surveys.get("val"))
+    surveys = {name: survey(array) for name, array in arrays.items()}
+    problems = find_problems(surveys)
+    leakage = Leakage(_count(problems, "leakage-exact"), _count(problems, "leakage-near"))
     forecast = None
     if config is not None:
-        # It imports torch and scikit-learn, seconds that plain inspection does without.
-        from earteach.inspection.pca_forecast import forecast as foretold
+        # Imports torch and scikit-learn, which takes seconds that plain inspection saves.
+        from earteach.inspection import pca_forecast
 
-        forecast, more = foretold(train_array, val_array, config)
+        forecast, more = pca_forecast.forecast(arrays["train"], arrays.get("val"), config)
         problems += more
-    ordered = _ordered(problems)
+    ordered = tuple(sorted(problems, key=lambda problem: problem.severity != "error"))
     pictures: dict[str, Path] = {}
     if out is not None:
         from earteach.inspection.pictures import write_pictures
@@ -63,31 +66,21 @@ def inspect_data(
         pictures = write_pictures(
             out, surveys, ordered, forecast, size=sheet_size, augmented=augmented
         )
-    reports = {side: _report(images) for side, images in surveys.items()}
+    reports = {name: _report(images) for name, images in surveys.items()}
     return Inspection(reports["train"], reports.get("val"), leakage, ordered, forecast, pictures)
 
 
-def _judged(training: Survey, validation: Survey | None) -> tuple[Leakage, list[Problem]]:
-    problems = [*training_problems(training), *array_problems(training, "train")]
-    if validation is None:
-        return Leakage(0, 0), problems
-    exact = exact_matches(validation, training)
-    near = near_matches(validation, training)
-    problems += array_problems(validation, "val")
-    problems += mismatch_problems(training, validation)
-    problems += leakage_problems(training, validation, exact, near)
-    return Leakage(len(exact), len(near)), problems
-
-
-def _ordered(problems: list[Problem]) -> tuple[Problem, ...]:
-    """Errors first; among equals the order stays."""
-    return tuple(sorted(problems, key=lambda problem: problem.severity != "error"))
+def _count(problems: list[Problem], code: str) -> int:
+    return sum(len(problem.indices) for problem in problems if problem.code == code)
 
 
 def _report(images: Survey) -> ArrayReport:
-    array, facts = images.array, images.facts
-    means, stds = _channel_statistics(images)
-    mean, std = _mean_and_std(facts.counts.ravel(), facts.means.ravel(), facts.spreads.ravel())
+    array, stats, values = images.array, images.stats, images.values
+    moments = np.stack([stats.counts, stats.means, stats.squares])  # (3, N, C)
+    mean, std = _mean_and_std(*moments.reshape(3, -1))
+    channels = [_mean_and_std(*moments[..., channel]) for channel in range(array.channels)]
+    means, stds = np.transpose(channels)
+    known = bool(np.isfinite(channels).all())
     return ArrayReport(
         path=str(array.path),
         images=len(array),
@@ -96,47 +89,30 @@ def _report(images: Survey) -> ArrayReport:
         channels=int(array.channels),
         layout=array.layout,
         dtype=str(array.dtype),
-        min=_known(facts.lows.min()),
-        max=_known(facts.highs.max()),
-        mean=_known(mean),
-        std=_known(std),
-        channel_means=means,
-        channel_stds=stds,
-        non_finite=int((~facts.finite).sum()),
-        constant=int(facts.constant.sum()),
-        duplicates=len(repeats(images)),
+        min=_finite(stats.minima.min()),
+        max=_finite(stats.maxima.max()),
+        mean=_finite(mean),
+        std=_finite(std),
+        channel_means=tuple(((means - values.black) / values.extent).tolist()) if known else None,
+        channel_stds=tuple((stds / values.extent).tolist()) if known else None,
+        non_finite=int((~stats.finite).sum()),
+        constant=int(stats.constant.sum()),
+        duplicates=len(exact_repeats(images)),
     )
 
 
-def _channel_statistics(
-    images: Survey,
-) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
-    """Mean and standard deviation of each channel, on the scale where black is 0 and white is 1."""
-    reading, extent = images.reading, images.reading.white - images.reading.black
-    pairs = _per_channel(images.facts)
-    if not all(math.isfinite(value) for pair in pairs for value in pair):
-        return None, None
-    means = tuple((mean - reading.black) / extent for mean, _ in pairs)
-    return means, tuple(std / extent for _, std in pairs)
-
-
-def _per_channel(facts: Facts) -> list[tuple[float, float]]:
-    columns = zip(facts.counts.T, facts.means.T, facts.spreads.T, strict=True)
-    return [_mean_and_std(*column) for column in columns]
-
-
 def _mean_and_std(
-    counts: np.ndarray, means: np.ndarray, spreads: np.ndarray
+    counts: np.ndarray, means: np.ndarray, squares: np.ndarray
 ) -> tuple[float, float]:
-    """Of all values, from those of their parts; NaN where there are none."""
+    """Pool the moments of parts; NaN if they hold no values."""
     total = counts.sum()
     if total == 0:
         return math.nan, math.nan
     with np.errstate(over="ignore", invalid="ignore"):
         mean = (counts * means).sum() / total
-        spread = (spreads + counts * (means - mean) ** 2).sum()
-    return float(mean), float(np.sqrt(spread / total))
+        square = (squares + counts * (means - mean) ** 2).sum()
+    return float(mean), float(np.sqrt(square / total))
 
 
-def _known(value: float) -> float | None:
+def _finite(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None

@@ -1,4 +1,4 @@
-"""The result of an inspection; its field names are the JSON keys that scripts rely on."""
+"""The result of an inspection; its field names are the keys of the JSON."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Literal
 from earteach.config import Layout
 
 Severity = Literal["error", "warning"]
-Side = Literal["train", "val"]
+ArrayName = Literal["train", "val"]
 
 
 @dataclass(frozen=True)
 class ArrayReport:
-    """What one array holds. Statistics are over its finite values; None where there are none."""
+    """What one array holds. Statistics are over its finite values, None without any."""
 
     path: str
     images: int
@@ -24,20 +24,20 @@ class ArrayReport:
     channels: int
     layout: Layout
     dtype: str
-    min: float | None  # min, max, mean and std are in the array's own stored scale
+    min: float | None  # min, max, mean and std are in the array's stored scale
     max: float | None
     mean: float | None
     std: float | None
     channel_means: tuple[float, ...] | None  # these two in [0, 1]
     channel_stds: tuple[float, ...] | None
     non_finite: int  # images with NaN or infinity
-    constant: int  # images whose every pixel is equal
+    constant: int  # images whose pixels are all equal
     duplicates: int  # images that repeat an earlier one exactly
 
 
 @dataclass(frozen=True)
 class Leakage:
-    """How many validation images are in the training array: exactly, and nearly but not exactly."""
+    """Number of validation images that are also in the training array: exactly, and nearly."""
 
     exact: int
     near: int
@@ -45,34 +45,33 @@ class Leakage:
 
 @dataclass(frozen=True)
 class Problem:
-    """One finding. `indices` are rows of the array named by `array`; empty: all of that array."""
+    """One finding about rows `indices` of `array`, or about the whole array if they are empty."""
 
     severity: Severity
     code: str
     message: str  # one line: what was found, and the next step
     indices: tuple[int, ...] = ()
-    array: Side = "train"
-    like: tuple[int, ...] = ()  # of copies: the row of the training array that each index is like
+    array: ArrayName = "train"
+    like: tuple[int, ...] = ()  # for copies: the training row that each index resembles
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """What PCA of the training images and their mirrors foretells of a run.
+    """What PCA of the training images and their mirrors predicts for a training run.
 
-    `psnr` is the mean over images of each one's own, with as many `components` as there are latent
-    numbers, or one less than there are images. A latent unit stays alive where the variance that it
-    explains, summed over pixels, exceeds `elbo_beta` (Lucas et al. 2019,
-    https://arxiv.org/abs/1911.02469); `alive_units` counts by `eigenvalues`, and beyond the last of
-    these by their usual fall.
+    `psnr` is the mean over images of PCA's PSNR, with `components` as many as latent dimensions, or one
+    fewer than images. A latent dimension stays active if the variance that it explains, summed over
+    pixels, exceeds `elbo_beta` (Lucas et al. 2019, https://arxiv.org/abs/1911.02469). `alive_units`
+    counts them by `eigenvalues`, extrapolated beyond the last one.
     """
 
     image_size: int
     latent_dim: int
     components: int
     psnr: float  # dB
-    psnr_of: Side  # on training images only where there are no others
+    psnr_of: ArrayName  # the training images only if there are no others
     psnr_images: int
-    elbo_beta: float  # the KLD weight as weight · D / 2, per latent number under `mean`
+    elbo_beta: float  # the KLD weight as weight · D / 2, per latent dimension under `mean`
     alive_units: int
     eigenvalues: tuple[float, ...]  # of images in [0, 1], descending
 
@@ -84,4 +83,4 @@ class Inspection:
     leakage: Leakage
     problems: tuple[Problem, ...]
     forecast: Forecast | None = None
-    pictures: Mapping[str, Path] = field(default_factory=dict)  # what was drawn, and where
+    pictures: Mapping[str, Path] = field(default_factory=dict)

@@ -1,13 +1,13 @@
-"""Which images are copies of others: exactly, or re-encoded, resized, relit or mirrored.
+"""Copies among images: exact ones, and re-encoded, resized, relit or mirrored ones.
 
-Nearly equal images are found by the correlation of small high-pass pictures. High-pass, because two
-ears in one studio share pose and shading, and their plain thumbnails correlate above 0.99; their
-ridges do not. A candidate at 16×16 is looked at again at 32×32.
+Near copies are found by the correlation of small high-pass thumbnails. Plain thumbnails of two ears
+from one studio correlate above 0.99, because they share pose and shading; their ridges do not. A
+candidate at 16×16 is checked again at 32×32.
 
 The thresholds lie in the gaps measured on 560 AMI and 13,755 EarVN photographs and 3,000 drawn ears
-at 64×64. Copies (JPEG at quality 60, 10 % brighter or darker, 64→48→64, mirrored, combinations):
-at least 0.978 coarse and 0.942 fine. Ears of different people: at most 0.91 and 0.83. What lies
-between is the same ear in the same moment, or cropped a pixel closer.
+at 64×64. Copies (JPEG at quality 60, 10 % brighter or darker, 64→48→64, mirrored, combinations)
+correlate at least 0.978 at 16×16 and 0.942 at 32×32; ears of different people at most 0.91 and 0.83.
+What lies between is the same ear at the same moment, or cropped a pixel closer.
 """
 
 from __future__ import annotations
@@ -15,115 +15,123 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from earteach.inspection.pixel_values import images_at_once, rows
-from earteach.inspection.survey import Survey, shrunk, to_luma
+from earteach.inspection.pixel_values import chunk_size, stored_images
+from earteach.inspection.survey import Survey, shrink, to_luma
 
-COARSE_BLUR, COARSE_LIKENESS = 1.5, 0.93
-FINE_SIZE, FINE_BLUR, FINE_LIKENESS = 32, 2.0, 0.88
+COARSE_BLUR, COARSE_THRESHOLD = 1.5, 0.93
+FINE_SIZE, FINE_BLUR, FINE_THRESHOLD = 32, 2.0, 0.88
 FLAT = 0.75
-"""Pictures whose high-pass part is below this many levels (RMS) are like nothing and everything."""
-BLOCK = 1024
+"""In levels (RMS): a fainter high-pass thumbnail is noise, and matches nothing."""
+BLOCK_SIZE = 1024
 
 
 def exact_matches(queries: Survey, references: Survey) -> np.ndarray:
     """Pairs `(K, 2)` of a query and the first reference with the same pixels."""
     first = _first_rows(references)
-    digests = enumerate(queries.facts.digests.tolist())
+    digests = enumerate(queries.stats.digests.tolist())
     return _pairs([(row, first[digest]) for row, digest in digests if digest in first])
 
 
-def repeats(images: Survey) -> np.ndarray:
+def exact_repeats(images: Survey) -> np.ndarray:
     """Pairs `(K, 2)` of an image and the earlier one that it repeats exactly."""
     pairs = exact_matches(images, images)
     return pairs[pairs[:, 0] != pairs[:, 1]]
 
 
-def _first_rows(images: Survey) -> dict[bytes, int]:
-    first: dict[bytes, int] = {}
-    for row, digest in enumerate(images.facts.digests.tolist()):
-        first.setdefault(digest, row)
-    return first
-
-
-def _pairs(found: list[tuple[int, int]]) -> np.ndarray:
-    return np.array(found, dtype=np.int64).reshape(-1, 2)
-
-
 def near_matches(queries: Survey, references: Survey) -> np.ndarray:
     """Pairs `(K, 2)` of a query and the reference that is nearly, but not exactly, the same."""
-    known = set(exact_matches(queries, references)[:, 0].tolist())
-    asked = [row for row in _distinct(queries, keep_repeats=True) if row not in known]
-    return _verified(queries, references, asked, _distinct(references), earlier=False)
+    exact = set(exact_matches(queries, references)[:, 0].tolist())
+    rows = [row for row in np.flatnonzero(queries.stats.finite).tolist() if row not in exact]
+    return _verified_matches(queries, references, rows, _distinct_rows(references), earlier=False)
 
 
 def near_repeats(images: Survey) -> np.ndarray:
     """Pairs `(K, 2)` of an image and the earlier one that it nearly, but not exactly, repeats."""
-    distinct = _distinct(images)
-    return _verified(images, images, distinct, distinct, earlier=True)
+    rows = _distinct_rows(images)
+    return _verified_matches(images, images, rows, rows, earlier=True)
 
 
-def _distinct(images: Survey, keep_repeats: bool = False) -> list[int]:
-    """Rows that can be compared: with finite values, and once where they are repeated exactly."""
-    seen = range(len(images.array)) if keep_repeats else sorted(_first_rows(images).values())
-    return [row for row in seen if images.facts.finite[row]]
+def _pairs(pairs: list[tuple[int, int]]) -> np.ndarray:
+    return np.array(pairs, dtype=np.int64).reshape(-1, 2)
 
 
-def _verified(
-    queries: Survey, references: Survey, asked: list[int], among: list[int], *, earlier: bool
+def _first_rows(images: Survey) -> dict[bytes, int]:
+    first: dict[bytes, int] = {}
+    for row, digest in enumerate(images.stats.digests.tolist()):
+        first.setdefault(digest, row)
+    return first
+
+
+def _distinct_rows(images: Survey) -> list[int]:
+    """Rows of finite images that do not repeat an earlier one exactly."""
+    return [row for row in sorted(_first_rows(images).values()) if images.stats.finite[row]]
+
+
+def _verified_matches(
+    queries: Survey,
+    references: Survey,
+    query_rows: list[int],
+    reference_rows: list[int],
+    *,
+    earlier: bool,
 ) -> np.ndarray:
-    """The best match of each row in `asked`, where both the coarse and the fine look agree."""
-    if not asked or not among:
+    """The best match of each query row that passes both the coarse and the fine threshold."""
+    if not query_rows or not reference_rows:
         return _pairs([])
-    ours = describe(queries.facts.thumbnails[asked], COARSE_BLUR)
-    theirs = ours if earlier else describe(references.facts.thumbnails[among], COARSE_BLUR)
-    scores, places = best_matches(ours, theirs, earlier=earlier)
-    likely = np.flatnonzero(scores > COARSE_LIKENESS)
-    pairs = np.stack([np.asarray(asked)[likely], np.asarray(among)[places[likely]]], axis=1)
-    return pairs[_fine_likeness(queries, references, pairs) > FINE_LIKENESS]
+    left = describe(queries.stats.thumbnails[query_rows], COARSE_BLUR)
+    right = left
+    if not earlier:
+        right = describe(references.stats.thumbnails[reference_rows], COARSE_BLUR)
+    scores, columns = best_matches(left, right, earlier=earlier)
+    likely = np.flatnonzero(scores > COARSE_THRESHOLD)
+    originals = np.asarray(reference_rows)[columns[likely]]
+    pairs = np.stack([np.asarray(query_rows)[likely], originals], axis=1)
+    return pairs[_fine_scores(queries, references, pairs) > FINE_THRESHOLD]
 
 
-def _fine_likeness(queries: Survey, references: Survey, pairs: np.ndarray) -> np.ndarray:
-    found = [np.zeros(0, np.float32)]
-    step = min(images_at_once(queries.array), images_at_once(references.array))
+def _fine_scores(queries: Survey, references: Survey, pairs: np.ndarray) -> np.ndarray:
+    """The correlation of each pair at 32×32, float32 `(K,)`."""
+    scores = [np.zeros(0, np.float32)]
+    step = min(chunk_size(queries.array), chunk_size(references.array))
     for start in range(0, len(pairs), step):
         left, right = pairs[start : start + step].T
-        products = _fine(queries, left) * _fine(references, right)
+        products = _describe_rows(queries, left) * _describe_rows(references, right)
         even, odd = products.sum(axis=2).T
-        found.append(even + np.abs(odd))
-    return np.concatenate(found)
+        scores.append(even + np.abs(odd))
+    return np.concatenate(scores)
 
 
-def _fine(images: Survey, which: np.ndarray) -> np.ndarray:
-    luma = to_luma(images.reading.rgb(rows(images.array, which)))
-    return describe(shrunk(luma, FINE_SIZE), FINE_BLUR)
+def _describe_rows(images: Survey, rows: np.ndarray) -> np.ndarray:
+    luma = to_luma(images.values.to_rgb(stored_images(images.array, rows)))
+    return describe(shrink(luma, FINE_SIZE), FINE_BLUR)
 
 
-def describe(pictures: np.ndarray, blur: float) -> np.ndarray:
+def describe(thumbnails: np.ndarray, blur: float) -> np.ndarray:
     """float32 `(n, S, S)` to `(n, 2, S²/2)`: high-pass, of unit norm, even and odd halves.
 
-    The halves are the picture plus and minus its mirror image. With a and b the products of two
-    pictures' even and odd halves, a + b is the correlation of the two, and a − b that with one of
-    them mirrored: both for the price of one.
+    The halves are the thumbnail plus and minus its mirror image. With a and b the dot products of two
+    thumbnails' even and odd halves, a + b is their correlation, and a − b that with one of them
+    mirrored: both for the price of one.
     """
-    smooth = _blur_matrix(pictures.shape[1], blur)
-    sharp = pictures - smooth @ pictures @ smooth.T
+    smooth = _blur_matrix(thumbnails.shape[1], blur)
+    sharp = thumbnails - smooth @ thumbnails @ smooth.T
     sharp -= sharp.mean(axis=(1, 2), keepdims=True)
-    half = pictures.shape[2] // 2
+    half = thumbnails.shape[2] // 2
     left, right = sharp[:, :, :half], sharp[:, :, : half - 1 : -1]
-    halves = np.stack([left + right, left - right], axis=1).reshape(len(pictures), 2, -1)
+    halves = np.stack([left + right, left - right], axis=1).reshape(len(thumbnails), 2, -1)
     halves /= np.sqrt(2)
     norms = np.linalg.norm(halves, axis=(1, 2), keepdims=True)
-    flat = norms < FLAT * pictures.shape[1]
+    flat = norms < FLAT * thumbnails.shape[1]
     unit: np.ndarray = np.where(flat, 0, halves / np.maximum(norms, 1e-9)).astype(np.float32)
     return unit
 
 
 def _blur_matrix(size: int, sigma: float) -> np.ndarray:
-    """`M` such that `M @ picture` is the picture blurred along its columns, edges reflected."""
+    """`M` such that `M @ image` is the image blurred along its columns, edges reflected."""
     kernel = cv2.getGaussianKernel(2 * round(4 * sigma) + 1, sigma, cv2.CV_32F)
-    identity = np.eye(size, dtype=np.float32)
+    identity, no_blur = np.eye(size, dtype=np.float32), np.ones(1, np.float32)
     blurred: np.ndarray = cv2.sepFilter2D(
-        identity, -1, np.ones(1, np.float32), kernel, borderType=cv2.BORDER_REFLECT
+        identity, -1, no_blur, kernel, borderType=cv2.BORDER_REFLECT
     )
     return blurred
 
@@ -131,34 +139,31 @@ def _blur_matrix(size: int, sigma: float) -> np.ndarray:
 def best_matches(
     queries: np.ndarray, references: np.ndarray, *, earlier: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
-    """For each query the likeness and place of the most similar reference, mirrored or not.
+    """The score and index of the reference most similar to each query, mirrored or not.
 
-    `earlier`: both are the same images, and only those before the query are looked at. The products
-    are taken block by block, so that memory does not grow with the number of pairs.
+    `earlier`: both are the same images, and each is compared only with those before it. Works in
+    blocks, so that memory does not grow with the number of pairs.
     """
     scores = np.zeros(len(queries), np.float32)
-    places = np.zeros(len(queries), np.int64)
-    for start in range(0, len(queries), BLOCK):
-        block = slice(start, start + BLOCK)
-        for other in range(0, start + 1 if earlier else len(references), BLOCK):
-            likeness = _likeness(queries[block], references[other : other + BLOCK])
+    indices = np.zeros(len(queries), np.int64)
+    for start in range(0, len(queries), BLOCK_SIZE):
+        block = slice(start, start + BLOCK_SIZE)
+        for other in range(0, start + 1 if earlier else len(references), BLOCK_SIZE):
+            similarity = _similarity(queries[block], references[other : other + BLOCK_SIZE])
             if earlier and other == start:
-                likeness = np.tril(likeness, -1)
-            _keep_better(scores[block], places[block], likeness, other)
-    return scores, places
+                similarity = np.tril(similarity, -1)
+            best = similarity.argmax(axis=1)
+            values = similarity[np.arange(len(best)), best]
+            better = values > scores[block]
+            scores[block][better] = values[better]
+            indices[block][better] = best[better] + other
+    return scores, indices
 
 
-def _likeness(queries: np.ndarray, references: np.ndarray) -> np.ndarray:
+def _similarity(queries: np.ndarray, references: np.ndarray) -> np.ndarray:
+    """The larger correlation of each pair, plain or mirrored, `(Q, R)`; works in place."""
     even = queries[:, 0] @ references[:, 0].T
     odd = queries[:, 1] @ references[:, 1].T
     np.abs(odd, out=odd)
     even += odd
     return even
-
-
-def _keep_better(scores: np.ndarray, places: np.ndarray, likeness: np.ndarray, offset: int) -> None:
-    found = likeness.argmax(axis=1)
-    values = likeness[np.arange(len(found)), found]
-    better = values > scores
-    scores[better] = values[better]
-    places[better] = found[better] + offset

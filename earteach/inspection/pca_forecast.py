@@ -1,4 +1,4 @@
-"""What a run can come to on these arrays, foretold by PCA of the training images before it begins."""
+"""What a training run can reach on these arrays, predicted by PCA of the training images."""
 
 from __future__ import annotations
 
@@ -15,33 +15,31 @@ from earteach.metrics.diagnostics import RunStatistics, predict_collapse
 from earteach.metrics.eigenears import Eigenears, eigenears
 from earteach.metrics.image_quality import psnr
 
-# The mean PSNR of so many images is known to a tenth of a decibel.
-_MEASURED, _AT_ONCE = 2**12, 64
+# The mean PSNR of this many images is accurate to a tenth of a decibel.
+_MAX_IMAGES, _BATCH_SIZE = 2**12, 64
 _log = logging.getLogger(__name__)
 
 
 def forecast(
     train: EarArray, val: EarArray | None, config: TrainConfig
 ) -> tuple[Forecast | None, list[Problem]]:
-    """PCA's PSNR with as many components as `config` has latent numbers, and how many stay alive.
+    """PCA's PSNR with as many components as latent dimensions, and how many dimensions stay active.
 
-    PCA is that of `eval`, found or kept beside the training array. None, with a note, where an array
-    holds values that training would refuse.
+    Uses and stores the same PCA as `eval`. None, with a note, if training would reject the arrays.
     """
     model = config.model
     size, channels = model.image_size, model.in_channels
     try:
-        fitted = eigenears(train, components=model.latent_dim, size=size, channels=channels)
-        measured = train if val is None else val
-        quality = _psnr(fitted, measured, size, channels)
+        pca = eigenears(train, components=model.latent_dim, size=size, channels=channels)
+        quality = _psnr(pca, train if val is None else val, size, channels)
     except EarTeachError:
         _log.info("no forecast: training would refuse values that are found here")
         return None, []
-    run = RunStatistics(config=config, eigenvalues=tuple(fitted.variances.tolist()))
-    made = Forecast(
+    run = RunStatistics(config=config, eigenvalues=tuple(pca.variances.tolist()))
+    prediction = Forecast(
         image_size=size,
         latent_dim=model.latent_dim,
-        components=fitted.count,
+        components=pca.count,
         psnr=float(quality.mean()),
         psnr_of="train" if val is None else "val",
         psnr_images=len(quality),
@@ -51,13 +49,15 @@ def forecast(
     )
     advice = predict_collapse(run)
     if advice is None:
-        return made, []
-    return made, [Problem("warning", "kld-weight", f"{train.path}: {advice.message}")]
+        return prediction, []
+    return prediction, [Problem("warning", "kld-weight", f"{train.path}: {advice.message}")]
 
 
-def _psnr(fitted: Eigenears, array: EarArray, size: int, channels: int) -> np.ndarray:
-    """PCA's PSNR of each image, or of many evenly spread ones."""
-    rows = sampled_rows(len(array), _MEASURED).tolist()
-    batches = image_batches(array, size=size, channels=channels, batch_size=_AT_ONCE, indices=rows)
-    values = [psnr(fitted.reconstruct(batch.images), batch.images).numpy() for batch in batches]
+def _psnr(pca: Eigenears, array: EarArray, size: int, channels: int) -> np.ndarray:
+    """PCA's PSNR of up to 4,096 evenly spread images, float64 `(N,)`."""
+    rows = sampled_rows(len(array), _MAX_IMAGES).tolist()
+    batches = image_batches(
+        array, size=size, channels=channels, batch_size=_BATCH_SIZE, indices=rows
+    )
+    values = [psnr(pca.reconstruct(batch.images), batch.images).numpy() for batch in batches]
     return np.concatenate(values).astype(np.float64)

@@ -1,29 +1,33 @@
-"""The pictures of an inspection, as files in a folder."""
+"""The pictures of an inspection: sheets of images, sheets of the problems, and plots."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from earteach.charts import Chart, chart, refuse_foreign_svg, write_svg
 from earteach.config import Strength
+from earteach.data.arrays import EarArray, resized, to_channels
 from earteach.files.folders import make_folder
-from earteach.images import refuse_foreign, remove_stale, write_png
-from earteach.inspection.contact_sheets import (
-    augmented_sheet,
-    contact_sheet,
-    copies_sheet,
-    worst_sheet,
+from earteach.images import (
+    check_overwrite,
+    grid,
+    remove_stale,
+    side_by_side,
+    with_caption,
+    write_png,
 )
 from earteach.inspection.findings import BLURRED
-from earteach.inspection.inspection_report import Forecast, Problem, Side
+from earteach.inspection.inspection_report import ArrayName, Forecast, Problem
+from earteach.inspection.pixel_values import find_value_range, stored_images
 from earteach.inspection.survey import Survey
+from earteach.randomness import Purpose, derive
 
-_BINS = 32
-# Beyond so many times the median all images are in the last bin.
-_SHARPEST = 4.0
+T = TypeVar("T")
+
 _SHEETS = {
     "training": "train.png",
     "validation": "val.png",
@@ -32,84 +36,147 @@ _SHEETS = {
     "copies": "copies.png",
 }
 _PLOTS = "plots.svg"
-_NAMES: dict[Side, str] = {"train": "training", "val": "validation"}
+_NAMES: dict[ArrayName, str] = {"train": "training", "val": "validation"}
+_COLUMNS, _MAX_TILES = 8, 64
+# Of each problem.
+_MAX_WORST, _MAX_COPIES, _PROBLEM_TILE_SIZE = 8, 32, 128
+_BINS = 32
+# The last bin also holds the images that are sharper than this many times the median.
+_MAX_SHARPNESS = 4.0
 
 
 def prepare_folder(folder: Path) -> None:
-    """Make it, before the long work; `EarTeachError` where a file in it would not be replaced."""
+    """Make the folder; `EarTeachError` if it holds a file that earteach would not replace."""
     make_folder(folder)
     for name in _SHEETS.values():
-        refuse_foreign(folder / name)
+        check_overwrite(folder / name)
     refuse_foreign_svg(folder / _PLOTS)
 
 
 def write_pictures(
     folder: Path,
-    surveys: Mapping[Side, Survey],
+    surveys: Mapping[ArrayName, Survey],
     problems: Sequence[Problem],
     forecast: Forecast | None,
     *,
     size: int,
     augmented: Strength | None,
 ) -> dict[str, Path]:
-    """Sheets with tiles of `size`, those of findings where there are any, and plots; what is where."""
-    arrays = {side: one.array for side, one in surveys.items()}
-    drawn = {
-        _NAMES[side]: contact_sheet(array.path, layout=array.layout, size=size)
-        for side, array in arrays.items()
-    }
+    """Write sheets with tiles of `size`, sheets of the problems, and plots; returns the paths."""
+    arrays = {name: images.array for name, images in surveys.items()}
+    sheets = {_NAMES[name]: contact_sheet(array, size) for name, array in arrays.items()}
     if augmented is not None:
-        train = arrays["train"]
-        drawn["augmented"] = augmented_sheet(
-            train.path, layout=train.layout, size=size, strength=augmented
-        )
-    for what, sheet in (("worst", worst_sheet), ("copies", copies_sheet)):
-        if (found := sheet(arrays, problems)) is not None:
-            drawn[what] = found
+        sheets["augmented"] = augmented_sheet(arrays["train"], size, augmented)
+    sheets["worst"] = _grid(list(_worst_tiles(arrays, problems)))
+    sheets["copies"] = _grid(list(_copy_tiles(arrays, problems)), _COLUMNS // 2)
+    paths = {}
+    for name, sheet in sheets.items():
+        if sheet is None:
+            remove_stale(folder, _SHEETS[name], [])
         else:
-            remove_stale(folder, _SHEETS[what], [])
-    written = {what: folder / _SHEETS[what] for what in drawn}
-    for what, path in written.items():
-        write_png(path, drawn[what])
-    write_svg(folder / _PLOTS, _plots(surveys, forecast))
-    return {**written, "plots": folder / _PLOTS}
+            paths[name] = folder / _SHEETS[name]
+            write_png(paths[name], sheet)
+    paths["plots"] = folder / _PLOTS
+    write_svg(paths["plots"], _plots(surveys, forecast))
+    return paths
 
 
-def _plots(surveys: Mapping[Side, Survey], forecast: Forecast | None) -> list[Chart]:
-    facts = {_NAMES[side]: one.facts for side, one in surveys.items()}
-    brightness = {name: each.brightness for name, each in facts.items()}
-    middle = max(float(np.median(facts["training"].sharpness)), 1e-9)
-    sharpness = {name: each.sharpness / middle for name, each in facts.items()}
-    drawn = [
+def contact_sheet(array: EarArray, size: int) -> np.ndarray | None:
+    """Up to 64 evenly spread images, eight in a row, uint8 `(H, W, 3)`.
+
+    Bad values are drawn too: NaN is black, and values out of range are clipped.
+    """
+    return _grid(_tiles(array, _spread(range(len(array)), _MAX_TILES), size))
+
+
+def augmented_sheet(
+    array: EarArray, size: int, strength: Strength, channels: int = 3, seed: int = 0
+) -> np.ndarray | None:
+    """64 evenly spread training inputs as the first epoch with this `seed` sees them, `(H, W, 3)`.
+
+    A row that is repeated, for lack of others, is augmented as in the next epoch.
+    """
+    from earteach.data.augmentation import Augmentation  # imports albumentations
+
+    rows = [round(row) for row in np.linspace(0, len(array) - 1, _MAX_TILES).tolist()]
+    augment = Augmentation(strength, channels, "augmented")
+    tiles = []
+    for index, tile in enumerate(_tiles(array, rows, size)):
+        epoch = rows[:index].count(rows[index])
+        draw = derive(seed, Purpose.AUGMENTATION, epoch, rows[index])
+        augmented, _ = augment(to_channels(tile, channels), draw)
+        tiles.append(to_channels(augmented, 3))
+    return _grid(tiles)
+
+
+def _worst_tiles(
+    arrays: Mapping[ArrayName, EarArray], problems: Sequence[Problem]
+) -> Iterator[np.ndarray]:
+    """Up to eight images of each problem with single images, captioned with row and code."""
+    for problem in problems:
+        rows = () if problem.like else _spread(problem.indices, _MAX_WORST)
+        for row, tile in zip(rows, _tiles(arrays[problem.array], rows), strict=True):
+            yield with_caption(tile, f"{problem.array} {row}", problem.code)
+
+
+def _copy_tiles(
+    arrays: Mapping[ArrayName, EarArray], problems: Sequence[Problem]
+) -> Iterator[np.ndarray]:
+    """Up to 32 copies of each problem with copies, beside the training images that they resemble."""
+    for problem in problems:
+        pairs = list(zip(problem.indices, problem.like, strict=False))
+        for row, original in _spread(pairs, _MAX_COPIES):
+            pair = *_tiles(arrays[problem.array], [row]), *_tiles(arrays["train"], [original])
+            caption = f"{problem.array} {row} is like train {original}"
+            yield with_caption(side_by_side(pair), caption, problem.code)
+
+
+def _spread(values: Sequence[T], count: int) -> list[T]:
+    """Up to `count` evenly spread values."""
+    places = np.linspace(0, len(values) - 1, min(count, len(values)))
+    return [values[round(place)] for place in places.tolist()]
+
+
+def _tiles(
+    array: EarArray, rows: Sequence[int], size: int = _PROBLEM_TILE_SIZE
+) -> list[np.ndarray]:
+    values = find_value_range(array)
+    return [resized(values.to_rgb(stored_images(array, [row]))[0], size) for row in rows]
+
+
+def _grid(tiles: list[np.ndarray], columns: int = _COLUMNS) -> np.ndarray | None:
+    return grid(tiles, columns) if tiles else None
+
+
+def _plots(surveys: Mapping[ArrayName, Survey], forecast: Forecast | None) -> list[Chart]:
+    stats = {_NAMES[name]: images.stats for name, images in surveys.items()}
+    brightness = {name: each.brightness for name, each in stats.items()}
+    median = max(float(np.median(stats["training"].sharpness)), 1e-9)
+    sharpness = {name: each.sharpness / median for name, each in stats.items()}
+    charts = [
         _histogram("% of images by brightness", brightness, 255, "brightness"),
         _histogram(
-            "% of images by sharpness, 1 is the median", sharpness, _SHARPEST, "sharpness",
+            "% of images by sharpness, 1 is the median", sharpness, _MAX_SHARPNESS, "sharpness",
             mark=BLURRED, mark_label="blurred, left of it",
         ),
     ]  # fmt: skip
     if forecast is not None:
         points = [(float(rank), value) for rank, value in enumerate(forecast.eigenvalues, start=1)]
-        title = "Eigenvalues"
-        level = {"KLD threshold": forecast.elbo_beta}
-        series = {"PCA of training": points}
-        drawn.append(chart(title, series, levels=level, x_label="component"))
-    return [one for one in drawn if one is not None]
+        series, levels = {"PCA of training": points}, {"KLD threshold": forecast.elbo_beta}
+        charts.append(chart("Eigenvalues", series, levels=levels, x_label="component"))
+    return [each for each in charts if each is not None]
 
 
 def _histogram(
-    title: str,
-    values: Mapping[str, np.ndarray],
-    most: float,
-    x_label: str,
-    mark: float | None = None,
-    mark_label: str = "",
-) -> Chart | None:
-    """The share of images in each of some bins from 0 to `most`, at their middles."""
-    edges = np.linspace(0, most, _BINS + 1)
-    middles = [0.0, *((edges[1:] + edges[:-1]) / 2).tolist(), most]
+    title: str, values: Mapping[str, np.ndarray], maximum: float, label: str,
+    mark: float | None = None, mark_label: str = "",
+) -> Chart | None:  # fmt: skip
+    """The percentage of images in each bin from 0 to `maximum`, drawn at the bins' centres."""
+    edges = np.linspace(0, maximum, _BINS + 1)
+    centres = [0.0, *((edges[1:] + edges[:-1]) / 2).tolist(), maximum]
     series = {}
     for name, each in values.items():
-        counts, _ = np.histogram(np.clip(each, 0, most), edges)
+        counts, _ = np.histogram(np.clip(each, 0, maximum), edges)
         shares = [0.0, *(100 * counts / len(each)).tolist(), 0.0]
-        series[name] = list(zip(middles, shares, strict=True))
-    return chart(title, series, mark=mark, mark_label=mark_label, x_label=x_label)
+        series[name] = list(zip(centres, shares, strict=True))
+    return chart(title, series, mark=mark, mark_label=mark_label, x_label=label)

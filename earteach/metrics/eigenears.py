@@ -1,8 +1,8 @@
-"""The yardsticks: the mean training image, and PCA of the training images ("eigenears").
+"""The baselines: the mean training image, and PCA of the training images ("eigenears").
 
-A network that reconstructs unseen ears no better than PCA with as many components as it has latent
-numbers has learned nothing that a linear map does not know. As mirrored ears are ears, PCA is fitted
-on the images and their mirrors.
+A network must reconstruct unseen ears better than PCA with as many components as it has latent
+dimensions, or it has learned nothing that a linear map does not know. Mirrored ears are ears too, so
+PCA is fitted to the images and their mirrors.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from earteach.data.image_batches import image_batches
 from earteach.metrics.npz_cache import load_npz, store_npz
 from earteach.metrics.streaming_pca import streaming_pca
 
-_PIECE = 256
-_FITTED_VALUES = 2**30
+_BATCH_SIZE = 256
+_MAX_VALUES = 2**30
 _log = logging.getLogger(__name__)
 
 
@@ -31,14 +31,14 @@ class Eigenears:
     mean: np.ndarray  # float32 (D,)
     components: np.ndarray  # float32 (K, D), orthonormal rows
     variances: np.ndarray  # float32 (K,)
-    images: int  # fitted on, mirrors not counted
+    images: int  # number of images it was fitted to, without mirrors
 
     @property
     def count(self) -> int:
         return len(self.components)
 
     def codes(self, images: torch.Tensor) -> torch.Tensor:
-        """The components' scores of images `(B, C, H, W)`, `(B, K)`."""
+        """Scores `(B, K)` of images `(B, C, H, W)`."""
         flat = images.flatten(1) - torch.from_numpy(self.mean)
         return flat @ torch.from_numpy(self.components).T
 
@@ -48,51 +48,44 @@ class Eigenears:
         return (flat + torch.from_numpy(self.mean)).clamp(0, 1).reshape(images.shape)
 
     def mean_image(self, images: torch.Tensor) -> torch.Tensor:
-        """The mean image, once for each of `images`."""
+        """The mean image, repeated to the shape of `images`."""
         return torch.from_numpy(self.mean).reshape(1, *images.shape[1:]).expand_as(images)
 
 
 def eigenears(array: EarArray, *, components: int, size: int, channels: int) -> Eigenears:
-    """PCA of the array's images, from the file beside it where it was fitted before."""
-    about = {
+    """PCA of the array's images, read from the file beside it if it was fitted before."""
+    key = {
         "fingerprint": array.fingerprint(),
         "components": components,
         "size": size,
         "channels": channels,
         "version": 4,
     }
-    kept = array.path.with_name(
+    path = array.path.with_name(
         f"{array.path.stem}.eigenears-{components}-{size}px-{channels}c.npz"
     )
-    if (found := load_npz(kept, about)) is not None:
-        return Eigenears(
-            found["mean"], found["components"], found["variances"], int(found["images"])
-        )
+    if (stored := load_npz(path, key)) is not None:
+        images = int(stored["images"])
+        return Eigenears(stored["mean"], stored["components"], stored["variances"], images)
     _log.info("fitting PCA on %s and the mirrored images", array.path)
     fitted = fit(array, components=components, size=size, channels=channels)
-    store_npz(kept, about, **{name: np.asarray(value) for name, value in vars(fitted).items()})
+    store_npz(path, key, **{name: np.asarray(value) for name, value in vars(fitted).items()})
     return fitted
 
 
 def fit(array: EarArray, *, components: int, size: int, channels: int) -> Eigenears:
-    """Fit on the n images and their mirrors, with at most n − 1 components, in bounded memory."""
-    rows = _fitted_rows(len(array), channels * size**2)
+    """Fit to the n images and their mirrors, with up to n − 1 components, in bounded memory."""
+    # This many rows keep the fit within minutes.
+    max_rows = max(1024, _MAX_VALUES // (2 * channels * size**2))
+    if len(array) > max_rows:
+        _log.info("PCA is fitted on %d of %d images, evenly spread", max_rows, len(array))
+    rows = sampled_rows(len(array), max_rows)
 
-    def pieces() -> Iterator[torch.Tensor]:
+    def batches() -> Iterator[torch.Tensor]:
         for batch in image_batches(
-            array, size=size, channels=channels, batch_size=_PIECE, indices=rows.tolist()
+            array, size=size, channels=channels, batch_size=_BATCH_SIZE, indices=rows.tolist()
         ):
             yield torch.cat([batch.images, batch.images.flip(3)]).flatten(1)
 
-    found = streaming_pca(pieces, min(components, max(1, len(rows) - 1)))
-    return Eigenears(
-        found.mean.numpy(), found.axes.numpy(), found.variances.numpy(), images=len(rows)
-    )
-
-
-def _fitted_rows(length: int, dimensions: int) -> np.ndarray:
-    """All rows, or as many evenly spread ones as make PCA take minutes and not hours."""
-    most = max(1024, _FITTED_VALUES // (2 * dimensions))
-    if length > most:
-        _log.info("PCA is fitted on %d of %d images, evenly spread", most, length)
-    return sampled_rows(length, most)
+    pca = streaming_pca(batches, min(components, max(1, len(rows) - 1)))
+    return Eigenears(pca.mean.numpy(), pca.axes.numpy(), pca.variances.numpy(), images=len(rows))

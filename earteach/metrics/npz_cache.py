@@ -1,4 +1,4 @@
-"""What was fitted on an array, kept beside it: made once for each state of the array."""
+"""Fitted arrays stored beside what they were fitted to, with a key that says what that was."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from earteach.files.atomic_write import write_atomically
 _log = logging.getLogger(__name__)
 
 
-def load_npz(path: Path, about: Mapping[str, Any]) -> dict[str, np.ndarray] | None:
-    """The arrays in the file, or None where it is missing, broken or about something else."""
+def load_npz(path: Path, key: Mapping[str, Any]) -> dict[str, np.ndarray] | None:
+    """The arrays in the file; None if it is missing, damaged or stored under another key."""
     try:
-        # numpy leaves a file open that turns out to be no archive.
+        # If the file is no archive, numpy does not close it.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            if json.loads(str(stored["about"])) != about:
+            if json.loads(str(stored["about"])) != key:
                 return None
             return {name: stored[name] for name in stored.files if name != "about"}
     except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile):
         return None
 
 
-def store_npz(path: Path, about: Mapping[str, Any], **values: np.ndarray) -> None:
-    """Write the arrays with what they are about, whole or not at all; where that fails, say so."""
+def store_npz(path: Path, key: Mapping[str, Any], **arrays: np.ndarray) -> None:
+    """Write the arrays and their key atomically; if that fails, only log a note."""
 
     def write_to(partial: Path) -> None:
-        with partial.open("wb") as file:  # a name of its own: numpy would add .npz
-            np.savez(file, **{"about": np.array(json.dumps(about)), **values})  # type: ignore[arg-type]
+        with partial.open("wb") as file:  # given a name, numpy would append .npz
+            np.savez(file, **{"about": np.array(json.dumps(key)), **arrays})  # type: ignore[arg-type]
 
     try:
         write_atomically(path, write_to)

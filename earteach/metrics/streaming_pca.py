@@ -1,4 +1,4 @@
-"""PCA of more images than fit into memory."""
+"""PCA of matrices that do not fit into memory."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import torch
 from sklearn.decomposition import PCA
 
 _EXACT_BYTES = 2**26
-# Passes over some of the pieces, at most every eighth, which find the axes roughly, then over all;
-# one more pass over all tells the variances.
-_SPARSEST, _ROUGH, _FINE = 8, 3, 2
-# Rows that rough axes are found from, for each axis.
+# The first passes read every 8th batch or so, for rough axes; the next read all. One more pass gives the
+# variances.
+_MAX_STRIDE, _ROUGH_PASSES, _FULL_PASSES = 8, 3, 2
+# A rough pass needs this many rows per axis.
 _ROWS_PER_AXIS = 4
-_SPARE = 64
-# Shares of the largest eigenvalue below which float32 knows none.
-_SMALLEST = 1e-6
+_OVERSAMPLING = 64
+# Relative to the largest eigenvalue: what float32 cannot resolve.
+_MIN_EIGENVALUE = 1e-6
 
-# Gives the rows of a matrix, float32 (some, D) at a time, the same in each call.
-Pieces = Callable[[], Iterator[torch.Tensor]]
+# Yields the rows of a matrix, float32 (B, D), the same in every call.
+Batches = Callable[[], Iterator[torch.Tensor]]
 
 
 @dataclass(frozen=True)
@@ -33,36 +33,38 @@ class PCAResult:
     variances: torch.Tensor
 
 
-def streaming_pca(pieces: Pieces, count: int) -> PCAResult:
+def streaming_pca(batches: Batches, count: int) -> PCAResult:
     """The first `count` principal axes of the rows, or as many as there are dimensions, float32.
 
-    Where the matrix takes at most 64 MB the fit is scikit-learn's. Else it is by subspace iteration,
-    piece by piece, in bounded memory, where scikit-learn's IncrementalPCA takes many times as long.
+    Fits matrices of up to 64 MB with scikit-learn. Larger ones are never held in memory: subspace
+    iteration reads them batch by batch, many times faster than scikit-learn's IncrementalPCA.
     """
-    matrix = _CentredMatrix(pieces)
+    matrix = _CentredMatrix(batches)
     rows, dimensions = matrix.shape
     count = min(count, dimensions)
     if count == 0:
         return PCAResult(matrix.mean, torch.zeros(0, dimensions), torch.zeros(0))
     if rows * dimensions * 4 > _EXACT_BYTES:
         return PCAResult(matrix.mean, *_leading_axes(matrix, count))
-    # Of a tall matrix the covariance gives the same axes several times sooner.
+    # For a tall matrix the covariance gives the same axes several times faster.
     solver = "covariance_eigh" if rows > 4 * dimensions else "full"
-    with np.errstate(invalid="ignore"):  # shares of a variance of zero, where no row differs
-        pca = PCA(n_components=count, svd_solver=solver).fit(torch.cat(list(pieces())).numpy())
-    found = (pca.mean_, pca.components_, pca.explained_variance_)
-    return PCAResult(*(torch.from_numpy(np.asarray(values, np.float32)) for values in found))
+    with np.errstate(invalid="ignore"):  # if all rows are equal, ratios divide by a zero variance
+        pca = PCA(n_components=count, svd_solver=solver).fit(torch.cat(list(batches())).numpy())
+    arrays = (pca.mean_, pca.components_, pca.explained_variance_)
+    return PCAResult(*(torch.from_numpy(np.asarray(values, np.float32)) for values in arrays))
 
 
 def _leading_axes(matrix: _CentredMatrix, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Axes and variances by randomized subspace iteration, Halko et al. 2011
-    (https://doi.org/10.1137/090771806), algorithm 4.4, ended by a Nyström approximation (algorithm 5.5),
-    which takes from the last pass the axes as well, as one pass more would find them."""
-    width = min(count + _SPARE, *matrix.shape)
+    """Axes `(K, D)` and variances `(K,)` by randomized subspace iteration.
+
+    Halko et al. 2011 (https://doi.org/10.1137/090771806), algorithm 4.4. The Nyström approximation
+    (algorithm 5.5) at the end gets the axes of one more pass from the last one.
+    """
+    width = min(count + _OVERSAMPLING, *matrix.shape)
     generator = torch.Generator().manual_seed(0)
     basis = torch.randn(matrix.shape[1], width, generator=generator)
-    every = max(1, min(_SPARSEST, matrix.shape[0] // (_ROWS_PER_AXIS * width)))
-    for step in [every] * _ROUGH + [1] * _FINE:
+    stride = max(1, min(_MAX_STRIDE, matrix.shape[0] // (_ROWS_PER_AXIS * width)))
+    for step in [stride] * _ROUGH_PASSES + [1] * _FULL_PASSES:
         basis, _ = torch.linalg.qr(matrix.scatter(basis, step))
     axes, values = _nystrom(basis, matrix.scatter(basis))
     return axes[:, :count].T, values[:count] / (matrix.shape[0] - 1)
@@ -75,31 +77,28 @@ def _nystrom(basis: torch.Tensor, product: torch.Tensor) -> tuple[torch.Tensor, 
     """
     middle = basis.T @ product
     values, rotation = torch.linalg.eigh((middle + middle.T) / 2)
-    known = values > _SMALLEST * values[-1]
-    weights = torch.where(known, values.clamp(min=torch.finfo(values.dtype).tiny).rsqrt(), 0)
+    nonzero = values > _MIN_EIGENVALUE * values[-1]
+    weights = torch.where(nonzero, values.clamp(min=torch.finfo(values.dtype).tiny).rsqrt(), 0)
     vectors, roots, _ = torch.linalg.svd(product @ (rotation * weights), full_matrices=False)
     return vectors, roots.square()
 
 
 class _CentredMatrix:
-    """The rows minus their mean, `(rows, D)`, never held whole."""
+    """The rows minus their mean, `(rows, D)`, read batch by batch."""
 
-    def __init__(self, pieces: Pieces) -> None:
-        self._pieces = pieces
+    def __init__(self, batches: Batches) -> None:
+        self._batches = batches
         rows, total = 0, torch.zeros(1, dtype=torch.float64)
-        for piece in pieces():
-            total = total + piece.sum(dim=0, dtype=torch.float64)
-            rows += len(piece)
+        for batch in batches():
+            total = total + batch.sum(dim=0, dtype=torch.float64)
+            rows += len(batch)
         self.mean = (total / rows).float()
         self.shape = (rows, len(self.mean))
 
-    def scatter(self, right: torch.Tensor, every: int = 1) -> torch.Tensor:
-        """The scatter matrix (the covariance times rows − 1) times `right`, in one pass.
-
-        With `every` above 1 it is that of each so-manieth piece.
-        """
+    def scatter(self, right: torch.Tensor, stride: int = 1) -> torch.Tensor:
+        """The scatter matrix (covariance · (rows − 1)) of every `stride`-th batch, times `right`."""
         shift = self.mean @ right
         total = torch.zeros_like(right)
-        for piece in islice(self._pieces(), 0, None, every):
-            total += (piece - self.mean).T @ (piece @ right - shift)
+        for batch in islice(self._batches(), 0, None, stride):
+            total += (batch - self.mean).T @ (batch @ right - shift)
         return total

@@ -1,1 +1,1 @@
-"""Drawn ears: pictures of ears that nobody has, with landmarks that are known exactly."""
+"""Drawn ears: synthetic ears of nobody, with exactly known landmarks."""

@@ -1,9 +1,8 @@
-"""The shape of one drawn ear: its anatomical curves, varied from person to person, and its pose.
+"""The shape of one drawn ear: its anatomical curves, with individual variation, and its pose.
 
-Curves live first in the frame of a right-facing ear of height one (x towards the face, y down,
-origin in the middle), where the anatomy is easy to write; `pose` carries them into the picture,
-as fractions of the crop. The curves pass through the 55 landmarks, so a landmark cannot leave
-the structure that it names.
+Curves are defined in the anatomical frame: a right-facing ear of height one, x towards the face, y
+down, origin in the middle. `pose` maps them to the image, as fractions of the crop. The curves pass
+through the 55 landmarks, so a landmark cannot leave the structure that it names.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 Array = NDArray[np.float32]
 
 FRAME_MARGIN = 0.03
-"""No landmark comes nearer to the edge of the crop than this fraction of it."""
+"""Minimum distance of a landmark from the edge of the crop, as a fraction of its side."""
 
 
 def _points(*xy: tuple[float, float]) -> Array:
@@ -117,13 +116,13 @@ _LANDMARK_COUNT = 55
 
 
 def draw_anatomy(rng: np.random.Generator) -> Ear:
-    """An ear of its own shape in its own pose."""
+    """Draw a random ear in a random pose."""
     outline = _varied_curves(rng)
     return pose(_vary_shape(rng, outline), rng)
 
 
 def _varied_curves(rng: np.random.Generator) -> Array:
-    """All points, with the variations that concern one structure alone."""
+    """All points, after the variations of single structures."""
     curves = {name: curve.copy() for name, curve in _CURVES.items()}
     _vary_rim(rng, curves)
     _vary_lobe(rng, curves)
@@ -132,7 +131,7 @@ def _varied_curves(rng: np.random.Generator) -> Array:
 
 
 def _vary_rim(rng: np.random.Generator, curves: dict[str, Array]) -> None:
-    """A thick or thin helix, at times with Darwin's tubercle."""
+    """A thick or thin helix, sometimes with Darwin's tubercle."""
     rim, outer = curves["inner_rim"], curves["outer"][_RIM_PAIRS_OUTER]
     inner = rim[_RIM_PAIRS_INNER]
     inner += np.float32(rng.uniform(-0.20, 0.18)) * (outer - inner)
@@ -150,7 +149,7 @@ def _vary_lobe(rng: np.random.Generator, curves: dict[str, Array]) -> None:
 
 
 def _vary_folds(rng: np.random.Generator, curves: dict[str, Array]) -> None:
-    """Antihelix and concha stand further forward or back; tragus and antitragus stand out."""
+    """Move antihelix and concha forward or back, and let tragus and antitragus protrude."""
     forward = np.float32(rng.uniform(-0.010, 0.028))
     for name in ("antihelix", "antihelix_top"):
         curves[name][:, 0] += forward
@@ -183,7 +182,7 @@ def _vary_shape(rng: np.random.Generator, points: Array) -> Array:
 
 
 def _ripple(rng: np.random.Generator, points: Array) -> Array:
-    """A few long random waves, so that no two outlines share their curvature."""
+    """A few long random waves, so that no two outlines have the same curvature."""
     waves = rng.uniform(-7.0, 7.0, (4, 2)).astype(np.float32)
     phase = rng.uniform(0.0, 6.28, 4).astype(np.float32)
     amplitude = rng.normal(0.0, 0.007, (4, 2)).astype(np.float32)
@@ -192,18 +191,18 @@ def _ripple(rng: np.random.Generator, points: Array) -> Array:
 
 
 def pose(points: Array, rng: np.random.Generator) -> Ear:
-    """Mirror, turn, tilt, scale and place the ear so that its landmarks stay in the crop."""
+    """Mirror, rotate, shear, scale and shift the ear, keeping its landmarks in the crop."""
     angle = np.radians(np.clip(rng.normal(4.0, 9.0), -20, 20))
     foreshortening, shear = rng.uniform((0.86, -0.12), (1.04, 0.12))
     mirror = rng.choice([-1.0, 1.0])
-    wanted_height = rng.uniform(0.65, 0.95)
+    target_height = rng.uniform(0.65, 0.95)
     shift = rng.uniform(-1.0, 1.0, 2)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     linear = np.diag([mirror, 1.0]) @ turn @ np.array([[foreshortening, shear], [0.0, 1.0]])
     posed = points @ linear.T
     low, high = posed[:_LANDMARK_COUNT].min(0), posed[:_LANDMARK_COUNT].max(0)
     room = 1 - 2 * FRAME_MARGIN
-    scale = min(wanted_height / (high[1] - low[1]), room / np.max(high - low))
+    scale = min(target_height / (high[1] - low[1]), room / np.max(high - low))
     slack = (room - scale * (high - low)) / 2
     offset = 0.5 - scale * (low + high) / 2 + slack * shift * (1.0, 0.7)
     placed = (posed * scale + offset).astype(np.float32)
@@ -221,7 +220,7 @@ def spline(controls: Array, count: int) -> Array:
 
 @lru_cache(maxsize=256)
 def _spline_weights(controls: int, count: int) -> Array:
-    """The curve is linear in its controls: (count, controls) weights, kept for the next ear."""
+    """The curve is linear in its controls: these are the weights, (count, controls), cached."""
     position = np.linspace(0, controls - 1, count)
     segment = np.minimum(position.astype(int), controls - 2)
     t = position - segment

@@ -1,14 +1,14 @@
-"""Draw ears: pictures of ears that nobody has, with landmarks that are known exactly.
+"""Draw synthetic ears, with exactly known landmarks.
 
     >>> ear = draw_ear(seed=0, index=0, size=128)
     >>> ear.image.shape, ear.landmarks.shape
     ((128, 128, 3), (55, 2))
 
-An ear is a height field of ridges and hollows (`ear_relief`) over anatomical curves
-(`ear_anatomy`), lit, tinted, set before hair and background (`ear_surroundings`), and taken with
-a camera of its own exposure, white balance, sharpness and noise. Every random number is drawn on
-a grid that does not depend on `size`: another size is the same ear at another resolution.
-Maps are planes, (size, size) or (3, size, size), until the photograph is taken.
+An ear is a height field of ridges and hollows (`relief`) over anatomical curves (`anatomy`). It is
+lit, coloured, placed in front of hair and background (`surroundings`), and photographed with random
+exposure, white balance, sharpness and noise. Random numbers do not depend on `size`, so another size
+is the same ear at another resolution. Maps are planes, (size, size) or (3, size, size), until the
+camera merges them.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from earteach.synthetic.anatomy import Array, Ear, draw_anatomy
 from earteach.synthetic.relief import Light, Relief, blur, cast_light, noise, raise_relief
 from earteach.synthetic.surroundings import (
     Hair,
+    add_stud,
     canonical_grid,
     draw_background,
     draw_hair,
     draw_skin,
+    head_shading,
     planes,
-    turn_away,
-    wear_stud,
 )
 
-SMALLEST_CANVAS = 128
-"""Smaller pictures are drawn at this size and shrunk: below it the ridges are too thin."""
+MIN_CANVAS = 128
+"""Smaller images are drawn at this size and shrunk, because the ridges would be too thin."""
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,10 @@ class DrawnEar:
 
 
 def draw_ear(seed: int, index: int, size: int) -> DrawnEar:
-    """The ear number `index` of the series `seed`; a pure function of its arguments."""
+    """Draw ear `index` of the series `seed`; a pure function of its arguments."""
     rng = np.random.default_rng(np.random.SeedSequence([seed, index]))
     ear = draw_anatomy(rng)
-    canvas = max(size, SMALLEST_CANVAS)
+    canvas = max(size, MIN_CANVAS)
     scene = _paint(ear, rng, canvas)
     photograph = _photograph(scene, rng)
     if canvas != size:
@@ -59,22 +59,22 @@ def _paint(ear: Ear, rng: np.random.Generator, size: int) -> Array:
     unit = ear.height * size
     relief = raise_relief(ear, rng, size)
     light = cast_light(relief, rng, unit)
-    skin_place, albedo = draw_skin(rng, size)
+    skin_tone, albedo = draw_skin(rng, size)
     grid = canonical_grid(ear, size)
-    hair = draw_hair(rng, skin_place, grid)
+    hair = draw_hair(rng, skin_tone, grid)
     background, outside = draw_background(rng, grid)
     ambient = np.float32(rng.uniform(0.18, 0.45))
-    flesh = _lit_flesh(relief, light, albedo, ambient, np.float32(rng.uniform(0.4, 1.3)))
-    head = flesh * turn_away(grid, rng)
+    skin = _lit_skin(relief, light, albedo, ambient, np.float32(rng.uniform(0.4, 1.3)))
+    head = skin * head_shading(grid, rng)
     head = _mix(head, hair.colour, hair.behind) * _contact_shadow(relief, unit)
-    scene = _mix(_mix(head, background, outside), flesh, relief.ear)
-    scene = wear_stud(scene, ear, rng)
-    scene = _let_fall(scene, hair, hair.over * (1 - outside), unit)
-    return scene * _metering(flesh, relief)
+    scene = _mix(_mix(head, background, outside), skin, relief.ear)
+    scene = add_stud(scene, ear, rng)
+    scene = _add_loose_hair(scene, hair, hair.over * (1 - outside), unit)
+    return scene * _exposure(skin, relief)
 
 
-def _let_fall(scene: Array, hair: Hair, loose: Array, unit: float) -> Array:
-    """Loose hair over the ear, with the shadow that it throws."""
+def _add_loose_hair(scene: Array, hair: Hair, loose: Array, unit: float) -> Array:
+    """Loose hair over the ear, with its shadow."""
     if not loose.any():
         return scene
     return _mix(scene * (1 - 0.6 * blur(loose, 0.02 * unit)), hair.colour, loose)
@@ -89,7 +89,7 @@ def _mix(under: Array, over: Array, opacity: Array) -> Array:
     return mixed
 
 
-def _lit_flesh(
+def _lit_skin(
     relief: Relief, light: Light, albedo: Array, ambient: np.float32, flush: np.float32
 ) -> Array:
     """Skin under the light: redder in the thin rim and in the hollows, dark in the canal."""
@@ -103,14 +103,14 @@ def _lit_flesh(
     return received
 
 
-def _metering(flesh: Array, relief: Relief) -> np.float32:
-    """A camera exposes for what it sees: dark skin brighter than it is, light skin darker."""
-    seen = (flesh[1] * relief.ear).sum() / relief.ear.sum()
-    return np.float32((0.24 / (seen + 0.02)) ** 0.42)
+def _exposure(skin: Array, relief: Relief) -> np.float32:
+    """Automatic exposure: dark skin comes out brighter than it is, light skin darker."""
+    brightness = (skin[1] * relief.ear).sum() / relief.ear.sum()
+    return np.float32((0.24 / (brightness + 0.02)) ** 0.42)
 
 
 def _contact_shadow(relief: Relief, unit: float) -> Array:
-    """The ear stands off the head behind and shades it there, not in front where it grows on."""
+    """The ear stands off the head at the back and shades it there, not in front where it joins it."""
     close, wide = blur(relief.ear, 0.012 * unit), blur(relief.ear, 0.05 * unit)
     lowered = np.array([[1, 0, 0], [0, 1, 0.025 * unit]], np.float32)
     wide = cv2.warpAffine(wide, lowered, wide.shape, borderMode=cv2.BORDER_REPLICATE)
@@ -119,7 +119,7 @@ def _contact_shadow(relief: Relief, unit: float) -> Array:
 
 
 def _photograph(scene: Array, rng: np.random.Generator) -> Array:
-    """What a camera makes of it: exposure, white balance, focus and noise; gamma of two."""
+    """Photograph the scene: exposure, white balance, focus and noise; the gamma is 2."""
     size = scene.shape[-1]
     exposure, warmth = np.exp(rng.normal(0.05, 0.22)), rng.normal(0.03, 0.045)
     unsharpness = rng.choice([0.0, 0.0, 0.004, 0.009])
@@ -129,5 +129,5 @@ def _photograph(scene: Array, rng: np.random.Generator) -> Array:
     if unsharpness:
         picture = blur(picture, unsharpness * size)
     grain = noise(rng, 128, size) * np.float32(rng.uniform(0.003, 0.009))
-    seen: Array = cv2.add(picture, cv2.merge([grain, grain, grain]))
-    return seen
+    noisy: Array = cv2.add(picture, cv2.merge([grain, grain, grain]))
+    return noisy

@@ -1,4 +1,4 @@
-"""The height field of an ear and how light falls on it."""
+"""The height field of an ear, and the light on it."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def ridge(
 
 
 def _reach(along: Array, width: float, size: int) -> Array:
-    """The rows or columns that a ridge can touch."""
+    """The rows or columns that a ridge can reach."""
     first = min(max(0, int(along.min() - width)), size - 1)
     last = min(size, int(along.max() + width) + 2)
     return np.arange(first, last, dtype=np.float32)
@@ -151,7 +151,7 @@ def raise_relief(ear: Ear, rng: np.random.Generator, size: int) -> Relief:
 
 
 def _folds(ear: Ear, rng: np.random.Generator, concha: Array, size: int) -> Array:
-    """Antihelix with its two crura, tragus and antitragus, each as marked as chance has it."""
+    """Antihelix with its two crura, tragus and antitragus, each of random prominence."""
     antihelix, inferior, tragus, antitragus = rng.uniform(
         (0.55, 0.35, 0.7, 0.7), (1.35, 1.1, 1.3, 1.4)
     ).astype(np.float32)
@@ -211,7 +211,7 @@ def _canal(ear: Ear, concha: Array, size: int) -> Array:
 
 
 def cast_light(relief: Relief, rng: np.random.Generator, unit: float) -> Light:
-    """One key light, mostly from above, with sky light that the hollows see less of."""
+    """One key light, mostly from above, and sky light, of which hollows get less."""
     azimuth = rng.normal(-np.pi / 2, 0.75)
     elevation = np.radians(rng.uniform(34, 66))
     key = np.array([np.cos(azimuth) * np.cos(elevation), np.sin(azimuth) * np.cos(elevation),
@@ -223,7 +223,7 @@ def cast_light(relief: Relief, rng: np.random.Generator, unit: float) -> Light:
     length = 1 / np.sqrt(1 + slope_x**2 + slope_y**2)
     facing = (key[2] - key[0] * slope_x - key[1] * slope_y) * length
     lit = 1 - hardness * _shadow(height, key, unit)
-    # Light that enters skin leaves it redder and further on: red wraps round further.
+    # Light scatters in the skin before it leaves, red light furthest: red wraps around more.
     wrap = np.array([0.45, 0.25, 0.18], np.float32)[:, None, None]
     diffuse = np.maximum((facing + wrap) * (1 / (1 + wrap)), 0) * lit
     half = key + np.array([0, 0, 1], np.float32)
@@ -236,7 +236,7 @@ def cast_light(relief: Relief, rng: np.random.Generator, unit: float) -> Light:
 
 
 def _shadow(height: Array, key: Array, unit: float) -> Array:
-    """How much of the key light the relief on its way blocks."""
+    """How much of the key light is blocked by the relief."""
     steps = np.array([0.02, 0.04, 0.07, 0.11], np.float32) * np.float32(unit)
     climb = key[2] / np.hypot(key[0], key[1])
     blocked = np.zeros_like(height)
@@ -251,7 +251,7 @@ def _shadow(height: Array, key: Array, unit: float) -> Array:
 
 
 def _openness(height: Array, unit: float) -> Array:
-    """How much of the sky a point sees: hollows lie below their surroundings, ridges above."""
+    """How much sky light reaches a point: hollows lie below their surroundings, ridges above."""
     near = blur(height, 0.03 * unit) - height
     far = blur(height, 0.09 * unit) - height
     return np.clip(1 - (14 * near + 7.5 * far) / np.float32(unit), 0.25, 1.25).astype(np.float32)

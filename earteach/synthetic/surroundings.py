@@ -1,7 +1,7 @@
-"""What is round a drawn ear, and its colours: skin, hair and background.
+"""Skin, hair, background and jewellery of a drawn ear.
 
-Colours are linear light here, in [0, 1]; textures come from noise of a fixed grid, so that a
-scene looks the same at every resolution.
+Colours are linear light in [0, 1]. Textures come from noise on a grid of fixed size, so that a scene
+looks the same at every resolution.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SKIN_TONES = np.array([
     (248, 218, 196), (240, 200, 171), (226, 176, 145), (200, 145, 110), (166, 112, 80),
     (122, 78, 55), (86, 54, 40), (58, 38, 31),
 ], np.float32) / 255  # fmt: skip
-# Black, dark brown, brown, light brown, blond, red, gray, white; the darker are commoner.
+# Black, dark brown, brown, light brown, blond, red, gray, white; darker ones are more common.
 HAIR_COLOURS = np.array([
     (24, 20, 19), (48, 33, 25), (82, 56, 38), (125, 90, 60), (178, 140, 95), (140, 66, 34),
     (130, 126, 122), (188, 184, 178),
@@ -31,46 +31,46 @@ STUD_COLOURS = np.array([
 ], np.float32) / 255  # fmt: skip
 STUD_SHARE = 0.12
 FULL_FRAME_SHARE = 0.6
-"""In so many pictures the head fills the frame."""
+"""Share of images in which the head fills the frame."""
 DARK_SKIN = 0.55
-"""Beyond this place on the scale of skin tones, hair is black, brown or gray."""
+"""Beyond this skin tone, hair is black, brown or gray."""
 
 
 def planes(red: float, green: float, blue: float) -> Array:
-    """One number per colour channel, shaped to meet planes (3, size, size)."""
+    """One number per colour channel, shaped to broadcast with planes (3, size, size)."""
     return np.array([red, green, blue], np.float32)[:, None, None]
 
 
 def draw_skin(rng: np.random.Generator, size: int) -> tuple[float, Array]:
-    """The tone's place on the scale, 0 lightest to 1 darkest, and the skin's own colour."""
-    place = rng.uniform(0.0, 1.0)
-    tone = interpolate(SKIN_TONES, place) * rng.normal(1.0, (0.02, 0.025, 0.035))
+    """The skin tone, from 0 for the lightest to 1 for the darkest, and the albedo."""
+    tone = rng.uniform(0.0, 1.0)
+    colour = interpolate(SKIN_TONES, tone) * rng.normal(1.0, (0.02, 0.025, 0.035))
     blotches = noise(rng, 6, size) * 0.04 + noise(rng, 24, size) * 0.025
     grain = noise(rng, 96, size) * 0.022
     freckles = np.clip(noise(rng, 64, size) - rng.uniform(1.7, 5.0), 0, 0.8) * 0.26
     # Blood shows in green and blue, pigment in blue most.
     texture = blotches * planes(0.35, 0.9, 0.7) + (grain - freckles) * planes(0.8, 1.0, 1.2)
-    albedo = np.clip(planes(*tone) * (1 + texture), 0.01, 1)
+    albedo = np.clip(planes(*colour) * (1 + texture), 0.01, 1)
     albedo *= albedo
-    return place, albedo
+    return tone, albedo
 
 
-def interpolate(colours: np.ndarray, place: float) -> np.ndarray:
-    position = place * (len(colours) - 1)
+def interpolate(colours: np.ndarray, tone: float) -> np.ndarray:
+    position = tone * (len(colours) - 1)
     below = min(int(position), len(colours) - 2)
     mixed: np.ndarray = colours[below] + (colours[below + 1] - colours[below]) * (position - below)
     return mixed
 
 
 def canonical_grid(ear: Ear, size: int) -> tuple[Array, Array]:
-    """For every pixel, where it lies in the ear's own frame: x towards the face, y down."""
+    """The position of every pixel in the anatomical frame: x towards the face, y down."""
     axis = (np.arange(size, dtype=np.float32) + 0.5) / size
     (a, b, c), (d, e, f) = ear.to_canonical
     return a * axis[None] + b * axis[:, None] + c, d * axis[None] + e * axis[:, None] + f
 
 
-def turn_away(grid: tuple[Array, Array], rng: np.random.Generator) -> Array:
-    """The head is round: the nape behind the ear and the neck under the jaw lie darker."""
+def head_shading(grid: tuple[Array, Array], rng: np.random.Generator) -> Array:
+    """The head is round: the nape behind the ear and the neck under the jaw are darker."""
     x, y = grid
     nape, neck, slope = rng.uniform((0.15, 0.1, -0.1), (0.5, 0.55, 0.5))
     behind = smoothstep((np.float32(0.1) - x) / np.float32(0.55))
@@ -85,14 +85,14 @@ class Hair:
     over: Array  # opacity in front of the ear
 
 
-def draw_hair(rng: np.random.Generator, skin_place: float, grid: tuple[Array, Array]) -> Hair:
+def draw_hair(rng: np.random.Generator, skin_tone: float, grid: tuple[Array, Array]) -> Hair:
     """Combed back over the ear and down behind it, or cut short above the neck."""
     x, y = grid
     strands = _strands(rng, x, y)
     is_long, is_shaved = rng.uniform(0.0, 1.0, 2) < (0.5, 0.15)
     density = np.float32(0.25 if is_shaved else 1.0)
     return Hair(
-        _hair_colour(rng, skin_place) * _sheen(rng, strands, y),
+        _hair_colour(rng, skin_tone) * _sheen(rng, strands, y),
         density * _hair_behind(rng, strands, x, y, bool(is_long)),
         density * _hair_over(rng, strands, x, y),
     )
@@ -109,7 +109,7 @@ def _hair_behind(
 
 
 def _hair_over(rng: np.random.Generator, strands: Array, x: Array, y: Array) -> Array:
-    """Now and then a fringe falls over the top of the ear."""
+    """Sometimes a fringe covers the top of the ear."""
     falls = rng.uniform(0.0, 1.0) < 0.15
     reach = np.float32(rng.uniform(-0.49, -0.36) if falls else -0.9)
     frayed = np.float32(0.05) * np.clip(strands, -1.2, 1.6)
@@ -117,7 +117,7 @@ def _hair_over(rng: np.random.Generator, strands: Array, x: Array, y: Array) -> 
 
 
 def _hairline(rng: np.random.Generator, x: Array, is_long: bool) -> Array:
-    """Where the hair above ends, from the nape over the ear to sideburn and temple."""
+    """The lower edge of the hair, from the nape over the ear to sideburn and temple."""
     sideburn, temple, gap = rng.uniform((-0.4, -0.6, -0.02), (0.15, -0.2, 0.05))
     nape = 0.6 if is_long else rng.uniform(0.1, 0.5)
     where = (-0.9, -0.40, -0.22, 0.05, 0.15, 0.24, 0.42, 0.58, 0.9)
@@ -130,11 +130,11 @@ def _hairline(rng: np.random.Generator, x: Array, is_long: bool) -> Array:
 
 
 def _strands(rng: np.random.Generator, x: Array, y: Array) -> Array:
-    """Strands that run round the ear: fine noise across them, slow along them."""
+    """Strands around the ear: noise that varies fast across them and slowly along them."""
     centre_x, centre_y = rng.uniform((-0.05, -0.15), (0.18, 0.25))
     dx, dy = x - np.float32(centre_x), y - np.float32(centre_y)
     radius = np.sqrt(dx * dx + dy * dy)
-    # The seam of the angle points down into the face, where no hair grows.
+    # The angle wraps around in the face, where no hair grows.
     angle = np.arctan2(dx - dy, -dx - dy)
     wave, frequency = rng.uniform((0.0, 3.0), (0.025, 11.0))
     across = radius + np.float32(wave) * np.sin(angle * np.float32(frequency) + 9 * radius)
@@ -154,9 +154,9 @@ def _sheen(rng: np.random.Generator, strands: Array, y: Array) -> Array:
     return sheen
 
 
-def _hair_colour(rng: np.random.Generator, skin_place: float) -> Array:
+def _hair_colour(rng: np.random.Generator, skin_tone: float) -> Array:
     shares = np.array(HAIR_SHARES)
-    if skin_place > DARK_SKIN:
+    if skin_tone > DARK_SKIN:
         shares = shares * (1, 0.6, 0.1, 0, 0, 0, 0.7, 0.4)
     colour = HAIR_COLOURS[rng.choice(len(shares), p=shares / shares.sum())]
     brightness, warmth = rng.normal((1.0, 0.0), (0.12, 0.03))
@@ -165,7 +165,7 @@ def _hair_colour(rng: np.random.Generator, skin_place: float) -> Array:
 
 
 def draw_background(rng: np.random.Generator, grid: tuple[Array, Array]) -> tuple[Array, Array]:
-    """A wall or an unsharp room, and how much of it shows behind the head: mostly nothing."""
+    """A wall or a blurred room, and its opacity: in most images the head hides it."""
     x, y = grid
     if rng.uniform(0.0, 1.0) < FULL_FRAME_SHARE:
         return planes(0, 0, 0), np.zeros_like(x)
@@ -178,8 +178,8 @@ def draw_background(rng: np.random.Generator, grid: tuple[Array, Array]) -> tupl
     return np.square(np.clip(picture, 0.02, 1)), smoothstep(outside)
 
 
-def wear_stud(scene: Array, ear: Ear, rng: np.random.Generator) -> Array:
-    """Some ears wear a pearl or a metal stud in the lobe."""
+def add_stud(scene: Array, ear: Ear, rng: np.random.Generator) -> Array:
+    """Put a pearl or a metal stud in the lobe of some ears."""
     worn = rng.uniform(0.0, 1.0) < STUD_SHARE
     colour = planes(*rng.choice(STUD_COLOURS)) ** 2
     radius = np.float32(rng.uniform(0.022, 0.042) * ear.height)

@@ -18,7 +18,7 @@ from torch.utils.tensorboard.summary import hparams
 
 from earteach.data.arrays import EarArray, sampled_rows
 from earteach.data.image_batches import to_batch
-from earteach.images import beside, grid, heat, to_uint8
+from earteach.images import grid, heat_map, side_by_side, to_uint8
 from earteach.metrics.diagnostics import Advice
 from earteach.training.checkpoint_callback import is_dry, measured
 from earteach.training.lightning_module import EarVAELightning
@@ -169,7 +169,7 @@ class Recorder(Callback):
         errors = (output - images).abs().mean(dim=1).numpy()
         triples = zip(ears, to_uint8(output), errors, strict=True)
         return grid(
-            [beside([ear, decoded, heat(error)]) for ear, decoded, error in triples], columns=2
+            [side_by_side([ear, decoded, heat_map(error)]) for ear, decoded, error in triples], columns=2
         )
 
 

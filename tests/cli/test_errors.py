@@ -155,7 +155,7 @@ TABLE: list[Row] = [
     ("embed run/last.ckpt --input {ears}/val_teacher.npy --out new.npy --logvar", 1,
      "--logvar: a .npy file holds mu alone|new.npz"),
     ("reconstruct run/last.ckpt --input {ears}/val_teacher.npy --jitter inf --out new", 1,
-     "--jitter inf: must be a number from 0 on"),
+     "--jitter inf: must be a finite number, 0 or more"),
     # Probes.
     ("probe", 1, "checkpoints: no such folder|earteach train"),
     ("probe run/last.ckpt --data none.npy", 1, "none.npy: no such file|--data"),
@@ -213,7 +213,7 @@ TABLE: list[Row] = [
     ("export run/last.ckpt --format pickle --out new", 2, "--format"),
     ("export run/last.ckpt --part head --out new", 2, "--part"),
     ("reconstruct run/last.ckpt --input {ears}/val_teacher.npy --variations 2 --out new", 2,
-     "--variations is of --jitter"),
+     "--variations needs --jitter"),
     ("reconstruct run/last.ckpt --input text.txt --out new -n 0", 2, "--number"),
     ("reconstruct run/last.ckpt --out new", 2, "--input"),
     ("export run/last.ckpt --out new --format tflite", 2, "tflite"),

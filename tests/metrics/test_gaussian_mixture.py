@@ -1,7 +1,5 @@
 """The mixture of codes: its axes, its moments, the number of its components, and what is drawn."""
 
-from dataclasses import fields
-
 import numpy as np
 import pytest
 import torch
@@ -27,8 +25,8 @@ def pictures_of(codes: np.ndarray, pixels: int = 12) -> np.ndarray:
     return (codes @ effect).astype(np.float32)
 
 
-def fitted(codes: np.ndarray, *, sided: bool = False) -> CodeMixture:
-    return fit_mixture(codes, pictures_of(codes), sided=sided)
+def fitted(codes: np.ndarray, *, has_side: bool = False) -> CodeMixture:
+    return fit_mixture(codes, pictures_of(codes), has_side=has_side)
 
 
 def moments(mixture: CodeMixture) -> tuple[np.ndarray, np.ndarray]:
@@ -36,12 +34,12 @@ def moments(mixture: CodeMixture) -> tuple[np.ndarray, np.ndarray]:
     weights, means = mixture.weights.astype(float), mixture.means.astype(float)
     mean = weights @ means
     covariance = -np.outer(mean, mean)
-    mixed = mixture.factors.shape[1]
+    correlated = mixture.factors.shape[1]
     for weight, centre, factor, deviations in zip(
         weights, means, mixture.factors, mixture.deviations, strict=True
     ):
-        within = np.diag(np.concatenate([np.zeros(mixed), deviations**2]))
-        within[:mixed, :mixed] = factor @ factor.T
+        within = np.diag(np.concatenate([np.zeros(correlated), deviations**2]))
+        within[:correlated, :correlated] = factor @ factor.T
         covariance += weight * (within + np.outer(centre, centre))
     axes = mixture.axes.astype(float)
     return mixture.mean + mean @ axes, axes.T @ covariance @ axes
@@ -83,47 +81,29 @@ def test_the_number_of_components_has_the_least_information_criterion():
     assert criteria[4] - min(criteria.values()) > 10
 
 
-def test_there_are_several_images_for_each_axis_of_a_component():
-    codes = codes_in_groups(64, 16)
-    mixture = fitted(codes)
-    mixed = mixture.factors.shape[1]
-    assert mixed == 4
-    assert mixture.components * mixed * 4 <= 64
-
-
-def test_axes_are_ordered_by_what_they_do_to_the_picture():
-    """A number of the code that varies most of all and is not seen comes last."""
+def test_axes_are_ordered_by_their_effect_on_the_images():
+    """A dimension that varies most of all, but has no visible effect, comes last."""
     rng = np.random.default_rng(0)
     independent, _ = np.linalg.qr(rng.normal(size=(500, 4)) - 0.0)
     independent -= independent.mean(axis=0)
     codes = independent / independent.std(axis=0) * np.array([50, 1, 0.1, 2])
     effects, _ = np.linalg.qr(rng.normal(size=(9, 4)))
-    # What one standard deviation of each number does to the picture.
-    seen = np.array([0.0, 2.0, 5.0, 1.0])
-    pictures = codes / codes.std(axis=0) * seen @ effects.T
-    mixture = fit_mixture(codes, pictures, sided=False)
-    # The axes are the numbers of the code, by what is seen of them: the third, the second, the last.
+    # The effect of one standard deviation of each dimension on the images.
+    strengths = np.array([0.0, 2.0, 5.0, 1.0])
+    pictures = codes / codes.std(axis=0) * strengths @ effects.T
+    mixture = fit_mixture(codes, pictures, has_side=False)
+    # The axes are the dimensions, by effect: the third, the second, the last.
     lengths = codes.std(axis=0)[[2, 1, 3, 0]]
     along = np.abs(mixture.axes[:, [2, 1, 3, 0]]) / lengths
     np.testing.assert_allclose(along, np.eye(4), atol=0.15)
     np.testing.assert_allclose(mixture.shares, [25 / 30, 4 / 30, 1 / 30, 0], atol=0.02)
 
 
-def test_places_along_the_axes_are_uncorrelated_with_unit_variance():
-    codes = codes_in_groups(300, 3)
-    mixture = fitted(codes)
-    places = (codes - mixture.mean) @ np.linalg.pinv(mixture.axes)
-    np.testing.assert_allclose(places.T @ places / 300, np.eye(5), atol=1e-3)
-    assert (np.diff(mixture.shares) <= 0).all()
-    # All of the pictures follows from the codes here.
-    assert mixture.shares.sum() == pytest.approx(1, abs=1e-4)
-
-
-def test_the_part_of_the_pictures_that_codes_do_not_tell_has_no_share():
+def test_shares_leave_out_the_variance_that_codes_do_not_explain():
     codes = codes_in_groups(4000, 1)
     pictures = pictures_of(codes)
     noise = np.random.default_rng(1).normal(size=pictures.shape) * pictures.std(axis=0)
-    mixture = fit_mixture(codes, pictures + noise, sided=False)
+    mixture = fit_mixture(codes, pictures + noise, has_side=False)
     assert mixture.shares.sum() == pytest.approx(0.5, abs=0.02)
 
 
@@ -142,14 +122,14 @@ def test_drawn_codes_have_the_moments_and_the_groups():
 
 def test_along_the_other_axes_a_component_has_its_own_mean_and_deviation(monkeypatch):
     """Three groups of codes in a row, the middle one apart and narrow where variances are fitted."""
-    monkeypatch.setattr(module, "_MIXED", 1)
+    monkeypatch.setattr(module, "_MAX_CORRELATED", 1)
     rng = np.random.default_rng(0)
     group = rng.choice(3, size=(3000, 1), p=[0.3, 0.4, 0.3])
     middle = group == 1
     seen = 10 * group + 0.1 * rng.normal(size=(3000, 1))
     unseen = np.where(middle, 8.0 + 0.2 * rng.normal(size=seen.shape), rng.normal(size=seen.shape))
     codes = np.concatenate([seen, unseen], axis=1)
-    drawn = fit_mixture(codes, seen @ np.ones((1, 3)), sided=False).draw(4000, seed=0).numpy()
+    drawn = fit_mixture(codes, seen @ np.ones((1, 3)), has_side=False).draw(4000, seed=0).numpy()
     inside = np.abs(drawn[:, 0] - 10) < 5
     assert inside.mean() == pytest.approx(0.4, abs=0.03)
     assert drawn[inside, 1].mean() == pytest.approx(8, abs=0.1)
@@ -167,35 +147,27 @@ def test_the_seed_decides_and_fewer_codes_are_the_first_of_more():
 
 
 @pytest.mark.parametrize(("share", "central"), [(0.8, 1.0), (0.3, -1.0), (1.0, 1.0), (0.0, -1.0)])
-def test_the_side_is_drawn_as_often_as_it_was_seen(share, central):
+def test_sides_are_drawn_in_their_proportions(share, central):
     codes = codes_in_groups(300, 2)
     sides = np.where(np.arange(300) < 300 * share, 1, -1).astype(np.float32)
-    # The side says nothing of the rest of a code, also where it was seen together with it.
-    mixture = fitted(np.concatenate([codes, sides[:, None]], axis=1), sided=True)
-    assert mixture.sided
+    mixture = fitted(np.concatenate([codes, sides[:, None]], axis=1), has_side=True)
+    assert mixture.has_side
     drawn = mixture.draw(3000, seed=0)
     assert set(drawn[:, -1].tolist()) <= {1.0, -1.0}
     assert (drawn[:, -1] > 0).float().mean() == pytest.approx(share, abs=0.03)
     np.testing.assert_allclose(drawn[:, :-1].mean(0), codes.mean(0), atol=0.6)
-    assert mixture.central()[-1] == central
-    np.testing.assert_allclose(mixture.central()[:-1], codes.mean(0), atol=1e-4)
+    assert mixture.mean_code()[-1] == central
+    np.testing.assert_allclose(mixture.mean_code()[:-1], codes.mean(0), atol=1e-4)
     assert (mixture.axes[:, -1] == 0).all()
     assert len(mixture.axes) == 5
 
 
-def test_a_code_without_a_side_has_none():
-    codes = codes_in_groups(50, 1)
-    mixture = fitted(codes)
-    assert not mixture.sided
-    np.testing.assert_allclose(mixture.central(), codes.mean(0), atol=1e-4)
-
-
-@pytest.mark.parametrize("sided", [False, True])
+@pytest.mark.parametrize("has_side", [False, True])
 @pytest.mark.parametrize("number", [1, 2, 3, 5, 17])
-def test_a_few_codes_are_enough(number, sided):
+def test_a_few_codes_are_enough(number, has_side):
     codes = codes_in_groups(number, 1)
     codes[:, -1] = 1
-    mixture = fitted(codes, sided=sided)
+    mixture = fitted(codes, has_side=has_side)
     assert len(mixture.axes) == min(number - 1, 4)
     drawn = mixture.draw(50, seed=0)
     assert drawn.isfinite().all()
@@ -204,42 +176,10 @@ def test_a_few_codes_are_enough(number, sided):
     assert (far <= 8 * codes.std(axis=0) + 1e-4).all()
 
 
-def test_codes_that_do_not_differ_are_drawn_as_they_are():
-    codes = np.tile(np.float32([1, 2, 3]), (20, 1))
-    mixture = fitted(codes)
-    assert mixture.components == 1
-    np.testing.assert_allclose(mixture.draw(3, seed=0), codes[:3], atol=1e-6)
-
-
-def test_unused_numbers_and_repeated_images_do_no_harm():
+def test_constant_dimensions_and_repeated_images_are_harmless():
     codes = np.repeat(codes_in_groups(10, 2), 40, axis=0)
     codes[:, 2] = 0.25
     mixture = fitted(codes)
     drawn = mixture.draw(100, seed=0)
     assert drawn.isfinite().all()
     np.testing.assert_allclose(drawn[:, 2], 0.25, atol=1e-4)
-
-
-def test_pictures_that_do_not_differ_leave_the_codes_to_themselves():
-    codes = codes_in_groups(200, 1)
-    mixture = fit_mixture(codes, np.full((200, 12), 0.5), sided=False)
-    assert np.allclose(mixture.shares, 0)
-    np.testing.assert_allclose(moments(mixture)[1], np.cov(codes.T, bias=True), atol=0.5)
-
-
-def test_everything_is_an_array_that_can_be_kept_without_pickle():
-    mixture = fitted(codes_in_groups(100, 2))
-    for field in fields(mixture):
-        value = getattr(mixture, field.name)
-        assert isinstance(value, np.ndarray)
-        assert value.dtype.kind in "fi"
-
-
-def test_as_many_codes_as_a_real_run_has_are_fitted():
-    """Sizes only: 3,000 codes of 256 numbers."""
-    rng = np.random.default_rng(0)
-    codes = rng.normal(size=(3000, 256)).astype(np.float32)
-    mixture = fit_mixture(codes, codes @ rng.normal(size=(256, 300)), sided=False)
-    assert mixture.factors.shape == (mixture.components, 64, 64)
-    assert mixture.deviations.shape == (mixture.components, 192)
-    assert mixture.components == 1

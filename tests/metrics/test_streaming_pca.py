@@ -8,7 +8,7 @@ import torch
 from sklearn.decomposition import PCA
 
 from earteach.metrics import streaming_pca as module
-from earteach.metrics.streaming_pca import PCAResult, Pieces, streaming_pca
+from earteach.metrics.streaming_pca import Batches, PCAResult, streaming_pca
 
 
 def matrix(rows: int, dimensions: int, seed: int = 0) -> torch.Tensor:
@@ -20,21 +20,21 @@ def matrix(rows: int, dimensions: int, seed: int = 0) -> torch.Tensor:
     return torch.from_numpy(values.astype(np.float32))
 
 
-def in_pieces(whole: torch.Tensor, size: int = 7) -> Pieces:
-    def pieces() -> Iterator[torch.Tensor]:
+def in_batches(whole: torch.Tensor, size: int = 7) -> Batches:
+    def batches() -> Iterator[torch.Tensor]:
         return iter(whole.split(size))
 
-    return pieces
+    return batches
 
 
-def assert_like_sklearn(found: PCAResult, whole: torch.Tensor, count: int) -> None:
-    wanted = PCA(n_components=count, svd_solver="full").fit(whole.double().numpy())
-    np.testing.assert_allclose(found.mean, wanted.mean_, atol=1e-5)
-    np.testing.assert_allclose(found.variances, wanted.explained_variance_, rtol=1e-3, atol=1e-6)
-    assert found.axes.shape == wanted.components_.shape
-    np.testing.assert_allclose(found.axes @ found.axes.T, np.eye(count), atol=1e-4)
+def assert_like_sklearn(result: PCAResult, whole: torch.Tensor, count: int) -> None:
+    expected = PCA(n_components=count, svd_solver="full").fit(whole.double().numpy())
+    np.testing.assert_allclose(result.mean, expected.mean_, atol=1e-5)
+    np.testing.assert_allclose(result.variances, expected.explained_variance_, rtol=1e-3, atol=1e-6)
+    assert result.axes.shape == expected.components_.shape
+    np.testing.assert_allclose(result.axes @ result.axes.T, np.eye(count), atol=1e-4)
     # Axes are the same but for their signs.
-    agreement = np.abs((found.axes.numpy() * wanted.components_).sum(axis=1))
+    agreement = np.abs((result.axes.numpy() * expected.components_).sum(axis=1))
     np.testing.assert_allclose(agreement, 1, atol=1e-3)
 
 
@@ -46,47 +46,22 @@ def assert_like_sklearn(found: PCAResult, whole: torch.Tensor, count: int) -> No
 def test_axes_are_those_of_scikit_learn(monkeypatch, bytes_, rows, dimensions, count):
     monkeypatch.setattr(module, "_EXACT_BYTES", bytes_)
     whole = matrix(rows, dimensions)
-    assert_like_sklearn(streaming_pca(in_pieces(whole), count), whole, count)
-
-
-@pytest.mark.parametrize("bytes_", [2**26, 0])
-def test_there_are_no_more_axes_than_dimensions(monkeypatch, bytes_):
-    monkeypatch.setattr(module, "_EXACT_BYTES", bytes_)
-    assert streaming_pca(in_pieces(matrix(40, 6)), 100).axes.shape == (6, 6)
-
-
-@pytest.mark.parametrize("rows", [1, 5])
-@pytest.mark.parametrize("bytes_", [2**26, 0])
-def test_no_axes_can_be_asked_for(monkeypatch, bytes_, rows):
-    monkeypatch.setattr(module, "_EXACT_BYTES", bytes_)
-    whole = matrix(rows, 6)
-    found = streaming_pca(in_pieces(whole), 0)
-    torch.testing.assert_close(found.mean, whole.mean(dim=0))
-    assert found.axes.shape == (0, 6)
-    assert found.variances.shape == (0,)
-
-
-def test_the_matrix_is_cut_as_one_likes(monkeypatch):
-    monkeypatch.setattr(module, "_EXACT_BYTES", 0)
-    whole = matrix(100, 20)
-    first, second = (streaming_pca(in_pieces(whole, size), 4) for size in (3, 100))
-    torch.testing.assert_close(first.variances, second.variances, rtol=1e-4, atol=0)
-    torch.testing.assert_close(first.axes.abs(), second.axes.abs(), rtol=0, atol=1e-3)
+    assert_like_sklearn(streaming_pca(in_batches(whole), count), whole, count)
 
 
 def test_iteration_never_holds_the_rows_together(monkeypatch):
     monkeypatch.setattr(module, "_EXACT_BYTES", 0)
     monkeypatch.setattr(torch, "cat", lambda *_: pytest.fail("the rows were put together"))
-    assert streaming_pca(in_pieces(matrix(60, 10)), 3).axes.shape == (3, 10)
+    assert streaming_pca(in_batches(matrix(60, 10)), 3).axes.shape == (3, 10)
 
 
 @pytest.mark.parametrize("bytes_", [2**26, 0])
 def test_rows_that_do_not_differ_have_no_variance(monkeypatch, bytes_):
     monkeypatch.setattr(module, "_EXACT_BYTES", bytes_)
-    found = streaming_pca(in_pieces(torch.full((40, 6), 0.25)), 2)
-    assert found.mean.tolist() == [0.25] * 6
-    assert found.variances.tolist() == [0, 0]
-    assert found.axes.isfinite().all()
+    result = streaming_pca(in_batches(torch.full((40, 6), 0.25)), 2)
+    assert result.mean.tolist() == [0.25] * 6
+    assert result.variances.tolist() == [0, 0]
+    assert result.axes.isfinite().all()
 
 
 def test_iteration_finds_the_axes_of_rows_that_repeat(monkeypatch):
@@ -94,9 +69,21 @@ def test_iteration_finds_the_axes_of_rows_that_repeat(monkeypatch):
     monkeypatch.setattr(module, "_EXACT_BYTES", 0)
     few = matrix(6, 40)
     whole = few.repeat(10, 1)
-    found = streaming_pca(in_pieces(whole), 30)
-    wanted = PCA(n_components=5, svd_solver="full").fit(whole.double().numpy())
-    np.testing.assert_allclose(found.variances[:5], wanted.explained_variance_, rtol=1e-3)
-    np.testing.assert_allclose(found.variances[5:], 0, atol=1e-6)
-    left = (whole - found.mean) - (whole - found.mean) @ found.axes.T @ found.axes
+    result = streaming_pca(in_batches(whole), 30)
+    expected = PCA(n_components=5, svd_solver="full").fit(whole.double().numpy())
+    np.testing.assert_allclose(result.variances[:5], expected.explained_variance_, rtol=1e-3)
+    np.testing.assert_allclose(result.variances[5:], 0, atol=1e-6)
+    left = (whole - result.mean) - (whole - result.mean) @ result.axes.T @ result.axes
     assert left.abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("bytes_", [2**26, 0])
+@pytest.mark.parametrize(("rows", "count", "axes"), [(40, 100, 6), (5, 0, 0), (1, 0, 0)])
+def test_there_are_no_more_axes_than_asked_for_or_than_dimensions(
+    monkeypatch, bytes_, rows, count, axes
+):
+    monkeypatch.setattr(module, "_EXACT_BYTES", bytes_)
+    whole = matrix(rows, 6)
+    result = streaming_pca(in_batches(whole), count)
+    torch.testing.assert_close(result.mean, whole.mean(dim=0))
+    assert (result.axes.shape, result.variances.shape) == ((axes, 6), (axes,))

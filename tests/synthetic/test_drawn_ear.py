@@ -1,4 +1,4 @@
-"""Drawn ears: a pure function of its arguments, with landmarks that lie on what is drawn."""
+"""Drawn ears: a pure function of seed, index and size, whose landmarks match the image."""
 
 from __future__ import annotations
 
@@ -26,47 +26,18 @@ def brightness_at(ear: DrawnEar, points: np.ndarray) -> np.ndarray:
     return np.asarray(luminance(ear.image)[row, column])
 
 
-def faces_right(ear: DrawnEar) -> bool:
-    tragus, back = ear.landmarks[36, 0], ear.landmarks[8, 0]
-    return bool(tragus > back)
-
-
-def test_image_and_landmarks_have_the_promised_form() -> None:
-    ear = draw_ear(0, 0, SIZE)
-    assert ear.image.shape == (SIZE, SIZE, 3)
-    assert ear.image.dtype == np.uint8
-    assert ear.landmarks.shape == (55, 2)
-    assert ear.landmarks.dtype == np.float32
-
-
-def test_the_whole_range_of_brightness_is_used(ears: list[DrawnEar]) -> None:
-    every = np.stack([ear.image for ear in ears])
-    assert every.min() < 10
-    assert every.max() > 245
-    assert min(np.ptp(luminance(ear.image)) for ear in ears) > 40
-
-
-def test_the_same_ear_comes_again_whatever_was_drawn_before() -> None:
-    first = [draw_ear(3, index, 64) for index in range(4)]
-    np.random.seed(1)  # a drawn ear must not read the global state
-    again = [draw_ear(3, index, 64) for index in reversed(range(4))][::-1]
-    for one, other in zip(first, again, strict=True):
-        assert np.array_equal(one.image, other.image)
-        assert np.array_equal(one.landmarks, other.landmarks)
-
-
-def test_seed_and_index_each_make_another_ear() -> None:
-    base = draw_ear(0, 1, 64)
-    for other in (draw_ear(1, 1, 64), draw_ear(0, 2, 64), draw_ear(1, 0, 64)):
-        assert not np.array_equal(base.landmarks, other.landmarks)
-        assert np.abs(base.image.astype(float) - other.image).mean() > 5
-
-
-@pytest.mark.parametrize("size", [16, 33, 100, 1024])
-def test_any_size_can_be_drawn(size: int) -> None:
+@pytest.mark.parametrize("size", [16, 33, 1024])
+def test_an_ear_depends_on_seed_and_index_alone(size: int) -> None:
     ear = draw_ear(0, 5, size)
-    assert ear.image.shape == (size, size, 3)
-    assert np.array_equal(ear.landmarks, draw_ear(0, 5, 64).landmarks)
+    assert (ear.image.shape, ear.image.dtype) == ((size, size, 3), np.uint8)
+    assert (ear.landmarks.shape, ear.landmarks.dtype) == ((55, 2), np.float32)
+    np.random.seed(1)  # a drawn ear must not read the global state
+    again, small = draw_ear(0, 5, size), draw_ear(0, 5, 64)
+    assert np.array_equal(ear.image, again.image)
+    assert np.array_equal(ear.landmarks, small.landmarks)
+    for other in (draw_ear(1, 5, 64), draw_ear(0, 6, 64), draw_ear(5, 0, 64)):
+        assert not np.array_equal(small.landmarks, other.landmarks)
+        assert np.abs(small.image.astype(float) - other.image).mean() > 5
 
 
 @pytest.mark.parametrize("size", [32, 200, 384])
@@ -80,27 +51,6 @@ def test_another_size_is_the_same_ear_at_another_resolution(size: int) -> None:
         difference = np.abs(shrunk.astype(float) - reference)
         assert difference.mean() < 3.5
         assert np.quantile(difference, 0.99) < 40
-
-
-def test_a_larger_picture_shows_more_detail() -> None:
-    large = draw_ear(2, 5, 512).image
-    shrunk = cv2.resize(large, (SIZE, SIZE), interpolation=cv2.INTER_AREA)
-    for way in (cv2.INTER_AREA, cv2.INTER_LINEAR, cv2.INTER_CUBIC):
-        regrown = cv2.resize(shrunk, (512, 512), interpolation=way)
-        assert np.quantile(np.abs(large.astype(float) - regrown), 0.99) > 9
-
-
-def test_every_landmark_lies_in_the_picture() -> None:
-    landmarks = np.stack([draw_ear(11, index, 16).landmarks for index in range(100)])
-    assert landmarks.min() > 0.02
-    assert landmarks.max() < 0.98
-
-
-def test_ears_fill_the_crop_and_have_the_proportions_of_ears(ears: list[DrawnEar]) -> None:
-    spans = np.stack([np.ptp(ear.landmarks, axis=0) for ear in ears])
-    assert spans[:, 1].min() > 0.6
-    assert spans[:, 1].max() < 0.96
-    assert 0.5 < np.median(spans[:, 0] / spans[:, 1]) < 0.7
 
 
 def test_the_outline_encloses_all_that_lies_inside_an_ear(ears: list[DrawnEar]) -> None:
@@ -156,21 +106,24 @@ def test_outer_landmarks_lie_on_the_edge_that_is_seen(ears: list[DrawnEar]) -> N
     assert edges[1] > 1.5 * max(edges[0], edges[2])
 
 
-def test_left_and_right_ears_both_come(ears: list[DrawnEar]) -> None:
-    share = np.mean([faces_right(ear) for ear in ears])
-    assert 0.35 < share < 0.65
+def test_ears_fill_the_crop_and_have_the_proportions_of_ears(ears: list[DrawnEar]) -> None:
+    landmarks = np.stack([ear.landmarks for ear in ears])
+    assert landmarks.min() > 0.02
+    assert landmarks.max() < 0.98
+    spans = np.ptp(landmarks, axis=1)
+    assert spans[:, 1].min() > 0.6
+    assert 0.5 < np.median(spans[:, 0] / spans[:, 1]) < 0.7
 
 
-def test_skins_from_dark_to_light_come(ears: list[DrawnEar]) -> None:
+def test_ears_vary_in_side_skin_brightness_and_shape(ears: list[DrawnEar]) -> None:
+    faces_right = [ear.landmarks[36, 0] > ear.landmarks[8, 0] for ear in ears]
+    assert 0.35 < np.mean(faces_right) < 0.65
     skin = [np.median(brightness_at(ear, ear.landmarks[20:55])) for ear in ears]
     assert np.quantile(skin, 0.1) < 90
     assert np.quantile(skin, 0.9) > 140
-
-
-def test_no_two_ears_are_alike(ears: list[DrawnEar]) -> None:
+    assert min(np.ptp(luminance(ear.image)) for ear in ears) > 40
     small = np.stack([cv2.resize(e.image, (16, 16), interpolation=cv2.INTER_AREA) for e in ears])
     flat = small.reshape(len(ears), -1).astype(float)
-    apart = np.abs(flat[:, None] - flat[None]).mean(-1)
-    others = apart[~np.eye(len(ears), dtype=bool)]
-    assert others.mean() > 35
-    assert others.min() > 5
+    distances = np.abs(flat[:, None] - flat[None]).mean(-1)[~np.eye(len(ears), dtype=bool)]
+    assert distances.mean() > 35
+    assert distances.min() > 5

@@ -1,0 +1,148 @@
+"""Where the latent codes of new ears come from: each `--sampler` is here and nowhere else.
+
+`gmm` draws from a Gaussian mixture of the training images' codes, which is fitted once and stored
+beside the checkpoint; `prior` draws from a standard normal distribution. To add a sampler, name it in
+`Sampler`, return its source from `find_source` and draw from it in `draw_codes`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from earteach.data.arrays import EarArray, sampled_rows
+from earteach.data.image_batches import image_batches
+from earteach.errors import EarTeachError
+from earteach.inference.loaded_model import LoadedModel
+from earteach.metrics.gaussian_mixture import CodeMixture, fit_mixture
+from earteach.metrics.npz_cache import load_npz, store_npz
+from earteach.model.pca_path import mirrored
+from earteach.model.vae import EarVAE
+
+Sampler = Literal["gmm", "prior"]
+MixtureSource = CodeMixture | EarArray
+"""A stored mixture, or the images to fit one to."""
+
+_CACHE_VERSION = 1
+_MAX_IMAGES = 4096
+# Fixed, as is the precision, so that the stored mixture does not depend on the call that fitted it.
+_BATCH_SIZE = 32
+_THUMBNAIL_SIZE = 16
+_log = logging.getLogger(__name__)
+
+
+def find_source(model: LoadedModel, sampler: Sampler | None) -> MixtureSource | None:
+    """What `sampler` draws from; None is the prior. By default the mixture, or else the prior.
+
+    Raises `EarTeachError` if `gmm` is asked for and not available.
+    """
+    if sampler == "prior":
+        return None
+    try:
+        return find_mixture(model)
+    except EarTeachError as error:
+        if sampler is not None:
+            raise EarTeachError(f"--sampler {sampler}: {error}; or use --sampler prior") from error
+        _log.info("drawing from the prior: %s", error)
+        return None
+
+
+def find_mixture(model: LoadedModel) -> MixtureSource:
+    """The stored mixture or the array to fit it to; `EarTeachError` if both are missing."""
+    if (mixture := load_mixture(model)) is not None:
+        return mixture
+    try:
+        return training_images(model)
+    except EarTeachError as error:
+        raise EarTeachError(
+            f"no mixture of codes is stored beside {model.checkpoint.path}, and {error}"
+        ) from error
+
+
+def draw_codes(
+    network: EarVAE, mixture: CodeMixture | None, number: int, seed: int, batch_size: int
+) -> Iterator[torch.Tensor]:
+    """Batches of `number` codes in all, float32 `(B, D)`, from the mixture or else from the prior."""
+    codes = mixture.codes(seed) if mixture else _prior_codes(network.latent_dim, seed)
+    remaining = islice(codes, number)
+    while batch := list(islice(remaining, batch_size)):
+        yield torch.stack(batch)
+
+
+def _prior_codes(latent_dim: int, seed: int) -> Iterator[torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    while True:
+        yield torch.randn(latent_dim, generator=generator)
+
+
+def training_images(model: LoadedModel) -> EarArray:
+    """The training array that the checkpoint names, with a note if it has changed since training.
+
+    Raises `EarTeachError` if it is missing.
+    """
+    array = model.open_array("train")
+    fingerprint = model.checkpoint.about.get("data", {}).get("train")
+    if fingerprint is not None and fingerprint != array.fingerprint():
+        _log.info("%s: has changed since this network was trained on it", array.path)
+    return array
+
+
+def load_mixture(model: LoadedModel) -> CodeMixture | None:
+    """The mixture stored beside the checkpoint; None unless it was fitted to these weights."""
+    arrays = load_npz(_cache_path(model), _cache_key(model))
+    return None if arrays is None else CodeMixture(**arrays)
+
+
+def get_mixture(model: LoadedModel, source: MixtureSource) -> CodeMixture:
+    """The mixture itself; fitted to up to 4,096 evenly spread images and stored, if need be."""
+    if isinstance(source, CodeMixture):
+        return source
+    rows = sampled_rows(len(source), _MAX_IMAGES)
+    _log.info("fitting a mixture to the codes of %d images of %s", len(rows), source.path)
+    codes, thumbnails = _encode(model, source, rows)
+    mixture = fit_mixture(codes, thumbnails, has_side=model.network.side_dimension is not None)
+    store_npz(_cache_path(model), _cache_key(model), **vars(mixture))
+    return mixture
+
+
+def _encode(model: LoadedModel, array: EarArray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Codes `(N, D)` and flat 16-pixel thumbnails, mirrored to the canonical side if there is one."""
+    network = model.network
+    codes, thumbnails = [], []
+    with torch.inference_mode():
+        for batch in image_batches(
+            array,
+            size=network.image_size,
+            channels=network.in_channels,
+            batch_size=_BATCH_SIZE,
+            indices=rows.tolist(),
+        ):
+            mu = network.encode(batch.images.to(model.device))[0].cpu()
+            images = batch.images
+            if network.side_dimension is not None:
+                images = mirrored(images, mu[:, network.side_dimension] < 0)
+            small = functional.adaptive_avg_pool2d(images, _THUMBNAIL_SIZE)
+            codes.append(mu.numpy())
+            thumbnails.append(small.flatten(1).numpy())
+    return np.concatenate(codes), np.concatenate(thumbnails)
+
+
+def _cache_path(model: LoadedModel) -> Path:
+    path = model.checkpoint.path
+    return path.with_name(f"{path.stem}.mixture.npz")
+
+
+def _cache_key(model: LoadedModel) -> dict[str, object]:
+    digest = hashlib.sha256()
+    for name, value in model.network.state_dict().items():
+        digest.update(name.encode())
+        digest.update(value.cpu().numpy().tobytes())
+    return {"weights": digest.hexdigest(), "images": _MAX_IMAGES, "version": _CACHE_VERSION}
