@@ -8,11 +8,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from earteach.data.cores import at_most_cores
 
 from benchmarks.speed import memory
 from benchmarks.speed.pairs import Row, in_turn
 from benchmarks.speed.workspace import drawn_ears
-from earteach.data.cores import at_most_cores
 from earteach.data.crops import Crop
 from earteach.data.prepare import prepare
 

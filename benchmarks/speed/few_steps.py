@@ -14,12 +14,12 @@ from pathlib import Path
 from unittest import mock
 
 import torch
+from earteach.training.runs import train
 
 from earteach.config import TrainConfig
 from earteach.data.loaders import Sample
 from earteach.training import fit
 from earteach.training.lightning_module import EarVAELightning
-from earteach.training.runs import train
 
 STEPS = 12
 

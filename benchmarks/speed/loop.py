@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from earteach.training.runs import train
 from torch.optim.lr_scheduler import LambdaLR
 
 from benchmarks.speed.network import descend, follow, training_loss
@@ -24,7 +25,6 @@ from earteach.model.vae import EarVAE
 from earteach.training.fit import Watch
 from earteach.training.lr_schedule import cosine_factor
 from earteach.training.recorder import EpochRecord
-from earteach.training.runs import train
 
 EPOCHS = 3
 EARS = 2400

@@ -14,7 +14,7 @@ from earteach.data.image_batches import image_batches
 from earteach.files.atomic_write import write_atomically
 from earteach.files.folders import make_writable_folder
 from earteach.files.overwrite_guard import carries, foreign
-from earteach.images import grid, heat_map, check_overwrite, to_uint8, write_png
+from earteach.images import check_overwrite, grid, heat_map, to_uint8, write_png
 from earteach.inference.baselines import BaselineQuality
 from earteach.inference.loaded_model import LoadedModel
 from earteach.metrics.image_quality import ImageQuality

@@ -169,7 +169,8 @@ class Recorder(Callback):
         errors = (output - images).abs().mean(dim=1).numpy()
         triples = zip(ears, to_uint8(output), errors, strict=True)
         return grid(
-            [side_by_side([ear, decoded, heat_map(error)]) for ear, decoded, error in triples], columns=2
+            [side_by_side([ear, decoded, heat_map(error)]) for ear, decoded, error in triples],
+            columns=2,
         )
 
 
