@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
-from torch.optim.lr_scheduler import LambdaLR
 
 from benchmarks.speed.network import descend, follow
 from benchmarks.speed.pairs import Pair, Row
@@ -22,7 +21,7 @@ from earteach.images import to_float
 from earteach.model.loss import dissimilarity, vae_loss
 from earteach.model.vae import EarVAE
 from earteach.training.fit import Watch
-from earteach.training.lr_schedule import cosine_factor
+from earteach.training.lr_schedule import CosineSchedule
 from earteach.training.recorder import EpochRecord
 from earteach.training.runs import train
 
@@ -41,12 +40,12 @@ class HandWritten:
         optim = config.optim
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(),
-            lr=optim.learning_rate,
+            lr=optim.peak_learning_rate,
             weight_decay=optim.weight_decay,
             fused=True,
         )
         steps = len(self.loader) * optim.epochs
-        self.scheduler = LambdaLR(self.optimizer, lambda step: cosine_factor(step, steps, optim))
+        self.scheduler = CosineSchedule(self.optimizer, steps, optim)
 
     def epoch(self) -> None:
         for batch in self.loader:

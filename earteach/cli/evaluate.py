@@ -39,7 +39,6 @@ def evaluate(
         typer.Option(
             "--data",
             help="An array; left out, the checkpoint's validation array.",
-            autocompletion=completion.arrays,
         ),
     ] = None,
     against: Annotated[

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 from rich.table import Table
 
-from earteach.cli import completion
 from earteach.cli.options import CheckpointDir, Ckpt, Json, LayoutChoice, found
 from earteach.cli.output import Output, table
 from earteach.config import InferenceConfig
@@ -35,7 +34,6 @@ def probe(
         typer.Option(
             "--data",
             help="An array; left out, the checkpoint's validation array.",
-            autocompletion=completion.arrays,
         ),
     ] = None,
     landmarks: Annotated[

@@ -13,9 +13,7 @@ from earteach.metrics.clean_images import CleanImages
 from earteach.metrics.doctor import Advice, diagnose
 from earteach.metrics.latent import LatentStatistics
 from earteach.metrics.signs import Epoch, Signs
-
-# Where Lightning keeps what training's `Recorder` saw.
-_CALLBACKS, _RECORDER = "callbacks", "Recorder"
+from earteach.run_files import RECORDER_STATE
 
 
 @dataclass(frozen=True)
@@ -68,7 +66,7 @@ def examine(
 
 def history(state: dict[str, Any]) -> tuple[Epoch, ...]:
     """The epochs that training has kept in a checkpoint's state."""
-    kept = state.get(_CALLBACKS, {}).get(_RECORDER, {})
+    kept = state.get("callbacks", {}).get(RECORDER_STATE, {})
     return tuple(Epoch(**epoch) for epoch in kept.get("history", ()))
 
 

@@ -11,9 +11,7 @@ from typing import Any
 from earteach.checkpoint import Checkpoint
 from earteach.errors import EarTeachError
 from earteach.inference.health import history
-
-# As training names them.
-_RUN_NAME, _METRICS_FILE, _EARS = "ear_vae", "metrics.jsonl", "val/reconstructions"
+from earteach.run_files import METRICS_FILE, RUN_NAME, VALIDATION_EARS
 
 
 @dataclass(frozen=True)
@@ -39,9 +37,9 @@ def read_record(found: Checkpoint) -> RunRecord:
 
     Where it is gone, or holds another run, the losses that the checkpoint itself keeps.
     """
-    folder = found.config.run.log_dir / _RUN_NAME
+    folder = found.config.run.log_dir / RUN_NAME
     try:
-        epochs = _read_lines(folder / _METRICS_FILE)
+        epochs = _read_lines(folder / METRICS_FILE)
         _check_same_run(folder, epochs, found)
     except EarTeachError as error:
         return RunRecord(folder, _kept_in(found), str(error))
@@ -106,7 +104,7 @@ def read_ears(record: RunRecord) -> list[tuple[EpochMetrics, bytes]]:
 
     events: Any = EventAccumulator(str(record.folder), size_guidance={"images": 0})
     events.Reload()
-    if _EARS not in events.Tags()["images"]:
-        raise EarTeachError(f"{record.folder}: TensorBoard's files there hold no {_EARS}")
-    sheets = {event.step: event.encoded_image_string for event in events.Images(_EARS)}
+    if VALIDATION_EARS not in events.Tags()["images"]:
+        raise EarTeachError(f"{record.folder}: TensorBoard's files there hold no {VALIDATION_EARS}")
+    sheets = {event.step: event.encoded_image_string for event in events.Images(VALIDATION_EARS)}
     return [(epoch, sheets[epoch.step]) for epoch in record.epochs if epoch.step in sheets]

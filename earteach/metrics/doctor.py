@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from statistics import fmean, median
 
-from earteach.config import OptimConfig, Strength
+from earteach.config import Strength
 from earteach.metrics.signs import FEWEST_EPOCHS, FEWEST_STEPS, Epoch, Signs, rounded
 
 # Trends need more; they compare means of the last three epochs, as single ones are noisy.
@@ -212,9 +212,9 @@ def _rate_low(signs: Signs) -> Advice | None:
     share = 1.0 if signs.finished else signs.epochs / signs.config.optim.epochs
     if signs.way / share > SHORTEST_WAY:
         return None
-    rate = signs.config.optim.learning_rate
+    rate = signs.config.optim.peak_learning_rate
     first, last = signs.history[0].clean_recon, signs.history[-1].clean_recon
-    higher = max(rounded(10 * rate), OptimConfig().learning_rate)
+    higher = max(rounded(10 * rate), signs.config.optim.default_learning_rate)
     message = (
         f"the learning rate is too low: in {signs.steps} steps the error on training images went from "
         f"{first:.4g} to {last:.4g}; try --learning-rate {higher:g} in place of {rate:g}"
@@ -231,8 +231,8 @@ def _rate_high(signs: Signs) -> Advice | None:
     seen = _nothing_learned(signs) or _jumped(signs) or _worsened(signs) or _codes_thrown(signs)
     if not seen:
         return None
-    rate = signs.config.optim.learning_rate
-    lower = rounded(min(rate / 10, OptimConfig().learning_rate))
+    rate = signs.config.optim.peak_learning_rate
+    lower = rounded(min(rate / 10, signs.config.optim.default_learning_rate))
     message = (
         f"the learning rate is too high: {seen}; try --learning-rate {lower:g} in place of {rate:g}"
     )
@@ -401,7 +401,7 @@ def _plateau(signs: Signs) -> Advice | None:
     since = len(history) - 1 - best
     if since < IDLE_EPOCHS or best > EARLY_SHARE * len(history):
         return None
-    rate = signs.config.optim.learning_rate
+    rate = signs.config.optim.peak_learning_rate
     lower = rounded(rate / 3)
     message = (
         f"an early plateau: the validation loss was least, {history[best].val_loss:.4g}, in epoch "

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics import MeanMetric
 from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMeasure
 
@@ -23,7 +23,7 @@ from earteach.model.loss import dissimilarity, image_losses, total_loss, vae_los
 from earteach.model.pca_path import PCAWeights
 from earteach.model.vae import EarVAE, reparameterise
 from earteach.randomness import training_noise, validation_noise
-from earteach.training.lr_schedule import cosine_factor
+from earteach.training.lr_schedule import CosineSchedule
 
 _SUMS = "train_sums"
 
@@ -238,7 +238,7 @@ class EarVAELightning(pl.LightningModule):
         if not math.isfinite(float(values["val/loss"])):
             raise EarTeachError(
                 f"the validation loss of epoch {self.current_epoch + 1} is not finite; "
-                f"try a smaller --learning-rate than {self.config.optim.learning_rate:g}"
+                f"try a smaller --learning-rate than {self.config.optim.peak_learning_rate:g}"
             )
         self.log_dict(values, logger=False, rank_zero_only=False)
         # Lightning would step this one after the epoch's checkpoint has been written, and a resumed
@@ -250,7 +250,7 @@ class EarVAELightning(pl.LightningModule):
         optim = self.config.optim
         optimizer = torch.optim.AdamW(
             [parameter for parameter in self.model.parameters() if parameter.requires_grad],
-            lr=optim.learning_rate,
+            lr=optim.peak_learning_rate,
             weight_decay=optim.weight_decay,
             fused=self.device.type in ("cpu", "cuda") and not self._scales_gradients,
         )
@@ -258,8 +258,7 @@ class EarVAELightning(pl.LightningModule):
             plateau = ReduceLROnPlateau(optimizer, factor=0.5, patience=10)
             schedule: Any = {"scheduler": plateau, "monitor": "val/loss"}
         else:
-            steps = self._steps_of_the_run()
-            cosine = LambdaLR(optimizer, lambda step: cosine_factor(step, steps, optim))
+            cosine = CosineSchedule(optimizer, self._steps_of_the_run(), optim)
             schedule = {"scheduler": cosine, "interval": "step"}
         return {"optimizer": optimizer, "lr_scheduler": {**schedule, "name": "lr"}}
 

@@ -1,4 +1,4 @@
-"""What a configuration would train, told without training."""
+"""What a configuration will train, computed without training."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from earteach.model.vae import EarVAE
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run is; `schedule` is the KLD weight of each epoch, `elbo_beta` the last one's β.
+    """The size of a run; `schedule` is the KLD weight of each epoch, `elbo_beta` the final β.
 
-    Of a student, which has a `teacher` and no KLD in its loss, neither says anything.
+    A student, which has a `teacher`, has no KLD in its loss.
     """
 
     image_size: int
@@ -41,6 +41,7 @@ class Plan:
     steps: int
     precision: str
     lr_schedule: str
+    learning_rate: float  # its peak
     schedule: tuple[float, ...]
     final_kld_weight: float
     elbo_beta: float
@@ -50,7 +51,7 @@ class Plan:
 
 
 def plan(config: TrainConfig, *, epochs_done: int = 0, teacher: Path | None = None) -> Plan:
-    """Open the arrays and build the network, without values, to count.
+    """Open the arrays and build the network without weights, to count.
 
     Raises `EarTeachError` as training would.
     """
@@ -81,6 +82,7 @@ def plan(config: TrainConfig, *, epochs_done: int = 0, teacher: Path | None = No
         steps=steps * optim.epochs,
         precision=config.hardware.precision,
         lr_schedule=optim.lr_schedule,
+        learning_rate=optim.peak_learning_rate,
         schedule=tuple(
             kld_weight(epoch, optim.epochs, config.kld) for epoch in range(optim.epochs)
         ),
@@ -93,7 +95,7 @@ def plan(config: TrainConfig, *, epochs_done: int = 0, teacher: Path | None = No
 
 
 def steps_per_epoch(images: int, batch_size: int, devices: int) -> int:
-    """The steps of each device, which all take as many."""
+    """Steps per epoch, the same number on each device."""
     return math.ceil(math.ceil(images / devices) / batch_size)
 
 
@@ -102,9 +104,9 @@ def _all_devices() -> int:
 
 
 def check_trainable(model: ModelConfig) -> None:
-    """Raise `EarTeachError` for a network that only a teacher can train."""
+    """Raise `EarTeachError` for a network that can only be distilled from a teacher."""
     if model.encoder == "mobile" and model.pca_init:
         raise EarTeachError(
-            "--encoder mobile: without a teacher it cannot begin as PCA; add --no-pca-init, or distil "
+            "--encoder mobile: cannot start from a PCA without a teacher; add --no-pca-init, or distil "
             "a trained network with `earteach distil`"
         )

@@ -20,11 +20,11 @@ from earteach.data.arrays import EarArray, sampled_rows
 from earteach.data.image_batches import to_batch
 from earteach.images import beside, grid, heat, to_uint8
 from earteach.metrics.doctor import Advice
+from earteach.run_files import METRICS_FILE, RECORDER_STATE, VALIDATION_EARS
 from earteach.training.checkpoint_callback import is_dry, measured
 from earteach.training.health import Health
 from earteach.training.lightning_module import EarVAELightning
 
-METRICS_FILE = "metrics.jsonl"
 _SHOWN_EARS = 8
 _TRAVERSED, _MOVES = 4, 7
 _RESULTS = ("val/loss", "val/psnr", "val/ssim", "val/kld")
@@ -64,6 +64,10 @@ class Recorder(Callback):
         self._started = 0.0
         self._trained = 0.0
         self._images = 0
+
+    @property
+    def state_key(self) -> str:
+        return RECORDER_STATE
 
     def state_dict(self) -> dict[str, Any]:
         return self._health.state_dict()
@@ -146,7 +150,7 @@ class Recorder(Callback):
             "val/kld_per_dimension", self._health.kld_per_dimension, record.step
         )
         pictures = {
-            "val/reconstructions": self._reconstructions(module),
+            VALIDATION_EARS: self._reconstructions(module),
             "samples": _samples(module),
         }
         if record.epoch + 1 == record.epochs or trainer.should_stop:
@@ -203,10 +207,9 @@ def _declare_results(logger: TensorBoardLogger, options: dict[str, Any]) -> None
 
 def _hyperparameters(module: EarVAELightning) -> dict[str, Any]:
     """The run's options in the types that TensorBoard shows."""
-    options = {option.name: value for _, option, value in module.config.options()}
     return {
         name: value if isinstance(value, bool | int | float) else str(value)
-        for name, value in options.items()
+        for name, value in module.config.resolved_options().items()
     }
 
 

@@ -17,11 +17,12 @@ from typing import Any
 from earteach import checkpoint
 from earteach.checkpoint import Checkpoint
 from earteach.config import Student, TrainConfig
+from earteach.environment import is_main_process
 from earteach.errors import EarTeachError
-from earteach.training.fit import Start, TrainResult, Watch, fit, is_main_process
+from earteach.run_files import RUN_NAME
+from earteach.training.fit import Start, TrainResult, Watch, fit
 from earteach.training.plan import check_trainable
 from earteach.training.run_lock import sole_run
-from earteach.training.trainer import RUN_NAME
 
 STUDENTS = Path("students")
 _log = logging.getLogger(__name__)

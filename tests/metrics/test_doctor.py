@@ -253,7 +253,7 @@ def test_a_rate_that_leads_nowhere_is_raised() -> None:
     creeping = tuple(epoch(0.09 - 1e-5 * e, learning_rate=1e-7) for e in range(20))
     advice = only(diagnose(signs(config=config(learning_rate=1e-7), history=creeping)),
                   "learning_rate_low")  # fmt: skip
-    assert (advice.option, advice.value) == ("learning_rate", TrainConfig().optim.learning_rate)
+    assert (advice.option, advice.value) == ("learning_rate", 1e-4)
     assert "0.09 to 0.08981" in advice.message
     # The way to come counts while the run goes on: a tenth of it is behind.
     long = config(learning_rate=1e-6, epochs=200)
@@ -267,7 +267,7 @@ BROKEN = tuple(epoch(0.2 + 0.001 * (e % 2)) for e in range(20))
 def test_a_rate_that_leaves_nothing_but_worse_than_the_mean_image_is_lowered() -> None:
     sick = signs(config=config(learning_rate=0.5), history=BROKEN)
     advice = only(diagnose(sick), "learning_rate_high")
-    assert (advice.option, advice.value) == ("learning_rate", TrainConfig().optim.learning_rate)
+    assert (advice.option, advice.value) == ("learning_rate", 1e-4)
     assert "the mean image would have 0.05" in advice.message
     assert only(diagnose(replace(sick, config=config(learning_rate=1e-4))),
                 "learning_rate_high").value == 1e-5  # fmt: skip

@@ -24,7 +24,7 @@ STEPS_PER_EPOCH = 11
 
 def options(ears: Path, folder: Path, workers: int, *more: object) -> list[object]:
     return [
-        *data_options(ears), *run_options(folder), *TINY, "--batch-size", 4, "--learning-rate", 1e-3,
+        *data_options(ears), *run_options(folder), *TINY, "--batch-size", 4, "--learning-rate", 2e-2,
         "--epochs", EPOCHS, "--num-workers", workers, *more,
     ]  # fmt: skip
 
@@ -143,7 +143,17 @@ def test_a_signal_in_a_step_keeps_the_step(
 
 def test_the_other_schedule_and_network_go_on_exactly_too(ears: Path, tmp_path: Path) -> None:
     """Halved by its plateau, begun from noise, and without averages."""
-    more = ["--no-pca-init", "--lr-schedule", "plateau", "--ema-decay", 0, "--ssim-weight", 0]
+    more = [
+        "--no-pca-init",
+        "--lr-schedule",
+        "plateau",
+        "--learning-rate",
+        1e-3,
+        "--ema-decay",
+        0,
+        "--ssim-weight",
+        0,
+    ]
     whole, pieces = Run(tmp_path / "whole", None), Run(tmp_path / "pieces", None)
     finished("train", *options(ears, whole.folder, 0, *more))
     with pytest.MonkeyPatch.context() as patch:
