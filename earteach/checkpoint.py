@@ -296,13 +296,15 @@ def differences(old: TrainConfig, new: TrainConfig) -> dict[str, tuple[Any, Any]
 
     Hardware, workers and where the run is kept do not decide it.
     """
-    kept_apart = {"checkpoint_dir", "log_dir", "checkpoint_every_n_steps"}
-    theirs = {option.name: value for _, option, value in new.options()}
-    return {
-        option.name: (value, theirs[option.name])
-        for group, option, value in old.options()
-        if group != "hardware" and option.name not in kept_apart and value != theirs[option.name]
-    }
+    ignored = {"checkpoint_dir", "log_dir", "checkpoint_every_n_steps", *old.hardware.to_dict()}
+    before, after = old.resolved_options(), new.resolved_options()
+    # An unset learning rate is compared as what it stands for, if it is not unset in both.
+    changed = [
+        option.name
+        for (_, option, value), (_, _, other) in zip(old.options(), new.options(), strict=True)
+        if option.name not in ignored and value != other
+    ]
+    return {name: (before[name], after[name]) for name in changed if before[name] != after[name]}
 
 
 def listed(differing: Mapping[str, tuple[Any, Any]]) -> str:

@@ -9,13 +9,13 @@ stores them as plain values. In Python:
 """
 
 # Annotations stay objects here: as text each would be compiled at every start of the command line.
+import logging
 import types
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
 from typing import (
-    Annotated,
     Any,
     ClassVar,
     Literal,
@@ -36,17 +36,19 @@ Reduction = Literal["mean", "sum"]
 EncoderKind = Literal["attention", "mobile"]
 Student = Literal["mobile"]
 LRSchedule = Literal["cosine", "plateau"]
+Annealing = Literal["cyclic", "linear", "monotonic"]
 Precision = Literal["32", "16", "bf16"]
 ExportFormat = Literal["onnx", "torchscript", "torch-export", "safetensors", "openvino"]
 ExportPart = Literal["full", "encoder", "decoder", "features"]
 
-# More than this of anything, infinity included, is a mistake, and not every library's integers hold it.
+# A larger number of anything, infinity included, is a mistake, and some libraries' integers overflow.
 _LARGEST = 2**31 - 1
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Opt:
-    """What an option says beside its name, type and default."""
+    """The help and the bounds of an option."""
 
     help: str
     at_least: float | None = None
@@ -56,7 +58,7 @@ class Opt:
     choices: tuple[int, ...] = ()
 
     def problem(self, value: Any) -> str | None:
-        """What is wrong with `value`, in words that follow its name, or None."""
+        """What is wrong with `value`, worded to follow the option's name, or None."""
         if self.choices and value not in self.choices:
             return f"must be one of {', '.join(map(str, self.choices))}"
         # Written as `not >=` so that NaN fails too.
@@ -72,9 +74,14 @@ class Opt:
         return None
 
 
+def option(default: Any, help: str, **bounds: Any) -> Any:
+    """A field of an option group; `bounds` are those of `Opt`."""
+    return field(default=default, metadata={"opt": Opt(help, **bounds)})
+
+
 @dataclass(frozen=True)
 class OptionField:
-    """One option of a group, resolved: `type` is without its `Annotated` wrapper."""
+    """One option of a group."""
 
     name: str
     type: Any
@@ -86,7 +93,7 @@ class OptionField:
         return "--" + self.name.replace("_", "-")
 
     def checked(self, value: Any) -> Any:
-        """`value` as the option's type; `EarTeachError` where it is of another or out of bounds."""
+        """`value` as the option's type; raises `EarTeachError` where it is wrong or out of bounds."""
         value = _checked_type(self, value)
         if value is not None and (problem := self.opt.problem(value)):
             raise EarTeachError(f"{self.flag} {value}: {problem}")
@@ -94,7 +101,7 @@ class OptionField:
 
 
 class Options:
-    """Base of the option groups: frozen dataclasses that check themselves."""
+    """Base of the option groups: frozen dataclasses that check their values."""
 
     panel: ClassVar[str]
 
@@ -116,16 +123,15 @@ class Options:
 
 @cache
 def _option_fields(group: Any) -> tuple[OptionField, ...]:
-    hints = get_type_hints(group, include_extras=True)
-    found = []
-    for entry in fields(group):
-        annotated_type, opt = get_args(hints[entry.name])
-        found.append(OptionField(entry.name, annotated_type, entry.default, opt))
-    return tuple(found)
+    hints = get_type_hints(group)
+    return tuple(
+        OptionField(entry.name, hints[entry.name], entry.default, entry.metadata["opt"])
+        for entry in fields(group)
+    )
 
 
 def _checked_type(option: OptionField, value: Any) -> Any:
-    """`value` as the option's type, or an error; an int passes for a float and a str for a Path."""
+    """`value` as the option's type, or an error; a float may be given as int, a Path as str."""
     expected = option.type
     if get_origin(expected) in (Union, types.UnionType):
         if value is None:
@@ -137,7 +143,7 @@ def _checked_type(option: OptionField, value: Any) -> Any:
             raise EarTeachError(f"{option.flag} {value}: must be one of {', '.join(choices)}")
         return str(value)
     if expected is float and isinstance(value, int) and not isinstance(value, bool):
-        # What no float may hold is said to be too large.
+        # Converting a huge int would overflow; the bounds reject it.
         return float(value) if abs(value) <= _LARGEST else value
     if expected is Path and isinstance(value, str):
         return Path(value)
@@ -149,31 +155,26 @@ def _checked_type(option: OptionField, value: Any) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig(Options):
-    """Where the images are and what happens to them before the network sees them."""
+    """Where the images are, and how they are varied before training."""
 
     panel: ClassVar[str] = "Data"
 
-    train_data: Annotated[Path, Opt("Training images, a .npy array.")] = Path(
-        "data/preprocessed/train_teacher.npy"
+    train_data: Path = option(
+        Path("data/preprocessed/train_teacher.npy"), "Training images, a .npy array."
     )
-    val_data: Annotated[Path, Opt("Validation images, a .npy array.")] = Path(
-        "data/preprocessed/val_teacher.npy"
+    val_data: Path = option(
+        Path("data/preprocessed/val_teacher.npy"), "Validation images, a .npy array."
     )
-    layout: Annotated[
-        Layout | None,
-        Opt("Order of the arrays' axes, where it cannot be told from their shape."),
-    ] = None
-    augmentation: Annotated[
-        Strength,
-        Opt("How much training images are varied: `inspect-data --augmented` shows it."),
-    ] = "light"
-    target: Annotated[
-        Target,
-        Opt(
-            "What is reconstructed: the image without the noise, blur and occlusion of --augmentation "
-            "full, or with them."
-        ),
-    ] = "augmented"
+    layout: Layout | None = option(None, "Axis order of the arrays, if their shape is ambiguous.")
+    augmentation: Strength = option(
+        "light",
+        "How strongly to augment training images; `inspect-data --augmented` shows examples.",
+    )
+    target: Target = option(
+        "augmented",
+        "Reconstruction target: with the noise, blur and occlusion of --augmentation full "
+        "(`augmented`), or without (`clean`).",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,31 +183,33 @@ class ModelConfig(Options):
 
     panel: ClassVar[str] = "Model"
 
-    in_channels: Annotated[int, Opt("3 for colour, 1 for gray.", choices=(1, 3))] = 3
-    latent_dim: Annotated[int, Opt("Numbers in a latent code.", at_least=1, at_most=2**16)] = 256
-    base_channels: Annotated[
-        int,
-        Opt(
-            "Channels of the first block; the last has 8 times as many.", at_least=1, at_most=2**12
-        ),
-    ] = 64
-    image_size: Annotated[
-        int, Opt("Side of the square images in pixels.", at_least=32, at_most=2**12, multiple_of=16)
-    ] = 256
-    pca_init: Annotated[
-        bool,
-        Opt("Begin as PCA of ears turned to one side, and learn what that lacks; else from noise."),
-    ] = True
-    encoder: Annotated[
-        EncoderKind,
-        Opt("`mobile` is small and fast; with eigenears (--pca-init) `earteach distil` trains it."),
-    ] = "attention"
+    in_channels: int = option(3, "Image channels: 3 for colour, 1 for gray.", choices=(1, 3))
+    latent_dim: int = option(256, "Dimensions of the latent code.", at_least=1, at_most=2**16)
+    base_channels: int = option(
+        64, "Channels of the first block; the last has 8 times as many.", at_least=1, at_most=2**12
+    )
+    image_size: int = option(
+        256,
+        "Height and width to which images are resized, in pixels.",
+        at_least=32,
+        at_most=2**12,
+        multiple_of=16,
+    )
+    pca_init: bool = option(
+        True,
+        "Start from a PCA of the training images and learn the residual, or from random weights.",
+    )
+    encoder: EncoderKind = option(
+        "attention",
+        "Encoder architecture; `mobile` is small and fast (with --pca-init, use `earteach distil` "
+        "to train it).",
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.latent_dim == 1 and self.pca_init:
             raise EarTeachError(
-                "--latent-dim 1: with --pca-init the only number would be the ear's side; take 2 or "
+                "--latent-dim 1: with --pca-init the only dimension would be the ear's side; use 2 or "
                 "more, or add --no-pca-init"
             )
 
@@ -217,88 +220,89 @@ class OptimConfig(Options):
 
     panel: ClassVar[str] = "Optimisation"
 
-    epochs: Annotated[int, Opt("Passes over the training images.", at_least=1)] = 200
-    batch_size: Annotated[int, Opt("Images in a step, on each device.", at_least=1)] = 32
-    learning_rate: Annotated[float, Opt("Learning rate of AdamW.", above=0, at_most=10)] = 1e-4
-    weight_decay: Annotated[float, Opt("Weight decay of AdamW.", at_least=0, at_most=10)] = 1e-5
-    ssim_weight: Annotated[
-        float,
-        Opt("Weight of 1 − SSIM, which training lowers beside the loss; 0 for none.", at_least=0),
-    ] = 0.02
-    lr_schedule: Annotated[
-        LRSchedule,
-        Opt(
-            "`cosine` rises to a peak and falls until the last step; `plateau` halves the rate when "
-            "the validation loss stays."
-        ),
-    ] = "cosine"
-    lr_peak: Annotated[
-        float, Opt("Peak of `cosine`, as a multiple of the learning rate.", above=0, at_most=1000)
-    ] = 20.0
-    lr_warmup_steps: Annotated[int, Opt("Steps in which `cosine` rises.", at_least=0)] = 100
-    ema_decay: Annotated[
-        float,
-        Opt(
-            "Decay of the moving average of the weights, which is what is kept; 0 for none.",
-            at_least=0,
-            at_most=0.99999,
-        ),
-    ] = 0.995
-    gradient_clip: Annotated[
-        float, Opt("Largest norm of the gradient; 0 leaves it unclipped.", at_least=0)
-    ] = 1.0
-    patience: Annotated[
-        int, Opt("Epochs without a better validation loss before training stops.", at_least=1)
-    ] = 30
+    epochs: int = option(200, "Passes over the training images.", at_least=1)
+    batch_size: int = option(32, "Images per step on each device.", at_least=1)
+    learning_rate: float | None = option(
+        None,
+        "Peak learning rate of AdamW. Default: 2e-3 for `cosine`, 1e-4 for `plateau`.",
+        above=0,
+        at_most=10,
+    )
+    weight_decay: float = option(1e-5, "Weight decay of AdamW.", at_least=0, at_most=10)
+    ssim_weight: float = option(
+        0.02, "Weight of 1 − SSIM in the training objective; 0 disables it.", at_least=0
+    )
+    lr_schedule: LRSchedule = option(
+        "cosine",
+        "`cosine` warms up to the peak and decays until the last step; `plateau` halves the rate "
+        "when the validation loss stops falling.",
+    )
+    lr_warmup_steps: int = option(
+        100, "Steps over which `cosine` warms up, at most a tenth of the run.", at_least=0
+    )
+    ema_decay: float = option(
+        0.995,
+        "Decay of the moving average of the weights, which is what is evaluated and kept; 0 "
+        "disables it.",
+        at_least=0,
+        at_most=0.99999,
+    )
+    gradient_clip: float = option(
+        1.0, "Maximum norm of the gradient; 0 disables clipping.", at_least=0
+    )
+    patience: int = option(
+        30, "Epochs without a lower validation loss before training stops.", at_least=1
+    )
+
+    @property
+    def peak_learning_rate(self) -> float:
+        """The highest learning rate of the run."""
+        return self.learning_rate or self.default_learning_rate
+
+    @property
+    def default_learning_rate(self) -> float:
+        """The peak where none is given."""
+        return 2e-3 if self.lr_schedule == "cosine" else 1e-4
 
 
 @dataclass(frozen=True, kw_only=True)
 class KLDConfig(Options):
-    """The weight of the Kullback-Leibler divergence, and how it is annealed over the epochs."""
+    """The weight of the Kullback-Leibler divergence, and its annealing schedule."""
 
     panel: ClassVar[str] = "KLD and its annealing"
 
-    kld_weight: Annotated[float, Opt("Weight of the KLD in the loss.", at_least=0)] = 0.00025
-    kld_reduction: Annotated[
-        Reduction,
-        Opt("Whether the loss takes the KLD per latent dimension or summed over them."),
-    ] = "mean"
-    kld_anneal_strategy: Annotated[
-        Literal["cyclic", "linear", "monotonic"], Opt("How the weight rises over the epochs.")
-    ] = "cyclic"
-    kld_anneal_cycles: Annotated[int, Opt("Cycles of `cyclic`.", at_least=1)] = 4
-    kld_anneal_ratio: Annotated[
-        float, Opt("Share of a cycle in which the weight rises.", above=0, at_most=1)
-    ] = 0.5
-    kld_anneal_epochs: Annotated[
-        int | None, Opt("Epochs over which it rises; then it holds. Left out: all.", at_least=1)
-    ] = None
-    kld_anneal_start: Annotated[
-        float, Opt("Share of the weight at the beginning.", at_least=0, at_most=1)
-    ] = 0.0
-    kld_anneal_end: Annotated[
-        float, Opt("Share of the weight at the end.", at_least=0, at_most=1)
-    ] = 1.0
+    kld_weight: float = option(0.00025, "Weight of the KLD in the loss.", at_least=0)
+    kld_reduction: Reduction = option("mean", "Average or sum the KLD over the latent dimensions.")
+    kld_anneal_strategy: Annealing = option("cyclic", "How the weight rises over the epochs.")
+    kld_anneal_cycles: int = option(4, "Number of cycles of `cyclic`.", at_least=1)
+    kld_anneal_ratio: float = option(
+        0.5, "Fraction of a cycle of `cyclic` in which the weight rises.", above=0, at_most=1
+    )
+    kld_anneal_epochs: int | None = option(
+        None, "Length of the schedule; later epochs use the final weight. Default: all.", at_least=1
+    )
+    kld_anneal_start: float = option(
+        0.0, "Fraction of --kld-weight at the start.", at_least=0, at_most=1
+    )
+    kld_anneal_end: float = option(
+        1.0, "Fraction of --kld-weight at the end.", at_least=0, at_most=1
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class HardwareConfig(Options):
-    """What the run is computed on; the only options besides the length that a resume may change."""
+    """What the run is computed on; besides the length, the only options that a resume can change."""
 
     panel: ClassVar[str] = "Hardware"
 
-    accelerator: Annotated[
-        Literal["auto", "gpu", "cpu", "tpu"], Opt("What the network runs on.")
-    ] = "auto"
-    devices: Annotated[int, Opt("Devices on each node; -1 takes all.", at_least=-1)] = 1
-    num_nodes: Annotated[int, Opt("Nodes of the cluster.", at_least=1)] = 1
-    strategy: Annotated[str, Opt("Lightning's strategy for several devices, such as ddp.")] = "auto"
-    precision: Annotated[Precision, Opt("Arithmetic of the network; the weights stay float32.")] = (
-        "32"
+    accelerator: Literal["auto", "gpu", "cpu", "tpu"] = option("auto", "Device type to train on.")
+    devices: int = option(1, "Devices per node; -1 uses all.", at_least=-1)
+    num_nodes: int = option(1, "Number of nodes.", at_least=1)
+    strategy: str = option("auto", "Lightning's strategy for multi-device training, such as ddp.")
+    precision: Precision = option("32", "Floating-point precision; the weights stay float32.")
+    num_workers: int = option(
+        4, "Processes that load images; limited to the number of cores.", at_least=0
     )
-    num_workers: Annotated[
-        int, Opt("Processes that load images, never more than there are cores.", at_least=0)
-    ] = 4
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -308,35 +312,34 @@ class HardwareConfig(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig(Options):
-    """Where a run is kept and where its randomness comes from."""
+    """Where a run is written, and its random seed."""
 
     panel: ClassVar[str] = "Run"
 
-    checkpoint_dir: Annotated[Path, Opt("Folder of the checkpoints.")] = Path("checkpoints")
-    log_dir: Annotated[Path, Opt("Folder of TensorBoard's logs.")] = Path("logs")
-    checkpoint_every_n_steps: Annotated[
-        int | None,
-        Opt("Write last.ckpt inside long epochs too, after this many steps.", at_least=1),
-    ] = None
-    seed: Annotated[
-        int, Opt("Source of all randomness of the run.", at_least=0, at_most=2**63 - 1)
-    ] = 42
+    checkpoint_dir: Path = option(Path("checkpoints"), "Folder for checkpoints.")
+    log_dir: Path = option(Path("logs"), "Folder for TensorBoard logs.")
+    checkpoint_every_n_steps: int | None = option(
+        None, "Also write last.ckpt every so many steps within an epoch.", at_least=1
+    )
+    seed: int = option(42, "Random seed of the whole run.", at_least=0, at_most=2**63 - 1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class InferenceConfig(Options):
-    """What a trained network is run on."""
+    """How a trained network is run."""
 
     panel: ClassVar[str] = "Hardware"
 
-    accelerator: Annotated[Literal["auto", "gpu", "cpu"], Opt("What the network runs on.")] = "auto"
-    precision: Annotated[Precision | None, Opt("Arithmetic; left out: as it was trained.")] = None
-    batch_size: Annotated[int, Opt("Images at a time.", at_least=1)] = 32
+    accelerator: Literal["auto", "gpu", "cpu"] = option("auto", "Device type to run on.")
+    precision: Precision | None = option(
+        None, "Floating-point precision. Default: that of training."
+    )
+    batch_size: int = option(32, "Images per batch.", at_least=1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """Everything that `train` can be told, in groups."""
+    """All options of `train`, in groups."""
 
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -346,14 +349,19 @@ class TrainConfig:
     run: RunConfig = field(default_factory=RunConfig)
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
-        """The groups as nested dicts of builtin values, as a checkpoint keeps them."""
+        """The groups as nested dicts of builtin values, as a checkpoint stores them."""
         return {name: getattr(self, name).to_dict() for name in GROUPS}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Mapping[str, Any]]) -> Self:
-        """The configuration that `to_dict` gave; raises `EarTeachError` for unknown or bad values."""
+        """The inverse of `to_dict`, also for the configurations of version 1.0.
+
+        Raises `EarTeachError` for unknown names and bad values.
+        """
         try:
-            groups: dict[str, Any] = {name: group(**values[name]) for name, group in GROUPS.items()}
+            groups: dict[str, Any] = {
+                name: group(**without_lr_peak(values[name])) for name, group in GROUPS.items()
+            }
             return cls(**groups)
         except (KeyError, TypeError) as error:
             raise EarTeachError(
@@ -361,14 +369,14 @@ class TrainConfig:
             ) from error
 
     def with_options(self, changes: Mapping[str, Any]) -> Self:
-        """A copy in which each option named in `changes` has its new value.
+        """A copy with new values for the options named in `changes`.
 
-        Raises `EarTeachError` for a name that is no option, and for a value out of bounds.
+        Raises `EarTeachError` for an unknown name or a bad value.
         """
         known = {option.name for _, option, _ in self.options()}
         if unknown := sorted(changes.keys() - known):
             raise EarTeachError(
-                f"{unknown[0]}: is no option of training; the names are those of `earteach train "
+                f"{unknown[0]}: is not an option of training; the names are those of `earteach train "
                 "--help`, with underscores"
             )
         groups: dict[str, Any] = {
@@ -382,6 +390,11 @@ class TrainConfig:
         for name, group in GROUPS.items():
             for option in group.option_fields():
                 yield name, option, getattr(getattr(self, name), option.name)
+
+    def resolved_options(self) -> dict[str, Any]:
+        """Every option's value by its name, with the learning rate that an unset one stands for."""
+        values = {option.name: value for _, option, value in self.options()}
+        return values | {"learning_rate": self.optim.peak_learning_rate}
 
 
 GROUPS: dict[str, type[Options]] = {
@@ -399,23 +412,36 @@ def _of_group(group: type[Options], changes: Mapping[str, Any]) -> dict[str, Any
     return {name: value for name, value in changes.items() if name in names}
 
 
-def read_toml(path: Path) -> dict[str, Any]:
-    """The options in a TOML file: keys spelled as the flags with underscores, no sections.
+def without_lr_peak(values: Mapping[str, Any], *, note: bool = False) -> dict[str, Any]:
+    """Options of version 1.0 as today's: `cosine` then peaked at `learning_rate` · `lr_peak`.
 
-    Raises `EarTeachError` for a file that cannot be read, an unknown key or a value out of bounds.
+    `note` logs the option to use instead.
     """
-    import tomllib  # only here: most commands read no such file
+    converted = dict(values)
+    lr_peak = converted.pop("lr_peak", None)
+    if lr_peak is not None and converted.get("lr_schedule") in (None, "cosine"):
+        converted["learning_rate"] = (converted.get("learning_rate") or 1e-4) * lr_peak
+        if note:
+            rate = converted["learning_rate"]
+            _log.info("--lr-peak will be removed: use --learning-rate %g instead", rate)
+    return converted
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The options in a TOML file: keys are flags with underscores, in no section.
+
+    Raises `EarTeachError` for a file that cannot be read, an unknown key or a bad value.
+    """
+    import tomllib  # here, as most commands read no such file
 
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise EarTeachError(f"--config {path}: {error.strerror}; name a readable file") from error
-    except (
-        ValueError,
-        RecursionError,
-    ) as error:  # also a number of too many digits, lists too deep
+    except (ValueError, RecursionError) as error:  # also numbers too long, lists nested too deeply
         raise EarTeachError(f"--config {path}: not TOML: {error}") from error
     known = {option.name: option for _, option, _ in TrainConfig().options()}
+    known["lr_peak"] = _LR_PEAK
     for key, value in values.items():
         if isinstance(value, dict):
             raise EarTeachError(
@@ -430,4 +456,8 @@ def read_toml(path: Path) -> dict[str, Any]:
             values[key] = known[key].checked(value)
         except EarTeachError as error:
             raise EarTeachError(f"--config {path}: {error}") from error
-    return values
+    return without_lr_peak(values, note=True)
+
+
+# An option of version 1.0, accepted for one release.
+_LR_PEAK = OptionField("lr_peak", float | None, None, Opt("", above=0, at_most=1000))

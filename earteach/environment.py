@@ -1,10 +1,9 @@
-"""What a bug report needs to say about the machine."""
+"""The machine and the process: what a bug report needs, and whether this process prints."""
 
 from __future__ import annotations
 
 import os
 import platform
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from earteach._version import __version__
@@ -16,8 +15,13 @@ _PACKAGES = (
 )  # fmt: skip
 
 
+def is_main_process() -> bool:
+    """Whether this is the first of a run's processes, of which Lightning starts one per device."""
+    return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "NODE_RANK"))
+
+
 def describe() -> dict[str, str | int]:
-    """Versions, devices, cores and paths, name to value."""
+    """Versions, devices, cores and paths by their names."""
     import torch
 
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
@@ -35,6 +39,8 @@ def describe() -> dict[str, str | int]:
 
 
 def _version(package: str) -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
         return version(package)
     except PackageNotFoundError:

@@ -17,9 +17,9 @@ _log = logging.getLogger(__name__)
 
 
 def on_cpu(accelerator: str) -> bool:
-    """Whether `accelerator` ("auto", "gpu", "cpu" or "tpu") means the CPU on this machine.
+    """Whether `accelerator` ("auto", "gpu", "cpu" or "tpu") means the CPU here.
 
-    Raises `EarTeachError` for "gpu" if there is none.
+    Raises `EarTeachError` for "gpu" without a GPU.
     """
     has_gpu = torch.cuda.is_available()
     if accelerator == "gpu" and not has_gpu:
@@ -31,8 +31,8 @@ def on_cpu(accelerator: str) -> bool:
 
 
 def precision_on_cpu(precision: Precision) -> Precision:
-    """The precision that the CPU runs instead of `precision`; logs a note if they differ."""
-    # Measured on an AVX2 CPU: bf16 trained 4 images a second on one thread, float32 80 on two.
+    """The precision that the CPU uses for `precision`; logs a note where they differ."""
+    # Measured: training ran at 4 images/s in bf16 on one thread, 80 in float32 on two.
     if precision != "32" and torch.backends.cpu.get_cpu_capability() == "AVX2":
         _log.info("--precision %s would be many times slower on this CPU: running as 32", precision)
         return "32"

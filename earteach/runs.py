@@ -19,11 +19,12 @@ from earteach.checkpoint import Checkpoint
 from earteach.config import Student, TrainConfig
 from earteach.distillation.student_task import StudentTask
 from earteach.distillation.teacher import TEACHER, find_teacher
+from earteach.environment import is_main_process
 from earteach.errors import EarTeachError
-from earteach.training.fit import Start, TrainResult, Watch, fit, is_main_process
+from earteach.run_files import RUN_NAME
+from earteach.training.fit import Start, TrainResult, Watch, fit
 from earteach.training.run_lock import sole_run
 from earteach.training.task import Task
-from earteach.training.trainer import RUN_NAME
 
 STUDENTS = Path("students")
 _log = logging.getLogger(__name__)

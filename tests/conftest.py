@@ -26,7 +26,7 @@ from typer.testing import CliRunner
 from tests import browser as browser_module
 
 TINY = ["--image-size", "32", "--base-channels", "8", "--latent-dim", "16"]
-TINY_RUN = [*TINY, "--batch-size", "8", "--learning-rate", "1e-3", "--num-workers", "0"]
+TINY_RUN = [*TINY, "--batch-size", "8", "--learning-rate", "2e-2", "--num-workers", "0"]
 
 
 @dataclass(frozen=True)

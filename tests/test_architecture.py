@@ -23,7 +23,7 @@ ROOT = Path(earteach.__file__).parent
 # A stage imports from those above it in this list, never from its own line or below.
 LEVELS = [
     ["errors", "_version"],
-    ["config", "files"],
+    ["config", "files", "run_files"],
     ["images", "environment", "hardware", "charts", "randomness"],
     ["synthetic", "model"],
     ["data"],

@@ -212,7 +212,7 @@ UNDECIDING = {
     "accelerator", "devices", "num_nodes", "strategy", "precision", "num_workers",
     "checkpoint_dir", "log_dir", "checkpoint_every_n_steps",
 }  # fmt: skip
-OPTIONS = [(option.name, value) for _, option, value in TrainConfig().options()]
+OPTIONS = list(TrainConfig().resolved_options().items())
 
 
 @pytest.mark.parametrize(("name", "value"), OPTIONS, ids=[name for name, _ in OPTIONS])
@@ -224,6 +224,11 @@ def test_differences_are_the_options_that_decide_what_is_computed(name, value):
     assert checkpoint.differences(old, old) == {}
     wanted = {} if name in UNDECIDING else {name: (value, other)}
     assert checkpoint.differences(old, new) == wanted
+
+
+def test_an_unset_learning_rate_is_that_of_its_schedule():
+    given = TrainConfig().with_options({"learning_rate": 2e-3})
+    assert checkpoint.differences(TrainConfig(), given) == {}
 
 
 def test_all_differences_are_given():

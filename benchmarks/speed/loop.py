@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from earteach.training.runs import train
 from torch.optim.lr_scheduler import LambdaLR
 
 from benchmarks.speed.network import descend, follow, training_loss
@@ -23,7 +22,7 @@ from earteach.data.loaders import training_loader
 from earteach.images import to_float
 from earteach.model.vae import EarVAE
 from earteach.training.fit import Watch
-from earteach.training.lr_schedule import cosine_factor
+from earteach.training.lr_schedule import CosineSchedule
 from earteach.training.recorder import EpochRecord
 
 EPOCHS = 3
@@ -41,12 +40,12 @@ class HandWritten:
         optim = config.optim
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(),
-            lr=optim.learning_rate,
+            lr=optim.peak_learning_rate,
             weight_decay=optim.weight_decay,
             fused=True,
         )
         steps = len(self.loader) * optim.epochs
-        self.scheduler = LambdaLR(self.optimizer, lambda step: cosine_factor(step, steps, optim))
+        self.scheduler = CosineSchedule(self.optimizer, steps, optim)
 
     def epoch(self) -> None:
         for batch in self.loader:

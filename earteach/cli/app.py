@@ -30,15 +30,15 @@ from earteach.cli.train import train
 from earteach.errors import EarTeachError
 
 INTERRUPTED = 130
-# What the system says of a path and only its owner can put right, wherever a command meets it.
-_OF_PATHS = (
+# Problems with a path that its owner can fix, in whichever command they appear.
+_PATH_ERRORS = (
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOSPC,
     errno.EDQUOT, errno.EIO, errno.ESTALE,
 )  # fmt: skip
 
 
 class Commands(TyperGroup):
-    """Runs a command and gives its outcome as an exit code."""
+    """Runs a command and turns its outcome into an exit code."""
 
     def invoke(self, ctx: Any) -> Any:
         output.replace_unprintable()
@@ -51,11 +51,9 @@ class Commands(TyperGroup):
             output.error(str(error))
             raise typer.Exit(1) from error
         except OSError as error:
-            if error.errno not in _OF_PATHS or error.filename is None:
+            if error.errno not in _PATH_ERRORS or error.filename is None:
                 raise
-            output.error(
-                f"{error.filename}: {error.strerror}; name another path, or put this right"
-            )
+            output.error(f"{error.filename}: {error.strerror}; fix this or name another path")
             raise typer.Exit(1) from error
         except KeyboardInterrupt as error:
             output.error("interrupted")
@@ -68,7 +66,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
-    # `--train_data` is `--train-data`.
+    # `--train_data` means `--train-data`.
     context_settings={
         "token_normalize_func": lambda token: token.replace("_", "-"),
         "help_option_names": ["-h", "--help"],
@@ -76,8 +74,8 @@ app = typer.Typer(
 )
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _print_version(requested: bool) -> None:
+    if requested:
         print(f"earteach {__version__}")  # noqa: T201
         raise typer.Exit
 
@@ -86,12 +84,14 @@ def _version(wanted: bool) -> None:
 def _about(
     version: Annotated[
         bool,
-        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
     ] = False,
 ) -> None:
-    """Teaches a network what a human ear looks like.
+    """Teach a network what a human ear looks like.
 
-    Begin with [bold]earteach prepare --synthetic 1000 --image-size 64[/], then on a CPU
+    Start with [bold]earteach prepare --synthetic 1000 --image-size 64[/], then on a CPU
     [bold]earteach train --image-size 64 --base-channels 32 --precision bf16 --epochs 5[/].
     """
 
@@ -118,4 +118,7 @@ for _name, _command in _COMMANDS.items():
 
 def main() -> None:
     """The console script."""
-    completion.completed(app)
+    if os.environ.get("_EARTEACH_COMPLETE") == "complete_bash":
+        completion.complete_in_bash(app)
+    else:
+        app()

@@ -29,7 +29,6 @@ def evaluate(
         typer.Option(
             "--data",
             help="Array to measure on; defaults to the checkpoint's validation array.",
-            autocompletion=completion.arrays,
         ),
     ] = None,
     against: Annotated[

@@ -7,7 +7,7 @@ from earteach.cli.output import Output, facts
 
 
 def info(json: Json = False) -> None:
-    """Print versions, devices, cores and paths, for a bug report."""
+    """Print versions, devices, cores and paths for a bug report."""
     from earteach.environment import describe
 
     result = describe()

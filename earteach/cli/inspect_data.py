@@ -10,7 +10,6 @@ import typer
 from rich.console import RenderableType
 from rich.markup import escape
 
-from earteach.cli import completion
 from earteach.cli.options import Json, LayoutChoice, one_of
 from earteach.cli.output import Output, facts, table
 from earteach.config import DataConfig, KLDConfig, ModelConfig, Reduction, Strength, TrainConfig
@@ -27,12 +26,11 @@ Training = Annotated[
     typer.Argument(
         help=f"Training array; by default {_FILES.train_data} and its validation array.",
         metavar="TRAIN",
-        autocompletion=completion.arrays,
     ),
 ]
 Validation = Annotated[
     Optional[Path],  # noqa: UP045
-    typer.Argument(help="Validation array.", metavar="VAL", autocompletion=completion.arrays),
+    typer.Argument(help="Validation array.", metavar="VAL"),
 ]
 
 

@@ -1,29 +1,35 @@
-"""From the dataclasses of `config.py` to the command line's options.
+"""The dataclasses of `config.py` as options of the command line.
 
-A command is a function whose parameters may be typed with option groups:
+A command takes option groups as parameters:
 
     @expanded
     def train(model: ModelConfig, optim: OptimConfig, json: Json = False) -> None: ...
 
-`expanded` gives it a signature in which each group stands as one option per field, which Typer reads,
-and hands the function the groups. `Given[Group]` takes the options of a group that were typed, as a
-dict, and leaves the others out.
+`expanded` gives it a signature for Typer with one option per field, and calls it with the groups.
+A `Given[Group]` parameter receives only the options that were given, as a dict.
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
-import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Generic, Optional, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Generic, TypeVar, get_args, get_origin
 
 import typer
 
 from earteach.cli import completion
-from earteach.config import Fit, Layout, OptionField, Options, read_toml
+from earteach.config import (
+    Fit,
+    Layout,
+    OptimConfig,
+    OptionField,
+    Options,
+    read_toml,
+    without_lr_peak,
+)
 from earteach.errors import EarTeachError
 
 Group = TypeVar("Group", bound=Options)
@@ -34,35 +40,29 @@ class Without(frozenset[str]):
 
 
 class Given(dict[str, Any], Generic[Group]):
-    """`Given[Group]`: the group's options that were typed, by name."""
+    """`Given[Group]`: the group's options that were given, by name."""
 
 
 def expanded(command: Callable[..., None]) -> Callable[..., None]:
-    """The command with its option groups expanded for Typer."""
+    """The command with one parameter per option in place of its option groups."""
     signature = inspect.signature(command, eval_str=True)
-    groups = {
-        name: found
-        for name, parameter in signature.parameters.items()
-        if (found := _group(parameter.annotation)) is not None
-    }
+    expansions = {name: _expansion(p.annotation) for name, p in signature.parameters.items()}
 
     @functools.wraps(command)
     def call(**values: Any) -> None:
-        for name, expansion in groups.items():
-            found = {field.name: values.pop(field.name) for field in expansion.fields}
-            if expansion.only_given:
-                values[name] = Given((k, v) for k, v in found.items() if v is not None)
-            else:
-                values[name] = expansion.group(**found)
+        for name, expansion in expansions.items():
+            if expansion is not None:
+                values[name] = expansion.collect(values)
         command(**values)
 
-    parameters = []
+    parameters: list[inspect.Parameter] = []
     for name, parameter in signature.parameters.items():
-        if name in groups:
-            expansion = groups[name]
-            parameters += [_parameter(expansion, option) for option in expansion.fields]
-        else:
-            parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+        expansion = expansions[name]
+        parameters += (
+            [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)]
+            if expansion is None
+            else expansion.parameters()
+        )
     call.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     # Typer reads the annotations beside the signature.
     call.__annotations__ = {p.name: p.annotation for p in parameters}
@@ -71,7 +71,7 @@ def expanded(command: Callable[..., None]) -> Callable[..., None]:
 
 @dataclass(frozen=True)
 class _Expansion:
-    """The group that a parameter stands for, and whether only its typed options are wanted."""
+    """The option group of a parameter; with `only_given`, as a dict of the given options."""
 
     group: type[Options]
     only_given: bool
@@ -81,8 +81,30 @@ class _Expansion:
     def fields(self) -> list[OptionField]:
         return [field for field in self.group.option_fields() if field.name not in self.without]
 
+    def parameters(self) -> list[inspect.Parameter]:
+        parameters = [self._parameter(field) for field in self.fields]
+        if self.group is OptimConfig:
+            hidden = Annotated[float | None, typer.Option("--lr-peak", hidden=True)]
+            parameters.append(_keyword("lr_peak", hidden, None))
+        return parameters
 
-def _group(annotation: Any) -> _Expansion | None:
+    def _parameter(self, option: OptionField) -> inspect.Parameter:
+        default = None if self.only_given else option.default
+        kind = option.type | None if self.only_given else option.type
+        declared = _declared(self.group, option, show_default=default is not None)
+        return _keyword(option.name, Annotated[kind, declared], default)
+
+    def collect(self, values: dict[str, Any]) -> Options | Given[Any]:
+        """Take the group's options out of `values`."""
+        options = {field.name: values.pop(field.name) for field in self.fields}
+        if self.group is OptimConfig:
+            options = without_lr_peak(options | {"lr_peak": values.pop("lr_peak")}, note=True)
+        if self.only_given:
+            return Given((name, value) for name, value in options.items() if value is not None)
+        return self.group(**options)
+
+
+def _expansion(annotation: Any) -> _Expansion | None:
     without: frozenset[str] = frozenset()
     if get_origin(annotation) is Annotated:
         annotation, *notes = get_args(annotation)
@@ -94,6 +116,11 @@ def _group(annotation: Any) -> _Expansion | None:
     return None
 
 
+def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+    kind = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Parameter(name, kind, default=default, annotation=annotation)
+
+
 def one_of(group: type[Options], name: str) -> Any:
     """A single option of a group, for `Annotated` in a command that takes no other of it."""
     option = next(option for option in group.option_fields() if option.name == name)
@@ -101,102 +128,74 @@ def one_of(group: type[Options], name: str) -> Any:
 
 
 def _declared(group: type[Options], option: OptionField, *, show_default: bool) -> Any:
+    choices = "|".join(map(str, option.opt.choices))
     return typer.Option(
         help=option.opt.help,
         rich_help_panel=group.panel,
-        metavar=_metavar(option),
+        metavar=f"[{choices}]" if choices else None,
         autocompletion=completion.of_option(option),
         show_default=show_default,
     )
 
 
-def _parameter(expansion: _Expansion, option: OptionField) -> inspect.Parameter:
-    group, only_given = expansion.group, expansion.only_given
-    declared = _declared(group, option, show_default=not only_given and option.default is not None)
-    optional = only_given and get_origin(option.type) not in (Union, types.UnionType)
-    kind = Optional[option.type] if optional else option.type  # noqa: UP045
-    return inspect.Parameter(
-        option.name,
-        inspect.Parameter.KEYWORD_ONLY,
-        default=None if only_given else option.default,
-        annotation=Annotated[kind, declared],
-    )
-
-
-def _metavar(option: OptionField) -> str | None:
-    return f"[{'|'.join(map(str, option.opt.choices))}]" if option.opt.choices else None
-
-
 def _use_toml(context: typer.Context, path: Path | None) -> Path | None:
-    """Make a file's values the defaults, so that a flag on the command line wins."""
+    """Make a file's values the defaults, so that options on the command line take precedence."""
     if path is not None:
         context.default_map = {**(context.default_map or {}), **read_toml(path)}
     return path
 
 
-def typed(context: typer.Context, names: Mapping[str, Any]) -> set[str]:
-    """Which of the options were typed or came from a `--config` file."""
-    unset = {"DEFAULT"}
-    return {
-        name
-        for name in names
-        if (source := context.get_parameter_source(name)) is not None and source.name not in unset
-    }
+def typed(context: typer.Context, names: Iterable[str]) -> set[str]:
+    """Those of the options that come from the command line or a `--config` file."""
+    sources = {name: context.get_parameter_source(name) for name in names}
+    return {name for name, source in sources.items() if source and source.name != "DEFAULT"}
+
+
+def ckpt_argument(help: str) -> Any:
+    """A checkpoint argument with its own help, for `Annotated`."""
+    return typer.Argument(help=help, metavar="CKPT", autocompletion=completion.checkpoints)
 
 
 Json = Annotated[
     bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")
 ]
-
-
-def ckpt_argument(help: str) -> Any:
-    """A checkpoint, for `Annotated` in a command that says in words of its own what it takes."""
-    return typer.Argument(help=help, metavar="CKPT", autocompletion=completion.checkpoints)
-
-
-Ckpt = Annotated[
-    Optional[Path],  # noqa: UP045
-    ckpt_argument("A checkpoint; left out, the best in --checkpoint-dir."),
-]
+Ckpt = Annotated[Path | None, ckpt_argument("A checkpoint. Default: the best in --checkpoint-dir.")]
 CheckpointDir = Annotated[
-    Path, typer.Option("--checkpoint-dir", help="Folder in which to find the checkpoint.")
+    Path, typer.Option("--checkpoint-dir", help="Folder to search for the checkpoint.")
 ]
 LayoutChoice = Annotated[
-    Optional[Layout],  # noqa: UP045
-    typer.Option("--layout", help="Order of an array's axes, where it cannot be told."),
+    Layout | None,
+    typer.Option("--layout", help="Axis order of an array, if its shape is ambiguous."),
 ]
 Config = Annotated[
-    Optional[Path],  # noqa: UP045
+    Path | None,
     typer.Option(
         "--config",
-        help="TOML file of options, keys spelled with underscores; flags win over it.",
+        help="TOML file of options, keys with underscores; command-line options take precedence.",
         is_eager=True,
         callback=_use_toml,
-        autocompletion=completion.tomls,
     ),
 ]
 FastDevRun = Annotated[
-    bool, typer.Option("--fast-dev-run", help="One step of each kind; writes nothing.")
+    bool,
+    typer.Option("--fast-dev-run", help="Run one training and one validation step; write nothing."),
 ]
 Show = Annotated[
-    bool,
-    typer.Option("--show", help="Draw the pictures in the terminal too, where it has colours."),
+    bool, typer.Option("--show", help="Also draw the images in the terminal, in colour.")
 ]
-Seed = Annotated[
-    int, typer.Option("--seed", help="Source of the randomness.", min=0, max=2**63 - 1)
-]
+Seed = Annotated[int, typer.Option("--seed", help="Random seed.", min=0, max=2**63 - 1)]
 FitChoice = Annotated[
     Fit,
     typer.Option(
         "--fit",
-        help="How a photograph becomes square: both sides scaled, or the shorter one extended by "
+        help="How to make photographs square: stretch them, or extend the shorter side by "
         "reflecting its edges.",
     ),
 ]
 
 
 def found(ckpt: Path | None, checkpoint_dir: Path) -> Path:
-    """The checkpoint that was named, or the folder in which to take the best."""
+    """The checkpoint that was named, or the folder whose best one to use."""
     if ckpt is not None:
         return ckpt
     if not checkpoint_dir.is_dir():

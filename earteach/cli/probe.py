@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 from rich.table import Table
 
-from earteach.cli import completion
 from earteach.cli.options import CheckpointDir, Ckpt, Json, LayoutChoice, found
 from earteach.cli.output import Output, table
 from earteach.config import InferenceConfig
@@ -34,8 +33,7 @@ def probe(
         Optional[Path],  # noqa: UP045
         typer.Option(
             "--data",
-            help="An array; by default the checkpoint's validation array.",
-            autocompletion=completion.arrays,
+            help="Array to read from; defaults to the checkpoint's validation array.",
         ),
     ] = None,
     landmarks: Annotated[

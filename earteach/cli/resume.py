@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -20,27 +20,27 @@ OUTCOMES = {"train": show_outcome, "distil": show_student_outcome}
 def resume(
     hardware: Given[HardwareConfig],
     ckpt: Annotated[
-        Optional[Path],  # noqa: UP045
-        ckpt_argument("The checkpoint; left out, last.ckpt."),
+        Path | None,
+        ckpt_argument("The checkpoint. Default: last.ckpt in --checkpoint-dir."),
     ] = None,
     checkpoint_dir: CheckpointDir = Path("checkpoints"),
     epochs: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option("--epochs", help="Train until this many epochs in all.", min=1),
+        int | None,
+        typer.Option("--epochs", help="Total number of epochs to train.", min=1),
     ] = None,
     reanneal: Annotated[
         bool,
         typer.Option(
             "--reanneal",
-            help="Stretch the KLD weight's schedule over the new number of epochs; otherwise it keeps "
-            "its shape and then holds its final weight.",
+            help="Stretch the KLD annealing schedule over the new number of epochs. Without it the "
+            "schedule keeps its length, and later epochs use the final weight.",
         ),
     ] = False,
     json: Json = False,
 ) -> None:
-    """Continue a run with everything that its checkpoint knows.
+    """Continue a training run from its checkpoint.
 
-    Only its length and what it is computed on can be changed.
+    Only the number of epochs and the hardware options can change.
     """
     from earteach import checkpoint
     from earteach.runs import resume as core

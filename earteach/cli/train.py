@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
@@ -19,7 +19,6 @@ from earteach.cli.output import (
     advice_table,
     duration,
     facts,
-    is_main_process,
     line,
     note,
     plain,
@@ -35,12 +34,13 @@ from earteach.config import (
     RunConfig,
     TrainConfig,
 )
+from earteach.environment import is_main_process
 from earteach.errors import EarTeachError
 
 if TYPE_CHECKING:
     from earteach.training.fit import TrainResult, Watch
     from earteach.training.plan import Plan
-    from earteach.training.progress import Forecast
+    from earteach.training.progress import TimeEstimate
     from earteach.training.recorder import EpochRecord
 
 
@@ -54,31 +54,31 @@ def train(
     run: RunConfig,
     config: Config = None,
     resume: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option(
             "--resume",
-            help="Continue this checkpoint, as `earteach resume` does.",
+            help="Continue the run of this checkpoint, like `earteach resume`.",
             autocompletion=completion.checkpoints,
         ),
     ] = None,
     init_from: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option(
             "--init-from",
-            help="Begin a new run with the weights of this checkpoint.",
+            help="Start a new run from the weights of this checkpoint.",
             autocompletion=completion.checkpoints,
         ),
     ] = None,
     fresh: Annotated[
-        bool, typer.Option("--fresh", help="Move an old run's folders aside and begin anew.")
+        bool, typer.Option("--fresh", help="Move an old run's folders aside and start a new run.")
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show what would be trained, and stop.")
+        bool, typer.Option("--dry-run", help="Show what would be trained, without training.")
     ] = False,
     fast_dev_run: FastDevRun = False,
     json: Json = False,
 ) -> None:
-    """Train a model; where the checkpoint folder holds a run of the same options, continue it."""
+    """Train a model, or continue the run with the same options in the checkpoint folder."""
     settings = TrainConfig(data=data, model=model, optim=optim, kld=kld, hardware=hardware, run=run)
     if resume is not None and (fresh or init_from is not None or dry_run or fast_dev_run):
         raise typer.BadParameter(
@@ -118,62 +118,60 @@ def _resume(
     from earteach import checkpoint
     from earteach.runs import resume as core
 
-    given = {option.name: value for _, option, value in settings.options()}
-    named = typed(context, given)
-    kept = checkpoint.read(resume).config
+    values = settings.resolved_options()
+    given = typed(context, [*values, "lr_peak"])
+    if "lr_peak" in given:
+        given.add("learning_rate")
     differing = {
         name: pair
-        for name, pair in checkpoint.differences(kept, settings).items()
-        if name in named and name != "epochs"
+        for name, pair in checkpoint.differences(checkpoint.read(resume).config, settings).items()
+        if name in given and name != "epochs"
     }
     if differing:
         listed = checkpoint.listed(differing)
         raise EarTeachError(
             f"{resume}: was trained with other options ({listed}); leave them out to continue it, or "
-            "begin a new run with --init-from"
+            "start a new run with --init-from"
         )
-    hardware = set(settings.hardware.to_dict()) & named
     return core(
         resume,
-        epochs=settings.optim.epochs if "epochs" in named else None,
-        hardware={name: given[name] for name in hardware},
+        epochs=settings.optim.epochs if "epochs" in given else None,
+        hardware={name: values[name] for name in settings.hardware.to_dict() if name in given},
         watch=watch,
     )
 
 
 @contextmanager
 def watching(output: Output) -> Iterator[Watch]:
-    """The plan, the forecast and a line for each epoch; on a terminal two lines that move too."""
+    """Show the plan, the time estimate and a line per epoch; on a terminal also a progress bar."""
     from earteach.training.fit import Watch
 
     def show_plan(planned: Plan) -> None:
         if not output.json:
             output.show(planned, _plan_table(planned))
 
-    with run_bar() if not output.json else nullcontext() as move:
+    with run_bar() if not output.json else nullcontext() as update:
         yield Watch(
             on_start=show_plan,
-            on_forecast=lambda forecast: note(forecast_line(forecast, datetime.now())),
-            on_progress=move,
-            on_epoch=lambda record: line(epoch_line(record), whole=False),
+            on_estimate=lambda estimate: note(estimate_line(estimate, datetime.now())),
+            on_progress=update,
+            on_epoch=lambda record: line(epoch_line(record), wrap=True),
         )
 
 
-def forecast_line(forecast: Forecast, now: datetime) -> str:
-    """When a run would end, and what would end sooner."""
-    end = now + timedelta(seconds=forecast.seconds)
+def estimate_line(estimate: TimeEstimate, now: datetime) -> str:
+    """When the run will end, and the options that end sooner."""
+    end = now + timedelta(seconds=estimate.seconds)
     when = f"{end:%H:%M}" if end.date() == now.date() else f"{end:%H:%M on %-d %B}"
-    epochs = "1 epoch" if forecast.epochs == 1 else f"{forecast.epochs} epochs"
+    epochs = "1 epoch" if estimate.epochs == 1 else f"{estimate.epochs} epochs"
     text = (
-        f"first {forecast.steps} steps: {forecast.images_per_second:.3g} images/s; {epochs} "
-        f"would take about {duration(forecast.seconds)}, until {when}"
+        f"first {estimate.steps} steps: {estimate.images_per_second:.3g} images/s; {epochs} "
+        f"will take about {duration(estimate.seconds)}, until {when}"
     )
-    if forecast.smaller is None:
+    options = [f"--{name.replace('_', '-')} {value}" for name, value in estimate.smaller.items()]
+    if not options:
         return text
-    options = " ".join(
-        f"--{name.replace('_', '-')} {value}" for name, value in forecast.smaller.options.items()
-    )
-    return f"{text}; with {options} about {duration(forecast.smaller.seconds)}"
+    return f"{text}; with {' '.join(options)} about {duration(estimate.smaller_seconds)}"
 
 
 # Metrics of single kinds of runs, with their places in an epoch's line.
@@ -199,22 +197,23 @@ def epoch_line(record: EpochRecord) -> str:
 def _plan_table(planned: Plan) -> Table:
     size, epochs = planned.image_size, planned.epochs
     values = {
-        "model": f"EarVAE for {size}×{size}×{planned.in_channels}, {planned.latent_dim} numbers in a "
-        f"code, base channels {planned.base_channels}",
+        "model": f"EarVAE for {size}×{size}×{planned.in_channels}, latent dimension "
+        f"{planned.latent_dim}, base channels {planned.base_channels}",
         "parameters": f"{planned.parameters:,}",
-        "multiply-adds": f"{planned.multiply_adds:,} for one image",
+        "multiply-adds": f"{planned.multiply_adds:,} per image",
         "training images": f"{planned.train_images:,} ({planned.train_data})",
         "validation images": f"{planned.val_images:,} ({planned.val_data})",
         "length": f"{epochs:,} epochs" if epochs > 1 else "1 epoch",
-        "steps": f"{planned.steps_per_epoch:,} an epoch, {planned.steps:,} in all; "
-        f"{planned.batch_size} images in each",
+        "steps": f"{planned.steps_per_epoch:,} per epoch, {planned.steps:,} in total; batch size "
+        f"{planned.batch_size}",
+        "learning rate": f"{planned.learning_rate:g} at its peak ({planned.lr_schedule})",
         **planned.provenance,
         **_kld_rows(planned),
         "checkpoints": str(planned.checkpoint_dir),
         "logs": f"tensorboard --logdir {planned.log_dir}",
     }
     if planned.epochs_done:
-        values["length"] += f", of which {planned.epochs_done:,} are done"
+        values["length"] += f", {planned.epochs_done:,} of them done"
     return facts("What will be trained", values)
 
 
@@ -251,15 +250,15 @@ def show_outcome(
         option = "" if str(folder) == "checkpoints" else f" --checkpoint-dir {folder}"
         values["next"] = f"earteach eval{option}"
     else:
-        values["written"] = "nothing, as --fast-dev-run asks"
+        values["written"] = "nothing (--fast-dev-run)"
     tables = [facts("Trained", values), *advice_table(result.advice)]
     output.show(plain(result) | (more or {}), *tables, *more_tables)
 
 
 def _interruption(result: TrainResult) -> str:
     if result.last is None:
-        return "interrupted; nothing was written, as --fast-dev-run asks"
+        return "interrupted; nothing was written (--fast-dev-run)"
     return (
-        f"interrupted: kept {result.last} in epoch {result.epochs_completed + 1}, after step "
+        f"interrupted: saved {result.last} in epoch {result.epochs_completed + 1}, after step "
         f"{result.global_step}; continue with `earteach resume {result.last}`"
     )

@@ -10,9 +10,7 @@ from typing import Any
 from earteach.checkpoint import Checkpoint
 from earteach.errors import EarTeachError
 from earteach.metrics.diagnostics import recorded_history
-
-# The names that training writes.
-_RUN_NAME, _METRICS_FILE, _EARS = "ear_vae", "metrics.jsonl", "val/reconstructions"
+from earteach.run_files import METRICS_FILE, RUN_NAME, VALIDATION_EARS
 
 
 @dataclass(frozen=True)
@@ -38,9 +36,9 @@ def read_record(trained: Checkpoint) -> RunRecord:
 
     If that is gone or holds another run, only the losses that the checkpoint stores.
     """
-    folder = trained.config.run.log_dir / _RUN_NAME
+    folder = trained.config.run.log_dir / RUN_NAME
     try:
-        epochs = _read_epochs(folder / _METRICS_FILE)
+        epochs = _read_epochs(folder / METRICS_FILE)
         # A relative path may lead to another run.
         logged = (trained.about.get("metrics") or {}).get("val/loss")
         same = [e for e in epochs if e.epoch == trained.epochs_completed - 1]
@@ -96,7 +94,7 @@ def read_validation_ears(record: RunRecord) -> list[tuple[EpochMetrics, bytes]]:
 
     events: Any = EventAccumulator(str(record.folder), size_guidance={"images": 0})
     events.Reload()
-    if _EARS not in events.Tags()["images"]:
-        raise EarTeachError(f"{record.folder}: the TensorBoard files there hold no {_EARS}")
-    sheets = {event.step: event.encoded_image_string for event in events.Images(_EARS)}
+    if VALIDATION_EARS not in events.Tags()["images"]:
+        raise EarTeachError(f"{record.folder}: TensorBoard's files there hold no {VALIDATION_EARS}")
+    sheets = {event.step: event.encoded_image_string for event in events.Images(VALIDATION_EARS)}
     return [(epoch, sheets[epoch.step]) for epoch in record.epochs if epoch.step in sheets]

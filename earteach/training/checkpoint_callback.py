@@ -1,4 +1,4 @@
-"""When checkpoints are written: last.ckpt after every epoch, the two best, and on interruption."""
+"""Writes checkpoints: last.ckpt after every epoch and on interruption, and the two best."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Best = dict[str, dict[str, Any]]  # "loss" and "ssim" → {"path", "value", "epo
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Lightning's checkpoint files, written so that a crash leaves the previous one whole."""
+    """Writes Lightning's checkpoints so that a crash leaves the previous one intact."""
 
     def save_checkpoint(
         self, checkpoint_state: dict[str, Any], path: Any, storage_options: Any | None = None
@@ -30,12 +30,12 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 class Checkpoints(Checkpoint):
     """Writes `last.ckpt` and the best checkpoints by validation loss and by SSIM.
 
-    Lightning's ModelCheckpoint writes `last.ckpt` only when it writes something else, and gives a
-    best file another name when a resumed run comes to the same epoch again.
+    Lightning's ModelCheckpoint writes `last.ckpt` only together with another file, and renames a best
+    file when a resumed run repeats its epoch.
 
-    At an epoch's end the new best files are written first, then `last.ckpt`, which names them, and
-    only then the old best files are removed: killed at any moment, the folder stays consistent. They
-    are written once and linked, as they are all the same.
+    At the end of an epoch it writes the new best files, then `last.ckpt`, which names them, and only
+    then removes the old best files: whenever the process is killed, the folder stays consistent. The
+    new files are equal, so they are one file with several hard links.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Checkpoints(Checkpoint):
         every_n_steps: int | None,
         origin: dict[str, Any],
     ) -> None:
-        """`origin` is what each checkpoint keeps of where the run comes from."""
+        """`origin` goes into every checkpoint: where the run comes from."""
         self._folder = folder
         self._data = data
         self._stop = stop
@@ -76,7 +76,7 @@ class Checkpoints(Checkpoint):
             best=self.state_dict()["best"],
         )
         if validating:
-            _place_before_validation(checkpoint_state)
+            _rewind_validation(checkpoint_state)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._stop.listen()
@@ -85,28 +85,28 @@ class Checkpoints(Checkpoint):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
     ) -> None:
         if trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
-            return  # validation follows, where a request to stop is answered
-        if self._is_due(trainer):
+            return  # validation follows and checks for a stop request
+        if self._every_n_steps and trainer.global_step % self._every_n_steps == 0:
             self._save_last(trainer)
-        self._answer_stop_request(trainer)
+        self._stop_if_requested(trainer)
 
     def on_validation_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
     ) -> None:
-        self._answer_in_validation(trainer)
+        self._stop_validation_if_requested(trainer)
 
     def on_validation_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
     ) -> None:
-        # After the last batch it is better to end the epoch.
+        # After the last batch the epoch is as good as done.
         if not trainer.fit_loop.epoch_loop.val_loop.batch_progress.is_last_batch:
-            self._answer_in_validation(trainer)
+            self._stop_validation_if_requested(trainer)
 
-    def _answer_in_validation(self, trainer: pl.Trainer) -> None:
-        # Several devices must agree to stop, and one may have a batch more than another: they are
-        # asked when the epoch ends.
+    def _stop_validation_if_requested(self, trainer: pl.Trainer) -> None:
+        # Several devices must agree to stop, but may differ in their number of batches: they agree
+        # at the end of the epoch.
         if trainer.world_size == 1:
-            self._answer_stop_request(trainer)
+            self._stop_if_requested(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if is_dry(trainer):
@@ -121,72 +121,56 @@ class Checkpoints(Checkpoint):
             for path in others:
                 checkpoint.name_again(first, path)
             self._remove_superseded()
-        self._answer_stop_request(trainer, saved=True)
+        self._stop_if_requested(trainer, saved=True)
 
-    def _is_due(self, trainer: pl.Trainer) -> bool:
-        every = self._every_n_steps
-        return every is not None and trainer.global_step % every == 0
-
-    def _answer_stop_request(self, trainer: pl.Trainer, saved: bool = False) -> None:
-        asked = self._stop.signal is not None
+    def _stop_if_requested(self, trainer: pl.Trainer, saved: bool = False) -> None:
+        requested = self._stop.signal is not None
         if trainer.world_size > 1:
-            asked = trainer.strategy.reduce_boolean_decision(asked, all=False)
-        if not asked or self._finished:
+            requested = trainer.strategy.reduce_boolean_decision(requested, all=False)
+        if not requested or self._finished:
             return
         if not saved:
             self._save_last(trainer)
         raise TrainingInterrupted
 
     def _new_bests(self, trainer: pl.Trainer) -> list[Path]:
-        """Take note of the scores that this epoch improved, and give the files to be written."""
-        epoch = trainer.current_epoch
-        values = {"loss": _metric(trainer, "val/loss"), "ssim": _metric(trainer, "val/ssim")}
-        names = {
-            "loss": checkpoint.best_loss_name(epoch, values["loss"]),
-            "ssim": checkpoint.best_ssim_name(epoch, values["ssim"]),
-        }
-        improved = [name for name in values if self._improves(name, values[name])]
-        for name in improved:
-            path = self._folder / names[name]
-            self.best[name] = {"path": str(path), "value": values[name], "epoch": epoch}
-        return [self._folder / names[name] for name in improved]
-
-    def _improves(self, name: str, value: float) -> bool:
-        if name not in self.best:
-            return True
-        former = self.best[name]["value"]
-        return bool(value < former if name == "loss" else value > former)
+        """Update `best` with this epoch's scores; the paths to write where they improve."""
+        epoch, metrics = trainer.current_epoch, measured(trainer)
+        loss, ssim = metrics["val/loss"], metrics["val/ssim"]
+        paths = []
+        if "loss" not in self.best or loss < self.best["loss"]["value"]:
+            paths.append(self._folder / checkpoint.best_loss_name(epoch, loss))
+            self.best["loss"] = {"path": str(paths[-1]), "value": loss, "epoch": epoch}
+        if "ssim" not in self.best or ssim > self.best["ssim"]["value"]:
+            paths.append(self._folder / checkpoint.best_ssim_name(epoch, ssim))
+            self.best["ssim"] = {"path": str(paths[-1]), "value": ssim, "epoch": epoch}
+        return paths
 
     def _save_last(self, trainer: pl.Trainer) -> None:
         if not is_dry(trainer):
             trainer.save_checkpoint(self._folder / checkpoint.LAST)
 
     def _remove_superseded(self) -> None:
-        kept = {Path(entry["path"]).name for entry in self.best.values()}
-        superseded = [p for p in self._folder.glob("best-*.ckpt") if p.name not in kept]
-        # What a killed process had not put in place.
-        left_over = self._folder.glob(f".*.ckpt.*{PARTIAL}")
-        for path in (*superseded, *left_over):
+        current = {Path(entry["path"]).name for entry in self.best.values()}
+        superseded = [p for p in self._folder.glob("best-*.ckpt") if p.name not in current]
+        partial = self._folder.glob(f".*.ckpt.*{PARTIAL}")  # left by a killed process
+        for path in (*superseded, *partial):
             path.unlink(missing_ok=True)
 
 
 def epochs_processed(trainer: pl.Trainer) -> int:
-    """Epochs trained and validated; inside an epoch's end hooks that epoch counts already."""
+    """Epochs trained and validated; in its end hooks an epoch counts already."""
     progress: Any = trainer.fit_loop.epoch_progress.current
     return int(progress.processed)
 
 
 def is_dry(trainer: pl.Trainer) -> bool:
     """Whether this is a `--fast-dev-run`, which writes nothing."""
-    return bool(getattr(trainer, "fast_dev_run", False))
-
-
-def _metric(trainer: pl.Trainer, name: str) -> float:
-    return float(trainer.callback_metrics[name])
+    return bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
 
 
 def measured(trainer: pl.Trainer) -> dict[str, float]:
-    """What the last validation came to."""
+    """The metrics of the last validation."""
     return {
         name: float(value)
         for name, value in trainer.callback_metrics.items()
@@ -194,10 +178,10 @@ def measured(trainer: pl.Trainer) -> dict[str, float]:
     }
 
 
-def _place_before_validation(checkpoint_state: dict[str, Any]) -> None:
-    """Make Lightning's counters say that validation has yet to begin.
+def _rewind_validation(checkpoint_state: dict[str, Any]) -> None:
+    """Set Lightning's counters to before validation, so that a resumed run repeats it.
 
-    Its metrics are not kept half-way, so a run that was stopped in validation starts it anew.
+    Metrics of half a validation are not kept.
     """
     progress = checkpoint_state["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]
     for counters in (progress["total"], progress["current"]):

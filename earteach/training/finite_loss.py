@@ -1,4 +1,4 @@
-"""Stops a run whose loss is no longer a number."""
+"""Stops a run whose loss is no longer finite."""
 
 from __future__ import annotations
 
@@ -12,14 +12,13 @@ from earteach.data.loaders import Sample
 from earteach.errors import EarTeachError
 from earteach.training.lightning_module import EarVAELightning
 
-_NAMED = 16
+_MAX_LISTED = 16
 
 
 class FiniteLoss(Callback):
-    """Raises `EarTeachError` at the end of the step whose loss is NaN or infinite.
+    """Raises `EarTeachError` after a step whose loss is NaN or infinite.
 
-    On a GPU the loss is looked at one step later, when its copy has arrived without a wait, or before
-    a checkpoint is written.
+    On a GPU it checks one step later, to avoid waiting for the device, and before each checkpoint.
     """
 
     def __init__(self) -> None:
@@ -50,7 +49,9 @@ def _check(
     assert isinstance(module, EarVAELightning)
     assert isinstance(batch["index"], torch.Tensor)
     indices = batch["index"].tolist()
-    listed = ", ".join(map(str, indices[:_NAMED])) + (", …" if len(indices) > _NAMED else "")
+    listed = ", ".join(map(str, indices[:_MAX_LISTED])) + (
+        ", …" if len(indices) > _MAX_LISTED else ""
+    )
     raise EarTeachError(
         f"the loss is {float(loss)} in epoch {trainer.current_epoch + 1}, step {step} (images "
         f"{listed}); the last checkpoint is kept: {_advice(module)}"
@@ -61,6 +62,6 @@ def _advice(module: EarVAELightning) -> str:
     optim, hardware = module.config.optim, module.config.hardware
     if hardware.precision == "16":
         return "try --precision bf16 or 32"
-    if optim.learning_rate > 1e-3:
-        return f"try --learning-rate {optim.learning_rate / 10:g}"
+    if optim.peak_learning_rate > 10 * optim.default_learning_rate:
+        return f"try --learning-rate {optim.peak_learning_rate / 10:g}"
     return "look at these images with `earteach inspect-data`, or try a smaller --learning-rate"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -19,11 +18,13 @@ from earteach import checkpoint
 from earteach.checkpoint import Checkpoint
 from earteach.config import TrainConfig
 from earteach.data.arrays import EarArray
+from earteach.environment import is_main_process
 from earteach.errors import EarTeachError
 from earteach.files.atomic_write import is_full, unwritten
 from earteach.files.folders import missing_folders, remove_empty
 from earteach.metrics.diagnostics import Advice
 from earteach.randomness import Purpose, derive
+from earteach.run_files import RUN_NAME
 from earteach.training.checkpoint_callback import Checkpoints, check_writable, epochs_processed
 from earteach.training.finite_loss import FiniteLoss
 from earteach.training.interruption import (
@@ -34,13 +35,12 @@ from earteach.training.interruption import (
 )
 from earteach.training.lightning_module import EarVAELightning
 from earteach.training.plan import Plan, plan
-from earteach.training.progress import Forecast, Pace, Progress
+from earteach.training.progress import Progress, ProgressCallback, TimeEstimate
 from earteach.training.recorder import EpochRecord, Recorder
 from earteach.training.resource_checks import check_memory_for_run, check_space_for_run
 from earteach.training.resume_callback import ResumeCallback, incompatible_state_error
 from earteach.training.task import Task
 from earteach.training.trainer import (
-    RUN_NAME,
     Loaders,
     make_trainer,
     quiet_lightning,
@@ -85,7 +85,7 @@ class Watch:
     and after each epoch."""
 
     on_start: Callable[[Plan], None] | None = None
-    on_forecast: Callable[[Forecast], None] | None = None
+    on_estimate: Callable[[TimeEstimate], None] | None = None
     on_progress: Callable[[Progress], None] | None = None
     on_epoch: Callable[[EpochRecord], None] | None = None
 
@@ -125,16 +125,16 @@ def fit(config: TrainConfig, start: Start, watch: Watch, task: Task) -> TrainRes
             run.checkpoint_dir, fingerprints, stop, run.checkpoint_every_n_steps, entry
         )
         recorder = Recorder(run.log_dir / RUN_NAME, arrays, watch.on_epoch)
-        pace = Pace(
+        progress = ProgressCallback(
             config,
             (len(arrays["train"]), len(arrays["val"])),
-            on_forecast=watch.on_forecast,
+            on_estimate=watch.on_estimate,
             on_progress=watch.on_progress,
         )
         resume_callback = ResumeCallback(lambda: _show_plan(config, start, watch, task))
         trainer = make_trainer(
             config,
-            [*([resume_callback] if resumed else []), FiniteLoss(), pace, recorder, keeper],
+            [*([resume_callback] if resumed else []), FiniteLoss(), progress, recorder, keeper],
             purge_step=resumed.global_step if resumed else 0,
             fast_dev_run=start.dry,
         )
@@ -288,8 +288,3 @@ def _move_aside(config: TrainConfig) -> None:
                 f"{folder}: cannot be moved aside to {aside}: {error.strerror}; choose another folder"
             ) from error
         _log.info("moved the old run's %s to %s", folder, aside)
-
-
-def is_main_process() -> bool:
-    """Whether this is not one of the processes that Lightning started for the other devices."""
-    return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "NODE_RANK"))

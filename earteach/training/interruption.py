@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM, and SLURM's requeue signal: finish the step, keep it, stop."""
+"""Ctrl-C, SIGTERM and SLURM's requeue signal: finish the step, save it, stop."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _log = logging.getLogger(__name__)
 
 
 class TrainingInterrupted(BaseException):
-    """Raised inside the training loop once the checkpoint of an interrupted run is written."""
+    """Raised in the training loop after the checkpoint of an interrupted run is written."""
 
 
 class StopRequest:
-    """While entered, the first signal is remembered and the second ends the process at once.
+    """A context that records the first signal; the second ends the process at once.
 
-    Under SLURM, SIGUSR1 (`#SBATCH --signal=SIGUSR1@90`) is one of them. Lightning's own handler, which
-    this replaces, would write its checkpoint in the middle of a step.
+    Under SLURM, SIGUSR1 (`#SBATCH --signal=SIGUSR1@90`) counts too. It replaces Lightning's handler,
+    which would write a checkpoint in the middle of a step.
     """
 
     def __init__(self) -> None:
@@ -36,8 +36,10 @@ class StopRequest:
         return self
 
     def listen(self) -> None:
-        """Take the signals, also from Lightning, which puts a handler of its own before this one
-        when training starts; with several devices that one would wait for the others forever."""
+        """Install the handlers, again once training starts and Lightning has installed its own.
+
+        With several devices Lightning's would wait for the other processes forever.
+        """
         if threading.current_thread() is threading.main_thread():
             for number in self._previous:
                 signal.signal(number, self._receive)
@@ -59,19 +61,19 @@ class StopRequest:
 
 
 def requeue() -> None:
-    """Put this SLURM job back into the queue, where it continues from `last.ckpt`."""
+    """Put this SLURM job back into the queue; it continues from `last.ckpt`."""
     job = _slurm_job()
     assert job is not None
     try:
         subprocess.run(["scontrol", "requeue", job], check=True)
     except (OSError, subprocess.CalledProcessError) as error:
-        _log.warning("the SLURM job %s could not be requeued: %s", job, error)
+        _log.warning("SLURM job %s could not be requeued: %s", job, error)
     else:
-        _log.info("SLURM job %s is back in the queue", job)
+        _log.info("requeued SLURM job %s", job)
 
 
 def _slurm_job() -> str | None:
-    """The job's id, or for one task of a job array its two ids."""
+    """The job's id; `<array>_<task>` for a task of a job array."""
     if array := os.environ.get("SLURM_ARRAY_JOB_ID"):
         return f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
     return os.environ.get("SLURM_JOB_ID")

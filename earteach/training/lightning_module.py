@@ -9,7 +9,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics import MeanMetric
 from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMeasure
 
@@ -24,7 +24,7 @@ from earteach.model.build import build_model
 from earteach.model.loss import LossTerm, VAEBatch, image_losses, objective, total_loss, vae_terms
 from earteach.model.vae import ConvVAE, reparameterise
 from earteach.randomness import training_noise, validation_noise
-from earteach.training.lr_schedule import cosine_factor
+from earteach.training.lr_schedule import CosineSchedule
 
 _SUMS, _IMAGES = "train_sums", "images"
 
@@ -240,7 +240,7 @@ class EarVAELightning(pl.LightningModule):
         if not math.isfinite(float(values["val/loss"])):
             raise EarTeachError(
                 f"the validation loss of epoch {self.current_epoch + 1} is not finite; "
-                f"try a smaller --learning-rate than {self.config.optim.learning_rate:g}"
+                f"try a smaller --learning-rate than {self.config.optim.peak_learning_rate:g}"
             )
         self.log_dict(values, logger=False, rank_zero_only=False)
         # Lightning would step this one after the epoch's checkpoint has been written, and a resumed
@@ -252,7 +252,7 @@ class EarVAELightning(pl.LightningModule):
         optim = self.config.optim
         optimizer = torch.optim.AdamW(
             [parameter for parameter in self.model.parameters() if parameter.requires_grad],
-            lr=optim.learning_rate,
+            lr=optim.peak_learning_rate,
             weight_decay=optim.weight_decay,
             fused=self.device.type in ("cpu", "cuda") and not self._scales_gradients,
         )
@@ -260,8 +260,7 @@ class EarVAELightning(pl.LightningModule):
             plateau = ReduceLROnPlateau(optimizer, factor=0.5, patience=10)
             schedule: Any = {"scheduler": plateau, "monitor": "val/loss"}
         else:
-            steps = self._steps_of_the_run()
-            cosine = LambdaLR(optimizer, lambda step: cosine_factor(step, steps, optim))
+            cosine = CosineSchedule(optimizer, self._steps_of_the_run(), optim)
             schedule = {"scheduler": cosine, "interval": "step"}
         return {"optimizer": optimizer, "lr_scheduler": {**schedule, "name": "lr"}}
 

@@ -19,7 +19,7 @@ from earteach.training.task import Task
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run is; `schedule` is the KLD weight of each epoch, `elbo_beta` the last one's β.
+    """The size of a run; `schedule` is the KLD weight of each epoch, `elbo_beta` the final β.
 
     `schedule` is empty where the loss has no KLD; `provenance` names what the run starts from.
     """
@@ -41,6 +41,7 @@ class Plan:
     steps: int
     precision: str
     lr_schedule: str
+    learning_rate: float  # its peak
     schedule: tuple[float, ...]
     final_kld_weight: float
     elbo_beta: float
@@ -81,6 +82,7 @@ def plan(config: TrainConfig, task: Task, *, epochs_done: int = 0) -> Plan:
         steps=steps * optim.epochs,
         precision=config.hardware.precision,
         lr_schedule=optim.lr_schedule,
+        learning_rate=optim.peak_learning_rate,
         schedule=task.kld_schedule(config),
         final_kld_weight=final,
         elbo_beta=elbo_beta(final, config.kld.kld_reduction, model.latent_dim, dimensions),
@@ -91,7 +93,7 @@ def plan(config: TrainConfig, task: Task, *, epochs_done: int = 0) -> Plan:
 
 
 def steps_per_epoch(images: int, batch_size: int, devices: int) -> int:
-    """The steps of each device, which all take as many."""
+    """Steps per epoch, the same number on each device."""
     return math.ceil(math.ceil(images / devices) / batch_size)
 
 

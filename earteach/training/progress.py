@@ -1,4 +1,4 @@
-"""How fast a run goes: a forecast after its first steps, and where it stands while it goes."""
+"""A run's progress: an estimate of its duration after the first steps, then where it is."""
 
 from __future__ import annotations
 
@@ -11,81 +11,54 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 
 from earteach.config import TrainConfig
-from earteach.training.checkpoint_callback import is_dry
 from earteach.training.lightning_module import EarVAELightning
 
-FORECAST_STEP = 20
-_WARM_UP = 2
-_TICK = 0.5
-LONG = 12 * 3600.0
-# Validation encodes once and decodes twice; a training step goes forward and back again.
-VALIDATION_SHARE = 0.5
-_SMALLER = ((256, 32), (128, 64), (128, 32), (64, 64), (64, 32))
+ESTIMATE_STEP = 20
+_WARM_UP = 2  # steps
+_INTERVAL = 0.5  # seconds
+LONG = 12 * 3600.0  # seconds
+# Of a training image: validation encodes once and decodes twice, without gradients.
+VALIDATION_COST = 0.5
+Phase = Literal["training", "validation"]
+_SMALLER = ((256, 32), (128, 64), (128, 32), (64, 64), (64, 32))  # image size, base channels
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run is. Epochs count from 0; `step` is one of the `steps` of this phase.
+    """Where a run is; epochs count from 0, `step` from 1 within the phase.
 
-    `loss` is the mean of the epoch's training so far, on this device; `ssim` and `psnr` are of the
-    last validation. `seconds_left` is until the end of the run.
+    `loss` is the epoch's mean so far on this device; `seconds_left` is until the end of the run.
     """
 
     epoch: int
     epochs: int
-    phase: Literal["training", "validation"]
+    phase: Phase
     step: int
     steps: int
     loss: float
-    ssim: float | None
-    psnr: float | None
-    learning_rate: float
     images_per_second: float
     seconds_left: float
 
 
 @dataclass(frozen=True)
-class Smaller:
-    """Smaller options that would end in time, by their flags' names; `seconds` for the whole run."""
+class TimeEstimate:
+    """How long the remaining `epochs` will take, measured over the first `steps`.
 
-    options: dict[str, int]
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Forecast:
-    """What the first `steps` say of the `epochs` that are left; `smaller` where they take too long."""
+    Where that is long, `smaller` holds options with which a run takes `smaller_seconds`.
+    """
 
     steps: int
     images_per_second: float
     epochs: int
     seconds: float
-    smaller: Smaller | None
+    smaller: dict[str, int]
+    smaller_seconds: float
 
 
-class Tempo:
-    """Work done over time. One piece of work is a training image."""
+class ProgressCallback(Callback):
+    """Reports the estimate once and the progress twice a second.
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self.restart()
-
-    def restart(self) -> None:
-        self._began = self._clock()
-        self._work = 0.0
-
-    def add(self, work: float) -> None:
-        self._work += work
-
-    def rate(self) -> float:
-        """Pieces of work a second, 0 before there is any."""
-        return self._work / max(self._clock() - self._began, 1e-9)
-
-
-class Pace(Callback):
-    """Tells a run's forecast once and its progress twice a second; between, a step only counts.
-
-    Reading the loss waits for the device, so it is read where it is told and nowhere else.
+    Reading the loss waits for the device, so it is read only for a report.
     """
 
     def __init__(
@@ -93,142 +66,103 @@ class Pace(Callback):
         config: TrainConfig,
         images: tuple[int, int],
         *,
-        on_forecast: Callable[[Forecast], None] | None,
+        on_estimate: Callable[[TimeEstimate], None] | None,
         on_progress: Callable[[Progress], None] | None,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`images` are the training and the validation images of an epoch."""
+        """`images` are the numbers of training and validation images."""
         self._config = config
-        self._train_images, val_images = images
-        self._epoch_work = self._train_images + VALIDATION_SHARE * val_images
-        self._on_forecast, self._on_progress = on_forecast, on_progress
-        self._clock = clock
-        self._run, self._epoch = Tempo(clock), Tempo(clock)
-        self._steps = 0  # of this process
-        self._first_epoch = 0  # of this process
-        self._told = clock()
-        self._done = 0.0  # work of this epoch
-        self._speed = 0.0
+        self._work_per_epoch = images[0] + VALIDATION_COST * images[1]
+        self._on_estimate, self._on_progress = on_estimate, on_progress
+        self._started = self._last_report = time.monotonic()
+        self._steps = self._first_epoch = 0  # of this process
+        # Work is counted in training images: since `_started`, and in this epoch.
+        self._work = self._epoch_work = 0.0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._first_epoch = trainer.current_epoch
-        # A run resumed inside an epoch is not told that the epoch starts.
-        self._epoch.restart()
-        taken = trainer.fit_loop.epoch_loop.batch_progress.current.completed
-        self._done = float(taken * self._config.optim.batch_size * trainer.world_size)
+        if not trainer.is_global_zero:
+            self._on_estimate = self._on_progress = None
+        self._started, self._first_epoch = time.monotonic(), trainer.current_epoch
+        # Lightning does not start the epoch of a run that is resumed inside it.
+        steps = trainer.fit_loop.epoch_loop.batch_progress.current.completed
+        self._epoch_work = float(steps * self._config.optim.batch_size * trainer.world_size)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._epoch.restart()
-        self._done = 0.0
+        self._epoch_work = 0.0
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, *at: int
+        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        assert isinstance(pl_module, EarVAELightning)
-        images = len(batch["index"]) * trainer.world_size
         self._steps += 1
-        self._add(images)
-        self._epoch.add(images)
+        self._add(len(batch["index"]) * trainer.world_size)
         if self._steps == _WARM_UP:
-            pl_module.running_loss()  # the device has done these steps
-            self._run.restart()
-        if self._steps == FORECAST_STEP and trainer.current_epoch == self._first_epoch:
-            self._forecast(trainer, pl_module)
-        self._tell(trainer, pl_module, "training", at[0] + 1, trainer.num_training_batches)
+            pl_module.running_loss()  # waits until the device has finished these steps
+            self._started, self._work = time.monotonic(), 0.0
+        if self._steps == ESTIMATE_STEP and trainer.current_epoch == self._first_epoch:
+            self._estimate(trainer, pl_module)
+        self._report(trainer, pl_module, "training", batch_idx + 1, trainer.num_training_batches)
 
     def on_validation_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, *at: int
+        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, *_: int
     ) -> None:
-        assert isinstance(pl_module, EarVAELightning)
-        self._add(VALIDATION_SHARE * len(batch["index"]) * trainer.world_size)
-        self._tell(trainer, pl_module, "validation", at[0] + 1, sum(trainer.num_val_batches))
+        self._add(VALIDATION_COST * len(batch["index"]) * trainer.world_size)
+        self._report(trainer, pl_module, "validation", batch_idx + 1, sum(trainer.num_val_batches))
 
     def _add(self, work: float) -> None:
-        self._run.add(work)
-        self._done += work
+        self._work += work
+        self._epoch_work += work
 
-    def _seconds_left(self, trainer: pl.Trainer) -> float:
+    def _speed(self, trainer: pl.Trainer) -> tuple[float, float]:
+        """Images a second, and the seconds until the end of the run."""
+        rate = self._work / max(time.monotonic() - self._started, 1e-9)
         epochs = self._config.optim.epochs - trainer.current_epoch
-        return max(0.0, self._epoch_work * epochs - self._done) / max(self._run.rate(), 1e-9)
+        return rate, max(0.0, self._work_per_epoch * epochs - self._epoch_work) / max(rate, 1e-9)
 
-    def _forecast(self, trainer: pl.Trainer, module: EarVAELightning) -> None:
-        if self._on_forecast is None or is_dry(trainer) or not trainer.is_global_zero:
+    def _estimate(self, trainer: pl.Trainer, module: EarVAELightning) -> None:
+        if self._on_estimate is None:
             return
-        module.running_loss()
-        seconds = self._seconds_left(trainer)
-        epochs = self._config.optim.epochs - trainer.current_epoch
-        on_cpu, anew = module.device.type == "cpu", trainer.current_epoch == 0
-        self._on_forecast(
-            Forecast(
-                steps=FORECAST_STEP,
-                images_per_second=self._run.rate(),
-                epochs=epochs,
-                seconds=seconds,
-                smaller=smaller(self._config, seconds) if on_cpu and anew else None,
-            )
-        )
+        module.running_loss()  # waits for the device
+        (rate, seconds), epoch = self._speed(trainer), trainer.current_epoch
+        epochs = self._config.optim.epochs - epoch
+        # A resumed run cannot change its network, and the costs were measured on CPUs.
+        fixed = epoch > 0 or module.device.type != "cpu"
+        smaller = ({}, seconds) if fixed else smaller_options(self._config, seconds)
+        self._on_estimate(TimeEstimate(self._steps, rate, epochs, seconds, *smaller))
 
-    def _tell(
-        self,
-        trainer: pl.Trainer,
-        module: EarVAELightning,
-        phase: Literal["training", "validation"],
-        step: int,
-        steps: float,
+    def _report(
+        self, trainer: pl.Trainer, module: EarVAELightning, phase: Phase, step: int, steps: float
     ) -> None:
-        now = self._clock()
-        if self._on_progress is None or not trainer.is_global_zero or now - self._told < _TICK:
-            return
-        self._told = now
-        if phase == "training":
-            self._speed = self._epoch.rate()
-        measured = trainer.callback_metrics
-        ssim, psnr = (measured.get(name) for name in ("val/ssim", "val/psnr"))
-        self._on_progress(
-            Progress(
-                epoch=trainer.current_epoch,
-                epochs=self._config.optim.epochs,
-                phase=phase,
-                step=step,
-                steps=int(steps),
-                loss=module.running_loss(),
-                ssim=None if ssim is None else float(ssim),
-                psnr=None if psnr is None else float(psnr),
-                learning_rate=float(trainer.optimizers[0].param_groups[0]["lr"]),
-                images_per_second=self._speed,
-                seconds_left=self._seconds_left(trainer),
-            )
-        )
+        now, epoch, epochs = time.monotonic(), trainer.current_epoch, self._config.optim.epochs
+        if self._on_progress is not None and now - self._last_report >= _INTERVAL:
+            self._last_report = now
+            loss, speed = module.running_loss(), self._speed(trainer)
+            self._on_progress(Progress(epoch, epochs, phase, step, int(steps), loss, *speed))
 
 
-def smaller(config: TrainConfig, seconds: float) -> Smaller | None:
-    """The largest smaller network that would train as many epochs in 12 hours.
+def smaller_options(config: TrainConfig, seconds: float) -> tuple[dict[str, int], float]:
+    """Options of the largest network that trains within `LONG`, and its seconds.
 
-    None where this one does, and for a small encoder, whose size is its teacher's. Where none does,
-    the smallest, with the epochs that fit.
+    Where even the smallest takes longer, fewer epochs too. None where `seconds` is not long, and for
+    a mobile encoder.
     """
-    if seconds <= LONG or config.model.encoder != "attention":
-        return None
     model, epochs = config.model, config.optim.epochs
-    options: dict[str, int] = {}
-    needed, whole = seconds, _cost(model.image_size, model.base_channels)
+    if seconds <= LONG or model.encoder != "attention":
+        return {}, seconds
+    options, needed = {}, seconds
     for size, base in _SMALLER:
-        if size <= model.image_size and base <= model.base_channels:
+        if needed > LONG and size <= model.image_size and base <= model.base_channels:
             options = {"image_size": size, "base_channels": base}
-            needed = seconds * (_cost(size, base) / whole)
-            if needed <= LONG:
-                break
-    changed = {name: value for name, value in options.items() if value != getattr(model, name)}
+            needed = seconds * _cost(size, base) / _cost(model.image_size, model.base_channels)
+    options = {name: value for name, value in options.items() if value != getattr(model, name)}
     if needed <= LONG:
-        return Smaller(changed, needed)
-    fitting = int(epochs * LONG / needed)
-    return Smaller({**changed, "epochs": fitting}, needed * fitting / epochs) if fitting else None
+        return options, needed
+    fewer = int(epochs * LONG / needed)
+    return ({**options, "epochs": fewer}, needed * fewer / epochs) if fewer else ({}, seconds)
 
 
 def _cost(image_size: int, base_channels: int) -> float:
-    """A step's time on a CPU, in units of its own.
+    """A training step's relative time on a CPU.
 
-    Measured: half the channels halve it (1.9 to 2.2), half the side makes it 2.5 to 3.6 times shorter.
-    Multiply-adds, four times fewer for either, would promise too much.
+    Measured: half the channels take half the time, half the image size 2.5 to 3.6 times less.
+    Multiply-adds, a quarter for either, would predict too little.
     """
     return base_channels * float(image_size) ** 1.7

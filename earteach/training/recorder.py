@@ -20,11 +20,11 @@ from earteach.data.arrays import EarArray, sampled_rows
 from earteach.data.image_batches import to_batch
 from earteach.images import grid, heat_map, side_by_side, to_uint8
 from earteach.metrics.diagnostics import Advice
+from earteach.run_files import METRICS_FILE, RECORDER_STATE, VALIDATION_EARS
 from earteach.training.checkpoint_callback import is_dry, measured
 from earteach.training.lightning_module import EarVAELightning
 from earteach.training.run_monitor import RunMonitor
 
-METRICS_FILE = "metrics.jsonl"
 _SHOWN_EARS = 8
 _TRAVERSED_DIMENSIONS, _TRAVERSAL_STEPS = 4, 7
 _HPARAM_METRICS = ("val/loss", "val/psnr", "val/ssim", "val/kld")
@@ -64,6 +64,10 @@ class Recorder(Callback):
         self._started = 0.0
         self._trained = 0.0
         self._images = 0
+
+    @property
+    def state_key(self) -> str:
+        return RECORDER_STATE
 
     def state_dict(self) -> dict[str, Any]:
         return self._monitor.state_dict()
@@ -146,7 +150,7 @@ class Recorder(Callback):
             "val/kld_per_dimension", self._monitor.kld_per_dimension, record.step
         )
         pictures = {
-            "val/reconstructions": self._reconstructions(module),
+            VALIDATION_EARS: self._reconstructions(module),
             "samples": _samples(module),
         }
         if record.epoch + 1 == record.epochs or trainer.should_stop:
@@ -205,11 +209,10 @@ def _declare_metrics(logger: TensorBoardLogger, options: dict[str, Any]) -> None
 
 
 def _hyperparameters(module: EarVAELightning) -> dict[str, Any]:
-    """The run's options as types that TensorBoard can show."""
-    options = {option.name: value for _, option, value in module.config.options()}
+    """The run's options in the types that TensorBoard shows."""
     return {
         name: value if isinstance(value, bool | int | float) else str(value)
-        for name, value in options.items()
+        for name, value in module.config.resolved_options().items()
     }
 
 

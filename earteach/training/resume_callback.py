@@ -1,4 +1,4 @@
-"""Tells a checkpoint that does not fit from a fault in training."""
+"""The first moment of a resumed run: its state is restored and training begins."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from earteach.errors import EarTeachError
 
 
 class ResumeCallback(Callback):
-    """`done` once Lightning has put back the state of training and begins; then it calls `begins`.
+    """Sets `done` and calls `begins` once Lightning has restored the checkpoint's state.
 
-    A run that had stopped early has its whole patience again.
+    An error before that means that the checkpoint does not fit. A run that had stopped early gets
+    its full patience again.
     """
 
     def __init__(self, begins: Callable[[], None]) -> None:
@@ -30,8 +31,8 @@ class ResumeCallback(Callback):
 
 
 def incompatible_state_error(path: Path) -> EarTeachError:
-    """What is said where that state is missing, or another network's."""
+    """The error for a checkpoint whose state is missing or of another network."""
     return EarTeachError(
-        f"{path}: its state of training cannot be put back; the file was altered: take another "
-        f"checkpoint, or begin a new run from its weights with `earteach train --init-from {path}`"
+        f"{path}: its training state cannot be restored; the file was altered: use another "
+        f"checkpoint, or start a new run from its weights with `earteach train --init-from {path}`"
     )

@@ -21,10 +21,10 @@ from earteach.data.loaders import Sample, TrainingLoader, training_loader, valid
 from earteach.errors import EarTeachError
 from earteach.files.atomic_write import is_full
 from earteach.hardware import on_cpu, precision_on_cpu
+from earteach.run_files import RUN_NAME
 from earteach.training.checkpoint_callback import AtomicCheckpointIO
 from earteach.training.plan import steps_per_epoch
 
-RUN_NAME = "ear_vae"
 _PRECISIONS = {"32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"}
 
 
@@ -35,17 +35,17 @@ def make_trainer(
     purge_step: int,
     fast_dev_run: bool,
 ) -> pl.Trainer:
-    """A trainer that logs to TensorBoard from `purge_step` on and checkpoints atomically.
+    """A trainer that logs to TensorBoard and writes checkpoints atomically.
 
-    `callbacks` come after those that stop early and log the learning rate. Raises `EarTeachError`
-    for hardware or a strategy that is not there.
+    TensorBoard drops what an earlier process logged at `purge_step` or later. `callbacks` come after
+    early stopping. Raises `EarTeachError` for hardware or a strategy that is not available.
     """
     hardware = config.hardware
     if hardware.accelerator == "tpu":
         _check_tpu()
-    standing: list[Callback] = [EarlyStopping("val/loss", patience=config.optim.patience)]
+    own: list[Callback] = [EarlyStopping("val/loss", patience=config.optim.patience)]
     if not fast_dev_run:
-        standing.append(LearningRateMonitor(logging_interval="epoch"))
+        own.append(LearningRateMonitor(logging_interval="epoch"))
     try:
         return pl.Trainer(
             accelerator=hardware.accelerator,
@@ -55,11 +55,12 @@ def make_trainer(
             precision=_precision(hardware),  # type: ignore[arg-type]
             max_epochs=config.optim.epochs,
             gradient_clip_val=config.optim.gradient_clip or None,
-            # All images have one size, so the fastest convolutions are worth a search. TF32 stays
-            # torch's default: in convolutions, but not in products, where SSIM and PCA would lose by it.
+            # All images have one size, so searching for the fastest convolutions pays off. TF32 stays
+            # at torch's default: on for convolutions, off for matrix products, whose precision SSIM
+            # and PCA need.
             benchmark=True,
             logger=False if fast_dev_run else _logger(config, purge_step),
-            callbacks=[*standing, *callbacks],
+            callbacks=[*own, *callbacks],
             plugins=[AtomicCheckpointIO()],
             enable_progress_bar=False,
             enable_model_summary=False,
@@ -83,7 +84,6 @@ def _logger(config: TrainConfig, purge_step: int) -> TensorBoardLogger:
         name=RUN_NAME,
         version="",
         default_hp_metric=False,
-        # TensorBoard drops what an interrupted process logged at or after this step.
         purge_step=purge_step,
     )
 
@@ -93,58 +93,58 @@ def _check_tpu() -> None:
 
     if not XLAAccelerator.is_available():
         raise EarTeachError(
-            "--accelerator tpu: no TPU is found here (it needs torch_xla); use --accelerator auto"
+            "--accelerator tpu: found no TPU (it needs torch_xla); use --accelerator auto"
         )
 
 
 def _precision(hardware: HardwareConfig) -> str:
-    asked = hardware.precision
-    return _PRECISIONS[precision_on_cpu(asked) if on_cpu(hardware.accelerator) else asked]
+    precision = hardware.precision
+    return _PRECISIONS[precision_on_cpu(precision) if on_cpu(hardware.accelerator) else precision]
 
 
 class Loaders(pl.LightningDataModule):
-    """The two loaders, made once each process knows its rank."""
+    """The two loaders, created once each process knows its rank."""
 
     def __init__(self, config: TrainConfig, arrays: Mapping[str, EarArray]) -> None:
         super().__init__()
         self._config = config
         self._arrays = arrays
 
-    def _place(self) -> dict[str, int]:
+    def _process(self) -> dict[str, int]:
         assert self.trainer is not None
         return {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size}
 
     def steps_per_epoch(self) -> int:
-        """Told without opening a loader."""
+        """Computed without opening a loader."""
         images, batch_size = len(self._arrays["train"]), self._config.optim.batch_size
-        return steps_per_epoch(images, batch_size, self._place()["world_size"])
+        return steps_per_epoch(images, batch_size, self._process()["world_size"])
 
     def train_dataloader(self) -> TrainingLoader:
-        return training_loader(self._config, self._arrays["train"], **self._place())
+        return training_loader(self._config, self._arrays["train"], **self._process())
 
     def val_dataloader(self) -> DataLoader[Sample]:
-        return validation_loader(self._config, self._arrays["val"], **self._place())
+        return validation_loader(self._config, self._arrays["val"], **self._process())
 
 
 @contextmanager
 def tensorboard_raises_once() -> Iterator[None]:
-    """TensorBoard's thread would print the traceback of a full disk that training raises as well."""
-    hook = threading.excepthook
+    """Silence TensorBoard's thread where a full disk stops it; training raises the same error."""
+    previous = threading.excepthook
 
-    def unless_full(failed: threading.ExceptHookArgs) -> None:
-        if not (isinstance(failed.exc_value, OSError) and is_full(failed.exc_value)):
-            hook(failed)
+    def unless_full(args: threading.ExceptHookArgs) -> None:
+        if not (isinstance(args.exc_value, OSError) and is_full(args.exc_value)):
+            previous(args)
 
     threading.excepthook = unless_full
     try:
         yield
     finally:
-        threading.excepthook = hook
+        threading.excepthook = previous
 
 
 @contextmanager
 def quiet_lightning() -> Iterator[None]:
-    """Lightning's tips advertise other products, and its hints are about choices made here."""
+    """Hide Lightning's tips, which advertise products, and its hints about choices made on purpose."""
     loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning_fabric")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -152,7 +152,7 @@ def quiet_lightning() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=PossibleUserWarning)
-            # Lightning against a torch newer than it knows.
+            # Lightning with a newer torch than it supports.
             warnings.filterwarnings("ignore", message=r".*LeafSpec.* is deprecated.*")
             yield
     finally:

@@ -46,7 +46,7 @@ CASES = {
     "train --dry-run": Case(
         f"train {RUN} --dry-run",
         "train_images val_images parameters multiply_adds steps_per_epoch steps elbo_beta",
-        ("{train_images:,} (", "{parameters:,}", "{steps:,} in all"),
+        ("{train_images:,} (", "{parameters:,}", "{steps:,} in total"),
     ),
     "train --resume": Case(
         "train --resume checkpoints/last.ckpt --epochs 2",
@@ -187,9 +187,7 @@ def has(value: Any, key: str) -> bool:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_command(
-    ears: Path, trained: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
+def test_command(ears, trained, tmp_path, monkeypatch, name):
     case = CASES[name]
     results = []
     (tmp_path / "prepared").mkdir()
@@ -216,12 +214,7 @@ def test_command(
         assert "error:" not in result.err
 
 
-def test_json_numbers_are_not_rounded(trained: Run) -> None:
-    result = earteach("eval", "--checkpoint-dir", trained.checkpoints, "--no-baselines", "--json")
-    assert len(str(result.json["metrics"]["psnr"])) > 10
-
-
-def test_notes_go_to_stderr(ears: Path, trained: Run, tmp_path: Path) -> None:
+def test_notes_go_to_stderr(ears, trained, tmp_path):
     np.save(tmp_path / "big.npy", np.zeros((2, 48, 48), np.uint8))
     result = earteach(
         "eval", "--checkpoint-dir", trained.checkpoints, "--data", tmp_path / "big.npy",
@@ -235,23 +228,9 @@ def test_notes_go_to_stderr(ears: Path, trained: Run, tmp_path: Path) -> None:
     assert "gray" in result.err
 
 
-def test_an_image_of_its_own_kind_has_no_psnr(
-    trained: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A reconstruction without any error has an infinite PSNR, which JSON cannot say."""
-    monkeypatch.setattr("earteach.model.vae.EarVAE.reconstruct", lambda self, images: images)
-    np.save(tmp_path / "a.npy", np.zeros((1, 32, 32, 3), np.uint8))
-    result = earteach(
-        "reconstruct", "--checkpoint-dir", trained.checkpoints, "--input", tmp_path / "a.npy",
-        "--out", tmp_path / "out", "--json",
-    )  # fmt: skip
-    assert result.json["images"][0]["psnr"] is None
-    assert result.json["images"][0]["ssim"] == pytest.approx(1)
-
-
 def test_baselines_are_null_with_a_note_where_the_training_array_is_gone(
-    ears: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    ears, tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(ears, "data/preprocessed")
     assert earteach("train", *TINY_RUN, "--epochs", 1).code == 0
@@ -262,9 +241,7 @@ def test_baselines_are_null_with_a_note_where_the_training_array_is_gone(
     assert "note: no baselines: data/preprocessed/train_teacher.npy" in result.err
 
 
-def test_every_path_has_its_default(
-    ears: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_path_has_its_default(ears, tmp_path, monkeypatch):
     """The chain as a newcomer types it, in an empty folder."""
     monkeypatch.chdir(tmp_path)
     small = ["--image-size", 32]
@@ -276,14 +253,7 @@ def test_every_path_has_its_default(
     assert {path.name for path in tmp_path.iterdir()} == {"data", "checkpoints", "logs", "s"}
 
 
-def test_a_command_typed_twice_says_the_same(trained: Run, tmp_path: Path) -> None:
-    args = ["sample", "--checkpoint-dir", trained.checkpoints, "--out", tmp_path / "s", "--json"]
-    first, second = earteach(*args), earteach(*args)
-    assert (first.code, second.code) == (0, 0)
-    assert first.out == second.out
-
-
-def test_info_tells_of_this_machine() -> None:
+def test_info_tells_of_this_machine():
     found = earteach("info", "--json").json
     assert found["cores"] == len(os.sched_getaffinity(0))
     assert found["numpy"] == np.__version__
@@ -291,7 +261,7 @@ def test_info_tells_of_this_machine() -> None:
     assert json.dumps(found)
 
 
-def test_one_image_has_no_interval(ears: Path, trained: Run, tmp_path: Path) -> None:
+def test_one_image_has_no_interval(ears, trained, tmp_path):
     np.save(tmp_path / "one.npy", np.load(ears / "val_teacher.npy")[:1])
     args = ["eval", "--checkpoint-dir", trained.checkpoints, "--data", tmp_path / "one.npy"]
     found, shown = earteach(*args, "--json").json, earteach(*args).out
@@ -300,7 +270,7 @@ def test_one_image_has_no_interval(ears: Path, trained: Run, tmp_path: Path) -> 
     assert "95 % intervals" not in shown
 
 
-def test_prepare_counts_what_it_left_out_and_turned(tmp_path: Path) -> None:
+def test_prepare_counts_what_it_left_out_and_turned(tmp_path):
     (tmp_path / "photos").mkdir()
     for name in ("a", "b", "c", "d", "broken"):
         Image.new("RGB", (40, 40), "tan").save(tmp_path / "photos" / f"{name}.png")
@@ -325,8 +295,8 @@ def test_prepare_counts_what_it_left_out_and_turned(tmp_path: Path) -> None:
     ("typed", "code"), [("{ears}/train_teacher.npy", 0), ("bad.npy", 1)]
 )  # fmt: skip
 def test_strict_inspection_exits_with_1_where_there_are_errors(
-    ears: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, typed: str, code: int
-) -> None:
+    ears, tmp_path, monkeypatch, typed, code
+):
     monkeypatch.chdir(tmp_path)
     np.save("bad.npy", np.full((4, 32, 32, 3), np.nan, np.float32))
     path = typed.format(ears=ears)
@@ -338,9 +308,7 @@ def test_strict_inspection_exits_with_1_where_there_are_errors(
 
 
 @pytest.mark.parametrize("augmented", [False, True])
-def test_inspection_draws_sheets_where_it_is_asked_to(
-    ears: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, augmented: bool
-) -> None:
+def test_inspection_draws_sheets_where_it_is_asked_to(ears, tmp_path, monkeypatch, augmented):
     monkeypatch.chdir(tmp_path)
     more = ["--augmented"] if augmented else ["--out", "sheets"]
     arrays = [ears / "train_teacher.npy", ears / "val_teacher.npy"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,14 +15,12 @@ BEST = ["best-epoch=000-loss=0.2.ckpt", "best-epoch=004-loss=0.1.ckpt"]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory):
     """A folder with checkpoints, arrays and a TOML file by name, and `earteach` in its bin/."""
     folder = tmp_path_factory.mktemp("completion")
     for name in [
         *(f"checkpoints/{name}" for name in (*BEST, "last.ckpt", "about.json")),
-        "runs/1/last.ckpt", "runs/2/last.ckpt", "data/preprocessed/train_teacher.npy",
-        "data/preprocessed/val_teacher.npy", "data/preprocessed/manifest.json", "wide.toml",
-        ".hidden.toml",
+        "runs/1/last.ckpt", "runs/2/last.ckpt", "data/train_teacher.npy", "wide.toml",
     ]:  # fmt: skip
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).touch()
@@ -65,48 +62,35 @@ def zsh(folder: Path, line: str) -> str:
 
 FORMATS = ["onnx", "torchscript", "torch-export", "safetensors", "openvino"]
 CHECKPOINTS = [f"checkpoints/{name}" for name in (*BEST, "last.ckpt")]
-ARRAYS = [f"data/preprocessed/{name}_teacher.npy" for name in ("train", "val")]
 OFFERED = [
     (["tr"], ["train"]),
     (["export", "--format", ""], FORMATS),
-    (["export", "--part", ""], ["full", "encoder", "decoder", "features"]),
     (["train", "--precision", ""], ["32", "16", "bf16"]),
-    (["train", "--kld-anneal-strategy", ""], ["cyclic", "linear", "monotonic"]),
     (["train", "--strategy", "d"], ["ddp"]),
     (["train", "--in-channels", ""], ["1", "3"]),
-    (["eval", "ch"], ["checkpoints/", *CHECKPOINTS]),
+    (["eval", ""], CHECKPOINTS),
     (["resume", "checkpoints/"], CHECKPOINTS),
     (["report", "checkpoints/l"], CHECKPOINTS[-1:]),
     (["eval", "--checkpoint-dir", "runs/2", "runs/2"], ["runs/2/last.ckpt"]),
     (["train", "--resume", "checkpoints/l"], CHECKPOINTS[-1:]),
-    (["train", "--init-from", "runs/"], ["runs/1/", "runs/2/"]),
     (["eval", "--against", "checkpoints/l"], CHECKPOINTS[-1:]),
-    (["train", "--train-data", "da"], ["data/preprocessed/", *ARRAYS]),
-    (["train", "--val-data", "data/preprocessed/v"], ARRAYS[1:]),
-    (["eval", "--data", "data/preprocessed/"], ARRAYS),
-    (["inspect-data", ARRAYS[0], "data/preprocessed/"], ARRAYS),
-    (["train", "--config", "w"], ["wide.toml"]),
-    (["train", "--config", "nowhere/"], []),
+    # Left to the shell, which knows files.
+    (["eval", "runs/"], []),
+    (["train", "--train-data", "da"], []),
+    (["train", "--config", "w"], []),
     (["train", "--config", "missing.toml", "--precision", "b"], ["bf16"]),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("words", "offered"), OFFERED, ids=lambda words: " ".join(words))
-def test_bash_and_zsh_offer_what_fits(folder: Path, words: list[str], offered: list[str]) -> None:
+def test_bash_and_zsh_offer_what_fits(folder, words, offered):
     assert sorted(bash(folder, *words)) == sorted(offered)
     answer = zsh(folder, " ".join(["earteach", *words]))
     if offered:
         assert answer.startswith("_arguments ")
-        for word in offered:
-            assert f'"{word}"' in answer
+        assert all(f'"{word}"' in answer for word in offered)
     else:
         assert answer.strip() == "_files"
-
-
-def test_a_checkpoint_is_offered_before_anything_is_typed(folder: Path) -> None:
-    offered = bash(folder, "eval", "")
-    assert offered[:3] == CHECKPOINTS
-    assert "wide.toml" not in offered
 
 
 @pytest.mark.parametrize(
@@ -121,14 +105,12 @@ def test_a_checkpoint_is_offered_before_anything_is_typed(folder: Path) -> None:
     ],
     ids=lambda words: " ".join(words),
 )  # fmt: skip
-def test_bash_goes_on_behind_an_equals_sign(
-    folder: Path, words: list[str], offered: list[str]
-) -> None:
+def test_bash_goes_on_behind_an_equals_sign(folder, words, offered):
     assert bash(folder, *words) == offered
 
 
 @pytest.mark.parametrize(("shell", "file"), [("bash", ".bashrc"), ("zsh", ".zshrc")])
-def test_completion_installs(folder: Path, tmp_path: Path, shell: str, file: str) -> None:
+def test_completion_installs(folder, tmp_path, shell, file):
     """Typer asks which shell runs it; here a name says so."""
     script = (
         "import sys, shellingham\n"
@@ -142,15 +124,7 @@ def test_completion_installs(folder: Path, tmp_path: Path, shell: str, file: str
     assert any("_EARTEACH_COMPLETE" in p.read_text() for p in tmp_path.glob(".*/*earteach*"))
 
 
-@pytest.mark.skipif(shutil.which("zsh") is None, reason="no zsh here")
-def test_zsh_understands_the_script(folder: Path) -> None:
-    script = ask(folder, "earteach", _EARTEACH_COMPLETE="source_zsh")
-    shown = "print $_comps[earteach]"
-    said = ask(folder, "zsh", "-f", "-c", f"autoload -Uz compinit; compinit -D\n{script}\n{shown}")
-    assert said.strip() == "_earteach_completion"
-
-
-def test_completion_imports_nothing_heavy(folder: Path) -> None:
+def test_completion_imports_nothing_heavy(folder):
     script = (
         "import sys\nsys.argv = ['earteach']\nfrom earteach.cli.app import main\n"
         "try:\n    main()\nfinally:\n    print(*(m for m in ('torch', 'numpy') if m in sys.modules))"

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.conftest import TINY, Run, earteach
+from tests.conftest import TINY, earteach
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Place:
 
 
 @pytest.fixture(scope="module")
-def place(ears: Path, trained: Run, tmp_path_factory: pytest.TempPathFactory) -> Place:
+def place(ears, trained, tmp_path_factory):
     folder = tmp_path_factory.mktemp("place")
     (folder / "run").mkdir()
     shutil.copy(trained.last, folder / "run" / "last.ckpt")
@@ -252,9 +252,7 @@ ROWS = [*TABLE, *((f"{typed} --json", code, words) for typed, code, words in AS_
 
 
 @pytest.mark.parametrize(("typed", "code", "words"), ROWS, ids=[row[0] for row in ROWS])
-def test_bad_input(
-    place: Place, monkeypatch: pytest.MonkeyPatch, typed: str, code: int, words: str
-) -> None:
+def test_bad_input(place, monkeypatch, typed, code, words):
     monkeypatch.chdir(place.folder)
     before = place.contents()
     result = earteach(*typed.format(ears=place.ears).split())
@@ -271,7 +269,7 @@ def test_bad_input(
     assert place.contents() == before
 
 
-def test_an_error_stays_one_line_whatever_a_file_is_called(place: Place) -> None:
+def test_an_error_stays_one_line_whatever_a_file_is_called(place):
     result = earteach("inspect-data", place.folder / "in the\nway")
     assert (result.code, result.out) == (1, "")
     assert result.err.startswith("error: ")
@@ -279,7 +277,7 @@ def test_an_error_stays_one_line_whatever_a_file_is_called(place: Place) -> None
     assert "in the way: is not a .npy file" in result.err
 
 
-def test_a_checkpoint_knows_its_model_and_no_option_contradicts_it(place: Place) -> None:
+def test_a_checkpoint_knows_its_model_and_no_option_contradicts_it(place):
     checkpoint = next((place.folder / "best").iterdir())
     assert earteach("inspect-model", checkpoint, "--json").json["latent_dim"] == 16
     result = earteach("inspect-model", checkpoint, *TINY)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import TINY_RUN, Run, data_options, earteach, files_of_at_most, run_options
+from tests.conftest import TINY_RUN, data_options, earteach, files_of_at_most, run_options
 
 # What each types after its name; {} is where it writes, {last} a checkpoint, {ears} a folder of arrays.
 WRITING = {
@@ -35,9 +35,7 @@ def assert_one_line(err: str) -> None:
 
 @pytest.mark.parametrize("room", [0, 600])
 @pytest.mark.parametrize("command", WRITING)
-def test_a_full_disk_is_one_line(
-    trained: Run, ears: Path, tmp_path: Path, command: str, room: int
-) -> None:
+def test_a_full_disk_is_one_line(trained, ears, tmp_path, command, room):
     out = tmp_path / "out"
     typed = WRITING[command].format(out, last=trained.last, ears=ears).split()
     with files_of_at_most(room):
@@ -50,9 +48,7 @@ def test_a_full_disk_is_one_line(
 
 @pytest.mark.parametrize("command", ["train", "distil"])
 @pytest.mark.parametrize("room", [100, 20_000])
-def test_a_run_that_cannot_be_kept_ends_in_one_line(
-    trained: Run, ears: Path, tmp_path: Path, command: str, room: int
-) -> None:
+def test_a_run_that_cannot_be_kept_ends_in_one_line(trained, ears, tmp_path, command, room):
     if command == "train":
         typed = [*data_options(ears), *run_options(tmp_path), *TINY_RUN, "--epochs", 2]
     else:

@@ -1,237 +1,321 @@
-"""`resume`: all that the checkpoint knows, and a new length or other hardware where asked for."""
+"""`train` and `resume` over an existing run: what continues it, and what is refused."""
 
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
+import signal
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from earteach import checkpoint
-from tests.conftest import TINY, TINY_RUN, data_options, earteach
+from tests.conftest import TINY, earteach
 
+EPOCHS = 3
+# One step per epoch without augmentation, and a KLD weight that rises 0, ½, 1.
+OPTIONS = [
+    *TINY, "--batch-size", 64, "--num-workers", 0, "--augmentation", "none",
+    "--kld-anneal-strategy", "linear", "--kld-weight", 1, "--epochs", EPOCHS,
+]  # fmt: skip
 LAST = Path("checkpoints/last.ckpt")
-LINEAR = ["--kld-anneal-strategy", "linear", "--kld-weight", 1]
 
 
-@pytest.fixture(scope="module")
-def made(ears: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a run of three epochs of one step whose KLD weight rises 0, ½, 1."""
-    folder = tmp_path_factory.mktemp("made")
-    quick = [*TINY, "--batch-size", 64, "--num-workers", 0, "--augmentation", "light"]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        result = earteach("train", *data_options(ears), *quick, *LINEAR, "--epochs", 3)
-    assert result.code == 0, result.err
-    return folder
+def train(*options):
+    """In the current folder, whose arrays and run have the default paths."""
+    return earteach("train", *OPTIONS, *options)
 
 
-@pytest.fixture(autouse=True)
-def copied(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The current folder is a copy of it."""
-    shutil.copytree(made, tmp_path / "a")
-    monkeypatch.chdir(tmp_path / "a")
-
-
-def resumed(*options: object) -> Any:
-    result = earteach(*options, "--json")
+def finish(*args):
+    result = earteach(*args, "--json")
     assert result.code == 0, result.err
     return result.json
 
 
-def recorded() -> list[Any]:
-    lines = Path("logs/ear_vae/metrics.jsonl").read_text().splitlines()
-    return [json.loads(line) for line in lines]
-
-
-def kld_weights() -> list[float]:
-    return [record["metrics"]["train/kld_weight"] for record in recorded()]
-
-
-def weights(path: Path = LAST) -> dict[str, torch.Tensor]:
-    found: dict[str, torch.Tensor] = checkpoint.read(path).state["state_dict"]
-    return found
-
-
-def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
-
-
-def test_more_epochs_make_the_run_longer() -> None:
-    result = resumed("resume", "--epochs", 5)
-    assert result["resumed_from"] == result["last"] == str(LAST)
-    assert (result["epochs_completed"], result["global_step"]) == (5, 5)
-    assert result["stopped_by"] == "finished"
-    assert [record["epoch"] for record in recorded()] == [0, 1, 2, 3, 4]
-
-
-def test_a_longer_run_keeps_the_shape_of_the_schedule() -> None:
-    result = earteach("resume", "--epochs", 5)
-    assert kld_weights() == pytest.approx([0, 0.5, 1, 1, 1])
-    assert "keeps its shape of 3 epochs" in result.err
-    resumed("resume", "--epochs", 6)
-    assert kld_weights() == pytest.approx([0, 0.5, 1, 1, 1, 1])
-
-
-def test_reanneal_stretches_the_schedule() -> None:
-    result = earteach("resume", "--epochs", 5, "--reanneal")
-    # 3/4 and 4/4 of the way, where the first three had thirds of their own
-    assert kld_weights() == pytest.approx([0, 0.5, 1, 0.75, 1])
-    assert "stretched to 5 epochs" in result.err
-
-
-def test_a_longer_schedule_is_said_to_be_as_long_as_it_is(
-    ears: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    options = [*data_options(ears), *TINY_RUN, *LINEAR]
-    assert earteach("train", *options, "--epochs", 1, "--kld-anneal-epochs", 4).code == 0
-    for epochs, told in (
-        (2, "keeps its shape of 4 epochs, which the run leaves after 2"),
-        (4, "keeps its shape of 4 epochs"),
-    ):
-        result = earteach("resume", "--epochs", epochs)
-        (said,) = (line for line in result.err.splitlines() if "schedule" in line)
-        assert said.endswith(told)
-    assert kld_weights() == pytest.approx([0, 1 / 3, 2 / 3, 1])
-
-
-def test_a_run_that_stopped_early_has_its_patience_again(
-    ears: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    still = ["--learning-rate", 1e-12, "--weight-decay", 0, "--patience", 2, "--epochs", 9]
-    stopped = earteach("train", *data_options(ears), *TINY_RUN, *still, "--json").json
-    assert stopped["stopped_by"] == "early_stopping"
-    done = stopped["epochs_completed"]
-    again = resumed("resume", "--epochs", 12)
-    assert again["stopped_by"] == "early_stopping"
-    assert again["epochs_completed"] == done + 2
-
-
-@pytest.mark.parametrize("options", [[], ["--epochs", 3], ["--epochs", 2]])
-def test_a_finished_run_needs_more_epochs(options: list[object]) -> None:
-    result = earteach("resume", *options)
+def error_line(result):
     assert (result.code, result.out) == (1, "")
-    assert result.err.startswith(f"error: {LAST}: this run finished after 3 epochs")
-    assert f"earteach resume {LAST} --epochs" in result.err
+    assert result.err.splitlines()[-1].startswith("error: ")
+    return result.err.splitlines()[-1]
 
 
-@pytest.mark.parametrize("args", [[LAST], ["--checkpoint-dir", "checkpoints"]])
-def test_the_checkpoint_may_be_named(args: list[Any]) -> None:
-    assert resumed("resume", *args, "--epochs", 4)["epochs_completed"] == 4
+def files():
+    return {str(path): path.read_bytes() for path in Path().rglob("*") if path.is_file()}
 
 
-def test_train_with_resume_is_the_same(
-    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    results = [resumed("resume", LAST, "--epochs", 5)]
-    shutil.copytree(made, tmp_path / "b")
-    monkeypatch.chdir(tmp_path / "b")
-    results.append(resumed("train", "--resume", LAST, "--epochs", 5))
-    for result in results:
-        del result["seconds"]
-    assert results[0] == results[1]
-    assert same(weights(tmp_path / "a" / LAST), weights(tmp_path / "b" / LAST))
+def records(logs="logs"):
+    return list(map(json.loads, Path(logs, "ear_vae/metrics.jsonl").read_text().splitlines()))
+
+
+def kld_weights():
+    return [record["metrics"]["train/kld_weight"] for record in records()]
+
+
+@pytest.fixture(scope="module")
+def stopped_run(ears, tmp_path_factory):
+    """A run that was interrupted after the first of three epochs."""
+    folder = tmp_path_factory.mktemp("stopped")
+    shutil.copytree(ears, folder / "data" / "preprocessed")
+
+    def interrupt(_):
+        os.kill(os.getpid(), signal.SIGINT)
+        return "stopped"
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr("earteach.cli.train.epoch_line", interrupt)
+        assert train().code == 130
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished_run(stopped_run, tmp_path_factory):
+    folder = shutil.copytree(stopped_run, tmp_path_factory.mktemp("finished") / "run")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        result = earteach("resume")
+    assert result.code == 0, result.err
+    lines = [line for line in result.err.splitlines() if line.startswith("epoch ")]
+    assert [line.split()[1] for line in lines] == ["2/3", "3/3"]
+    assert "Lightning" not in result.err
+    return folder
+
+
+@pytest.fixture
+def stopped(stopped_run, tmp_path, monkeypatch):
+    """The current folder holds a copy of the stopped run."""
+    monkeypatch.chdir(shutil.copytree(stopped_run, tmp_path / "a"))
+
+
+@pytest.fixture
+def finished(finished_run, tmp_path, monkeypatch):
+    """The current folder holds a copy of the finished run."""
+    monkeypatch.chdir(shutil.copytree(finished_run, tmp_path / "a"))
+
+
+@pytest.mark.parametrize(
+    "more",
+    ["", "--num-workers 1 --accelerator cpu --log-dir elsewhere --checkpoint-every-n-steps 5"],
+)
+def test_train_continues_a_run_with_the_same_options_on_any_hardware(stopped, more):
+    result = train(*more.split(), "--json")
+    assert result.json["resumed_from"] == str(LAST)
+    assert result.json["epochs_completed"] == result.json["global_step"] == EPOCHS
+    assert "note: continuing the run in checkpoints (epoch 2, step 1)" in result.err
 
 
 @pytest.mark.parametrize(
     ("typed", "differences"),
     [
         ("--latent-dim 8", ["--latent-dim 16 → 8"]),
-        ("--seed 1 --patience 2", ["--seed 42 → 1", "--patience 30 → 2"]),
-        ("--kld-weight 2 --epochs 5", ["--kld-weight 1.0 → 2.0"]),
-        # A default that is typed counts as much as any other value.
-        ("--batch-size 32", ["--batch-size 64 → 32"]),
+        ("--seed 1 --learning-rate 0.5", ["--seed 42 → 1", "--learning-rate 0.002 → 0.5"]),
+        ("--learning-rate 2e-3 --kld-reduction sum", ["--kld-reduction mean → sum"]),
+        ("--train-data data/preprocessed/val_teacher.npy",
+         ["--train-data data/preprocessed/train_teacher.npy → data/preprocessed/val_teacher.npy"]),
+        ("--epochs 9 --patience 2", ["--epochs 3 → 9", "--patience 30 → 2"]),
+    ],
+)  # fmt: skip
+def test_train_refuses_other_options_and_lists_them(stopped, typed, differences):
+    before = files()
+    error = error_line(train(*typed.split(), "--json"))
+    assert all(difference in error for difference in differences)
+    assert error.count("→") == len(differences)
+    assert "--fresh" in error
+    assert f"earteach resume {LAST}" in error
+    assert files() == before
+
+
+def offered(result):
+    """The first command in backquotes in an error."""
+    match = re.search(r"`earteach (.+?)`", error_line(result))
+    return match[1].split()
+
+
+def test_other_epochs_are_offered_as_a_longer_run(stopped):
+    result = train("--epochs", 4)
+    assert "a run of 3 epochs, not 4" in result.err
+    assert "--fresh" in result.err
+    assert offered(result) == ["resume", str(LAST), "--epochs", "4"]
+    assert finish(*offered(result))["epochs_completed"] == 4
+
+
+def test_a_finished_run_needs_more_epochs(finished):
+    before = files()
+    for args in (
+        ["train", *OPTIONS],
+        ["resume"],
+        ["resume", "--epochs", 3],
+        ["resume", "--epochs", 2],
+    ):
+        result = earteach(*args)
+        assert f"error: {LAST}: this run finished after 3 epochs" in error_line(result)
+        assert "--fresh" in result.err
+        assert offered(result)[:3] == ["resume", str(LAST), "--epochs"]
+    assert files() == before
+    assert finish(*offered(result))["epochs_completed"] > EPOCHS
+
+
+def test_fresh_begins_anew_over_any_run(finished):
+    assert finish("train", *OPTIONS, "--latent-dim", 8, "--fresh")["resumed_from"] is None
+    assert checkpoint.read(LAST).config.model.latent_dim == 8
+    assert checkpoint.read("checkpoints-old-1/last.ckpt").config.model.latent_dim == 16
+
+
+def test_a_run_that_stopped_early_says_so_and_gets_its_patience_again(finished):
+    # No weight changes at this learning rate, so no epoch is better than the first.
+    still = ["--learning-rate", 1e-12, "--weight-decay", 0, "--kld-weight", 0, "--patience", 2]
+    still = [*OPTIONS, *still, "--epochs", 9]
+    result = finish("train", *still, "--fresh")
+    assert (result["stopped_by"], result["epochs_completed"]) == ("early_stopping", 3)
+    assert result["best"]["loss"]["epoch"] == 0
+    assert checkpoint.read(LAST).about["stopped_by"] == "early_stopping"
+    for args in (["train", *still], ["resume"]):
+        assert "stopped early after 3 epochs" in error_line(earteach(*args))
+    again = finish("resume", "--epochs", 12)
+    assert (again["stopped_by"], again["epochs_completed"]) == ("early_stopping", 5)
+
+
+@pytest.mark.parametrize("args", [["train", *OPTIONS], ["resume"]], ids=["train", "resume"])
+@pytest.mark.parametrize("name", ["train", "val"])
+def test_a_changed_or_missing_array_is_not_trained_on(stopped, args, name):
+    path = Path(f"data/preprocessed/{name}_teacher.npy")
+    array = np.load(path)
+    array[0] = 255 - array[0]
+    np.save(path, array)
+    error = error_line(earteach(*args))
+    assert f"{path}: is not the {name} array of {LAST} any more" in error
+    assert "--init-from" in error
+    path.unlink()
+    assert f"error: {path}: no such file" in error_line(earteach(*args))
+
+
+def test_a_broken_last_checkpoint_is_named(stopped):
+    LAST.write_bytes(LAST.read_bytes()[:5000])
+    assert f"error: {LAST}: is cut short" in error_line(train())
+
+
+def test_a_checkpoint_of_an_older_format_is_refused(stopped):
+    state = torch.load(LAST, weights_only=True)
+    state["earteach"] |= {"format": 1, "version": "0.0.9"}
+    checkpoint.write(state, LAST)
+    for args in (["resume"], ["eval", LAST], ["train", *OPTIONS]):
+        assert "earteach 0.0.9, whose networks were others" in error_line(earteach(*args))
+
+
+@pytest.mark.parametrize(
+    ("options", "weights", "words"),
+    [
+        (["--epochs", 5], [0, 0.5, 1, 1, 1], "keeps its shape of 3 epochs"),
+        # 3/4 and 4/4 of the way, where the first three had thirds of their own
+        (["--epochs", 5, "--reanneal"], [0, 0.5, 1, 0.75, 1], "stretched to 5 epochs"),
     ],
 )
-def test_train_with_resume_refuses_other_options(typed: str, differences: list[str]) -> None:
+def test_a_longer_run_keeps_or_stretches_the_kld_schedule(finished, options, weights, words):
+    result = earteach("resume", *options, "--json")
+    assert result.json["resumed_from"] == result.json["last"] == str(LAST)
+    assert (result.json["epochs_completed"], result.json["global_step"]) == (5, 5)
+    assert [record["epoch"] for record in records()] == [0, 1, 2, 3, 4]
+    assert kld_weights() == pytest.approx(weights)
+    assert words in result.err
+
+
+def test_a_schedule_longer_than_the_run_is_kept(finished):
+    assert train("--fresh", "--epochs", 1, "--kld-anneal-epochs", 4).code == 0
+    for epochs, words in (
+        (2, "keeps its shape of 4 epochs, which the run leaves after 2"),
+        (4, "keeps its shape of 4 epochs"),
+    ):
+        result = earteach("resume", "--epochs", epochs)
+        (note,) = (line for line in result.err.splitlines() if "schedule" in line)
+        assert note.endswith(words)
+    assert kld_weights() == pytest.approx([0, 1 / 3, 2 / 3, 1])
+
+
+def test_train_with_resume_is_the_same_as_resume(finished, finished_run, tmp_path, monkeypatch):
+    Path("run.toml").write_text("latent_dim = 16\nepochs = 4\n")
+    results = [finish("train", "--resume", LAST, "--config", "run.toml", "--kld-weight", 1)]
+    monkeypatch.chdir(shutil.copytree(finished_run, tmp_path / "b"))
+    results.append(finish("resume", LAST, "--epochs", 4))
+    for result in results:
+        del result["seconds"]
+    assert results[0] == results[1]
+    a, b = (checkpoint.read(tmp_path / name / LAST).state["state_dict"] for name in "ab")
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize(
+    ("typed", "differences"),
+    [
+        ("--seed 1 --patience 2", ["--seed 42 → 1", "--patience 30 → 2"]),
+        ("--kld-weight 2 --epochs 5", ["--kld-weight 1.0 → 2.0"]),
+        ("--lr-peak 5", ["--learning-rate 0.002 → 0.0005"]),
+        # A default counts if it is given.
+        ("--batch-size 32", ["--batch-size 64 → 32"]),
+        ("--config run.toml", ["--latent-dim 16 → 8"]),
+    ],
+)
+def test_train_with_resume_refuses_other_options(finished, typed, differences):
+    Path("run.toml").write_text("latent_dim = 8\nepochs = 4\n")
     before = LAST.read_bytes()
-    result = earteach("train", "--resume", LAST, *typed.split())
-    assert (result.code, result.out) == (1, "")
-    assert all(difference in result.err for difference in differences)
-    assert result.err.count("→") == len(differences)
+    error = error_line(earteach("train", "--resume", LAST, *typed.split()))
+    assert all(difference in error for difference in differences)
+    assert error.count("→") == len(differences)
     assert LAST.read_bytes() == before
 
 
-def test_train_with_resume_takes_the_options_that_it_had() -> None:
-    typed = ["--latent-dim", 16, *LINEAR, "--epochs", 4]
-    assert resumed("train", "--resume", LAST, *typed)["epochs_completed"] == 4
-
-
-@pytest.mark.parametrize(("text", "code"), [("latent_dim = 16", 0), ("latent_dim = 8", 1)])
-def test_a_config_file_counts_as_typed(text: str, code: int) -> None:
-    Path("run.toml").write_text(f"{text}\nepochs = 4\n")
-    result = earteach("train", "--resume", LAST, "--config", "run.toml", "--json")
-    assert result.code == code
-    assert ("--latent-dim 16 → 8" in result.err) == bool(code)
-
-
-def test_hardware_can_be_changed_and_nothing_else_is() -> None:
+def test_hardware_can_change_and_stays_as_it_was_set(finished):
     old = checkpoint.read(LAST).config
-    resumed("resume", "--epochs", 4, "--precision", "bf16", "--num-workers", 1)
+    finish("resume", "--epochs", 4, "--num-workers", 1, "--strategy", "auto")
+    finish("resume", "--checkpoint-dir", "checkpoints", "--epochs", 5)
     new = checkpoint.read(LAST).config
-    assert (new.hardware.precision, new.hardware.num_workers) == ("bf16", 1)
-    changed = {"precision": "32", "num_workers": 0, "epochs": 3, "kld_anneal_epochs": None}
+    assert new.hardware.num_workers == 1
+    changed = {"num_workers": 0, "epochs": 3, "kld_anneal_epochs": None}
     assert new.with_options(changed) == old
 
 
-def test_hardware_that_is_not_typed_stays_as_it_was() -> None:
-    resumed("resume", "--epochs", 4, "--precision", "bf16")
-    resumed("resume", "--epochs", 5)
-    assert checkpoint.read(LAST).config.hardware.precision == "bf16"
-
-
-def test_a_missing_gpu_is_a_users_problem(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
-    result = earteach("resume", "--epochs", 4, "--accelerator", "gpu")
-    assert (result.code, result.out) == (1, "")
-    assert "error: --accelerator gpu: torch finds no GPU" in result.err
-
-
-def test_a_copied_checkpoint_is_continued_beside_itself() -> None:
+def test_a_copied_checkpoint_is_continued_beside_itself(finished):
     Path("other").mkdir()
     shutil.copy(LAST, "other/copy.ckpt")
     before = LAST.read_bytes()
-    result = resumed("resume", "other/copy.ckpt", "--epochs", 4)
-    assert result["last"] == "other/last.ckpt"
+    assert finish("resume", "other/copy.ckpt", "--epochs", 4)["last"] == "other/last.ckpt"
     assert checkpoint.read(Path("other/last.ckpt")).epochs_completed == 4
     assert LAST.read_bytes() == before
 
 
-def test_a_missing_array_is_named(ears: Path) -> None:
-    state = checkpoint.read(LAST).state
-    state[checkpoint.KEY]["config"]["data"]["train_data"] = "gone.npy"
-    checkpoint.write(state, LAST)
-    result = earteach("resume", "--epochs", 4)
-    assert (result.code, result.out) == (1, "")
-    assert "error: gone.npy: no such file" in result.err
-
-
-def with_log_dir(named: Path) -> None:
+def set_log_dir(folder):
     state = torch.load(LAST, weights_only=True)
-    state["earteach"]["config"]["run"]["log_dir"] = str(named)
+    state["earteach"]["config"]["run"]["log_dir"] = str(folder)
     torch.save(state, LAST)
 
 
-@pytest.mark.parametrize("named", ["{}/elsewhere", "../elsewhere"])
-def test_a_checkpoint_cannot_have_its_log_written_anywhere(tmp_path: Path, named: str) -> None:
-    with_log_dir(Path(named.format(tmp_path)))
+@pytest.mark.parametrize("folder", ["{}/elsewhere", "../elsewhere"])
+def test_a_checkpoint_cannot_have_its_log_written_anywhere(finished, tmp_path, folder):
+    set_log_dir(folder.format(tmp_path))
     result = earteach("resume", LAST.absolute(), "--epochs", 4)
     assert result.code == 0, result.err
     assert f"its log goes on in {Path('logs').absolute()}: in" in result.err
     assert not (tmp_path / "elsewhere").exists()
-    assert [record["epoch"] for record in recorded()] == [0, 1, 2, 3]
+    assert [record["epoch"] for record in records()] == [0, 1, 2, 3]
 
 
-def test_where_a_runs_log_is_it_goes_on(tmp_path: Path) -> None:
+def test_an_existing_log_is_continued_where_it_is(finished, tmp_path):
     Path("logs").rename(tmp_path / "elsewhere")
-    with_log_dir(tmp_path / "elsewhere")
+    set_log_dir(tmp_path / "elsewhere")
     assert earteach("resume", "--epochs", 4).code == 0
-    lines = (tmp_path / "elsewhere/ear_vae/metrics.jsonl").read_text().splitlines()
-    assert [json.loads(line)["epoch"] for line in lines] == [0, 1, 2, 3]
+    assert [record["epoch"] for record in records(tmp_path / "elsewhere")] == [0, 1, 2, 3]
     assert not Path("logs").exists()
+
+
+def test_best_checkpoints_are_the_files_named(trained):
+    last = checkpoint.read(trained.last)
+    assert trained.result["epochs_completed"] == last.epochs_completed == 4
+    assert trained.result["global_step"] == last.global_step
+    for which, prefix in (("loss", "best-epoch"), ("ssim", "best-ssim-epoch")):
+        best = trained.result["best"][which]
+        path = Path(best["path"])
+        assert path.name.startswith(f"{prefix}={best['epoch']:03d}-{which}=")
+        assert best["value"] == checkpoint.read(path).about["metrics"][f"val/{which}"]
+    assert len(list(trained.checkpoints.glob("*.ckpt"))) == 3

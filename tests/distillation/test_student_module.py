@@ -27,7 +27,7 @@ from tests.conftest import Run, earteach
 from tests.training.test_exact_resume import at_call, equal, next_second, recorded
 
 EPOCHS = 6
-RUN = ["--epochs", EPOCHS, "--learning-rate", 2e-4]
+RUN = ["--epochs", EPOCHS, "--learning-rate", 4e-3]
 
 
 @dataclass(frozen=True)
@@ -191,7 +191,7 @@ def test_stopped_and_resumed_it_is_the_same_student(
     ("change", "words"),
     [
         (["--epochs", 9], "is a run of 6 epochs, not 9|earteach resume"),
-        (["--learning-rate", 0.5], "--learning-rate 0.0002 → 0.5|--fresh"),
+        (["--learning-rate", 0.5], "--learning-rate 0.004 → 0.5|--fresh"),
         ([], "this run finished after 6 epochs|earteach resume|--fresh"),
     ],
 )

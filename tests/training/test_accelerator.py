@@ -16,7 +16,6 @@ from earteach.data.arrays import EarArray
 from earteach.data.loaders import training_loader
 from earteach.training.lightning_module import EarVAELightning
 from earteach.training.trainer import make_trainer
-from tests.conftest import data_options, earteach, run_options
 
 pytestmark = pytest.mark.usefixtures("bf16_everywhere")
 
@@ -85,31 +84,6 @@ def test_weights_lie_as_tensor_cores_take_them(tmp_path, device, order):
 def test_the_step_is_fused_where_gradients_are_not_scaled(tmp_path, precision, fused):
     optimizer = module_of(tmp_path, precision=precision).configure_optimizers()["optimizer"]
     assert optimizer.defaults["fused"] == fused
-
-
-def test_gradients_are_clipped_to_their_norm(tmp_path):
-    module = module_of(tmp_path)
-    optimizer = module.configure_optimizers()["optimizer"]
-    for parameter in module.model.parameters():
-        parameter.grad = torch.ones_like(parameter)
-    module.configure_gradient_clipping(optimizer, 0.5)
-    norm = sum(float(p.grad.square().sum()) for p in module.model.parameters()) ** 0.5
-    assert norm == pytest.approx(0.5, rel=1e-4)
-
-
-@pytest.mark.parametrize("clip", [1e-9, 1e9])
-def test_a_run_in_bfloat16_clips(ears, tmp_path, clip):
-    """Lightning refuses to clip for a fused optimizer; AdamW's first moments show what came of it."""
-    result = earteach(
-        "train", *data_options(ears), *run_options(tmp_path), "--image-size", 32, "--base-channels", 4,
-        "--latent-dim", 16, "--epochs", 1, "--precision", "bf16", "--num-workers", 0,
-        "--gradient-clip", clip, "--json",
-    )  # fmt: skip
-    assert result.code == 0, result.err
-    state = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
-    momenta = [entry["exp_avg"] for entry in state["optimizer_states"][0]["state"].values()]
-    largest = max(float(momentum.abs().max()) for momentum in momenta)
-    assert (largest < 1e-8) == (clip == 1e-9)
 
 
 class Waits(TorchDispatchMode):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import signal
-from pathlib import Path
 
 import pytest
 import torch
@@ -19,7 +18,7 @@ TWO = ["--accelerator", "cpu", "--devices", 2, "--strategy", "ddp"]
 
 
 @pytest.fixture(scope="module")
-def two(ears: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def two(ears, tmp_path_factory):
     folder = tmp_path_factory.mktemp("two")
     process = earteach_process(
         "train", *data_options(ears), *run_options(folder), *OPTIONS, *TWO, "--json", cwd=folder
@@ -33,14 +32,14 @@ def two(ears: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_each_process_takes_half_of_the_steps(ears: Path, two: Path) -> None:
+def test_each_process_takes_half_of_the_steps(ears, two):
     # 41 images: 21 for each of the two, in batches of 8.
     assert checkpoint.read(two / "checkpoints" / "last.ckpt").global_step == EPOCHS * math.ceil(
         21 / 8
     )
 
 
-def test_validation_counts_every_image_once(ears: Path, two: Path) -> None:
+def test_validation_counts_every_image_once(ears, two):
     """Seven images over two processes: padding one of them twice would change the means.
 
     SSIM is torchmetrics' in training, which rounds more than that of `eval`.
@@ -52,14 +51,12 @@ def test_validation_counts_every_image_once(ears: Path, two: Path) -> None:
         assert logged[f"val/{name}"] == pytest.approx(alone[name], rel=1e-5), name
 
 
-def test_one_record_for_each_epoch(two: Path) -> None:
+def test_one_record_for_each_epoch(two):
     lines = (two / "logs" / "ear_vae" / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["epoch"] for line in lines] == list(range(EPOCHS))
 
 
-def test_stopped_together_they_go_on_as_if_nothing_had_happened(
-    ears: Path, two: Path, tmp_path: Path
-) -> None:
+def test_stopped_together_they_go_on_as_if_nothing_had_happened(ears, two, tmp_path):
     """SIGTERM reaches the first process alone; both keep the same step and end."""
     process = earteach_process(
         "train", *data_options(ears), *run_options(tmp_path), *OPTIONS, *TWO, cwd=tmp_path
@@ -84,7 +81,7 @@ def test_stopped_together_they_go_on_as_if_nothing_had_happened(
         assert torch.equal(weight, pieces["state_dict"][name]), name
 
 
-def test_shares_of_unequal_numbers_of_batches_are_validated(ears: Path, tmp_path: Path) -> None:
+def test_shares_of_unequal_numbers_of_batches_are_validated(ears, tmp_path):
     """Seven images in batches of three: two of the first process and one of the second."""
     process = earteach_process(
         "train", *data_options(ears), *run_options(tmp_path), *OPTIONS, *TWO,
@@ -95,7 +92,7 @@ def test_shares_of_unequal_numbers_of_batches_are_validated(ears: Path, tmp_path
     assert checkpoint.read(tmp_path / "checkpoints" / "last.ckpt").epochs_completed == 1
 
 
-def test_the_plan_counts_the_steps_of_each_device(ears: Path) -> None:
+def test_the_plan_counts_the_steps_of_each_device(ears):
     for more, each in (([], 6), (TWO, 3), ([*TWO, "--num-nodes", 2], 2)):
         planned = earteach("train", *data_options(ears), *TINY_RUN, *more, "--dry-run", "--json")
         assert planned.json["steps_per_epoch"] == each

@@ -24,7 +24,7 @@ STEPS_PER_EPOCH = 11
 
 def options(ears: Path, folder: Path, workers: int, *more: object) -> list[object]:
     return [
-        *data_options(ears), *run_options(folder), *TINY, "--batch-size", 4, "--learning-rate", 1e-3,
+        *data_options(ears), *run_options(folder), *TINY, "--batch-size", 4, "--learning-rate", 2e-2,
         "--epochs", EPOCHS, "--num-workers", workers, *more,
     ]  # fmt: skip
 
@@ -87,7 +87,7 @@ def assert_same_run(run: Run, other: Run) -> None:
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(ears: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+def uninterrupted(ears, tmp_path_factory):
     folder = tmp_path_factory.mktemp("uninterrupted")
     finished("train", *options(ears, folder, 0))
     return Run(folder, None)
@@ -111,22 +111,20 @@ def next_second() -> None:
     time.sleep(1.05 - time.time() % 1)
 
 
-def test_tensorboard_has_no_step_twice(uninterrupted: Run) -> None:
+def test_tensorboard_has_no_step_twice(uninterrupted):
     for tag, values in tensorboard_scalars(uninterrupted.logs).items():
         steps = [step for step, _ in values]
         assert len(steps) == len(set(steps)) == EPOCHS, tag
 
 
-def test_workers_do_not_matter(ears: Path, uninterrupted: Run, tmp_path: Path) -> None:
+def test_workers_do_not_matter(ears, uninterrupted, tmp_path):
     finished("train", *options(ears, tmp_path, 2))
     assert_same_run(uninterrupted, Run(tmp_path, None))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("step", [1, 5, STEPS_PER_EPOCH, STEPS_PER_EPOCH + 1])
-def test_a_signal_in_a_step_keeps_the_step(
-    ears: Path, uninterrupted: Run, tmp_path: Path, step: int, number: int
-) -> None:
+def test_a_signal_in_a_step_keeps_the_step(ears, uninterrupted, tmp_path, step, number):
     with pytest.MonkeyPatch.context() as patch:
         at_call(patch, EarVAELightning, "training_step", step, lambda: os.kill(os.getpid(), number))
         stopped = earteach("train", *options(ears, tmp_path, 0), "--json")
@@ -141,9 +139,19 @@ def test_a_signal_in_a_step_keeps_the_step(
     assert_same_run(uninterrupted, Run(tmp_path, None))
 
 
-def test_the_other_schedule_and_network_go_on_exactly_too(ears: Path, tmp_path: Path) -> None:
+def test_the_other_schedule_and_network_go_on_exactly_too(ears, tmp_path):
     """Halved by its plateau, begun from noise, and without averages."""
-    more = ["--no-pca-init", "--lr-schedule", "plateau", "--ema-decay", 0, "--ssim-weight", 0]
+    more = [
+        "--no-pca-init",
+        "--lr-schedule",
+        "plateau",
+        "--learning-rate",
+        1e-3,
+        "--ema-decay",
+        0,
+        "--ssim-weight",
+        0,
+    ]
     whole, pieces = Run(tmp_path / "whole", None), Run(tmp_path / "pieces", None)
     finished("train", *options(ears, whole.folder, 0, *more))
     with pytest.MonkeyPatch.context() as patch:
@@ -159,9 +167,7 @@ def test_the_other_schedule_and_network_go_on_exactly_too(ears: Path, tmp_path: 
 
 
 @pytest.mark.parametrize("batch", [1, 2, 3])
-def test_a_signal_in_validation_loses_no_step(
-    ears: Path, uninterrupted: Run, tmp_path: Path, batch: int
-) -> None:
+def test_a_signal_in_validation_loses_no_step(ears, uninterrupted, tmp_path, batch):
     with pytest.MonkeyPatch.context() as patch:
         stop = lambda: os.kill(os.getpid(), signal.SIGTERM)  # noqa: E731
         at_call(patch, EarVAELightning, "validation_step", batch, stop)
@@ -219,16 +225,14 @@ MOMENTS = {
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_killed_at_a_moment(ears: Path, uninterrupted: Run, tmp_path: Path, moment: str) -> None:
+def test_killed_at_a_moment(ears, uninterrupted, tmp_path, moment):
     command = ["train", *options(ears, tmp_path, 0)]
     killed_in(*MOMENTS[moment], *command)
     finished(*command)
     assert_same_run(uninterrupted, Run(tmp_path, None))
 
 
-def test_killed_inside_an_epoch_goes_on_from_the_last_kept_step(
-    ears: Path, uninterrupted: Run, tmp_path: Path
-) -> None:
+def test_killed_inside_an_epoch_goes_on_from_the_last_kept_step(ears, uninterrupted, tmp_path):
     command = ["train", *options(ears, tmp_path, 0), "--checkpoint-every-n-steps", 3]
     killed_in(
         "earteach.training.lightning_module:EarVAELightning",
@@ -243,9 +247,7 @@ def test_killed_inside_an_epoch_goes_on_from_the_last_kept_step(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
-def test_killed_twenty_times_at_any_time(
-    ears: Path, uninterrupted: Run, tmp_path: Path, workers: int
-) -> None:
+def test_killed_twenty_times_at_any_time(ears, uninterrupted, tmp_path, workers):
     """SIGKILL to real processes at moments spread over start-up, steps, validation and writing."""
     began = time.monotonic()
     earteach_process("train", *options(ears, tmp_path / "timed", workers)).communicate()

@@ -13,7 +13,7 @@ import pytest
 
 from earteach import checkpoint
 from earteach.training.lightning_module import EarVAELightning
-from tests.conftest import TINY_RUN, Run, data_options, earteach, files_of_at_most, run_options
+from tests.conftest import TINY_RUN, data_options, earteach, files_of_at_most, run_options
 
 SEND = {name: getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1")}
 
@@ -37,9 +37,7 @@ def signalled(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
 
 
 @pytest.mark.parametrize("names", [["SIGINT", "SIGINT"], ["SIGINT", "SIGTERM"]])
-def test_a_second_signal_ends_the_process_at_once(
-    ears: Path, tmp_path: Path, names: list[str]
-) -> None:
+def test_a_second_signal_ends_the_process_at_once(ears, tmp_path, names):
     child = os.fork()
     if child == 0:
         signalled(pytest.MonkeyPatch(), *names)
@@ -50,9 +48,7 @@ def test_a_second_signal_ends_the_process_at_once(
     assert not (tmp_path / "checkpoints" / "last.ckpt").exists()
 
 
-def test_after_an_interrupted_run_signals_do_what_they_did(
-    ears: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_after_an_interrupted_run_signals_do_what_they_did(ears, tmp_path, monkeypatch):
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     signalled(monkeypatch, "SIGINT")
     assert earteach(*command(ears, tmp_path)).code == 130
@@ -70,8 +66,8 @@ def test_after_an_interrupted_run_signals_do_what_they_did(
     ],
 )
 def test_slurms_signal_keeps_the_step_and_requeues_the_job(
-    ears: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, job: dict[str, str], requeued: str
-) -> None:
+    ears, tmp_path, monkeypatch, job, requeued
+):
     scontrol = tmp_path / "scontrol"
     scontrol.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/called\n')
     scontrol.chmod(scontrol.stat().st_mode | stat.S_IXUSR)
@@ -86,9 +82,7 @@ def test_slurms_signal_keeps_the_step_and_requeues_the_job(
     assert earteach(*command(ears, tmp_path), "--json").json["epochs_completed"] == 2
 
 
-def test_a_full_disk_is_one_line_and_leaves_the_checkpoint_before(
-    ears: Path, tmp_path: Path, trained: Run
-) -> None:
+def test_a_full_disk_is_one_line_and_leaves_the_checkpoint_before(ears, tmp_path, trained):
     """The limit lets the logs through and stops the checkpoint, as a full disk would."""
     assert earteach(*command(ears, tmp_path)).code == 0
     last = tmp_path / "checkpoints" / "last.ckpt"
@@ -104,7 +98,7 @@ def test_a_full_disk_is_one_line_and_leaves_the_checkpoint_before(
     assert earteach("resume", last, "--epochs", 3, "--json").json["epochs_completed"] == 3
 
 
-def test_few_images_are_said_before_training(ears: Path, tmp_path: Path) -> None:
+def test_few_images_are_said_before_training(ears, tmp_path):
     for name in ("train", "val"):
         images = np.load(ears / f"{name}_teacher.npy")
         np.save(tmp_path / f"{name}_teacher.npy", images[:1])
@@ -115,7 +109,7 @@ def test_few_images_are_said_before_training(ears: Path, tmp_path: Path) -> None
     assert any("--batch-size 8" in note and "1 training image" in note for note in notes)
 
 
-def test_no_validation_images_are_an_error(ears: Path, tmp_path: Path) -> None:
+def test_no_validation_images_are_an_error(ears, tmp_path):
     images = np.load(ears / "train_teacher.npy")
     np.save(tmp_path / "train_teacher.npy", images)
     np.save(tmp_path / "val_teacher.npy", images[:0])
