@@ -25,11 +25,11 @@ import torch
 from benchmarks.speed.network import descend, follow, training_loss
 from benchmarks.speed.pairs import peak_megabytes
 from benchmarks.tables import Cell, measured_now, processor
-from earteach.config import TrainConfig
+from earteach.config import ModelConfig, TrainConfig
 from earteach.data.arrays import EarArray
 from earteach.data.loaders import training_loader
 from earteach.images import to_float
-from earteach.model.vae import EarVAE
+from earteach.model.build import build_model
 
 TYPES = {"32": torch.float32, "bf16": torch.bfloat16, "16": torch.float16}
 COLUMNS = {
@@ -91,7 +91,8 @@ def _step(
     base: int, size: int, device: torch.device, batch: int, precision: str
 ) -> Callable[[], None]:
     """A training step on uint8 images on the device."""
-    models = [EarVAE(base_channels=base, image_size=size).to(device) for _ in range(2)]
+    config = ModelConfig(base_channels=base, image_size=size)
+    models = [build_model(config).to(device) for _ in range(2)]
     if device.type == "cuda":
         models = [model.to(memory_format=torch.channels_last) for model in models]
     model, averaged = models

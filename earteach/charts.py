@@ -73,7 +73,7 @@ def svg(charts: Sequence[Chart]) -> str:
 
     # Element ids depend on the salt: charts on one page must not share them.
     salt = "earteach" + "".join(each.title for each in charts)
-    with mpl.rc_context({**_STYLE, "svg.hashsalt": salt}):
+    with mpl.rc_context({**_STYLE, "svg.hashsalt": salt}):  # type: ignore[dict-item]
         figure = Figure((_SIZE[0] * len(charts), _SIZE[1]), layout="constrained")
         for axes, each in zip(
             figure.subplots(1, len(charts), squeeze=False)[0], charts, strict=True

@@ -25,6 +25,7 @@ from earteach.config import TrainConfig
 from earteach.errors import EarTeachError
 from earteach.files.atomic_write import write_atomically
 from earteach.files.folders import make_folder
+from earteach.model import pretrained
 from earteach.model.build import build_model
 from earteach.model.vae import ConvVAE
 
@@ -105,11 +106,14 @@ def about(config: TrainConfig, data: dict[str, Any], **measured: Any) -> dict[st
 
 
 def load(path: str | Path) -> ConvVAE:
-    """The network in a checkpoint, or in a folder's best checkpoint, in evaluation mode.
+    """The network in a checkpoint, in a folder's best checkpoint, or in a folder that
+    `earteach export --format safetensors` wrote, in evaluation mode.
 
     Raises `EarTeachError` where there is none or it cannot be read safely.
     """
     path = Path(path)
+    if (path / pretrained.CONFIG).exists():
+        return pretrained.load_pretrained(path)
     return read(best(path) if path.is_dir() else path).model()
 
 

@@ -13,7 +13,7 @@ from earteach.config import TrainConfig
 from earteach.errors import EarTeachError
 from earteach.files.disk_space import check_space, readable
 from earteach.hardware import memory_of_machine
-from earteach.model.vae import EarVAE
+from earteach.model.build import build_model
 from earteach.training.resource_checks import (
     check_memory_for_run,
     check_space_for_run,
@@ -133,7 +133,7 @@ def test_a_dry_run_needs_no_space(ears: Path, tmp_path: Path, leave) -> None:
 
 def test_a_step_that_cannot_fit_in_the_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     config = tiny(batch_size=100, accelerator="cpu")
-    network = EarVAE.from_config(config.model)
+    network = build_model(config.model)
     trained = sum(4 * weight.numel() for weight in network.parameters())
     # The weights, their average, two moments and the gradients; eight channels of 16 × 16 for an image.
     needed = 5 * trained + 7 * 8 * 16 * 16 * 4

@@ -8,11 +8,12 @@ import sys
 
 import torch
 
-from earteach.model.vae import EarVAE
+from earteach.config import ModelConfig
+from earteach.model.build import build_model
 
 what, checkpoint, out = sys.argv[1:]
 state = torch.load(checkpoint, weights_only=True)
-model = EarVAE(**state["earteach"]["config"]["model"]).eval()
+model = build_model(ModelConfig(**state["earteach"]["config"]["model"])).eval()
 prefix = "averaged."
 weights = {
     k.removeprefix(prefix): v for k, v in state["state_dict"].items() if k.startswith(prefix)

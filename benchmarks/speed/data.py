@@ -8,13 +8,13 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from earteach.data.cores import at_most_cores
 
 from benchmarks.speed import memory
 from benchmarks.speed.pairs import Row, in_turn
 from benchmarks.speed.workspace import drawn_ears
 from earteach.data.crops import Crop
 from earteach.data.prepare import prepare
+from earteach.hardware import at_most_cores
 
 SIZE, TURNS = 256, 5
 _SMALL, _LARGE = (500, 700, 300), (3000, 4000, 8)  # width, height, number

@@ -14,10 +14,10 @@ from pathlib import Path
 from unittest import mock
 
 import torch
-from earteach.training.runs import train
 
 from earteach.config import TrainConfig
 from earteach.data.loaders import Sample
+from earteach.runs import train
 from earteach.training import fit
 from earteach.training.lightning_module import EarVAELightning
 

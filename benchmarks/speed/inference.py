@@ -20,7 +20,8 @@ from earteach.data.image_batches import image_batches
 from earteach.inference.embed import embed
 from earteach.inference.evaluate import evaluate
 from earteach.inference.reconstruct import reconstruct
-from earteach.model.vae import EarVAE
+from earteach.model.build import build_model
+from earteach.model.vae import ConvVAE
 
 TURNS = 3
 _FORWARD = "bare loop of the same passes and batches; here without metrics and PNGs"
@@ -73,7 +74,7 @@ def _beside_the_network(
     yield pair.row(f"`embed`, {what}", "at most", 1.1, "bare loop of the same passes and batches")
 
 
-def _passes(network: EarVAE, images: torch.Tensor, batch_size: int, decodings: int) -> None:
+def _passes(network: ConvVAE, images: torch.Tensor, batch_size: int, decodings: int) -> None:
     """Encode, then decode mu, then decode a noisy code: as many decodings as the command needs."""
     with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
         for batch in torch.split(images, batch_size):
@@ -135,7 +136,7 @@ def _checkpoint(folder: Path, ears: Path, size: int, base: int) -> Path:
         }
     )
     torch.manual_seed(0)
-    state = EarVAE.from_config(config.model).state_dict()
+    state = build_model(config.model).state_dict()
     for value in state.values():
         if value.is_floating_point() and not value.any():
             value.normal_(0, 0.02)

@@ -30,7 +30,7 @@ from benchmarks.speed.workspace import drawn_ears
 from earteach.config import Strength, TrainConfig
 from earteach.data.arrays import EarArray
 from earteach.data.loaders import training_loader
-from earteach.model.vae import EarVAE
+from earteach.model.build import build_model
 
 _BORDER = {"border_mode": cv2.BORDER_REFLECT_101}
 EARS, REPEATS, BATCH, TURNS = 64, 12, 32, 3
@@ -143,7 +143,7 @@ def _beside_a_step(path: Path, size: int) -> Row:
     config = TrainConfig().with_options(
         {"image_size": size, "base_channels": 32, "batch_size": BATCH, "num_workers": 1}
     )
-    model = EarVAE.from_config(config.model)
+    model = build_model(config.model)
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
     images = torch.rand(BATCH, 3, size, size)
 

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch.optim.lr_scheduler import LambdaLR
 
 from benchmarks.speed.network import descend, follow, training_loss
 from benchmarks.speed.pairs import Pair, Row
@@ -20,7 +19,8 @@ from earteach.config import TrainConfig
 from earteach.data.arrays import EarArray
 from earteach.data.loaders import training_loader
 from earteach.images import to_float
-from earteach.model.vae import EarVAE
+from earteach.model.build import build_model
+from earteach.runs import train
 from earteach.training.fit import Watch
 from earteach.training.lr_schedule import CosineSchedule
 from earteach.training.recorder import EpochRecord
@@ -35,7 +35,7 @@ class HandWritten:
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
         self.loader = training_loader(config, EarArray.open(config.data.train_data))
-        self.model = EarVAE.from_config(config.model)
+        self.model = build_model(config.model)
         self.averaged = copy.deepcopy(self.model)
         optim = config.optim
         self.optimizer = torch.optim.AdamW(

@@ -20,8 +20,10 @@ from torch.nn import functional
 
 from benchmarks.quality.standard_vae import StandardVAE
 from benchmarks.speed.pairs import Pair, Row, in_turn, peak_megabytes
-from earteach.model.loss import dissimilarity, vae_loss
-from earteach.model.vae import EarVAE
+from earteach.config import ModelConfig
+from earteach.model.build import build_model
+from earteach.model.loss import VAEBatch, objective, vae_terms
+from earteach.model.vae import ConvVAE
 
 LATENT, BASE, SIZE, BATCH = 256, 64, 256, 8
 TURNS = 3
@@ -40,9 +42,10 @@ class Earteach:
     """One step as `earteach train` takes it, its moving average included."""
 
     def __init__(self) -> None:
-        self.model = EarVAE(latent_dim=LATENT, base_channels=BASE, image_size=SIZE)
+        self.model = build_model(
+            ModelConfig(latent_dim=LATENT, base_channels=BASE, image_size=SIZE)
+        )
         self.averaged = copy.deepcopy(self.model).requires_grad_(False)
-        self.averaged.linear = self.model.linear
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-4, fused=True)
 
     def step(self, images: torch.Tensor) -> None:
@@ -83,14 +86,15 @@ def follow(averaged: nn.Module, model: nn.Module) -> None:
 
 
 def training_loss(
-    model: EarVAE, images: torch.Tensor, target: torch.Tensor | None = None
+    model: ConvVAE, images: torch.Tensor, target: torch.Tensor | None = None
 ) -> torch.Tensor:
     """What `earteach train` lowers, for images `(B, C, S, S)` in [0, 1]."""
     target = images if target is None else target
     noise = torch.randn(len(images), model.latent_dim, device=images.device)
     decoded, mu, logvar = model(images, noise)
-    terms = vae_loss(decoded, target, mu, logvar, weight=KLD_WEIGHT, reduction="mean")
-    return terms.total + SSIM_WEIGHT * dissimilarity(decoded, target).mean()
+    batch = VAEBatch(decoded, target, mu, logvar)
+    terms = vae_terms(KLD_WEIGHT, "mean", model.latent_dim, SSIM_WEIGHT)
+    return objective(terms, {term.name: term.value_of(batch) for term in terms})
 
 
 def descend(

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from earteach.training.runs import train
-
 from earteach.config import TrainConfig
 from earteach.data.prepare import prepare_drawn
+from earteach.runs import train
 
 EARS = 400
 SIZE, BASE = 64, 32

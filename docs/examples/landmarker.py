@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -74,10 +75,7 @@ def main(checkpoint: Path, ears: int, epochs: int, tests: int) -> dict[str, list
     trained = earteach.load(checkpoint)
     train, test = (drawn(seed, n, trained.image_size) for seed, n in ((1001, ears), (1002, tests)))
     torch.manual_seed(0)
-    untrained = earteach.EarVAE(
-        base_channels=trained.base_channels, image_size=trained.image_size,
-        latent_dim=trained.latent_dim, pca_init=False,
-    )  # fmt: skip
+    untrained = earteach.build_model(replace(trained.config, pca_init=False))
     starts = {
         "trained, frozen": (trained, True),
         "trained, fine-tuned": (trained, False),

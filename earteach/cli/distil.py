@@ -9,9 +9,10 @@ import typer
 from rich.table import Table
 
 from earteach.cli.options import CheckpointDir, Ckpt, FastDevRun, Given, Json, Without, found
-from earteach.cli.output import Output, facts, is_main_process, table
+from earteach.cli.output import Output, facts, table
 from earteach.cli.train import show_outcome, watching
 from earteach.config import DataConfig, HardwareConfig, OptimConfig, Student
+from earteach.environment import is_main_process
 
 if TYPE_CHECKING:
     from earteach.distillation.comparison import Comparison, EncoderReport

@@ -67,7 +67,7 @@ class Agreement:
         if side_logits is not None:
             assert student.is_canonical is not None
             rows[1] = side_error(side_logits, teacher)
-            rows[2] = student.is_canonical == teacher.is_canonical
+            rows[2] = (student.is_canonical == teacher.is_canonical).to(errors.dtype)
         self._sums += torch.stack([row.sum(dtype=torch.float64).cpu() for row in rows])
 
     def reduced(self, reduce: Reduce) -> Agreement:

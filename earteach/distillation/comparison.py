@@ -130,7 +130,7 @@ def _report(model: LoadedModel, meter: QualityMeter, speed: float) -> EncoderRep
 
 def encoder_size(network: ConvVAE) -> tuple[int, int]:
     """The parameters that `encode` and `features` need, and the fixed numbers."""
-    parts = [network.encoder]
+    parts: list[torch.nn.Module] = [network.encoder]
     fixed = 0
     if isinstance(network, MobilePCAVAE):
         parts.append(network.side)

@@ -21,7 +21,7 @@ from earteach import checkpoint
 from earteach.errors import EarTeachError
 from earteach.model.blocks import STRIDES
 from earteach.model.network_parts import keep_part
-from earteach.model.vae import EarVAE
+from earteach.model.vae import ConvVAE
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class EarBackbone(nn.Module):
 
     def __init__(
         self,
-        network: EarVAE,
+        network: ConvVAE,
         *,
         frozen: bool = True,
         strides: Sequence[int] = STRIDES,

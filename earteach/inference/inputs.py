@@ -17,7 +17,7 @@ from earteach.data.arrays import EarArray
 from earteach.data.manifest import read_manifest
 from earteach.data.photographs import Unreadable
 from earteach.errors import EarTeachError
-from earteach.model.vae import EarVAE
+from earteach.model.vae import ConvVAE
 
 # In bytes. File systems allow 255, and outputs add suffixes.
 _MAX_NAME_BYTES = 200
@@ -38,7 +38,7 @@ class Ear:
     image: np.ndarray
 
 
-def ears(source: Path, network: EarVAE, layout: Layout | None, fit: Fit) -> Iterator[Ear]:
+def ears(source: Path, network: ConvVAE, layout: Layout | None, fit: Fit) -> Iterator[Ear]:
     """Yield the ears of `source` at the network's size.
 
     Photographs become square as in `prepare`. An unreadable photograph in a folder is skipped with a
@@ -59,7 +59,7 @@ def ears(source: Path, network: EarVAE, layout: Layout | None, fit: Fit) -> Iter
             ) from error
 
 
-def _array_ears(source: Path, network: EarVAE, layout: Layout | None) -> Iterator[Ear]:
+def _array_ears(source: Path, network: ConvVAE, layout: Layout | None) -> Iterator[Ear]:
     array = EarArray.open(source, layout)
     array.note_conversions(network.image_size, network.in_channels)
     labels = _manifest_labels(source, len(array))
@@ -69,7 +69,7 @@ def _array_ears(source: Path, network: EarVAE, layout: Layout | None) -> Iterato
         yield Ear(f"{source}[{row}]", _file_name(f"{source.stem}-{row:05d}"), label, image)
 
 
-def _folder_ears(source: Path, network: EarVAE, fit: Fit) -> Iterator[Ear]:
+def _folder_ears(source: Path, network: ConvVAE, fit: Fit) -> Iterator[Ear]:
     for path in photographs.find(source):
         try:
             yield _photograph(path, source, network, fit)
@@ -77,7 +77,7 @@ def _folder_ears(source: Path, network: EarVAE, fit: Fit) -> Iterator[Ear]:
             _log.info("left out %s: %s", path, error)
 
 
-def _photograph(path: Path, folder: Path, network: EarVAE, fit: Fit) -> Ear:
+def _photograph(path: Path, folder: Path, network: ConvVAE, fit: Fit) -> Ear:
     image = photographs.read_square(path, network.image_size, network.in_channels, fit).image
     relative = path.relative_to(folder)
     name = _file_name("-".join(relative.with_suffix("").parts))

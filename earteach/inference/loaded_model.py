@@ -16,7 +16,7 @@ from earteach.checkpoint import Checkpoint
 from earteach.config import InferenceConfig, Precision
 from earteach.data.arrays import EarArray
 from earteach.hardware import on_cpu, precision_on_cpu
-from earteach.model.vae import EarVAE
+from earteach.model.vae import ConvVAE
 
 _AUTOCAST_TYPES = {"16": torch.float16, "bf16": torch.bfloat16}
 
@@ -26,12 +26,12 @@ class LoadedModel:
     """A checkpoint and its network."""
 
     checkpoint: Checkpoint
-    network: EarVAE
+    network: ConvVAE
     device: torch.device
     precision: Precision
 
     @contextmanager
-    def running(self) -> Iterator[EarVAE]:
+    def running(self) -> Iterator[ConvVAE]:
         """The network inside inference mode and autocast."""
         dtype = _AUTOCAST_TYPES.get(self.precision)
         autocast = torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)

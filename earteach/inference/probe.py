@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +26,8 @@ from earteach.inference.probe_labels import Labels, labelled_rows, read_labels
 from earteach.metrics import linear_probes as probes
 from earteach.metrics.bootstrap import GroupResamples, Interval
 from earteach.metrics.eigenears import Eigenears
-from earteach.model.vae import EarVAE
+from earteach.model.build import build_model
+from earteach.model.vae import ConvVAE
 from earteach.randomness import Purpose, derive
 
 FOLDS = 5
@@ -171,11 +172,11 @@ def _features(
     return {name: np.concatenate(values) for name, values in batches.items()}
 
 
-def _random_network(model: LoadedModel, seed: int) -> EarVAE:
+def _random_network(model: LoadedModel, seed: int) -> ConvVAE:
     """The same architecture before training, without PCA."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, Purpose.WEIGHTS))
-        network = EarVAE(**{**model.checkpoint.config.model.to_dict(), "pca_init": False})
+        network = build_model(replace(model.checkpoint.config.model, pca_init=False))
     return network.eval().to(model.device)
 
 

@@ -24,8 +24,8 @@ from earteach.errors import EarTeachError
 from earteach.inference.loaded_model import LoadedModel
 from earteach.metrics.gaussian_mixture import CodeMixture, fit_mixture
 from earteach.metrics.npz_cache import load_npz, store_npz
-from earteach.model.pca_path import mirrored
-from earteach.model.vae import EarVAE
+from earteach.model.canonical_side import mirrored
+from earteach.model.vae import ConvVAE
 
 Sampler = Literal["gmm", "prior"]
 MixtureSource = CodeMixture | EarArray
@@ -68,7 +68,7 @@ def find_mixture(model: LoadedModel) -> MixtureSource:
 
 
 def draw_codes(
-    network: EarVAE, mixture: CodeMixture | None, number: int, seed: int, batch_size: int
+    network: ConvVAE, mixture: CodeMixture | None, number: int, seed: int, batch_size: int
 ) -> Iterator[torch.Tensor]:
     """Batches of `number` codes in all, float32 `(B, D)`, from the mixture or else from the prior."""
     codes = mixture.codes(seed) if mixture else _prior_codes(network.latent_dim, seed)

@@ -23,13 +23,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from earteach.config import OptimConfig, Strength, TrainConfig
+from earteach.config import Strength, TrainConfig
 from earteach.data.arrays import EarArray, sampled_rows
 from earteach.data.image_batches import to_batch
 from earteach.metrics.latent import ACTIVE_VARIANCE
 from earteach.model.annealing import final_kld_weight, kld_weight
 from earteach.model.loss import elbo_beta, squared_error
-from earteach.model.vae import EarVAE, reparameterise
+from earteach.model.vae import ConvVAE, reparameterise
 from earteach.randomness import validation_noise
 
 # Younger runs are not judged, and neither are codes of fewer images.
@@ -109,7 +109,7 @@ class TrainingSubset:
         images = [array.image(row, size=size, channels=channels) for row in self._rows]
         self._images = np.stack(images)
 
-    def reconstruction_loss(self, network: EarVAE, *, seed: int, batch_size: int) -> float:
+    def reconstruction_loss(self, network: ConvVAE, *, seed: int, batch_size: int) -> float:
         """Mean squared error of reconstructions from noisy codes, as in validation."""
         device, total = next(network.parameters()).device, 0.0
         for start in range(0, len(self._rows), batch_size):
@@ -335,9 +335,9 @@ def _learning_rate_low(run: RunStatistics) -> Advice | None:
     done = 1.0 if run.finished else run.epochs / run.config.optim.epochs
     if run.path / done > MIN_PATH:
         return None
-    rate = run.config.optim.learning_rate
+    rate = run.config.optim.peak_learning_rate
     first, last = run.history[0].clean_recon, run.history[-1].clean_recon
-    higher = max(_rounded(10 * rate), OptimConfig().learning_rate)
+    higher = max(_rounded(10 * rate), run.config.optim.default_learning_rate)
     message = (
         f"the learning rate is too low: in {run.steps} steps the error on training images went from "
         f"{first:.4g} to {last:.4g}; try --learning-rate {higher:g} instead of {rate:g}"
@@ -361,8 +361,8 @@ def _learning_rate_high(run: RunStatistics) -> Advice | None:
         symptom = f"the error on training images rose from {first:.3g} to {last:.3g}"
     else:
         return None
-    rate = run.config.optim.learning_rate
-    lower = _rounded(min(rate / 10, OptimConfig().learning_rate))
+    rate = run.config.optim.peak_learning_rate
+    lower = _rounded(min(rate / 10, run.config.optim.default_learning_rate))
     message = f"the learning rate is too high: {symptom}; "
     message += f"try --learning-rate {lower:g} instead of {rate:g}"
     return Advice("learning_rate_high", message, "learning_rate", lower)
@@ -415,7 +415,7 @@ def _still_improving(run: RunStatistics) -> Advice | None:
 
 
 def _plateau(run: RunStatistics) -> Advice | None:
-    history, rate = run.history, run.config.optim.learning_rate
+    history, rate = run.history, run.config.optim.peak_learning_rate
     best = min(range(len(history)), key=lambda epoch: history[epoch].val_loss)
     since, lower = len(history) - 1 - best, _rounded(rate / 3)
     if since < IDLE_EPOCHS or best > EARLY_SHARE * len(history):

@@ -11,10 +11,10 @@ from torch.utils._pytree import tree_leaves
 
 from earteach.config import ExportPart
 from earteach.errors import EarTeachError
-from earteach.model.vae import EarVAE
+from earteach.model.vae import ConvVAE
 
 
-def run_part(network: EarVAE, part: ExportPart, batch: torch.Tensor) -> tuple[torch.Tensor, ...]:
+def run_part(network: ConvVAE, part: ExportPart, batch: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """The outputs of one part.
 
     "full": images to reconstructions. "encoder": images to mu and logvar. "decoder": codes to images.
@@ -27,7 +27,7 @@ def run_part(network: EarVAE, part: ExportPart, batch: torch.Tensor) -> tuple[to
     return (network.decode(batch) if part == "decoder" else network.reconstruct(batch),)
 
 
-def keep_part(network: EarVAE, part: ExportPart, source: str) -> EarVAE:
+def keep_part(network: ConvVAE, part: ExportPart, source: str) -> ConvVAE:
     """Remove the modules that a part does not need, in place.
 
     Using a removed module is an `EarTeachError` that names `source`. "encoder" keeps what `features`
@@ -39,7 +39,7 @@ def keep_part(network: EarVAE, part: ExportPart, source: str) -> EarVAE:
     return network
 
 
-def part_weights(network: EarVAE, part: ExportPart) -> set[str]:
+def part_weights(network: ConvVAE, part: ExportPart) -> set[str]:
     """Names of the parameters and buffers that a part needs, as in `state_dict`.
 
     They are found by running the part once, whatever the weights are.

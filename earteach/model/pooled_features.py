@@ -13,7 +13,7 @@ _CELLS = 8
 
 
 def pooled(maps: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Maps as `EarVAE.features` returns them to pooled features, `(B, 384 · base_channels)`.
+    """Maps as `ConvVAE.features` returns them to pooled features, `(B, 384 · base_channels)`.
 
     For each channel of the maps at strides 2 and 4: the maxima over a grid of 8 × 8 cells, then the
     minima; ordered by level, extreme, channel, row and column.

@@ -15,14 +15,15 @@ import torch
 
 from earteach.config import ExportPart, ModelConfig
 from earteach.errors import EarTeachError
+from earteach.model.build import build_model
 from earteach.model.network_parts import keep_part
-from earteach.model.vae import EarVAE
+from earteach.model.vae import ConvVAE
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 _ADVICE = "name a folder that `earteach export --format safetensors` wrote"
 
 
-def load_pretrained(folder: str | Path) -> EarVAE:
+def load_pretrained(folder: str | Path) -> ConvVAE:
     """The network in evaluation mode, on the CPU.
 
     A folder may hold only a part of a network; what needs another part then raises `EarTeachError`. So
@@ -35,7 +36,7 @@ def load_pretrained(folder: str | Path) -> EarVAE:
         raise EarTeachError(f"{folder / CONFIG}: has an unknown part {part!r}; {_ADVICE}")
     weights = _weights(folder)
     with torch.device("meta"):
-        network = EarVAE.from_config(config)
+        network = build_model(config)
     keep_part(network.to_empty(device="cpu"), part, str(folder))
     try:
         network.load_state_dict(weights, assign=True)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from earteach.model.vae import EarVAE
+from earteach.model.vae import ConvVAE
 from tests.conftest import Run
 
 
@@ -31,7 +31,7 @@ def untrained(checkpoint: Path, **options: object) -> Path:
     model = state["earteach"]["config"]["model"]
     model.update(options)
     torch.manual_seed(0)
-    weights = EarVAE(**model).state_dict()
+    weights = ConvVAE(**model).state_dict()
     state["state_dict"] = {f"model.{name}": value for name, value in weights.items()}
     path = checkpoint.with_name("untrained.ckpt")
     torch.save(state, path)

@@ -148,7 +148,7 @@ def test_no_checkpoint_is_an_error(tmp_path: Path):
 def test_a_student_serves_as_well_and_all_its_weights_learn():
     """All but the head that decides the side, which passes no gradient."""
     torch.manual_seed(0)
-    student = earteach.EarVAE(
+    student = earteach.ConvVAE(
         image_size=32, latent_dim=16, base_channels=8, encoder="mobile", pca_init=True
     )
     backbone = EarBackbone(student, frozen=False)

@@ -21,7 +21,7 @@ from earteach.errors import EarTeachError
 from earteach.inference.export import Export, export, formats, onnx_formats, torch_formats
 from earteach.inference.export.formats import FORMATS
 from earteach.model.pretrained import load_pretrained
-from earteach.model.vae import EarVAE
+from earteach.model.vae import ConvVAE
 from earteach.synthetic.drawn_ear import draw_ear
 
 PARTS = ["full", "encoder", "decoder", "features"]
@@ -64,7 +64,7 @@ def inputs(part: str, number: int) -> torch.Tensor:
     return torch.from_numpy(images(number)).permute(0, 3, 1, 2).float() / 255
 
 
-def in_torch(model: EarVAE, part: str, batch: torch.Tensor) -> list[np.ndarray]:
+def in_torch(model: ConvVAE, part: str, batch: torch.Tensor) -> list[np.ndarray]:
     calls = {
         "full": model.reconstruct, "encoder": model.encode, "decoder": model.decode,
         "features": model.features,
@@ -448,7 +448,7 @@ def test_a_missing_package_is_named(trained, tmp_path, monkeypatch, format, miss
     assert f"pip install 'earteach[{extra}]'" in str(caught.value)
 
 
-def psnr_of(model: EarVAE, part: str, output: np.ndarray, batch: torch.Tensor) -> float:
+def psnr_of(model: ConvVAE, part: str, output: np.ndarray, batch: torch.Tensor) -> float:
     """Of the images in the output, or of those that its codes are decoded to."""
     decoded = output
     if part == "encoder":

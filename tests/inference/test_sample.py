@@ -18,7 +18,7 @@ from earteach.inference.loaded_model import load_model
 from earteach.inference.nearest_images import nearest_images
 from earteach.inference.sample import sample
 from earteach.inference.samplers import load_mixture
-from earteach.model.vae import EarVAE
+from earteach.model.vae import ConvVAE
 from tests.inference.conftest import batch, levels, pixels, rename_arrays
 
 SAMPLERS = ["gmm", "prior"]
@@ -110,7 +110,7 @@ def test_distances_are_those_of_the_pngs_and_of_64_validation_images(placed, ear
 def test_a_network_that_memorises_shows_it(placed, ears, tmp_path, monkeypatch):
     """Every ear that is drawn is a training image."""
     memory = batch(np.load(ears / "train_teacher.npy")[[5, 9, 11]])
-    monkeypatch.setattr(EarVAE, "decode", lambda self, z: memory[: len(z)])
+    monkeypatch.setattr(ConvVAE, "decode", lambda self, z: memory[: len(z)])
     result = sample(placed, tmp_path / "out", number=3)
     assert [(match.row, match.distance) for match in result.nearest] == [(5, 0), (9, 0), (11, 0)]
     assert result.validation_distance > 0.02
@@ -202,7 +202,7 @@ def test_foreign_files_are_refused_before_anything_is_written(trained, tmp_path,
 
 def test_ears_are_written_as_they_are_decoded(trained, tmp_path, monkeypatch):
     """An interruption in the third batch leaves the ears of the two before it."""
-    decode, calls = EarVAE.decode, []
+    decode, calls = ConvVAE.decode, []
 
     def interrupted(self, z):
         calls.append(len(listing(tmp_path)))
@@ -210,7 +210,7 @@ def test_ears_are_written_as_they_are_decoded(trained, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return decode(self, z)
 
-    monkeypatch.setattr(EarVAE, "decode", interrupted)
+    monkeypatch.setattr(ConvVAE, "decode", interrupted)
     config = InferenceConfig(batch_size=2)
     with pytest.raises(KeyboardInterrupt):
         sample(trained.last, tmp_path, number=9, sampler="prior", config=config)

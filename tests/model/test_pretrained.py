@@ -13,8 +13,9 @@ import earteach
 from earteach import checkpoint
 from earteach.errors import EarTeachError
 from earteach.inference.export import export
+from earteach.model.build import build_model
 from earteach.model.pretrained import load_pretrained
-from earteach.model.vae import EarVAE
+from earteach.model.vae import ConvVAE
 
 
 @pytest.fixture(scope="module", params=["attention", "mobile"])
@@ -25,7 +26,7 @@ def saved(trained, tmp_path_factory, request):
     teacher = checkpoint.read(trained.last)
     config = teacher.config.with_options({"encoder": "mobile"})
     torch.manual_seed(0)
-    student = EarVAE.from_config(config.model)
+    student = build_model(config.model)
     student.load_state_dict(
         {n: v for n, v in teacher.model().state_dict().items() if not n.startswith("encoder.")},
         strict=False,
@@ -61,7 +62,7 @@ def test_the_network_is_that_of_the_checkpoint(saved, folders):
 def test_the_hubs_own_mixin_reads_the_folder(saved, folders):
     hub = pytest.importorskip("huggingface_hub", reason="huggingface_hub is not installed")
 
-    class HubEarVAE(hub.PyTorchModelHubMixin, EarVAE):
+    class HubEarVAE(hub.PyTorchModelHubMixin, ConvVAE):
         pass
 
     loaded = HubEarVAE.from_pretrained(folders["full"])

@@ -13,7 +13,7 @@ from sklearn.decomposition import PCA
 from earteach.config import ModelConfig, TrainConfig
 from earteach.data.arrays import EarArray
 from earteach.model.pca_path import PCAWeights
-from earteach.model.vae import EarVAE
+from earteach.model.vae import ConvVAE
 from earteach.training import pca_init as module
 from earteach.training.lightning_module import EarVAELightning
 from earteach.training.pca_init import first_weights, fit, sides
@@ -81,10 +81,10 @@ def test_many_ears_are_judged_by_few(monkeypatch):
     assert max(agree, 1 - agree) > 0.95
 
 
-def fitted_network(images: torch.Tensor, latent_dim: int, **options: int) -> EarVAE:
+def fitted_network(images: torch.Tensor, latent_dim: int, **options: int) -> ConvVAE:
     size, channels = images.shape[2], images.shape[1]
     torch.manual_seed(0)
-    model = EarVAE(
+    model = ConvVAE(
         in_channels=channels, latent_dim=latent_dim, base_channels=4, image_size=size, **options
     )
     weights = fit(images, latent_dim=latent_dim, grid=module.code_grid(latent_dim, size))
@@ -122,7 +122,7 @@ def test_a_large_image_is_pca_at_a_whole_fraction_of_its_size():
     images, _ = both_sides(60, size=144, channels=1)
     array_small = torch.nn.functional.avg_pool2d(images.float(), 3).round().to(torch.uint8)
     torch.manual_seed(0)
-    model = EarVAE(in_channels=1, latent_dim=12, base_channels=2, image_size=144)
+    model = ConvVAE(in_channels=1, latent_dim=12, base_channels=2, image_size=144)
     model.init_from_pca(fit(array_small, latent_dim=12, grid=1), 1e-5)
     x = images.float() / 255
     with torch.no_grad():

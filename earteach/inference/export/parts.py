@@ -14,7 +14,7 @@ from earteach.config import ExportPart
 from earteach.errors import EarTeachError
 from earteach.model.blocks import STRIDES
 from earteach.model.network_parts import run_part
-from earteach.model.vae import EarVAE
+from earteach.model.vae import ConvVAE
 
 BATCH = "batch"
 
@@ -34,7 +34,7 @@ class PartModule(nn.Module):
     `from_uint8` takes images as uint8 `(B, H, W, C)` instead of float32 `(B, C, H, W)` in [0, 1].
     """
 
-    def __init__(self, model: EarVAE, part: ExportPart, *, from_uint8: bool = False) -> None:
+    def __init__(self, model: ConvVAE, part: ExportPart, *, from_uint8: bool = False) -> None:
         super().__init__()
         self.model = model
         self.part = part
@@ -51,7 +51,7 @@ class Job:
     """What to export from which checkpoint; `size` is the height and width of the images."""
 
     checkpoint: Checkpoint
-    model: EarVAE
+    model: ConvVAE
     part: ExportPart
     size: int
     preprocessing: bool
@@ -84,7 +84,7 @@ class Job:
         return (Port(name, (BATCH, self.model.in_channels, self.size, self.size)),)
 
 
-def check_size(model: EarVAE, part: ExportPart, size: int | None) -> int:
+def check_size(model: ConvVAE, part: ExportPart, size: int | None) -> int:
     """The height and width of the images that the part takes, by default the network's own.
 
     Raises `EarTeachError` where the part cannot take another size.
