@@ -47,9 +47,3 @@ def test_attention_is_its_formula(shape):
     expected = spatial_attention(module[1], by_channel)
     for part, output in ((module[0], by_channel), (module, expected)):
         np.testing.assert_allclose(part(x).detach(), output, rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize(("channels", "hidden"), [(3, 4), (39, 4), (40, 5), (256, 32)])
-def test_the_hidden_layer_has_an_eighth_of_the_channels(channels, hidden):
-    shapes = [tuple(p.shape) for p in ChannelSpatialAttention(channels)[0].parameters()]
-    assert shapes == [(hidden, channels), (hidden,), (channels, hidden), (channels,)]

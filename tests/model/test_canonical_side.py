@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from earteach.model.canonical_side import SideClassifier, mirrored, side_by_residual, with_side
+from earteach.model.canonical_side import SideClassifier, mirrored, side_by_residual
 from tests.model.networks import images_for, pca_network
 
 
@@ -13,13 +13,6 @@ def test_mirrored_flips_the_selected_images():
     flipped = mirrored(x, torch.tensor([False, True]))
     assert torch.equal(flipped[0], x[0])
     assert flipped[1, 0, 2].tolist() == [23, 22, 21, 20]
-
-
-def test_the_side_is_one_more_dimension_that_noise_does_not_turn_over():
-    mu, logvar = with_side(torch.zeros(2, 3), torch.ones(2, 3), torch.tensor([True, False]))
-    assert mu.tolist() == [[0, 0, 0, 1], [0, 0, 0, -1]]
-    assert torch.equal(logvar[:, :-1], torch.ones(2, 3))
-    assert (1 / (logvar[:, -1] / 2).exp() > 7).all()  # standard deviations
 
 
 def test_pca_decides_by_the_smaller_residual():

@@ -47,15 +47,6 @@ def test_kld_is_that_of_torch_distributions(name, dtype):
     torch.testing.assert_close(kld.double(), reference(mu, logvar), rtol=1e-5, atol=1e-6)
 
 
-def test_the_gradient_of_an_extreme_code_is_finite():
-    mu = torch.tensor([[1e3, -1e3]], requires_grad=True)
-    logvar = torch.tensor([[10.0, -20.0]], requires_grad=True)
-    kl_divergence(mu, logvar).sum().backward()
-    torch.testing.assert_close(mu.grad, torch.tensor([[1e3, -1e3]]))
-    expected = torch.tensor([[(math.exp(10) - 1) / 2, (math.exp(-20) - 1) / 2]])
-    torch.testing.assert_close(logvar.grad, expected)
-
-
 def random_batch(dtype: torch.dtype = torch.float32) -> VAEBatch:
     torch.manual_seed(0)
     images = [torch.rand(5, 3, 16, 16).to(dtype) for _ in range(2)]
@@ -90,15 +81,6 @@ def test_the_terms_are_means_over_the_batch(reduction, divisor, ssim_weight, dty
     losses = total_loss(*image_losses(*batch), 0.01, reduction, 7)
     assert losses.shape == (5,)
     assert losses.mean().item() == pytest.approx(in_loss, rel=1e-5)
-
-
-@pytest.mark.parametrize(("reduction", "total"), [("mean", 0.4), ("sum", 0.85)])
-def test_the_loss_of_numbers_on_paper(reduction, total):
-    # Every pixel is off by a half: 0.25. Four dimensions of variance 1 with mu √3: 4 · 3/2 nats.
-    reconstruction, target = torch.full((1, 3, 4, 4), 0.5), torch.zeros(1, 3, 4, 4)
-    recon, kld = image_losses(reconstruction, target, torch.full((1, 4), 3**0.5), torch.zeros(1, 4))
-    assert (recon.item(), kld.item()) == pytest.approx((0.25, 6))
-    assert total_loss(recon, kld, 0.1, reduction, 4).item() == pytest.approx(total)
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
@@ -142,15 +124,6 @@ def test_ssim_is_that_of_scikit_image(shape):
     np.testing.assert_allclose(dissimilarity(noisy, target), expected, atol=2e-5)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         np.testing.assert_allclose(dissimilarity(noisy, target), expected, atol=2e-5)
-
-
-def test_descending_the_gradient_of_dissimilarity_makes_images_similar():
-    noisy, target = noisy_images(2, 3, 32, 32)
-    noisy.requires_grad_(True)
-    before = dissimilarity(noisy, target).mean()
-    before.backward()
-    after = dissimilarity(noisy.detach() - 50 * noisy.grad, target).mean()
-    assert after < 0.9 * before
 
 
 def test_training_can_follow_an_evaluation_in_one_process():
