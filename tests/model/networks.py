@@ -18,9 +18,7 @@ SHAPES = [
     (32, 7, 3, 3),
     (48, 100, 5, 3),
     (64, 255, 4, 1),
-    (64, 256, 8, 3),
     (144, 12, 2, 3),
-    (144, 7, 1, 1),
 ]
 # The four networks that a configuration can name.
 KINDS = {

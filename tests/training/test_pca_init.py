@@ -13,7 +13,6 @@ from sklearn.decomposition import PCA
 
 from earteach.config import ModelConfig, TrainConfig
 from earteach.data.arrays import EarArray
-from earteach.model.loss import squared_error
 from earteach.model.pca_path import PCAWeights
 from earteach.model.pca_vae import PCAVAE
 from earteach.training import pca_init as module
@@ -129,17 +128,16 @@ def test_components_that_too_few_images_leave_undetermined_are_zero(number):
     np.testing.assert_allclose(weights.rotation @ weights.rotation.T, np.eye(15), atol=1e-4)
 
 
-@pytest.mark.parametrize("size", [32, 48])
-def test_noise_in_a_code_costs_what_a_trial_costs(size):
-    pca = pca_network(size, 12, 2, 3).pca
-    gain = module._noise_gain(pca)
-    generator = torch.Generator().manual_seed(0)
-    mean = pca.decode(torch.zeros(1, 11))
-    for dimension in range(11):
-        codes = torch.zeros(2000, 11)
-        codes[:, dimension] = torch.randn(2000, generator=generator)
-        cost = squared_error(pca.decode(codes), mean).mean() * 3 * size**2
-        assert cost.item() == pytest.approx(gain[dimension].item(), rel=0.12)
+def test_noise_in_enlarged_pictures_costs_what_all_their_pixels_do():
+    model = network(144, 4, 2, 1)
+    weights = random_weights(model)
+    axis = torch.linspace(0, math.pi, 48)
+    waves = [torch.outer((k * axis).cos(), axis.cos()).flatten() for k in range(3)]  # smooth
+    components = torch.stack([wave / wave.norm() for wave in waves])
+    model.pca.load_weights(PCAWeights(weights.mean, components, weights.variances, torch.eye(3)))
+    pictures = model.pca.decode(torch.eye(3)) - model.pca.decode(torch.zeros(1, 3))
+    expected = pictures.square().sum(dim=(1, 2, 3))
+    torch.testing.assert_close(module._noise_gain(model.pca), expected, rtol=0.02, atol=0)
 
 
 def test_the_first_logvar_by_hand():
