@@ -12,7 +12,7 @@ from earteach import checkpoint
 from earteach.config import TrainConfig
 from earteach.errors import EarTeachError
 from tests.bad_input.files import torch_saved
-from tests.conftest import Run, files_of_at_most
+from tests.conftest import files_of_at_most
 
 
 def error_of(path: Path, read: Callable[[Path], Any] = checkpoint.read) -> str:
@@ -191,16 +191,3 @@ def test_differences_are_the_options_that_decide_what_is_computed():
         if option.name not in IRRELEVANT:
             expected[option.name] = (value, other)
     assert checkpoint.differences(old, old.with_options(changes)) == expected
-
-
-def test_a_configuration_survives_its_checkpoint(tmp_path, trained: Run):
-    config = TrainConfig().with_options(
-        {"kld_anneal_epochs": 9, "layout": "nchw", "seed": 2**63 - 1}
-    )
-    weights = torch.load(trained.last, weights_only=True)["state_dict"]
-    state = {"earteach": checkpoint.about(config, {}, note="x"), "state_dict": weights}
-    checkpoint.write(state, tmp_path / "x.ckpt")
-    read = checkpoint.read(tmp_path / "x.ckpt")
-    assert read.config == config
-    assert read.about["version"] == earteach.__version__
-    assert read.about["note"] == "x"

@@ -103,12 +103,14 @@ def train(
 
 def _show_plan(settings: TrainConfig, init_from: Path | None, output: Output) -> None:
     from earteach import checkpoint
-    from earteach.training.plan import check_trainable, plan
+    from earteach.training.plan import plan
+    from earteach.training.task import Task
 
-    check_trainable(settings.model)
+    task = Task()
+    task.check(settings)
     if init_from is not None:
         checkpoint.read(init_from)
-    planned = plan(settings)
+    planned = plan(settings, task)
     output.show(planned, _plan_table(planned))
 
 

@@ -14,7 +14,7 @@ import torch
 from earteach import checkpoint
 from tests.conftest import Run, earteach
 
-EPOCHS = 6
+EPOCHS = 4
 RUN = ["--epochs", EPOCHS, "--learning-rate", 2e-4]
 
 

@@ -7,7 +7,7 @@ from PIL import Image
 
 from earteach.model.canonical_side import side_by_residual
 from earteach.model.pca_vae import MobilePCAVAE
-from tests.model.networks import SHAPES, images_for, lively, network
+from tests.model.networks import SHAPES, images_for, lively
 
 
 @pytest.mark.parametrize("encoder", ["attention", "mobile"])
@@ -92,15 +92,6 @@ def test_the_encoder_gets_the_image_on_its_canonical_side_and_the_residual_of_pc
     oriented = torch.where(is_canonical[:, None, None, None], x, x.flip(3))
     expected = torch.cat([2 * oriented - 1, 2 * (oriented - picture)], dim=1)
     torch.testing.assert_close(inputs[0], expected, atol=1e-4, rtol=0)
-
-
-def test_pca_is_stored_but_not_trained():
-    model = lively()
-    assert not any(name.startswith("pca") for name, _ in model.named_parameters())
-    restored = network()
-    restored.load_state_dict(model.state_dict())
-    images = images_for(model)
-    assert torch.equal(restored.reconstruct(images), model.reconstruct(images))
 
 
 def test_a_mobile_network_encodes_without_pca_and_can_be_given_the_side():

@@ -40,7 +40,7 @@ def two(ears: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_validation_counts_every_image_once(two: Path) -> None:
+def test_validation_counts_every_image_once(two):
     """Seven images over two processes: padded with one that is there twice, means would differ.
 
     SSIM is torchmetrics' in training, which rounds more than that of `eval`.
@@ -56,7 +56,7 @@ def test_validation_counts_every_image_once(two: Path) -> None:
 
 
 @pytest.mark.slow
-def test_stopped_together_they_resume_exactly(ears: Path, two: Path, tmp_path: Path) -> None:
+def test_stopped_together_they_resume_exactly(ears, two, tmp_path):
     """SIGTERM reaches the first process alone; both save the same step and end."""
     process = earteach_process(*train_options(ears, tmp_path), "--batch-size", 3, cwd=tmp_path)
     assert process.stderr is not None
@@ -76,7 +76,7 @@ def test_stopped_together_they_resume_exactly(ears: Path, two: Path, tmp_path: P
         assert equal(whole[key], pieces[key]), key
 
 
-def test_the_plan_counts_the_steps_of_each_device(ears: Path) -> None:
+def test_the_plan_counts_the_steps_of_each_device(ears):
     for more, each in (([], 6), (TWO, 3), ([*TWO, "--num-nodes", 2], 2)):
         planned = earteach("train", *data_options(ears), *TINY_RUN, *more, "--dry-run", "--json")
         assert planned.json["steps_per_epoch"] == each

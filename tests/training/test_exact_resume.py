@@ -144,7 +144,7 @@ def next_second() -> None:
     time.sleep(1.05 - time.time() % 1)
 
 
-def test_workers_do_not_matter(ears: Path, uninterrupted: Run, tmp_path: Path) -> None:
+def test_workers_do_not_matter(ears, uninterrupted, tmp_path):
     finished("train", *options(ears, tmp_path, 2))
     assert_same_run(uninterrupted, Run(tmp_path, None))
 
@@ -160,9 +160,7 @@ SIGNALS = {
 
 
 @pytest.mark.parametrize(("method", "call", "steps", "sent"), SIGNALS.values(), ids=SIGNALS)
-def test_a_signal_loses_no_step(
-    ears: Path, uninterrupted: Run, tmp_path: Path, method: str, call: int, steps: int, sent: int
-) -> None:
+def test_a_signal_loses_no_step(ears, uninterrupted, tmp_path, method, call, steps, sent):
     run, command = Run(tmp_path, None), ["train", *options(ears, tmp_path, 0), "--json"]
     stopped = signalled_at(method, call, sent, *command)
     assert stopped.json["stopped_by"] == "interrupted"
@@ -174,7 +172,7 @@ def test_a_signal_loses_no_step(
 
 
 @pytest.mark.slow
-def test_the_other_schedule_and_network_resume_exactly_too(ears: Path, tmp_path: Path) -> None:
+def test_the_other_schedule_and_network_resume_exactly_too(ears, tmp_path):
     """The plateau, a network that starts from noise, no average, no SSIM."""
     more = ["--no-pca-init", "--lr-schedule", "plateau", "--ema-decay", 0, "--ssim-weight", 0]
     whole, pieces = Run(tmp_path / "whole", None), Run(tmp_path / "pieces", None)
@@ -221,18 +219,14 @@ MOMENTS = {
 
 
 @pytest.mark.parametrize(("owner", "name", "number"), MOMENTS.values(), ids=MOMENTS)
-def test_killed_at_a_moment(
-    ears: Path, uninterrupted: Run, tmp_path: Path, owner: str, name: str, number: int
-) -> None:
+def test_killed_at_a_moment(ears, uninterrupted, tmp_path, owner, name, number):
     command = ["train", *options(ears, tmp_path, 0)]
     killed_in(owner, name, number, *command)
     finished(*command)
     assert_same_run(uninterrupted, Run(tmp_path, None))
 
 
-def test_killed_inside_an_epoch_it_resumes_from_the_last_saved_step(
-    ears: Path, uninterrupted: Run, tmp_path: Path
-) -> None:
+def test_killed_inside_an_epoch_it_resumes_from_the_last_saved_step(ears, uninterrupted, tmp_path):
     command = ["train", *options(ears, tmp_path, 0), "--checkpoint-every-n-steps", 3]
     killed_in(MODULE, "training_step", STEPS_PER_EPOCH + 6, *command)
     run = Run(tmp_path, None)
@@ -243,9 +237,7 @@ def test_killed_inside_an_epoch_it_resumes_from_the_last_saved_step(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
-def test_killed_twenty_times_at_any_time(
-    ears: Path, uninterrupted: Run, tmp_path: Path, workers: int
-) -> None:
+def test_killed_twenty_times_at_any_time(ears, uninterrupted, tmp_path, workers):
     """SIGKILL to real processes at moments spread over start-up, steps, validation and writing."""
     began = time.monotonic()
     earteach_process("train", *options(ears, tmp_path / "timed", workers)).communicate()
