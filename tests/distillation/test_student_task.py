@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import signal
 from typing import Any
 
@@ -14,11 +13,10 @@ import torch
 from earteach import EarTeachError, checkpoint
 from earteach.config import ModelConfig
 from earteach.distillation.comparison import compare
-from earteach.distillation.student_module import StudentLightning
 from earteach.distillation.teacher import find_teacher
 from tests.conftest import earteach
 from tests.distillation.conftest import RUN
-from tests.training.test_exact_resume import assert_same_state, at_call, next_second
+from tests.training.test_exact_resume import assert_same_state, signalled_at
 
 
 def test_a_checkpoint_names_its_teacher_and_the_folder_holds_it(student):
@@ -34,13 +32,9 @@ def test_a_checkpoint_names_its_teacher_and_the_folder_holds_it(student):
 
 
 def test_stopped_and_resumed_it_is_the_same_student(student, tmp_path):
-    with pytest.MonkeyPatch.context() as patch:
-        stop = lambda: os.kill(os.getpid(), signal.SIGTERM)  # noqa: E731
-        at_call(patch, StudentLightning, "training_step", 9, stop)
-        stopped = earteach("distil", student.teacher, "--out", tmp_path / "s", *RUN, "--json")
-    assert stopped.code == 128 + signal.SIGTERM
+    command = ["distil", student.teacher, "--out", tmp_path / "s", *RUN, "--json"]
+    stopped = signalled_at("training_step", 9, signal.SIGTERM, *command)
     assert "comparison" not in stopped.json
-    next_second()
     moved = (tmp_path / "s").rename(tmp_path / "elsewhere")  # its copy of the teacher is enough
     resumed = earteach("resume", moved / "last.ckpt", "--json")
     assert resumed.code == 0, resumed.err
