@@ -117,7 +117,8 @@ def test_an_interrupted_run_of_the_old_version_resumes(kind, task, frozen, tmp_p
     assert (new["lr_schedulers"][0]["last_epoch"], new["global_step"]) == (12, 12)
     changed = {n for n, v in weights.items() if not torch.equal(v, new["state_dict"][n])}
     assert changed == {n for n in weights if not any(part in n for part in frozen)}
-    records = [json.loads(line) for line in (result.log_dir / "metrics.jsonl").open()]
+    lines = (result.log_dir / "metrics.jsonl").read_text().splitlines()
+    records = list(map(json.loads, lines))
     assert [record["epoch"] for record in records] == [2, 3]
     assert result.best["loss"].value == min(
         read_old.about["best"]["loss"]["value"], *(r["metrics"]["val/loss"] for r in records)

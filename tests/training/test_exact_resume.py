@@ -226,6 +226,7 @@ def test_killed_at_a_moment(ears, uninterrupted, tmp_path, owner, name, number):
     assert_same_run(uninterrupted, Run(tmp_path, None))
 
 
+@pytest.mark.slow
 def test_killed_inside_an_epoch_it_resumes_from_the_last_saved_step(ears, uninterrupted, tmp_path):
     command = ["train", *options(ears, tmp_path, 0), "--checkpoint-every-n-steps", 3]
     killed_in(MODULE, "training_step", STEPS_PER_EPOCH + 6, *command)
