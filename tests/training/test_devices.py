@@ -49,8 +49,9 @@ def test_validation_counts_every_image_once(two):
     # 41 training images are 21 for each of the two.
     assert last.global_step == EPOCHS * math.ceil(21 / 3)
     alone = earteach("eval", last.path, "--no-baselines", "--json").json["metrics"]
-    for name in ("loss", "recon_loss", "kld", "ssim", "psnr"):
-        assert last.about["metrics"][f"val/{name}"] == pytest.approx(alone[name], rel=1e-5), name
+    for name in ("loss", "recon_loss", "kld", "psnr", "ssim"):
+        logged, rel = last.about["metrics"][f"val/{name}"], 1e-4 if name == "ssim" else 1e-5
+        assert logged == pytest.approx(alone[name], rel=rel), name
     lines = (two / "logs" / "ear_vae" / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["epoch"] for line in lines] == list(range(EPOCHS))
 
