@@ -66,8 +66,9 @@ class Agreement:
         rows = [errors, torch.zeros_like(errors), torch.ones_like(errors), torch.ones_like(errors)]
         if side_logits is not None:
             assert student.is_canonical is not None
+            assert teacher.is_canonical is not None
             rows[1] = side_error(side_logits, teacher)
-            rows[2] = (student.is_canonical == teacher.is_canonical).to(errors.dtype)
+            rows[2] = torch.eq(student.is_canonical, teacher.is_canonical)
         self._sums += torch.stack([row.sum(dtype=torch.float64).cpu() for row in rows])
 
     def reduced(self, reduce: Reduce) -> Agreement:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from earteach.config import InferenceConfig, Layout
 from earteach.data.image_batches import image_batches
@@ -130,7 +131,7 @@ def _report(model: LoadedModel, meter: QualityMeter, speed: float) -> EncoderRep
 
 def encoder_size(network: ConvVAE) -> tuple[int, int]:
     """The parameters that `encode` and `features` need, and the fixed numbers."""
-    parts: list[torch.nn.Module] = [network.encoder]
+    parts: list[nn.Module] = [network.encoder]
     fixed = 0
     if isinstance(network, MobilePCAVAE):
         parts.append(network.side)

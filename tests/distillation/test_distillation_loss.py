@@ -5,83 +5,73 @@ import pytest
 import torch
 from scipy.special import log_expit
 
-from earteach.distillation.distillation_loss import distillation_loss
-from earteach.model.pca_path import PCAPath
-from earteach.model.vae import EncoderOutput
-from tests.model.networks import network, random_weights
+from earteach.distillation.distillation_loss import (
+    DistillationBatch,
+    distillation_terms,
+    picture_error,
+)
+from earteach.model.loss import objective
+from earteach.model.vae import ConvVAE, EncoderOutput
+from tests.model.networks import network, pca_network
 
-LATENT = 16
+LOGITS = torch.tensor([2.0, 1.0, -0.5, 0.0])
 
 
-def percept(seed: int, faces: torch.Tensor | None) -> EncoderOutput:
+def random_output(seed: int, is_canonical: torch.Tensor | None = None) -> EncoderOutput:
     generator = torch.Generator().manual_seed(seed)
-    code = tuple(torch.randn(4, LATENT, generator=generator) for _ in range(2))
+    mu, logvar = (torch.randn(4, 16, generator=generator) for _ in range(2))
     maps = [torch.randn(4, c, s, s, generator=generator) for c, s in ((8, 16), (16, 8))]
-    return EncoderOutput((code[0], code[1]), maps, faces)
+    return EncoderOutput(mu, logvar, maps, is_canonical)
 
 
-@pytest.fixture
-def linear() -> PCAPath:
-    model = network()
-    model.init_from_pca(random_weights(model), 1e-4)
-    assert model.linear is not None
-    return model.linear
+def loss_of(
+    teacher: ConvVAE, student: EncoderOutput, target: EncoderOutput, logits: torch.Tensor | None
+) -> dict[str, float]:
+    terms = distillation_terms(teacher)
+    values = {t.name: t.value_of(DistillationBatch(student, target, logits)) for t in terms}
+    return {**{n: v.item() for n, v in values.items()}, "total": objective(terms, values).item()}
 
 
-def by_hand(
-    seen: EncoderOutput, wanted: EncoderOutput, linear: PCAPath | None
-) -> tuple[float, float]:
-    """Of codes and of features."""
-    kept = LATENT if linear is None else LATENT - 1
-    (mu, logvar), (mu_t, logvar_t) = (
-        [np.float64(part.numpy())[:, :kept] for part in p.code] for p in (seen, wanted)
-    )
-    codes = ((mu - mu_t) ** 2).mean() + 0.1 * ((logvar - logvar_t) ** 2).mean()
-    if linear is not None:
-        one, other = (
-            (linear.decode(p.code[0][:, :-1]) - linear.decode(torch.zeros(4, kept))).numpy()
-            for p in (seen, wanted)
-        )
-        codes += ((one - other) ** 2).sum(axis=(1, 2, 3)).mean() / float(linear.variances.sum())
+@pytest.mark.parametrize("pca_init", [True, False])
+def test_the_terms_by_hand(pca_init):
+    teacher = pca_network() if pca_init else network(pca_init=False)
+    is_canonical = torch.tensor([True, False, True, True])
+    student, target = random_output(1), random_output(2, is_canonical if pca_init else None)
+    actual = loss_of(teacher, student, target, LOGITS if pca_init else None)
+    size = 15 if pca_init else 16  # without the side
+    mu, logvar = ((a - b)[:, :size].double().numpy()
+                  for a, b in ((student.mu, target.mu), (student.logvar, target.logvar)))  # fmt: skip
+    codes, side = (mu**2).mean() + 0.1 * (logvar**2).mean(), 0.0
+    if pca_init:
+        pictures = [teacher.pca.decode(output.mu[:, :-1]) for output in (student, target)]
+        error = (pictures[0] - pictures[1]).square().sum(dim=(1, 2, 3)).mean()
+        codes += float(error / teacher.pca.variances.sum())
+        signs = np.where(is_canonical, 1, -1)
+        side = -log_expit(signs * LOGITS.numpy()).mean() / np.log(2)
     shares = []
-    for a, b in zip(seen.maps, wanted.maps, strict=True):
-        mine, theirs = np.float64(a.numpy()), np.float64(b.numpy())
-        shares.append(
-            ((mine - theirs) ** 2).sum() / (theirs.var(axis=(0, 2, 3)).sum() * 4 * a[0, 0].numel())
-        )
-    return codes, float(np.mean(shares))
+    for a, b in zip(student.maps, target.maps, strict=True):
+        error, expected = (a - b).square().sum().item(), b.double().numpy()
+        shares.append(error / (expected.var(axis=(0, 2, 3)).sum() * expected[:, 0].size))
+    expected = {"codes": codes, "features": np.mean(shares), "side": side}
+    assert actual == pytest.approx({**expected, "total": sum(expected.values())}, rel=1e-4)
 
 
-def test_with_sides(linear: PCAPath):
-    faces = torch.tensor([True, False, True, True])
-    seen, wanted = percept(1, faces), percept(2, faces)
-    logits = torch.tensor([2.0, 1.0, -0.5, 0.0])
-    terms = distillation_loss(seen, wanted, logits, linear)
-    codes, features = by_hand(seen, wanted, linear)
-    signs = np.where(faces.numpy(), 1, -1)
-    side = -log_expit(signs * logits.numpy()).mean() / np.log(2)
-    assert terms.codes.item() == pytest.approx(codes, rel=1e-4)
-    assert terms.features.item() == pytest.approx(features, rel=1e-5)
-    assert terms.side.item() == pytest.approx(side, rel=1e-5)
-    assert terms.total.item() == pytest.approx(codes + features + side, rel=1e-4)
+def test_a_perfect_student_and_one_that_knows_only_means():
+    teacher, target = network(pca_init=False), random_output(2)
+    assert loss_of(teacher, target, target, None)["total"] == 0
+    means = [level.mean(dim=(0, 2, 3), keepdim=True).expand_as(level) for level in target.maps]
+    blind = EncoderOutput(target.mu, target.logvar, means)
+    assert loss_of(teacher, blind, target, None)["features"] == pytest.approx(1)
+    flat = EncoderOutput(target.mu, target.logvar, [torch.ones(1, 4, 2, 2)])
+    assert np.isfinite(loss_of(teacher, flat, flat, None)["total"])
 
 
-def test_without_sides():
-    seen, wanted = percept(1, None), percept(2, None)
-    terms = distillation_loss(seen, wanted, None, None)
-    codes, features = by_hand(seen, wanted, None)
-    assert terms.total.item() == pytest.approx(codes + features, rel=1e-5)
-    assert terms.side.item() == 0
-
-
-def test_its_equal_and_one_that_knows_means_only():
-    wanted = percept(2, None)
-    assert distillation_loss(wanted, wanted, None, None).total.item() == 0
-    means = [level.mean(dim=(0, 2, 3), keepdim=True).expand_as(level) for level in wanted.maps]
-    blind = EncoderOutput(wanted.code, means, None)
-    assert distillation_loss(blind, wanted, None, None).features.item() == pytest.approx(1)
-
-
-def test_a_constant_map_has_a_finite_loss():
-    flat = EncoderOutput(percept(1, None).code, [torch.ones(1, 4, 2, 2)], None)
-    assert distillation_loss(flat, flat, None, None).total.isfinite()
+def test_components_that_few_images_left_undetermined_do_not_count_as_picture_error():
+    pca = pca_network().pca
+    pca.components[5:] = 0
+    pca.variances[5:] = 1
+    error = torch.randn(400, 15, generator=torch.Generator().manual_seed(3))
+    pictures = pca.decode(error) - pca.decode(torch.zeros(1, 15))
+    expected = pictures.square().sum(dim=(1, 2, 3)) / pca.variances[:5].sum()
+    torch.testing.assert_close(picture_error(pca, error), expected, rtol=1e-4, atol=1e-6)
+    assert picture_error(pca, error).mean() == pytest.approx(1, rel=0.1)

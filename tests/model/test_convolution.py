@@ -1,4 +1,4 @@
-"""The convolution that normalises again: the values and gradients of the plain one, in less memory."""
+"""The recomputing convolution: values and gradients of the plain layers, in less memory."""
 
 from contextlib import nullcontext
 
@@ -36,74 +36,61 @@ def test_gradients_are_those_of_finite_differences():
 def test_values_and_gradients_are_those_of_the_plain_layers(autocast):
     layer = layer_of(16, 8)
     x = torch.randn(2, 16, 12, 12)
-    found = []
-    for call in (layer.__call__, lambda seen: plainly(layer, seen)):
+    results = []
+    for call in (layer.__call__, lambda x: plainly(layer, x)):
         layer.zero_grad()
-        given = (x.bfloat16() if autocast else x).requires_grad_()
+        leaf = (x.bfloat16() if autocast else x).requires_grad_()
         with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-            out = call(given)
+            out = call(leaf)
         out.float().square().sum().backward()
-        found.append([out.detach(), given.grad, *(p.grad for p in layer.parameters())])
-    for ours, theirs in zip(*found, strict=True):
+        results.append([out.detach(), leaf.grad, *(p.grad for p in layer.parameters())])
+    with torch.inference_mode():
+        assert torch.equal(layer(x), plainly(layer, x))
+    for ours, theirs in zip(*results, strict=True):
         assert ours.dtype == theirs.dtype
         assert torch.equal(ours, theirs)
 
 
-def test_without_gradients_it_is_the_plain_layers():
-    layer, x = layer_of(8, 4), torch.randn(1, 8, 6, 6)
-    with torch.inference_mode():
-        assert torch.equal(layer(x), plainly(layer, x))
-
-
-def kept_numbers(call, x: torch.Tensor) -> int:
-    """How many numbers a forward pass keeps for the backward pass, each storage once."""
-    kept: dict[int, int] = {}
+def saved_numbers(call, x: torch.Tensor) -> int:
+    """The numbers that a forward pass saves for the backward pass, each storage once."""
+    saved: dict[int, int] = {}
 
     def pack(value: torch.Tensor) -> torch.Tensor:
-        kept[value.untyped_storage().data_ptr()] = value.numel()
+        saved[value.untyped_storage().data_ptr()] = value.numel()
         return value
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda value: value):
         out = call(x)
     assert out.requires_grad
-    return sum(kept.values())
+    return sum(saved.values())
 
 
-def test_it_keeps_its_input_alone():
+def test_only_the_input_is_saved_for_the_backward_pass():
     layer = layer_of(16, 8)
     x = torch.randn(2, 16, 12, 12, requires_grad=True)
     weights = sum(p.numel() for p in layer.parameters())
-    assert x.numel() <= kept_numbers(layer, x) <= x.numel() + weights
-    assert kept_numbers(lambda seen: plainly(layer, seen), x) > 3 * x.numel()
+    assert x.numel() <= saved_numbers(layer, x) <= x.numel() + weights
+    assert saved_numbers(lambda x: plainly(layer, x), x) > 3 * x.numel()
 
 
-def test_elsewhere_than_on_a_cpu_the_norm_sees_values_of_its_parameters_type(monkeypatch):
-    """CUDA's kernel takes no bfloat16 beside float32 parameters; "meta" stands for such a device."""
-    seen: list[tuple[torch.dtype, torch.dtype]] = []
+def test_on_other_devices_the_norm_gets_values_of_its_parameters_dtype(monkeypatch):
+    """CUDA's kernel refuses bfloat16 beside float32 parameters; "meta" stands for such a device."""
+    dtypes: list[tuple[torch.dtype, torch.dtype]] = []
     original = functional.group_norm
 
     def spy(x, groups, scale, shift, eps):
-        seen.append((x.dtype, scale.dtype))
+        dtypes.append((x.dtype, scale.dtype))
         return original(x, groups, scale, shift, eps)
 
     monkeypatch.setattr(functional, "group_norm", spy)
-    # What "meta" does not know.
+    # "meta" does not support these.
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda device: False)
     monkeypatch.setattr(torch, "autocast", lambda device, enabled: nullcontext())
     layer = layer_of(16, 8).to("meta")
-    layer.conv.to(torch.bfloat16)  # as autocast hands it on
+    layer.conv.to(torch.bfloat16)  # as autocast passes it
     x = torch.empty(2, 16, 6, 6, device="meta", dtype=torch.bfloat16, requires_grad=True)
     out = layer(x)
     out.sum().backward()
-    assert seen == [(torch.float32, torch.float32)] * 2
+    assert dtypes == [(torch.float32, torch.float32)] * 2
     assert out.dtype == x.grad.dtype == layer.conv.weight.grad.dtype == torch.bfloat16
     assert layer.norm.weight.grad.dtype == torch.float32
-
-
-def test_a_second_derivative_is_refused():
-    """A gradient without a graph would leave a part of it out, silently."""
-    layer = layer_of(6, 4)
-    x = torch.randn(2, 6, 5, 5, requires_grad=True)
-    (first,) = torch.autograd.grad(layer(x).square().sum(), x, create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        first.sum().backward()

@@ -1,4 +1,4 @@
-"""A run that was killed and resumed equals one that was not, bit for bit."""
+"""A run that is interrupted and resumed equals one that is not, bit for bit."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import pkgutil
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,23 @@ import torch
 
 from earteach import checkpoint
 from earteach.training.lightning_module import EarVAELightning
-from tests.conftest import TINY, Run, data_options, earteach, earteach_process, run_options
+from tests.conftest import (
+    TINY,
+    Result,
+    Run,
+    data_options,
+    earteach,
+    earteach_process,
+    run_options,
+)
 
 EPOCHS = 4
 STEPS_PER_EPOCH = 11
+MODULE = "earteach.training.lightning_module:EarVAELightning"
+
+
+def slow(*values: object) -> Any:
+    return pytest.param(*values, marks=pytest.mark.slow)
 
 
 def options(ears: Path, folder: Path, workers: int, *more: object) -> list[object]:
@@ -64,19 +78,17 @@ def recorded(logs: Path) -> list[tuple[int, int, dict[str, float]]]:
     return [(r["epoch"], r["step"], r["metrics"]) for r in map(json.loads, lines)]
 
 
-def assert_same_run(run: Run, other: Run) -> None:
-    a, b = checkpoint.read(run.last), checkpoint.read(other.last)
+def assert_same_state(path: Path, other: Path) -> None:
+    a, b = checkpoint.read(path), checkpoint.read(other)
     for key in ("state_dict", "optimizer_states", "lr_schedulers", "global_step", "train_sums"):
         assert equal(a.state[key], b.state[key]), key
-    weights = a.state["state_dict"]
-    averages = [name for name in weights if name.startswith("averaged.") and "linear" not in name]
-    trained = [name.replace("averaged.", "model.") for name in averages]
-    assert len(averages) > 50
-    assert not any(equal(weights[a], weights[b]) for a, b in zip(averages, trained, strict=True))
-    early = [key for key in a.state["callbacks"] if key.startswith("EarlyStopping")]
-    assert len(early) == 1
-    assert equal(a.state["callbacks"][early[0]], b.state["callbacks"][early[0]])
+    (early,) = (key for key in a.state["callbacks"] if key.startswith("EarlyStopping"))
+    assert equal(a.state["callbacks"][early], b.state["callbacks"][early])
     assert without_paths(a.about["best"]) == without_paths(b.about["best"])
+
+
+def assert_same_run(run: Run, other: Run) -> None:
+    assert_same_state(run.last, other.last)
     names = [sorted(path.name for path in r.checkpoints.iterdir()) for r in (run, other)]
     assert names[0] == names[1]
     for name in names[0]:
@@ -90,11 +102,22 @@ def assert_same_run(run: Run, other: Run) -> None:
 def uninterrupted(ears, tmp_path_factory):
     folder = tmp_path_factory.mktemp("uninterrupted")
     finished("train", *options(ears, folder, 0))
-    return Run(folder, None)
+    run = Run(folder, None)
+    for tag, values in tensorboard_scalars(run.logs).items():
+        steps = [step for step, _ in values]
+        assert len(steps) == len(set(steps)) == EPOCHS, tag
+    weights = checkpoint.read(run.last).state["state_dict"]
+    # All that is trained has an average of its own, so that comparing states compares both.
+    trained = [name for name in weights if name.startswith("model.") and ".pca." not in name]
+    assert len(trained) > 50
+    assert not any(equal(weights[n], weights[n.replace("model.", "averaged.")]) for n in trained)
+    return run
 
 
-def at_call(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, number: int, act: Any) -> None:
-    """Call `act` at the beginning of the `number`th call (from 1) of a function."""
+def at_call(
+    monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, number: int, act: Callable[[], object]
+) -> None:
+    """Call `act` at the start of the `number`th call (from 1) of a function."""
     original, calls = getattr(owner, name), []
 
     def counted(*args: Any, **kwargs: Any) -> Any:
@@ -106,15 +129,19 @@ def at_call(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, number: int,
     monkeypatch.setattr(owner, name, counted)
 
 
+def signalled_at(name: str, number: int, sent: int, *args: object) -> Result:
+    """The command, which gets a signal at a call of a method of the Lightning module."""
+    with pytest.MonkeyPatch.context() as patch:
+        at_call(patch, EarVAELightning, name, number, lambda: os.kill(os.getpid(), sent))
+        stopped = earteach(*args)
+    assert stopped.code == 128 + sent
+    next_second()
+    return stopped
+
+
 def next_second() -> None:
-    """TensorBoard orders its files by the second in their names; no real restart is within one."""
+    """TensorBoard orders its files by the second in their names; real restarts are further apart."""
     time.sleep(1.05 - time.time() % 1)
-
-
-def test_tensorboard_has_no_step_twice(uninterrupted):
-    for tag, values in tensorboard_scalars(uninterrupted.logs).items():
-        steps = [step for step, _ in values]
-        assert len(steps) == len(set(steps)) == EPOCHS, tag
 
 
 def test_workers_do_not_matter(ears, uninterrupted, tmp_path):
@@ -122,75 +149,49 @@ def test_workers_do_not_matter(ears, uninterrupted, tmp_path):
     assert_same_run(uninterrupted, Run(tmp_path, None))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("step", [1, 5, STEPS_PER_EPOCH, STEPS_PER_EPOCH + 1])
-def test_a_signal_in_a_step_keeps_the_step(ears, uninterrupted, tmp_path, step, number):
-    with pytest.MonkeyPatch.context() as patch:
-        at_call(patch, EarVAELightning, "training_step", step, lambda: os.kill(os.getpid(), number))
-        stopped = earteach("train", *options(ears, tmp_path, 0), "--json")
-    assert stopped.code == 128 + number
+SIGNALS = {
+    "a step": ("training_step", 5, 5, signal.SIGINT),
+    "the first step": slow("training_step", 1, 1, signal.SIGTERM),
+    "an epoch's last step": slow("training_step", STEPS_PER_EPOCH, STEPS_PER_EPOCH, signal.SIGTERM),
+    "validation": ("validation_step", 2, STEPS_PER_EPOCH, signal.SIGTERM),
+    "the first validation batch": slow("validation_step", 1, STEPS_PER_EPOCH, signal.SIGTERM),
+    "the second validation": slow("validation_step", 3, 2 * STEPS_PER_EPOCH, signal.SIGTERM),
+}
+
+
+@pytest.mark.parametrize(("method", "call", "steps", "sent"), SIGNALS.values(), ids=SIGNALS)
+def test_a_signal_loses_no_step(ears, uninterrupted, tmp_path, method, call, steps, sent):
+    run, command = Run(tmp_path, None), ["train", *options(ears, tmp_path, 0), "--json"]
+    stopped = signalled_at(method, call, sent, *command)
     assert stopped.json["stopped_by"] == "interrupted"
-    assert stopped.json["global_step"] == step == steps_in(tmp_path)
+    assert stopped.json["global_step"] == steps == checkpoint.read(run.last).global_step
     assert "earteach resume" in stopped.err
-    next_second()
-    resumed = earteach("resume", tmp_path / "checkpoints" / "last.ckpt", "--json")
-    assert resumed.code == 0, resumed.err
-    assert resumed.json["resumed_from"] == str(tmp_path / "checkpoints" / "last.ckpt")
-    assert_same_run(uninterrupted, Run(tmp_path, None))
+    # Repeating the command does the same as resuming.
+    finished(*(["resume", run.last] if sent == signal.SIGINT else command))
+    assert_same_run(uninterrupted, run)
 
 
-def test_the_other_schedule_and_network_go_on_exactly_too(ears, tmp_path):
-    """Halved by its plateau, begun from noise, and without averages."""
-    more = [
-        "--no-pca-init",
-        "--lr-schedule",
-        "plateau",
-        "--learning-rate",
-        1e-3,
-        "--ema-decay",
-        0,
-        "--ssim-weight",
-        0,
-    ]
+@pytest.mark.slow
+def test_the_other_schedule_and_network_resume_exactly_too(ears, tmp_path):
+    """The plateau, a network that starts from noise, no average, no SSIM."""
+    more = ["--no-pca-init", "--lr-schedule", "plateau", "--ema-decay", 0, "--ssim-weight", 0]
     whole, pieces = Run(tmp_path / "whole", None), Run(tmp_path / "pieces", None)
     finished("train", *options(ears, whole.folder, 0, *more))
-    with pytest.MonkeyPatch.context() as patch:
-        stop = lambda: os.kill(os.getpid(), signal.SIGTERM)  # noqa: E731
-        at_call(patch, EarVAELightning, "training_step", STEPS_PER_EPOCH + 3, stop)
-        assert earteach("train", *options(ears, pieces.folder, 0, *more)).code == 143
-    next_second()
+    command = ["train", *options(ears, pieces.folder, 0, *more)]
+    signalled_at("training_step", STEPS_PER_EPOCH + 3, signal.SIGTERM, *command)
     finished("resume", pieces.last)
-    a, b = checkpoint.read(whole.last), checkpoint.read(pieces.last)
-    for key in ("state_dict", "optimizer_states", "lr_schedulers", "global_step", "train_sums"):
-        assert equal(a.state[key], b.state[key]), key
+    assert_same_state(whole.last, pieces.last)
     assert recorded(whole.logs) == recorded(pieces.logs)
 
 
-@pytest.mark.parametrize("batch", [1, 2, 3])
-def test_a_signal_in_validation_loses_no_step(ears, uninterrupted, tmp_path, batch):
-    with pytest.MonkeyPatch.context() as patch:
-        stop = lambda: os.kill(os.getpid(), signal.SIGTERM)  # noqa: E731
-        at_call(patch, EarVAELightning, "validation_step", batch, stop)
-        stopped = earteach("train", *options(ears, tmp_path, 0), "--json")
-    assert stopped.code == 128 + signal.SIGTERM
-    assert steps_in(tmp_path) == STEPS_PER_EPOCH * (1 if batch < 3 else 2)
-    next_second()
-    finished("train", *options(ears, tmp_path, 0))
-    assert_same_run(uninterrupted, Run(tmp_path, None))
-
-
-def steps_in(run: Path) -> int:
-    return checkpoint.read(run / "checkpoints" / "last.ckpt").global_step
-
-
 def killed_in(owner: str, name: str, number: int, *args: object) -> None:
-    """A process of its own that runs the command and gets SIGKILL at a call of a function.
+    """Run the command in a process of its own, which gets SIGKILL at a call of a function.
 
-    It is forked from a server that has no threads: other tests leave some here, whose locks would
-    stay held in a child.
+    It is forked from a server without threads: other tests leave some in this process, whose locks
+    would stay held in a child.
     """
     server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload(["earteach.training.runs", __name__])
+    server.set_forkserver_preload(["earteach.runs", __name__])
     process = server.Process(target=_run_until_killed, args=(owner, name, number, *args))
     process.start()
     process.join()
@@ -204,45 +205,35 @@ def _run_until_killed(owner: str, name: str, number: int, *args: object) -> None
     earteach(*args)
 
 
+CALLBACK = "earteach.training.checkpoint_callback:Checkpoints"
 MOMENTS = {
-    "start-up": ("earteach.training.lightning_module:EarVAELightning", "configure_optimizers", 1),
-    "first step": ("earteach.training.lightning_module:EarVAELightning", "training_step", 1),
-    "second epoch": (
-        "earteach.training.lightning_module:EarVAELightning",
-        "training_step",
-        STEPS_PER_EPOCH + 4,
-    ),
-    "validation": ("earteach.training.lightning_module:EarVAELightning", "validation_step", 4),
-    "record before the checkpoint": ("earteach.training.recorder:Recorder", "_write", 2),
-    "best written, not in place": ("earteach.files.atomic_write", "_sync", 1),
+    "start-up": slow(MODULE, "configure_optimizers", 1),
+    "first step": slow(MODULE, "training_step", 1),
+    "second epoch": slow(MODULE, "training_step", STEPS_PER_EPOCH + 4),
+    "validation": slow(MODULE, "validation_step", 4),
+    "record before the checkpoint": slow("earteach.training.recorder:Recorder", "_write", 2),
+    "best written, not in place": slow("earteach.files.atomic_write", "_sync", 1),
     "best in place, last not written": ("earteach.checkpoint", "name_again", 4),
-    "last written, old bests there": (
-        "earteach.training.checkpoint_callback:Checkpoints",
-        "_remove_superseded",
-        2,
-    ),
+    "last written, old bests there": slow(CALLBACK, "_remove_superseded", 2),
 }
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
-def test_killed_at_a_moment(ears, uninterrupted, tmp_path, moment):
+@pytest.mark.parametrize(("owner", "name", "number"), MOMENTS.values(), ids=MOMENTS)
+def test_killed_at_a_moment(ears, uninterrupted, tmp_path, owner, name, number):
     command = ["train", *options(ears, tmp_path, 0)]
-    killed_in(*MOMENTS[moment], *command)
+    killed_in(owner, name, number, *command)
     finished(*command)
     assert_same_run(uninterrupted, Run(tmp_path, None))
 
 
-def test_killed_inside_an_epoch_goes_on_from_the_last_kept_step(ears, uninterrupted, tmp_path):
+@pytest.mark.slow
+def test_killed_inside_an_epoch_it_resumes_from_the_last_saved_step(ears, uninterrupted, tmp_path):
     command = ["train", *options(ears, tmp_path, 0), "--checkpoint-every-n-steps", 3]
-    killed_in(
-        "earteach.training.lightning_module:EarVAELightning",
-        "training_step",
-        STEPS_PER_EPOCH + 6,
-        *command,
-    )
-    assert steps_in(tmp_path) == 15
-    finished("resume", tmp_path / "checkpoints" / "last.ckpt")
-    assert_same_run(uninterrupted, Run(tmp_path, None))
+    killed_in(MODULE, "training_step", STEPS_PER_EPOCH + 6, *command)
+    run = Run(tmp_path, None)
+    assert checkpoint.read(run.last).global_step == 15
+    finished("resume", run.last)
+    assert_same_run(uninterrupted, run)
 
 
 @pytest.mark.slow
@@ -252,16 +243,14 @@ def test_killed_twenty_times_at_any_time(ears, uninterrupted, tmp_path, workers)
     began = time.monotonic()
     earteach_process("train", *options(ears, tmp_path / "timed", workers)).communicate()
     whole = time.monotonic() - began
-    killed = 0
     for number in range(20):
-        folder = tmp_path / str(number)
-        command = ["train", *options(ears, folder, workers), "--checkpoint-every-n-steps", 2]
+        run = Run(tmp_path / str(number), None)
+        command = ["train", *options(ears, run.folder, workers), "--checkpoint-every-n-steps", 2]
         process = earteach_process(*command)
         time.sleep(whole * (0.35 + 0.5 * number / 20))
-        process.send_signal(signal.SIGKILL)
+        process.kill()
         process.communicate()
-        killed += process.returncode == -signal.SIGKILL
+        assert process.returncode == -signal.SIGKILL
         next_second()
         finished(*command)
-        assert_same_run(uninterrupted, Run(folder, None))
-    assert killed == 20
+        assert_same_run(uninterrupted, run)
