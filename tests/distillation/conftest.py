@@ -15,7 +15,7 @@ from earteach import checkpoint
 from tests.conftest import Run, earteach
 
 EPOCHS = 4
-RUN = ["--epochs", EPOCHS, "--learning-rate", 2e-4]
+RUN = ["--epochs", EPOCHS, "--learning-rate", 4e-3]
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ def test_runs_that_do_not_continue_the_one_in_the_folder_are_refused(student, tm
     into = ["--out", student.folder, *RUN]
     cases: list[tuple[list[Any], str]] = [
         ([student.teacher, *into, "--epochs", 9], "is a run of 4 epochs, not 9; continue it"),
-        ([student.teacher, *into, "--learning-rate", 0.5], "--learning-rate 0.0002 → 0.5"),
+        ([student.teacher, *into, "--learning-rate", 0.5], "--learning-rate 0.004 → 0.5"),
         ([student.teacher, *into], "this run finished after 4 epochs; train it longer"),
         ([tmp_path / "other.ckpt", *into], "is a run of another teacher"),
         ([student.folder / "teacher.ckpt", *into, "--fresh"], "--fresh moves aside; choose another"),
