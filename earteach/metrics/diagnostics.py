@@ -54,6 +54,8 @@ HALF_ANNEALED, FULLY_ANNEALED = 0.5, 0.9
 
 # At least a tenth better than the mean image, and no fifth worse than after the first epoch.
 MEAN_IMAGE_SHARE, WORSE = 0.9, 1.2
+# The KLD weight does not explain so many nats more than it asks for.
+MAX_EXTRA_NATS = 5.0
 # AdamW moves a weight by up to the learning rate per step, and weights are about 0.1: the learning
 # rates of all steps must sum to more than this, and reach the second to rule out a slow start.
 MIN_PATH, LONG_PATH = 0.003, 0.1
@@ -359,7 +361,7 @@ def _learning_rate_high(run: RunStatistics) -> Advice | None:
         )
     elif last > WORSE * first + run.noise:
         symptom = f"the error on training images rose from {first:.3g} to {last:.3g}"
-    else:
+    elif not (symptom := _scattered_codes(run)):
         return None
     rate = run.config.optim.learning_rate
     lower = _rounded(min(rate / 10, OptimConfig().learning_rate))
@@ -375,6 +377,18 @@ def _nothing_learned(run: RunStatistics, last: float) -> bool:
     first = fmean(epoch.clean_recon for epoch in run.history[:WINDOW])
     # An error that still falls is a slow start.
     return last >= max(MEAN_IMAGE_SHARE * mean, (1 - STILL_FALLING) * first)
+
+
+def _scattered_codes(run: RunStatistics) -> str:
+    """How codes lie farther from the prior than the KLD weight allows; empty where they do not."""
+    known = run.code_measured and run.eigenvalues and run.beta
+    if not known or run.annealed < FULLY_ANNEALED:
+        return ""
+    middle = run.eigenvalue((run.latent_dim + 1) // 2)
+    expected = max(0.0, 0.5 * math.log(middle / run.beta))
+    if (depth := median(run.klds)) < expected + MAX_EXTRA_NATS:
+        return ""
+    return f"a latent dimension has {depth:.1f} nats, and the KLD weight would leave {expected:.1f}"
 
 
 def _overfitting(run: RunStatistics) -> Advice | None:

@@ -121,6 +121,10 @@ SICK: dict[str, tuple[RunStatistics, str, str, Any, str]] = {
         run(history=RISING, finished=False), "learning_rate_high", "learning_rate", 1e-4,
         "rose from 0.004 to 0.00681",
     ),
+    "scattered codes": (
+        run(kld_per_dimension=(12.0,) * LATENT), "learning_rate_high", "learning_rate", 1e-4,
+        f"would leave {math.log(EIGENVALUES[7] / BETA) / 2:.1f}",
+    ),
     "overfitting": (
         run(config=config(augmentation="light"), history=OVERFITTED, finished=False),
         "overfitting", "augmentation", "full", "since epoch 9",
