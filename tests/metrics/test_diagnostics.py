@@ -133,6 +133,11 @@ SICK: dict[str, tuple[RunStatistics, str, str, Any, str]] = {
         run(config=config(augmentation="full", base_channels=64), history=OVERFITTED),
         "overfitting", "base_channels", 32, "rose from 0.01 to 0.02",
     ),
+    "memorized from the start": (
+        run(config=config(augmentation="none"),
+            history=tuple(epoch(val_recon=0.032, val_loss=0.02) for _ in range(20))),
+        "overfitting", "augmentation", "light", "8 times that on training images",
+    ),
     "still improving": (
         run(history=IMPROVING), "still_improving", "epochs", 40, "by 23% in the last 5 epochs",
     ),
