@@ -54,11 +54,14 @@ HALF_ANNEALED, FULLY_ANNEALED = 0.5, 0.9
 
 # At least a tenth better than the mean image, and no fifth worse than after the first epoch.
 MEAN_IMAGE_SHARE, WORSE = 0.9, 1.2
+# The KLD weight does not explain so many nats more than it asks for.
+MAX_EXTRA_NATS = 5.0
 # AdamW moves a weight by up to the learning rate per step, and weights are about 0.1: the learning
 # rates of all steps must sum to more than this, and reach the second to rule out a slow start.
 MIN_PATH, LONG_PATH = 0.003, 0.1
-# Overfitting: validation 1.5 times the training error, and 5 % above its best.
-GAP, RISE = 1.5, 1.05
+# Overfitting: validation 1.5 times the training error and 5 % above its best, or 5 times the training
+# error and no 2 % better in the second half.
+GAP, RISE, WIDE_GAP, STAGNANT = 1.5, 1.05, 5.0, 0.02
 # What the last quarter of a run has to gain to be worth continuing.
 STILL_FALLING = 0.05
 # Early plateau: best in the first third, and 20 epochs without a better one.
@@ -359,7 +362,7 @@ def _learning_rate_high(run: RunStatistics) -> Advice | None:
         )
     elif last > WORSE * first + run.noise:
         symptom = f"the error on training images rose from {first:.3g} to {last:.3g}"
-    else:
+    elif not (symptom := _scattered_codes(run)):
         return None
     rate = run.config.optim.peak_learning_rate
     lower = _rounded(min(rate / 10, run.config.optim.default_learning_rate))
@@ -377,20 +380,23 @@ def _nothing_learned(run: RunStatistics, last: float) -> bool:
     return last >= max(MEAN_IMAGE_SHARE * mean, (1 - STILL_FALLING) * first)
 
 
+def _scattered_codes(run: RunStatistics) -> str:
+    """How codes lie farther from the prior than the KLD weight allows; empty where they do not."""
+    known = run.code_measured and run.eigenvalues and run.beta
+    if not known or run.annealed < FULLY_ANNEALED:
+        return ""
+    middle = run.eigenvalue((run.latent_dim + 1) // 2)
+    expected = max(0.0, 0.5 * math.log(middle / run.beta))
+    if (depth := median(run.klds)) < expected + MAX_EXTRA_NATS:
+        return ""
+    return f"a latent dimension has {depth:.1f} nats, and the KLD weight would leave {expected:.1f}"
+
+
 def _overfitting(run: RunStatistics) -> Advice | None:
-    """Training images get better, and validation images get worse."""
-    history = run.history
-    best = min(range(len(history)), key=lambda epoch: history[epoch].val_recon)
-    lowest, train, val = history[best], run.recent("clean_recon"), run.recent("val_recon")
-    if len(history) - best <= WINDOW or val < max(GAP * train, RISE * lowest.val_recon):
+    """Training images get better, and validation images get worse or stay much worse."""
+    if not (symptom := _rising_validation_error(run) or _stagnant_validation_error(run)):
         return None
-    if train >= lowest.clean_recon:
-        return None  # the KLD weight rose, which costs training images too
-    message = (
-        f"overfitting: since epoch {best + 1} the error on training images fell from "
-        f"{lowest.clean_recon:.3g} to {train:.3g}, and on validation images it rose from "
-        f"{lowest.val_recon:.3g} to {val:.3g}; more images help most, otherwise try "
-    )
+    message = f"overfitting: {symptom}; more images help most, otherwise try "
     strength, channels = run.config.data.augmentation, run.config.model.base_channels
     stronger: dict[Strength, Strength] = {"none": "light", "light": "full"}
     if (more := stronger.get(strength)) is not None:
@@ -399,6 +405,33 @@ def _overfitting(run: RunStatistics) -> Advice | None:
     fewer = max(1, channels // 2)
     message += f"--base-channels {fewer} instead of {channels}, or fewer epochs"
     return Advice("overfitting", message, "base_channels", fewer)
+
+
+def _rising_validation_error(run: RunStatistics) -> str:
+    history = run.history
+    best = min(range(len(history)), key=lambda epoch: history[epoch].val_recon)
+    lowest, train, val = history[best], run.recent("clean_recon"), run.recent("val_recon")
+    if len(history) - best <= WINDOW or val < max(GAP * train, RISE * lowest.val_recon):
+        return ""
+    if train >= lowest.clean_recon:
+        return ""  # the KLD weight rose, which costs training images too
+    return (
+        f"since epoch {best + 1} the error on training images fell from {lowest.clean_recon:.3g} to "
+        f"{train:.3g}, and on validation images it rose from {lowest.val_recon:.3g} to {val:.3g}"
+    )
+
+
+def _stagnant_validation_error(run: RunStatistics) -> str:
+    """A network that starts as PCA may memorize few images in its first epoch."""
+    half, train, val = len(run.history) // 2, run.recent("clean_recon"), run.recent("val_recon")
+    before = min(epoch.val_recon for epoch in run.history[:half])
+    since = min(epoch.val_recon for epoch in run.history[half:])
+    if val < WIDE_GAP * train or since < (1 - STAGNANT) * before:
+        return ""
+    return (
+        f"the error on validation images, {val:.3g}, is {val / train:.0f} times that on training "
+        "images and does not fall"
+    )
 
 
 def _still_improving(run: RunStatistics) -> Advice | None:

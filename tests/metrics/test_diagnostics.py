@@ -121,6 +121,10 @@ SICK: dict[str, tuple[RunStatistics, str, str, Any, str]] = {
         run(history=RISING, finished=False), "learning_rate_high", "learning_rate", 1e-4,
         "rose from 0.004 to 0.00681",
     ),
+    "scattered codes": (
+        run(kld_per_dimension=(12.0,) * LATENT), "learning_rate_high", "learning_rate", 1e-4,
+        f"would leave {math.log(EIGENVALUES[7] / BETA) / 2:.1f}",
+    ),
     "overfitting": (
         run(config=config(augmentation="light"), history=OVERFITTED, finished=False),
         "overfitting", "augmentation", "full", "since epoch 9",
@@ -128,6 +132,11 @@ SICK: dict[str, tuple[RunStatistics, str, str, Any, str]] = {
     "overfitting with full augmentation": (
         run(config=config(augmentation="full", base_channels=64), history=OVERFITTED),
         "overfitting", "base_channels", 32, "rose from 0.01 to 0.02",
+    ),
+    "memorized from the start": (
+        run(config=config(augmentation="none"),
+            history=tuple(epoch(val_recon=0.032, val_loss=0.02) for _ in range(20))),
+        "overfitting", "augmentation", "light", "8 times that on training images",
     ),
     "still improving": (
         run(history=IMPROVING), "still_improving", "epochs", 40, "by 23% in the last 5 epochs",
