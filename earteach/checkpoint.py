@@ -270,7 +270,7 @@ def write(state: dict[str, Any], path: Path) -> None:
 
 
 def name_again(source: Path, path: Path) -> None:
-    """Let `path` be the checkpoint `source` too: another name of the same file where that can be had."""
+    """Make `path` a second name of the checkpoint `source`: a hard link if possible, else a copy."""
     _write(path, lambda partial: _link_or_copy(source, partial))
 
 
@@ -284,7 +284,7 @@ def _save(state: dict[str, Any], path: Path) -> None:
     try:
         torch.save(state, path)
     except RuntimeError as error:
-        # torch's zip writer reports a failed write so, without the system's reason.
+        # This is how torch's zip writer reports a failed write, without the system's reason.
         raise OSError(errno.ENOSPC, str(error)) from error
 
 
@@ -312,7 +312,7 @@ def differences(old: TrainConfig, new: TrainConfig) -> dict[str, tuple[Any, Any]
 
 
 def listed(differing: Mapping[str, tuple[Any, Any]]) -> str:
-    """What `differences` gave, in words."""
+    """What `differences` returned, in words."""
     return ", ".join(
         f"--{name.replace('_', '-')} {old} → {new}" for name, (old, new) in differing.items()
     )

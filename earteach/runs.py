@@ -93,21 +93,21 @@ _TASKS: dict[str, Callable[[Checkpoint], Task]] = {
 
 
 def _log_dir(named: Path, checkpoint_dir: Path) -> Path:
-    """Where the log of a run goes on that names a folder: there, or beside its checkpoints.
+    """Where a resumed run continues its log: in the folder it names, or beside its checkpoints.
 
-    A checkpoint from elsewhere may name any folder; it is followed below this one, and where a run's log
-    is already.
+    A checkpoint from elsewhere may name any folder, which is used only if it is below the working
+    folder or already holds a run's log.
     """
     below = not named.is_absolute() and ".." not in named.parts
     if below or (named / RUN_NAME).is_dir():
         return named
     beside = checkpoint_dir.parent / "logs"
-    _log.info("its log goes on in %s: in %s, which it names, is none", beside, named)
+    _log.info("logging to %s: the run's own log folder, %s, is not here", beside, named)
     return beside
 
 
 def _sole_run(checkpoint_dir: Path, dry: bool = False) -> AbstractContextManager[None]:
-    """Of the processes of one run the first holds the folder; a dry run needs none."""
+    """The lock on the folder, held by the first process of a run; a dry run takes none."""
     return nullcontext() if dry or not is_main_process() else sole_run(checkpoint_dir)
 
 

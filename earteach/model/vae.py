@@ -151,4 +151,4 @@ def reparameterise(mu: torch.Tensor, logvar: torch.Tensor, noise: torch.Tensor) 
     return mu + torch.exp(0.5 * logvar) * noise
 
 
-EarVAE = ConvVAE  # until all call sites are converted
+EarVAE = ConvVAE  # the public name of whatever `build_model` returns

@@ -296,7 +296,7 @@ def test_a_checkpoint_cannot_have_its_log_written_anywhere(finished, tmp_path, f
     set_log_dir(folder.format(tmp_path))
     result = earteach("resume", LAST.absolute(), "--epochs", 4)
     assert result.code == 0, result.err
-    assert f"its log goes on in {Path('logs').absolute()}: in" in result.err
+    assert f"logging to {Path('logs').absolute()}:" in result.err
     assert not (tmp_path / "elsewhere").exists()
     assert [record["epoch"] for record in records()] == [0, 1, 2, 3]
 

@@ -15,7 +15,7 @@ from earteach.data.arrays import EarArray
 from earteach.model.pca_path import PCAWeights
 from earteach.model.pca_vae import PCAVAE
 from earteach.training import pca_init as module
-from earteach.training.pca_init import first_weights, fit, init_from_pca, sides
+from earteach.training.pca_init import find_sides, first_weights, fit, init_from_pca
 from tests.model.networks import images_for, network, pca_network, random_weights
 
 
@@ -48,10 +48,10 @@ def array(folder: Path, images: torch.Tensor) -> EarArray:
 @pytest.mark.parametrize(("number", "sample"), [(40, None), (250, None), (200, 64)])
 def test_sides_are_found_and_most_ears_are_canonical(number, sample, monkeypatch):
     if sample:  # few of many ears decide
-        monkeypatch.setattr(module, "_SIDED_EARS", sample)
+        monkeypatch.setattr(module, "_SIDE_EARS", sample)
     images, is_canonical = both_sides(number)
-    assert (sides(images) == is_canonical).float().mean() > 0.95
-    assert sides(one_sided(number)).float().mean() > 0.97
+    assert (find_sides(images) == is_canonical).float().mean() > 0.95
+    assert find_sides(one_sided(number)).float().mean() > 0.97
 
 
 def fitted_network(images: torch.Tensor, latent_dim: int) -> PCAVAE:
@@ -63,7 +63,7 @@ def fitted_network(images: torch.Tensor, latent_dim: int) -> PCAVAE:
 
 
 def oriented_rows(images: torch.Tensor) -> np.ndarray:
-    oriented = torch.where(sides(images)[:, None, None, None], images, images.flip(3))
+    oriented = torch.where(find_sides(images)[:, None, None, None], images, images.flip(3))
     return oriented.flatten(1).double().numpy() / 255
 
 
@@ -114,7 +114,7 @@ def test_the_rotation_gives_each_code_a_place_in_the_image():
 @pytest.mark.parametrize("number", [1, 2, 6, 200])
 def test_components_that_too_few_images_leave_undetermined_are_zero(number):
     images, _ = both_sides(number)
-    assert sides(images).float().mean() >= 0.5
+    assert find_sides(images).float().mean() >= 0.5
     weights = fit(images, latent_dim=16, grid=2)
     known = min(15, number - 1)
     norms = weights.components.norm(dim=1)
@@ -181,7 +181,7 @@ def test_the_fit_is_cached_beside_the_array(tmp_path, monkeypatch):
 
 
 def test_of_very_many_images_an_even_share_is_fitted(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "_MOST_EARS", 10)
+    monkeypatch.setattr(module, "_MAX_EARS", 10)
     images = one_sided(41)
     weights = first_weights(array(tmp_path, images), ModelConfig(image_size=32, latent_dim=4))
     rows = images[[0, 4, 9, 13, 18, 22, 27, 31, 36, 40]]
