@@ -57,6 +57,3 @@ class StudentTask(Task):
 
     def kld_schedule(self, config: TrainConfig) -> tuple[float, ...]:
         return ()
-
-    def note(self, config: TrainConfig) -> None:
-        pass

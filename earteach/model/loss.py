@@ -89,7 +89,7 @@ def vae_terms(
             logged_scale=(-1.0, 1.0),
         ),
     ]
-    return terms if ssim_weight else terms[:-1]
+    return [term for term in terms if term.in_loss or term.weight]
 
 
 def image_losses(

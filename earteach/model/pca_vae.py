@@ -70,6 +70,7 @@ class PCAVAE(ConvVAE):
         self._check_codes(z)
         code, side = z[:, :-1], z[:, -1]
         picture = self.pca.decode(code)
+        # The side's dimension stays, as zero, so that the code fills its grid.
         residual = self.decoder(functional.pad(code, (0, 1)), picture).float()
         return mirrored(torch.sigmoid(logits(picture) + residual), side < 0)
 

@@ -23,6 +23,7 @@ from earteach.errors import EarTeachError
 from earteach.files.atomic_write import is_full, unwritten
 from earteach.files.folders import missing_folders, remove_empty
 from earteach.metrics.diagnostics import Advice
+from earteach.model.annealing import note_fewer_cycles
 from earteach.randomness import Purpose, derive
 from earteach.run_files import RUN_NAME
 from earteach.training.checkpoint_callback import Checkpoints, check_writable, epochs_processed
@@ -185,7 +186,8 @@ def _make_room(config: TrainConfig, start: Start, task: Task) -> None:
     check_writable(config.run.checkpoint_dir)
     if start.checkpoint is None and is_main_process():
         task.prepare_folder(config.run.checkpoint_dir)
-    task.note(config)
+    if task.kld_schedule(config):
+        note_fewer_cycles(config.optim.epochs, config.kld)
 
 
 def _open_data(config: TrainConfig, resumed: Checkpoint | None) -> dict[str, EarArray]:

@@ -314,6 +314,6 @@ class EarVAELightning(pl.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint.update(upgraded(checkpoint))
         sums = checkpoint.get(_SUMS, {})
-        # Before format 4 the sums had no names; the epoch's means then begin anew.
+        # Before format 4 the sums had no names; the epoch's means then start over.
         values = list(sums.values()) if isinstance(sums, dict) and self.global_rank == 0 else []
         self._sums = torch.tensor(values, dtype=torch.float64)

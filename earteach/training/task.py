@@ -10,7 +10,7 @@ from earteach.checkpoint import Checkpoint
 from earteach.config import TrainConfig
 from earteach.data.arrays import EarArray
 from earteach.errors import EarTeachError
-from earteach.model.annealing import final_kld_weight, kld_weight, note_fewer_cycles
+from earteach.model.annealing import final_kld_weight, kld_weight
 from earteach.model.pca_vae import PCAVAE
 from earteach.training.lightning_module import EarVAELightning
 from earteach.training.pca_init import first_weights, init_from_pca
@@ -62,7 +62,3 @@ class Task:
         """The KLD weight of each epoch; empty where the loss has no KLD."""
         epochs = config.optim.epochs
         return tuple(kld_weight(epoch, epochs, config.kld) for epoch in range(epochs))
-
-    def note(self, config: TrainConfig) -> None:
-        """Log what the user should know of a new run before it starts."""
-        note_fewer_cycles(config.optim.epochs, config.kld)

@@ -6,10 +6,10 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
-from earteach.training.runs import train
 
 from earteach.cli.train import estimate_line
 from earteach.config import ModelConfig, OptimConfig, TrainConfig
+from earteach.runs import train
 from earteach.training import progress
 from earteach.training.fit import Watch
 from earteach.training.progress import Progress, ProgressCallback, TimeEstimate, smaller_options
