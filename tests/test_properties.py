@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from earteach.config import KLDConfig, TrainConfig, read_toml
-from earteach.data.arrays import EarArray, find_layout
+from earteach.data.arrays import EarArray
 from earteach.errors import EarTeachError
 from earteach.model.annealing import kld_weight
 from tests.conftest import earteach
@@ -122,18 +122,6 @@ def test_an_array_that_numpy_saves_opens_rightly_or_is_refused_in_words(array: n
         assert images.shape == by_hand.shape
         assert np.abs(images - by_hand).max() <= 0.5001
         assert opened.image(0, size=16, channels=3).shape == (16, 16, 3)
-
-
-@BOUNDED
-@given(st.lists(st.integers(0, 5), max_size=6).map(tuple), st.sampled_from(["nhwc", "nchw", "nhw"]))
-def test_a_named_layout_is_taken_if_it_fits(shape: Any, layout: Any) -> None:
-    channels = {"nhwc": 3, "nchw": 1}.get(layout)
-    fits = len(shape) == 3 if channels is None else len(shape) == 4 and shape[channels] in (1, 3)
-    answer, refusal = attempted(lambda: find_layout(Path("ears.npy"), shape, layout))
-    if fits and 0 not in shape:
-        assert answer == layout
-    else:
-        assert refusal.startswith("ears.npy: ")
 
 
 OPTIONS = {option.name: option for _, option, _ in TrainConfig().options()}

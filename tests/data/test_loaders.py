@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -238,38 +237,3 @@ def test_a_gray_row_of_a_mapped_file_is_copied(tmp_path: Path) -> None:
     seen += 1
     assert int(seen.sum()) == 32 * 32
     assert int(dataset[0, 1]["input"].sum()) == 0
-
-
-def test_images_that_are_their_own_targets_are_held_once(array: EarArray) -> None:
-    for target in ("augmented", "clean"):
-        options = {"augmentation": "full", "target": target}
-        batches = epoch_of(training_loader(config(**options), array), 0)
-        once = [batch["input"].data_ptr() == batch["target"].data_ptr() for batch in batches]
-        assert all(once) if target == "augmented" else not any(once)
-
-
-def anonymous_megabytes(process: int) -> float:
-    status = Path(f"/proc/{process}/status").read_text(encoding="utf-8")
-    return int(status.split("RssAnon:")[1].split()[0]) / 1024
-
-
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="told by Linux")
-def test_a_worker_holds_nothing_of_an_array_that_it_has_read(tmp_path: Path) -> None:
-    """The file is sparse: 400 MB, of which the disk holds nothing."""
-    held = []
-    for images in (64, 2048):
-        path = tmp_path / f"{images}.npy"
-        np.lib.format.open_memmap(path, "w+", np.uint8, (images, 256, 256, 3))
-        options = {"image_size": 32, "augmentation": "none", "num_workers": 1, "batch_size": 64}
-        loader = training_loader(config(**options), EarArray.open(path))
-        for _ in loader:
-            pass
-        held.append(anonymous_megabytes(loader._iterator._workers[0].pid))  # type: ignore[union-attr]
-    assert held[1] - held[0] < 40
-
-
-def test_a_pickled_dataset_carries_no_image(tmp_path: Path) -> None:
-    """What a spawned worker gets."""
-    np.lib.format.open_memmap(tmp_path / "large.npy", "w+", np.uint8, (256, 64, 64, 3))
-    loader = training_loader(config(augmentation="full"), EarArray.open(tmp_path / "large.npy"))
-    assert len(pickle.dumps(loader.dataset)) < 100_000

@@ -341,7 +341,6 @@ def test_a_box_that_does_not_fit_is_left_out_and_named(photos, tmp_path, box: st
 
 
 def test_an_ear_that_does_not_fit_costs_no_other_one(tmp_path: Path) -> None:
-    """Also one whose square would fill the memory; and nobody says which side they are."""
     photos = tmp_path / "photos"
     photos.mkdir()
     for name in ("a.png", "b.png"):
@@ -416,12 +415,3 @@ def test_keypoints_and_landmarks_of_different_numbers_are_refused(
     with pytest.raises(EarTeachError, match=r"points.csv: has another number of points .*2 and 3"):
         prepare(photos, tmp_path / "out", boxes=boxes, landmarks=tmp_path / "points.csv")
     assert not (tmp_path / "out").exists()
-
-
-def test_two_spellings_of_a_name_are_one_photograph(photos: Path, tmp_path: Path) -> None:
-    path = tmp_path / "boxes.csv"
-    path.write_text(
-        "file,x,y,w,h\nbo/1.png,3,4,50,64\n./bo/1.png,90,150,60,80\nanna/1.png,40,30,40,60\n"
-    )
-    result = prepare(photos, tmp_path / "out", crop=Crop(SIZE), boxes=path, split=VALIDATION)
-    assert (result.train.images, result.val.images) == (1, 2)
