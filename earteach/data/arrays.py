@@ -53,7 +53,12 @@ class EarArray:
         """
         path = Path(path)
         raw = _map(path)
-        _check_dtype(path, raw.dtype.newbyteorder("="))
+        dtype = raw.dtype.newbyteorder("=")
+        if dtype not in (np.uint8, np.uint16) and dtype.kind != "f":
+            raise EarTeachError(
+                f"{path}: holds {dtype} values; images are uint8, uint16 or float: "
+                "convert with `array.astype('uint8')`"
+            )
         return cls(path, find_layout(path, raw.shape, layout), raw)
 
     def __len__(self) -> int:
@@ -197,15 +202,6 @@ def _reason(path: Path, error: Exception) -> str:
     if "mmap length" in text or path.stat().st_size < 128:
         return f"is cut short ({path.stat().st_size} bytes); copy or save it again"
     return f"its header cannot be read ({text[:120]}); save the array again with numpy.save"
-
-
-def _check_dtype(path: Path, dtype: np.dtype) -> None:
-    if dtype == np.uint8 or dtype == np.uint16 or dtype.kind == "f":
-        return
-    raise EarTeachError(
-        f"{path}: holds {dtype} values; images are uint8, uint16 or float: "
-        "convert with `array.astype('uint8')`"
-    )
 
 
 def find_layout(path: Path, shape: tuple[int, ...], layout: Layout | None = None) -> Layout:

@@ -10,14 +10,13 @@ array of them.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Literal, TypeVar
-
-import numpy as np
 
 from earteach.data import photographs
 from earteach.data.annotations.annotation import Annotation, side_of
@@ -93,12 +92,10 @@ def prepare(
     def cut(index: int) -> CutEars:
         return cut_ears(photos[index], groups[index], crop)
 
-    written, rows = _write(out, crop.shape, groups, split, cut, progress)
     sides = [ear.side for photo in photos for ear in photo.ears]
     return replace(
-        written,
+        _write(out, crop.shape, groups, split, cut, progress),
         without_ears=len(every) - len(photos),
-        mirrored=sum(row.mirrored for row in rows),
         side_unknown=sides.count(None) if crop.side else 0,
     )
 
@@ -127,7 +124,7 @@ def prepare_drawn(
         manifest = ManifestRow(name, name, (0, 0, size, size), False, (size, size))
         return CutEars((Row(image, manifest, ear.landmarks),))
 
-    return _write(out, shape, [[name] for name in names], split, draw, progress)[0]
+    return _write(out, shape, [[name] for name in names], split, draw, progress)
 
 
 def _annotated_photographs(
@@ -200,7 +197,13 @@ def _with_side(name: Path, ears: Sequence[Annotation], pattern: str) -> tuple[An
 def _groups(photo: AnnotatedPhotograph, group_by: GroupBy, group_pattern: str | None) -> list[str]:
     """The group of each ear."""
     if group_pattern is None and group_by == "column":
-        return [_person(photo.name, ear) for ear in photo.ears]
+        people = [ear.person for ear in photo.ears if ear.person is not None]
+        if len(people) < len(photo.ears):
+            raise EarTeachError(
+                f"--group-by column: says nothing of {photo.name.as_posix()}; it takes --boxes "
+                "FILE.csv with a column `person`"
+            )
+        return people
     if group_pattern is not None:
         pattern = compiled("--group-pattern", group_pattern)
         group = first_group("--group-pattern", pattern, photo.name.name)
@@ -209,22 +212,9 @@ def _groups(photo: AnnotatedPhotograph, group_by: GroupBy, group_pattern: str | 
     return [group] * len(photo.ears)
 
 
-def _person(name: Path, ear: Annotation) -> str:
-    if ear.person is None:
-        raise EarTeachError(
-            f"--group-by column: says nothing of {name.as_posix()}; it takes --boxes FILE.csv with a "
-            "column `person`"
-        )
-    return ear.person
-
-
 def _check_space(out: Path, number: int, shape: tuple[int, int, int]) -> None:
-    # What a killed run left is overwritten.
-    leftover = sum(path.stat().st_size for path in out.glob(".*.partial"))
     advice = "choose another --out or a smaller --image-size"
-    check_space(
-        out, number * int(np.prod(shape)) - leftover, f"an array of {number:,} images", advice
-    )
+    check_space(out, number * math.prod(shape), f"an array of {number:,} images", advice)
 
 
 def _write(
@@ -234,17 +224,17 @@ def _write(
     split: Split | None,
     cut: Callable[[int], CutEars],
     progress: Progress | None,
-) -> tuple[Prepared, list[ManifestRow]]:
+) -> Prepared:
     """Write what `cut` gives for each index of `groups`, which has the group of each ear there."""
     each = [group for its in groups for group in its]
     validation = (split or Split()).validation(each)
-    with array_writer(out, shape, each, validation) as writer:
+    with array_writer(out, shape, validation) as writer:
         for done, ears in enumerate(_in_order(cut, range(len(groups))), start=1):
             writer.add(ears)
             if progress is not None:
                 progress(done, len(groups))
         train, val = writer.publish()
-    return Prepared(train, val, tuple(writer.rejected)), writer.rows
+    return Prepared(train, val, tuple(writer.rejected), mirrored=writer.mirrored)
 
 
 def _in_order(load: Callable[[int], _T], indices: range) -> Iterator[_T]:

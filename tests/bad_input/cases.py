@@ -122,9 +122,9 @@ PHOTOGRAPHS: list[tuple[str, bytes, str]] = [
     ("cut in its header", png(8, 8)[:20], "not an image"),
     ("without pixels", png(8, 8), "not an image"),
     ("padding without end", b"\xff\xd8\xff" + b"\xff" * 10**4, "not an image"),
-    ("PNG, 60000 × 60000", png(60000, 60000), "60000×60000 pixels are too many"),
+    ("PNG, 60000 × 60000", png(60000, 60000), "its pixels are too many"),
     ("PNG of zeros, 12000 × 12000", png(12000, 12000, bytes(12000 * 36)), "pixels are too many"),
-    ("JPEG, 60000 × 60000", jpeg(60000, 60000), "60000×60000 pixels are too many"),
+    ("JPEG, 60000 × 60000", jpeg(60000, 60000), "its pixels are too many"),
     ("PNM, 30000 × 30000", b"P6 30000 30000 255\n" + bytes(3000), "not an image"),
 ]  # fmt: skip
 
@@ -260,12 +260,10 @@ TRAIN = "train --train-data good.npy --val-data good.npy"
 DRAW = "prepare --synthetic 4 --image-size 32"
 # Where a name is one that no file can have.
 NAMING = [
-    f"inspect-data good.npy --out {LONG}", f"inspect-model {LONG}",
-    f"eval good.ckpt --data good.npy --no-baselines --out {LONG}",
-    f"reconstruct good.ckpt --input {LONG} --out new",
-    f"prepare {LONG}", f"{DRAW} --out {LONG}", f"sample good.ckpt --out {LONG}",
-    f"export good.ckpt --out {LONG}", f"embed good.ckpt --input good.npy --out {LONG}.npz",
-    f"embed good.ckpt --input {LONG} --out new.npz", f"report good.ckpt --out {LONG}",
+    f"inspect-data {LONG}", f"inspect-model {LONG}", f"reconstruct good.ckpt --input {LONG} --out new",
+    f"eval good.ckpt --data good.npy --no-baselines --out {LONG}", f"prepare {LONG}",
+    f"{DRAW} --out {LONG}", f"sample good.ckpt --out {LONG}", f"export good.ckpt --out {LONG}",
+    f"embed good.ckpt --input good.npy --out {LONG}.npz", f"report good.ckpt --out {LONG}",
     f"report good.ckpt --gif {LONG}.gif", f"resume {LONG}", f"train --config {LONG}",
     f"{TRAIN} --checkpoint-dir {LONG} --log-dir new",
     f"{TRAIN} --checkpoint-dir new --log-dir {LONG}",
@@ -275,9 +273,7 @@ HUGE = 10**23
 NUMBERS = [
     ("inspect-model --latent-dim 1000000000000", 1, "--latent-dim 1000000000000: must be at most"),
     ("inspect-model --image-size 1600000000", 1, "--image-size 1600000000: must be at most"),
-    (f"{TRAIN} --latent-dim 1000000000", 1, "--latent-dim 1000000000: must be at most"),
     (f"{TRAIN} --batch-size {HUGE}", 1, "--batch-size|must be at most"),
-    (f"{TRAIN} --num-workers {HUGE} --dry-run --image-size 32", 1, "--num-workers|must be at most"),
     (f"eval good.ckpt --data good.npy --batch-size {HUGE}", 1, "--batch-size|must be at most"),
     ("prepare --synthetic 99999999999999 --out new", 1, "new: an array of 99,999,999,999,999|TB"),
     (f"{DRAW} --seed {HUGE} --out new", 2, "--seed"),

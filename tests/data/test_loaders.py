@@ -14,7 +14,6 @@ import torch
 from earteach.config import TrainConfig
 from earteach.data.arrays import EarArray
 from earteach.data.loaders import (
-    EachOnce,
     EarDataset,
     EpochOrder,
     Sample,
@@ -71,7 +70,6 @@ def test_the_order_is_a_permutation_by_seed_and_epoch_alone() -> None:
 @pytest.mark.parametrize("length", [1, 2, 7, 24, 25])
 @pytest.mark.parametrize("world_size", [1, 2, 3, 8])
 def test_all_ranks_together_cover_everything(length: int, world_size: int) -> None:
-    """A training epoch in equal numbers, a validation each image once."""
     shares = [EpochOrder(length, 42, rank, world_size) for rank in range(world_size)]
     drawn = [[index for _, index in keys(share, 2)] for share in shares]
     assert {len(share) for share in shares} == {len(indices) for indices in drawn}
@@ -79,9 +77,6 @@ def test_all_ranks_together_cover_everything(length: int, world_size: int) -> No
     every = [index for indices in drawn for index in indices]
     assert set(every) == set(range(length))
     assert len(every) - length < world_size  # padded by no more than needed
-    once = [EachOnce(length, rank, world_size) for rank in range(world_size)]
-    assert sorted(index for share in once for _, index in share) == list(range(length))
-    assert [len(share) for share in once] == [len(list(share)) for share in once]
 
 
 @pytest.mark.parametrize("target", ["clean", "augmented"])
@@ -194,6 +189,15 @@ def test_the_state_rolls_to_the_next_epoch_at_the_end_of_one(
         last = len(states) - 1
         assert states[:-1] == [{"epoch": epoch, "batches": n + 1} for n in range(last)]
         assert states[-1] == loader.state_dict() == {"epoch": epoch + 1, "batches": 0}
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 5])
+def test_validation_has_each_image_once_over_all_ranks(array: EarArray, world_size: int) -> None:
+    indices: list[int] = []
+    for rank in range(world_size):
+        for batch in validation_loader(config(), array, rank=rank, world_size=world_size):
+            indices += torch.as_tensor(batch["index"]).tolist()
+    assert sorted(indices) == list(range(len(array)))
 
 
 def test_workers_are_never_more_than_the_cores(

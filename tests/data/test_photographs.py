@@ -93,7 +93,6 @@ FORMS: dict[str, Callable[[np.ndarray], bytes]] = {
     "rgb.png": lambda p: encoded(Image.fromarray(p), "PNG"),
     "rgb.bmp": lambda p: encoded(Image.fromarray(p), "BMP"),
     "rgb.tif": lambda p: encoded(Image.fromarray(p), "TIFF"),
-    "big.tif": lambda p: encoded(Image.fromarray(p), "TIFF", big_tiff=True),
     "lzw.tif": lambda p: encoded(Image.fromarray(p), "TIFF", compression="tiff_lzw"),
     "progressive.jpg": lambda p: encoded(
         Image.fromarray(p), "JPEG", quality=97, subsampling=0, progressive=True
@@ -102,14 +101,10 @@ FORMS: dict[str, Callable[[np.ndarray], bytes]] = {
         encoded(Image.fromarray(p), "JPEG", quality=97, subsampling=0)
     ),
     "cmyk.jpg": lambda p: encoded(Image.fromarray(p).convert("CMYK"), "JPEG", quality=97),
-    "cmyk.tif": lambda p: encoded(Image.fromarray(p).convert("CMYK"), "TIFF"),
     "opaque.png": lambda p: encoded(_with_alpha(p, 255), "PNG"),
-    "opaque.webp": lambda p: encoded(_with_alpha(p, 255), "WEBP", lossless=True),
     "animated.webp": lambda p: _animated(p, "WEBP", lossless=True),
-    "animated.png": lambda p: _animated(p, "PNG"),
     "pages.tif": lambda p: _animated(p, "TIFF"),
     "sixteen bits.png": lambda p: _sixteen_bits(p, ".png"),
-    "sixteen bits.tif": lambda p: _sixteen_bits(p, ".tif"),
     "wrong suffix.jpg": lambda p: encoded(Image.fromarray(p), "PNG"),
     "with space and ünïcode 耳.png": lambda p: encoded(Image.fromarray(p), "PNG"),
 }
@@ -120,7 +115,6 @@ GRAY_FORMS: dict[str, Callable[[np.ndarray], bytes]] = {
     "animated.gif": lambda g: _animated(g, "GIF"),
     "gray alpha.png": lambda g: encoded(Image.fromarray(g).convert("LA"), "PNG"),
     "gray sixteen bits.png": lambda g: encoded(Image.fromarray(g.astype(np.uint16) * 257), "PNG"),
-    "gray sixteen bits.tif": lambda g: encoded(Image.fromarray(g.astype(np.uint16) * 257), "TIFF"),
 }
 
 
@@ -138,11 +132,6 @@ def test_every_form_of_a_photograph_becomes_the_same_rgb(
     assert np.abs(image.astype(int) - expected).max() <= 4
 
 
-def seen_on_white(picture: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    share = alpha[..., None] / 255
-    return picture * share + 255 * (1 - share)
-
-
 @pytest.mark.parametrize(
     ("kind", "options"), [("PNG", {}), ("WEBP", {"lossless": True, "exact": True}), ("TIFF", {})]
 )
@@ -155,7 +144,8 @@ def test_transparent_parts_lie_over_white(
     exif[0x0112] = orientation
     image = Image.fromarray(np.dstack([picture, alpha]))
     read_again = read(written(tmp_path, "p", encoded(image, kind, exif=exif, **options)))
-    expected = UPRIGHT[orientation](seen_on_white(picture, alpha))
+    share = alpha[..., None] / 255
+    expected = UPRIGHT[orientation](picture * share + 255 * (1 - share))
     assert np.abs(read_again - expected).max() <= 1
 
 

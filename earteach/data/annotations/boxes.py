@@ -9,10 +9,9 @@ from pathlib import Path
 
 from earteach.data.annotations.annotation import Annotation, is_ear
 from earteach.data.annotations.coco import read_coco
+from earteach.data.annotations.label_files import read_voc, read_yolo
 from earteach.data.annotations.photograph_names import Annotations
 from earteach.data.annotations.tables import read_table
-from earteach.data.annotations.voc import read_voc
-from earteach.data.annotations.yolo import read_yolo
 from earteach.data.patterns import compiled
 from earteach.errors import EarTeachError
 

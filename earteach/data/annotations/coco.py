@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from earteach.data.annotations.annotation import Annotation, Box, side_of
+from earteach.data.annotations.annotation import Annotation, side_of
 from earteach.errors import EarTeachError
 
 _DAMAGE = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError)
@@ -67,18 +67,17 @@ def _name(image: dict[str, Any]) -> str:
 def _annotation(entry: dict[str, Any], image: dict[str, Any], category: str | None) -> Annotation:
     points = _keypoints(entry["keypoints"]) if entry.get("keypoints") else None
     width, height = int(image.get("width") or 0), int(image.get("height") or 0)
+    box = None
+    if points is None or "bbox" in entry:
+        left, top, box_width, box_height = map(float, entry["bbox"])
+        box = left, top, box_width, box_height
     return Annotation(
-        box=_box(entry["bbox"]) if points is None or "bbox" in entry else None,
+        box=box,
         points=points,
         side=side_of(category),
         category=category,
         photograph=(width, height) if width > 0 and height > 0 else None,
     )
-
-
-def _box(values: Sequence[float]) -> Box:
-    left, top, width, height = map(float, values)
-    return left, top, width, height
 
 
 def _keypoints(values: Sequence[float]) -> np.ndarray:

@@ -252,9 +252,12 @@ NO_SIZE = "<size><width>0</width><height>0</height></size>"  # as some tools wri
 # In photograph a a nose at (0, 0) and an ear at (100, 60), 50 pixels a side.
 TWO_CATEGORIES = {
     "boxes.csv": "file,class,x,y,w,h\na.png,nose,0,0,50,50\na.png,ear,100,60,50,50\n",
+    "corners.csv": "file,width,height,class,xmin,ymin,xmax,ymax\n"
+    "a.png,200,100,nose,0,0,50,50\na.png,200,100,ear,100,60,150,110\n",
     "voc/a.xml": f"<annotation>{NO_SIZE}{OBJECT.format('nose', 1, 1, 50, 50)}"
     f"{OBJECT.format('ear', 101, 61, 150, 110)}</annotation>",
     "yolo/a.txt": "0 0.125 0.25 0.25 0.5\n1 0.625 0.85 0.25 0.5\n",
+    "outlines/a.txt": "0 0 0.25 0.125 0 0.25 0.25 0.125 0.5\n1 0.5 0.85 0.625 0.6 0.75 0.85 0.625 1.1\n",
 }
 
 
@@ -263,7 +266,7 @@ def with_two_categories(name: str, folder: Path) -> Path:
     path.parent.mkdir(exist_ok=True)
     path.write_text(TWO_CATEGORIES[name])
     (path.parent / "classes.txt").write_text("nose\near\n")
-    return path if name == "boxes.csv" else path.parent
+    return path if path.suffix == ".csv" else path.parent
 
 
 @pytest.mark.parametrize("name", TWO_CATEGORIES)
@@ -272,7 +275,9 @@ def with_two_categories(name: str, folder: Path) -> Path:
 )
 def test_each_format_names_its_categories(tmp_path: Path, name, category, lefts) -> None:
     (ears,) = read_boxes(with_two_categories(name, tmp_path), category).of([Path("a.png")])
-    assert {ear.in_pixels((200, 100)).box[0] for ear in ears or ()} == lefts  # type: ignore[index]
+    boxes = [ear.in_pixels((200, 100)).box or () for ear in ears or ()]
+    assert {box[0] for box in boxes} == lefts
+    np.testing.assert_allclose([box[2:] for box in boxes], 50)
 
 
 def test_a_class_without_a_name_has_its_number(tmp_path: Path) -> None:

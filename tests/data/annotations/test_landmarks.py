@@ -88,11 +88,6 @@ def test_landmarks_follow_into_the_array(photos, tmp_path, fit, written, caplog)
     assert "their rows are NaN" in caplog.text
 
 
-def test_no_landmarks_no_file(photos, tmp_path):
-    prepare(photos, tmp_path / "out", crop=Crop(SIZE))
-    assert not list((tmp_path / "out").glob("*landmarks*"))
-
-
 BAD = {
     "f,x0,y0\n1.png,0.5,0.5": "1.png fits 2 photographs",
     "f,x0,y0\nzoe.png,0.5,0.5": "has nothing for anna/1.png",
