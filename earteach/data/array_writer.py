@@ -6,7 +6,7 @@ complete, so an interrupted run leaves the old arrays as they were.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from earteach.data.manifest import ManifestRow, beside, is_manifest, write_manif
 from earteach.errors import EarTeachError
 from earteach.files.atomic_write import unwritten
 from earteach.files.folders import make_folder, missing_folders, remove_empty
+from earteach.files.overwrite_guard import foreign
 
 ImageShape = tuple[int, int, int]
 
@@ -37,14 +38,6 @@ class Rejected:
 
     path: Path
     reason: str
-
-
-@dataclass(frozen=True)
-class CutEars:
-    """The ears cut from one photograph, and those that could not be."""
-
-    rows: tuple[Row, ...] = ()
-    rejected: tuple[Rejected, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -70,10 +63,7 @@ class _PartialArray:
     def refuse_foreign(self) -> None:
         for path in self._paths:
             if path.exists() and not is_manifest(self._manifest_path):
-                raise EarTeachError(
-                    f"{path}: exists and `earteach prepare` did not write it (its manifest is not "
-                    "there); move it away or choose another --out"
-                )
+                raise foreign(path, "prepare")
 
     def open(self) -> None:
         self._file = _partial(self.path).open("wb")
@@ -129,14 +119,14 @@ class ArrayWriter:
         self.rejected: list[Rejected] = []
         self.mirrored = 0
 
-    def add(self, cut: CutEars) -> None:
+    def add(self, ears: Sequence[Row | Rejected]) -> None:
         """Write the ears of the next photograph."""
+        self.rejected.extend(ear for ear in ears if isinstance(ear, Rejected))
         with _writing_to(self._out):
-            for row in cut.rows:
+            for row in (ear for ear in ears if isinstance(ear, Row)):
                 array = self._val if row.manifest.group in self._validation else self._train
                 array.add(row)
                 self.mirrored += row.manifest.mirrored
-        self.rejected.extend(cut.rejected)
 
     def publish(self) -> tuple[PreparedArray, PreparedArray]:
         """Move both arrays into place; raises `EarTeachError` if one of them is empty."""

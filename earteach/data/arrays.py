@@ -171,8 +171,6 @@ def _map(path: Path) -> np.memmap:
 def _check_magic(path: Path) -> None:
     """Raise `EarTeachError` unless the path can be read and starts as a `.npy` file does."""
     try:
-        if path.is_dir():
-            raise EarTeachError(f"{path}: is a folder; name a .npy file in it")
         if path.exists() and not path.is_file():  # of a pipe the first read may never end
             raise EarTeachError(f"{path}: is no file on a disk; name a .npy file")
         with path.open("rb") as file:
@@ -182,8 +180,6 @@ def _check_magic(path: Path) -> None:
             f"{path}: no such file; make it from photographs with `earteach prepare FOLDER`, "
             "or from drawn ears with `earteach prepare --synthetic 256`"
         ) from error
-    except PermissionError as error:
-        raise EarTeachError(f"{path}: no permission to read it; check `ls -l {path}`") from error
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", error)
         raise EarTeachError(f"{path}: {reason}; name a .npy file") from error
@@ -216,13 +212,9 @@ def find_layout(path: Path, shape: tuple[int, ...], layout: Layout | None = None
         if layout not in fitting and not (layout == "nhw" and len(shape) == 3):
             raise EarTeachError(f"{path}: has shape {shape}, which is not {layout}; drop --layout")
         return layout
-    if len(fitting) == 1:
-        return fitting[0]
-    if len(fitting) == 2:
-        raise EarTeachError(
-            f"{path}: shape {shape} could be nhwc or nchw; say which with --layout nhwc or nchw"
-        )
-    raise EarTeachError(f"{path}: {_misfit(shape)}")
+    if len(fitting) != 1:
+        raise EarTeachError(f"{path}: {_misfit(shape, ambiguous=bool(fitting))}")
+    return fitting[0]
 
 
 def _fitting_layouts(shape: tuple[int, ...]) -> list[Layout]:
@@ -235,7 +227,9 @@ def _fitting_layouts(shape: tuple[int, ...]) -> list[Layout]:
     return [layout for layout, count in channels.items() if count in (1, 3)]
 
 
-def _misfit(shape: tuple[int, ...]) -> str:
+def _misfit(shape: tuple[int, ...], ambiguous: bool) -> str:
+    if ambiguous:
+        return f"shape {shape} could be nhwc or nchw; say which with --layout nhwc or nchw"
     if len(shape) == 3:
         return (
             f"shape {shape} looks like one image; stack images to (N, H, W, 3), "

@@ -10,7 +10,7 @@ import numpy as np
 
 from earteach.config import Fit
 from earteach.data.annotations.annotation import Annotation, Misfit, Side, mostly_inside
-from earteach.data.array_writer import CutEars, Rejected, Row
+from earteach.data.array_writer import Rejected, Row
 from earteach.data.manifest import ManifestRow
 from earteach.data.photographs import Photograph, Unreadable
 from earteach.errors import EarTeachError
@@ -54,16 +54,16 @@ class AnnotatedPhotograph:
     landmarks: Annotation | None = None
 
 
-def cut_ears(photo: AnnotatedPhotograph, groups: Sequence[str], crop: Crop) -> CutEars:
-    """The rows cut from a photograph, and the ears in it that were rejected."""
+def cut_ears(photo: AnnotatedPhotograph, groups: Sequence[str], crop: Crop) -> list[Row | Rejected]:
+    """The row of each ear in a photograph, or why there is none."""
     try:
         file = Photograph(photo.path)
         short = min(file.width, file.height)
         smallest = min(ear.extent(short) * (1 + 2 * crop.margin) for ear in photo.ears)
         decoded = file.decoded(smallest, crop.size)
     except Unreadable as error:
-        return CutEars(rejected=(Rejected(photo.path, str(error)),))
-    rows, rejected = [], []
+        return [Rejected(photo.path, str(error))]
+    cut: list[Row | Rejected] = []
     for number, (ear, group) in enumerate(zip(photo.ears, groups, strict=True), start=1):
         try:
             annotation = ear.in_pixels(decoded.size, file.orientation)
@@ -75,7 +75,7 @@ def cut_ears(photo: AnnotatedPhotograph, groups: Sequence[str], crop: Crop) -> C
             points = _points(photo, annotation, square.box, decoded.size)
         except (Misfit, Unreadable) as error:
             which = f"ear {number}: " if len(photo.ears) > 1 else ""
-            rejected.append(Rejected(photo.path, f"{which}{error}"))
+            cut.append(Rejected(photo.path, f"{which}{error}"))
             continue
         image, mirror = square.image, crop.side is not None and ear.side not in (None, crop.side)
         if mirror:
@@ -83,8 +83,8 @@ def cut_ears(photo: AnnotatedPhotograph, groups: Sequence[str], crop: Crop) -> C
             if points is not None:
                 points = np.stack([1 - points[:, 0], points[:, 1]], axis=1)
         manifest = ManifestRow(str(photo.path), group, square.box, mirror, decoded.size)
-        rows.append(Row(image, manifest, points))
-    return CutEars(tuple(rows), tuple(rejected))
+        cut.append(Row(image, manifest, points))
+    return cut
 
 
 def _points(

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import logging
 import math
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -22,7 +22,7 @@ from earteach.data import photographs
 from earteach.data.annotations.annotation import Annotation, side_of
 from earteach.data.annotations.boxes import read_boxes
 from earteach.data.annotations.landmarks import read_landmarks
-from earteach.data.array_writer import CutEars, PreparedArray, Rejected, Row, array_writer
+from earteach.data.array_writer import PreparedArray, Rejected, Row, array_writer
 from earteach.data.crops import AnnotatedPhotograph, Crop, cut_ears
 from earteach.data.manifest import ManifestRow
 from earteach.data.patterns import compiled, first_group
@@ -89,7 +89,7 @@ def prepare(
     _check_space(out, sum(len(photo.ears) for photo in photos), crop.shape)
     groups = [_groups(photo, group_by, group_pattern) for photo in photos]
 
-    def cut(index: int) -> CutEars:
+    def cut(index: int) -> list[Row | Rejected]:
         return cut_ears(photos[index], groups[index], crop)
 
     sides = [ear.side for photo in photos for ear in photo.ears]
@@ -117,12 +117,12 @@ def prepare_drawn(
     _check_space(out, number, shape)
     names = [f"drawn-{seed}-{index:06d}" for index in range(number)]
 
-    def draw(index: int) -> CutEars:
+    def draw(index: int) -> list[Row | Rejected]:
         ear = draw_ear(seed, index, size)
         image = photographs.square(ear.image, size, shape[2]).image
         name = names[index]
         manifest = ManifestRow(name, name, (0, 0, size, size), False, (size, size))
-        return CutEars((Row(image, manifest, ear.landmarks),))
+        return [Row(image, manifest, ear.landmarks)]
 
     return _write(out, shape, [[name] for name in names], split, draw, progress)
 
@@ -222,14 +222,14 @@ def _write(
     shape: tuple[int, int, int],
     groups: Sequence[Sequence[str]],
     split: Split | None,
-    cut: Callable[[int], CutEars],
+    cut: Callable[[int], list[Row | Rejected]],
     progress: Progress | None,
 ) -> Prepared:
     """Write what `cut` gives for each index of `groups`, which has the group of each ear there."""
     each = [group for its in groups for group in its]
     validation = (split or Split()).validation(each)
     with array_writer(out, shape, validation) as writer:
-        for done, ears in enumerate(_in_order(cut, range(len(groups))), start=1):
+        for done, ears in enumerate(_in_order(cut, len(groups)), start=1):
             writer.add(ears)
             if progress is not None:
                 progress(done, len(groups))
@@ -237,15 +237,15 @@ def _write(
     return Prepared(train, val, tuple(writer.rejected), mirrored=writer.mirrored)
 
 
-def _in_order(load: Callable[[int], _T], indices: range) -> Iterator[_T]:
+def _in_order(load: Callable[[int], _T], number: int) -> Iterator[_T]:
     """Results in order, computed on all cores a few ahead (OpenCV releases Python's lock)."""
-    with ThreadPoolExecutor(at_most_cores(max(1, len(indices)))) as pool:
-        left = iter(indices)
-        waiting: list[Future[_T]] = [pool.submit(load, index) for index in islice(left, _AHEAD)]
+    with ThreadPoolExecutor(at_most_cores(max(1, number))) as pool:
+        waiting: deque[Future[_T]] = deque()
         try:
-            while waiting:
-                first = waiting.pop(0)
-                waiting.extend(pool.submit(load, index) for index in islice(left, 1))
-                yield first.result()
+            for index in range(number + _AHEAD):
+                if index < number:
+                    waiting.append(pool.submit(load, index))
+                if index >= _AHEAD and waiting:
+                    yield waiting.popleft().result()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)

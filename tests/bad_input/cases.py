@@ -290,7 +290,7 @@ MORE = [
     Case("a device to sample to", "sample good.ckpt --out /dev/null", 1, "/dev/null: is a file", {}),
     Case("a page that is a folder", "report good.ckpt --out d", 1, "d: is a folder", IN),
     Case("a foreign page", "report good.ckpt --out p", 1, "p: exists", {"p": b"<p>"}),
-    Case("a foreign array", f"{DRAW} --out d", 1, "train_teacher.npy: exists|did not write it",
+    Case("a foreign array", f"{DRAW} --out d", 1, "train_teacher.npy: exists|not written by",
          {"d/train_teacher.npy": ARRAY}),
     Case("a foreign PNG", "sample good.ckpt -n 1 --out d", 1, "grid.png: exists",
          {"d/grid.png": png(8, 8)}),

@@ -230,7 +230,7 @@ def test_files_that_prepare_did_not_write_are_not_replaced(photos, out, foreign:
     if foreign == "train_teacher.npy":  # beside another tool's manifest
         (out / "train_manifest.csv").write_text("file,person\n")
     old = contents(out)
-    with pytest.raises(EarTeachError, match=f"{foreign}: exists and .* did not write it"):
+    with pytest.raises(EarTeachError, match=f"{foreign}: exists and was not written by"):
         prepare(photos, out, crop=Crop(SIZE))
     with pytest.raises(EarTeachError, match=foreign):
         prepare_drawn(4, out, size=SIZE)

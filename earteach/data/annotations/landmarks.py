@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from earteach.data.annotations.annotation import Annotation
+from earteach.data.annotations.box_formats import read_rows
 from earteach.data.annotations.photograph_names import Annotations
-from earteach.data.annotations.tables import read_rows
 from earteach.errors import EarTeachError
 
 # Points may lie a little outside of the photograph; values farther out are pixels.
