@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from earteach.config import TrainConfig, read_toml
+from earteach.config import TrainConfig
 from earteach.data.arrays import EarArray
 from earteach.errors import EarTeachError
 
@@ -145,22 +145,3 @@ def test_an_option_keeps_its_bounds_or_is_refused_by_its_name(name: str, value: 
         assert limits.at_least is None or kept >= limits.at_least
         assert limits.above is None or kept > limits.above
         assert kept <= (limits.at_most or 2**31)
-
-
-@BOUNDED
-@given(
-    st.binary(max_size=40)
-    | st.text(max_size=40).map(str.encode)
-    | st.tuples(st.sampled_from(sorted(OPTIONS)), VALUES.map(repr)).map(
-        lambda pair: f"{pair[0]} = {pair[1]}".encode()
-    )
-)
-def test_any_bytes_are_a_configuration_or_refused_by_the_files_name(content: bytes) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "ears.toml"
-        path.write_bytes(content)
-        found, refusal = attempted(lambda: read_toml(path))
-    if refusal:
-        assert refusal.startswith(f"--config {path}: ")
-    else:
-        assert found.keys() <= OPTIONS.keys()

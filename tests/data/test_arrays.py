@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import pickle
 from pathlib import Path
 
@@ -214,22 +213,3 @@ def test_the_fingerprint_is_that_of_64_evenly_spread_rows(tmp_path: Path) -> Non
         "dtype": "|u1",
         "sample_sha256": hashlib.sha256(values[rows].tobytes()).hexdigest(),
     }
-
-
-@pytest.mark.parametrize(
-    ("channels", "size", "words"),
-    [
-        (1, SIZE, ["colour becomes luma", "24×32 are resized to 32×32"]),
-        (3, 16, ["24×32 are resized to 16×16"]),
-    ],
-)
-def test_conversions_are_noted(
-    ears: np.ndarray, tmp_path: Path, caplog: pytest.LogCaptureFixture, channels, size, words
-) -> None:
-    caplog.set_level(logging.INFO, "earteach")
-    EarArray.open(saved(tmp_path, ears)).note_conversions(size, channels)
-    assert len(caplog.messages) == len(words)
-    assert all(part in message for part, message in zip(words, caplog.messages, strict=True))
-    caplog.clear()
-    EarArray.open(saved(tmp_path, ears[:, :24])).note_conversions(24, 3)
-    assert caplog.messages == []

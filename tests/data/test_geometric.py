@@ -95,18 +95,6 @@ def test_elastic_displacements_are_as_large_and_smooth_as_albumentations(shape):
     assert ours[2] == pytest.approx(expected[2], abs=0.05)
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-def test_a_pixel_comes_from_where_all_maps_together_say(shape):
-    geometry = Geometry(scale=(1.1, 1.1), rotate=(8, 8), shift=(0.03, 0.03), corners=(0.06, 0.06))
-    rng = np.random.default_rng(1)
-    matrix = perspective_matrix(geometry, shape, rng) @ affine_matrix(geometry, shape, rng)
-    nodes = elastic_nodes(ELASTIC, shape, np.random.default_rng(2))
-    seen = pixels(shape) + displacement(shape, 2)
-    expected = cv2.perspectiveTransform(seen, np.linalg.inv(matrix))
-    found = source_points(matrix, nodes)[: shape[0], : shape[1]]
-    np.testing.assert_allclose(found, expected, atol=0.02)
-
-
 @pytest.mark.parametrize("channels", [1, 3])
 def test_one_pass_gives_what_the_passes_of_opencv_give_in_turn(channels):
     """Beside their interpolations: the image is smooth, so that one more of them changes little."""
