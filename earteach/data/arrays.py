@@ -84,10 +84,8 @@ class EarArray:
 
         Raises `EarTeachError` if the sampled values are neither in [0, 1] nor in [0, 255].
         """
-        if self.dtype == np.uint8:
-            return "uint8"
-        if self.dtype == np.uint16:
-            return "uint16"
+        if self.dtype.kind == "u":
+            return "uint8" if self.dtype.itemsize == 1 else "uint16"
         largest = max(self._checked_maximum(int(row), 255.0) for row in sampled_rows(len(self)))
         if 1.0 < largest < DARKEST_BYTES:
             raise EarTeachError(

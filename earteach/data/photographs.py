@@ -96,7 +96,7 @@ class Decoded:
 class Photograph:
     """A photograph's file, read into memory but not yet decoded.
 
-    `width` and `height` are those in its header. Raises `Unreadable` for a file that is no photograph.
+    `width` and `height` are those in its header. Raises `Unreadable` if it is not a photograph.
     """
 
     def __init__(self, path: Path) -> None:
@@ -171,13 +171,13 @@ def read(path: Path) -> np.ndarray:
     """A photograph as uint8 RGB `(H, W, 3)`, turned by its EXIF orientation.
 
     Transparent parts become white; an animation gives its first frame. Raises `Unreadable` for a file
-    that is no photograph.
+    that is not a photograph.
     """
     return cv2.cvtColor(Photograph(path).decoded(0, 1).bgr, cv2.COLOR_BGR2RGB)
 
 
 def read_square(path: Path, size: int, channels: int = 3, fit: Fit = "stretch") -> Square:
-    """The photograph in a file as `Decoded.square`; raises `Unreadable` if it is no photograph."""
+    """The photograph in a file as `Decoded.square`; raises `Unreadable` if it is not a photograph."""
     photograph = Photograph(path)
     side = min(photograph.width, photograph.height)
     return photograph.decoded(side, size).square(size, channels, fit)

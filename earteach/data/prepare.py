@@ -12,9 +12,10 @@ from __future__ import annotations
 import logging
 import math
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -132,7 +133,7 @@ def _annotated_photographs(
 ) -> list[AnnotatedPhotograph]:
     """The photographs below a folder, each with its ears, of which there may be none."""
     if boxes is None and category is not None:
-        raise EarTeachError(f"--category {category}: is of --boxes; name these too")
+        raise EarTeachError(f"--category {category}: needs --boxes")
     if boxes is not None and crop.whole:
         raise EarTeachError("--whole: takes no --boxes; leave one of the two out")
     paths = photographs.find(source)
@@ -144,7 +145,7 @@ def _annotated_photographs(
         ears = [(Annotation(),)] * len(names)
     else:
         ears = [() if annotation is None else (annotation,) for annotation in points]
-    _check_point_counts(ears, points, landmarks)
+    _check_point_counts(chain(points, *ears), landmarks)
     if crop.side_pattern is not None:
         pattern = crop.side_pattern
         ears = [_with_side(name, its, pattern) for name, its in zip(names, ears, strict=True)]
@@ -165,14 +166,9 @@ def _landmarks(path: Path | None, names: Sequence[Path], keep_all: bool) -> list
     return points
 
 
-def _check_point_counts(
-    ears: Sequence[Sequence[Annotation]],
-    points: Sequence[Annotation | None],
-    landmarks: Path | None,
-) -> None:
+def _check_point_counts(ears: Iterable[Annotation | None], landmarks: Path | None) -> None:
     """Refuse ears with different numbers of landmarks: these have to fit into one array."""
-    known = [*(ear for its in ears for ear in its), *(ear for ear in points if ear)]
-    counts = {len(ear.points) for ear in known if ear.points is not None}
+    counts = {len(ear.points) for ear in ears if ear is not None and ear.points is not None}
     if len(counts) > 1:
         raise EarTeachError(
             f"--landmarks {landmarks}: has another number of points than ears of --boxes have "
@@ -189,7 +185,7 @@ def _with_side(name: Path, ears: Sequence[Annotation], pattern: str) -> tuple[An
     if side is None:
         raise EarTeachError(
             f"--side-pattern {pattern}: finds {text!r} in {name.as_posix()}, which is neither left nor "
-            "right; put what is in a group, as in '_(left|right)_'"
+            "right; put the side in a group, as in '_(left|right)_'"
         )
     return tuple(replace(ear, side=ear.side or side) for ear in ears)
 
@@ -200,7 +196,7 @@ def _groups(photo: AnnotatedPhotograph, group_by: GroupBy, group_pattern: str | 
         people = [ear.person for ear in photo.ears if ear.person is not None]
         if len(people) < len(photo.ears):
             raise EarTeachError(
-                f"--group-by column: says nothing of {photo.name.as_posix()}; it takes --boxes "
+                f"--group-by column: has no person for {photo.name.as_posix()}; it needs --boxes "
                 "FILE.csv with a column `person`"
             )
         return people

@@ -51,7 +51,7 @@ BOXES: list[tuple[str, str, Made | Mapping[str, Made], str]] = [
     ("a CSV without a header", "b.csv", b"a.png,1,2,3,4\n" * 2, "has the columns a.png, 1, 2, 3, 4"),
     ("a CSV, a row too short", "b.csv", HEAD + b"a.png,1,2,3\n",
      "line 2 has 4 columns, and the header 5"),
-    ("a CSV, a word", "b.csv", HEAD + b"a.png,1,2,three,4\n", "line 2 holds what is no number"),
+    ("a CSV, a word", "b.csv", HEAD + b"a.png,1,2,three,4\n", "line 2 holds a value that is"),
     *((f"VOC of {n} bytes", "v", {"v/a.xml": voc("")[:n]}, "v/a.xml: is not as") for n in (0, 5, 30)),
     ("VOC without a box", "v", {"v/a.xml": voc("")}, "an object has no bndbox"),
     ("VOC that laughs", "v", {"v/a.xml": ENTITIES}, "it declares entities"),

@@ -158,7 +158,7 @@ ERRORS: list[tuple[Callable[[Path], object], str]] = [
     (with_options(group_by="folder", split=Split(val_groups="zoe")),
      "--val-groups zoe: takes none of the 6 groups .*anna"),
     (with_options(group_by="folder", split=Split(val_groups=".")), r"takes all of the 6 groups"),
-    (with_options(category="ear"), "--category ear: is of --boxes"),
+    (with_options(category="ear"), "--category ear: needs --boxes"),
     (with_options(boxes=Path("b.csv"), crop=Crop(whole=True)), "--whole: takes no --boxes"),
     (lambda p: with_options(boxes=table_of(p, "zoe.png,0,0,9,9"))(p), "no photograph|zoe"),
     (lambda p: with_options(category="nose", boxes=table_of(p, "anna/anna_0.png,0,0,9,9"))(p),

@@ -31,6 +31,7 @@ with atheris.instrument_imports(include=INSTRUMENTED):
     from earteach.config import TrainConfig
     from earteach.data.arrays import EarArray
     from earteach.errors import EarTeachError
+    from tests.bad_input.files import npy, torch_saved
 
 # Of a huge array only its first image is read.
 _MOST_VALUES = 2**22
@@ -51,27 +52,22 @@ def _read_checkpoint(path: Path) -> None:
         read.model()
 
 
-def _saved(array: np.ndarray) -> bytes:
-    file = io.BytesIO()
-    np.save(file, array, allow_pickle=True)
-    return file.getvalue()
-
-
 def _arrays() -> list[bytes]:
     shapes = [(2, 4, 4, 3), (2, 3, 4, 4), (2, 4, 4), (4, 4, 3)]
-    made = [np.zeros(shape, dtype) for shape in shapes for dtype in ("u1", "<u2", ">f4", "f2", "O")]
-    return [_saved(array) for array in (*made, np.asfortranarray(np.ones((2, 4, 5, 3))))]
+    arrays = [
+        np.zeros(shape, dtype) for shape in shapes for dtype in ("u1", "<u2", ">f4", "f2", "O")
+    ]
+    arrays.append(np.asfortranarray(np.ones((2, 4, 5, 3))))
+    return [npy(array, allow_pickle=True) for array in arrays]
 
 
 def _checkpoint() -> bytes:
-    file = io.BytesIO()
     state = {
         "earteach": checkpoint.about(TrainConfig(), {}, epochs_completed=1),
         "state_dict": {"model.a": torch.ones(2), "averaged.b": torch.zeros(3, 2)},
         "global_step": 3,
     }
-    torch.save(state, file)
-    return file.getvalue()
+    return torch_saved(state)
 
 
 def _with_pickle(data: bytes) -> bytes:

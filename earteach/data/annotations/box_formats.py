@@ -78,7 +78,7 @@ def _json(path: Path) -> dict[str, Any]:
 def _name(image: dict[str, Any]) -> str:
     name = image["file_name"]
     if not isinstance(name, str):
-        raise TypeError("`file_name` is no text")
+        raise TypeError("`file_name` is not text")
     return name
 
 
@@ -133,7 +133,7 @@ def read_table(path: Path) -> dict[str, list[Annotation]]:
             by_name[entry[photograph]].append(_table_annotation(entry, box))
         except (ValueError, OverflowError) as error:
             raise EarTeachError(
-                f"--boxes {path}: line {line} holds what is no number ({error}); correct it"
+                f"--boxes {path}: line {line} holds a value that is not a number ({error}); correct it"
             ) from error
     return dict(by_name)
 
@@ -141,7 +141,7 @@ def read_table(path: Path) -> dict[str, list[Annotation]]:
 def read_rows(path: Path, option: str) -> list[tuple[int, list[str]]]:
     """The rows of a .csv, each with its line number; the first is the header.
 
-    Raises `EarTeachError` for a file that is no .csv, or has no rows below the header.
+    Raises `EarTeachError` for a file that is not a .csv, or has no rows below the header.
     """
     try:
         # A file name may hold bytes that are no text.
@@ -157,7 +157,7 @@ def read_rows(path: Path, option: str) -> list[tuple[int, list[str]]]:
 
 
 def _table_annotation(entry: dict[str, str], box: tuple[str, ...]) -> Annotation:
-    """The ear in a row, whose columns `box` hold its box; raises `ValueError` for what is no number."""
+    """The ear in a row, with its box in the columns `box`; raises `ValueError` for other text."""
 
     def optional(names: Sequence[str]) -> str | None:
         column = _first(names, list(entry))

@@ -56,7 +56,7 @@ def _points(cells: Sequence[str]) -> np.ndarray:
     try:
         values = np.array([float(cell) for cell in cells])
     except ValueError as error:
-        raise ValueError(f"holds what is no number ({error})") from error
+        raise ValueError(f"holds a value that is not a number ({error})") from error
     if not np.isfinite(values).all():
         raise ValueError("holds NaN or infinity; leave out photographs without landmarks")
     if np.abs(values).max() > _FARTHEST:

@@ -169,7 +169,7 @@ def test_a_column_may_say_who_is_who(photos: Path, tmp_path: Path) -> None:
     )  # fmt: skip
     assert [row["group"] for _, row in rows_of(result)] == ["P1", "P1", "P2"]
     assert result.without_ears == 2
-    with pytest.raises(EarTeachError, match=r"--group-by column: says nothing of anna/1.png"):
+    with pytest.raises(EarTeachError, match=r"--group-by column: has no person for anna/1.png"):
         prepare(photos, tmp_path / "new", boxes=table(tmp_path, PHOTOS), group_by="column")
 
 

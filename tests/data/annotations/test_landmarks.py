@@ -92,7 +92,7 @@ BAD = {
     "f,x0,y0\n1.png,0.5,0.5": "1.png fits 2 photographs",
     "f,x0,y0\nanna/1.png,20,30": "line 2 holds values over 2",
     "f,x0,y0,x1\nanna/1.png,0.5,0.5,0.5": "line 2 has 4 columns",
-    "f,x0,y0\nanna/1.png,0.5,a": "line 2 holds what is no number",
+    "f,x0,y0\nanna/1.png,0.5,a": "line 2 holds a value that is not a number",
     "f,x0,y0\nanna/1.png,0.5,nan": "line 2 holds NaN",
     "f,x0,y0\nanna/1.png,0.5,0.5\nanna/1.png,0.5,0.5": "line 3 names anna/1.png again",
     "f,x0,y0": "holds no rows",
