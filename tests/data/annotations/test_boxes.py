@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import logging
 from pathlib import Path
 
 import numpy as np
@@ -229,19 +228,6 @@ def test_keypoints_alone_make_the_box_if_there_are_two(photos: Path, tmp_path: P
     ]
     # 59 pixels from the first point to the last, and 0.15 times as much on each side.
     assert (-8, 12, 77, 77) in [box_of(row) for _, row in rows_of(result)]
-
-
-def test_of_several_categories_those_named_ear_are_taken(
-    photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.INFO, "earteach")
-    boxes = read_boxes(coco(tmp_path, PHOTOS))
-    found = boxes.of([Path(photo.name) for photo in PHOTOS])
-    assert [len(ears or ()) for ears in found] == [1, 2, 0, 1]
-    assert "boxes of left_ear, right_ear are taken, not of earring" in caplog.text
-    rings = read_boxes(coco(tmp_path, PHOTOS), "ring$").of([Path("anna/1.png")])[0]
-    assert rings is not None
-    assert [ear.box for ear in rings] == [(0, 0, 9, 9)]
 
 
 OBJECT = (

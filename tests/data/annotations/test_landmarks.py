@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 import numpy as np
@@ -63,8 +62,7 @@ def spot(image: np.ndarray, near: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("fit", ["stretch", "reflect"])
 @pytest.mark.parametrize("written", [write_csv, write_pts])
-def test_landmarks_follow_into_the_array(photos, tmp_path, fit, written, caplog):
-    caplog.set_level(logging.INFO, "earteach")
+def test_landmarks_follow_into_the_array(photos, tmp_path, fit, written):
     origin = written(tmp_path / "given")
     result = prepare(
         photos, tmp_path / "out", crop=Crop(SIZE, fit=fit, whole=True), landmarks=origin
@@ -83,9 +81,6 @@ def test_landmarks_follow_into_the_array(photos, tmp_path, fit, written, caplog)
                 assert np.abs(spot(image, point) - point).max() < 0.3 / SIZE
                 seen += 1
     assert seen == 4
-    assert "1 of 3 photographs have no landmarks" in caplog.text
-    assert "bo/2.png" in caplog.text
-    assert "their rows are NaN" in caplog.text
 
 
 BAD = {
