@@ -6,21 +6,17 @@ import math
 import tempfile
 import warnings
 from collections.abc import Callable
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from earteach.config import KLDConfig, TrainConfig, read_toml
-from earteach.data.arrays import EarArray, find_layout
+from earteach.config import TrainConfig
+from earteach.data.arrays import EarArray
 from earteach.errors import EarTeachError
-from earteach.model.annealing import kld_weight
-from tests.conftest import earteach
 
 # The same examples each time, and no file of them: a test fails for a change of the code alone.
 BOUNDED = settings(max_examples=150, deadline=None, derandomize=True, database=None)
@@ -124,18 +120,6 @@ def test_an_array_that_numpy_saves_opens_rightly_or_is_refused_in_words(array: n
         assert opened.image(0, size=16, channels=3).shape == (16, 16, 3)
 
 
-@BOUNDED
-@given(st.lists(st.integers(0, 5), max_size=6).map(tuple), st.sampled_from(["nhwc", "nchw", "nhw"]))
-def test_a_named_layout_is_taken_if_it_fits(shape: Any, layout: Any) -> None:
-    channels = {"nhwc": 3, "nchw": 1}.get(layout)
-    fits = len(shape) == 3 if channels is None else len(shape) == 4 and shape[channels] in (1, 3)
-    answer, refusal = attempted(lambda: find_layout(Path("ears.npy"), shape, layout))
-    if fits and 0 not in shape:
-        assert answer == layout
-    else:
-        assert refusal.startswith("ears.npy: ")
-
-
 OPTIONS = {option.name: option for _, option, _ in TrainConfig().options()}
 VALUES = st.one_of(
     st.integers(), st.integers(0, 64), st.floats(), st.booleans(), st.none(), st.text(),
@@ -161,88 +145,3 @@ def test_an_option_keeps_its_bounds_or_is_refused_by_its_name(name: str, value: 
         assert limits.at_least is None or kept >= limits.at_least
         assert limits.above is None or kept > limits.above
         assert kept <= (limits.at_most or 2**31)
-
-
-@settings(BOUNDED, max_examples=60)
-@given(st.sampled_from(sorted(OPTIONS)), st.text(max_size=8) | VALUES.map(str))
-def test_whatever_is_typed_is_an_error_of_one_line_or_wrong_usage(name: str, text: str) -> None:
-    missing = "no/such/train.npy"
-    typed = [f"--train-data={missing}", "--dry-run", f"{OPTIONS[name].flag}={text}"]
-    result = earteach("train", *typed)
-    assert result.code in (1, 2)
-    assert result.out == ""
-    if result.code == 1:
-        assert result.err.count("\n") == 1
-        assert result.err.startswith("error: ")
-        assert OPTIONS[name].flag in result.err or missing in result.err or name == "train_data"
-
-
-@BOUNDED
-@given(
-    st.binary(max_size=40)
-    | st.text(max_size=40).map(str.encode)
-    | st.tuples(st.sampled_from(sorted(OPTIONS)), VALUES.map(repr)).map(
-        lambda pair: f"{pair[0]} = {pair[1]}".encode()
-    )
-)
-def test_any_bytes_are_a_configuration_or_refused_by_the_files_name(content: bytes) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "ears.toml"
-        path.write_bytes(content)
-        found, refusal = attempted(lambda: read_toml(path))
-    if refusal:
-        assert refusal.startswith(f"--config {path}: ")
-    else:
-        assert found.keys() <= OPTIONS.keys()
-
-
-SHARES = st.floats(0, 1, allow_subnormal=False)
-
-
-def weight_by_hand(epoch: int, epochs: int, config: KLDConfig) -> float:
-    """The schedule as the papers and the architecture give it, in exact fractions."""
-    horizon = config.kld_anneal_epochs or epochs
-    if horizon == 1 or epoch >= horizon:
-        p = 1.0
-    elif config.kld_anneal_strategy == "cyclic":
-        cycles = config.kld_anneal_cycles
-        cycles = max(1, horizon // 2) if horizon < 2 * cycles else cycles
-        length = Fraction(horizon, cycles)
-        rising = length * Fraction(config.kld_anneal_ratio)
-        p = float(min(Fraction(1), (Fraction(epoch) % length) / rising))
-    else:
-        p = float(Fraction(epoch, horizon - 1))
-        if config.kld_anneal_strategy == "monotonic":
-            p = math.sin(math.pi * p / 2) ** 2
-    start, end = config.kld_anneal_start, config.kld_anneal_end
-    return config.kld_weight * ((1 - p) * start + p * end)
-
-
-@BOUNDED
-@given(
-    epochs=st.integers(1, 400),
-    share=SHARES,
-    strategy=st.sampled_from(["cyclic", "linear", "monotonic"]),
-    cycles=st.integers(1, 50),
-    ratio=st.floats(0.01, 1),
-    ends=st.tuples(SHARES, SHARES),
-    horizon=st.none() | st.integers(1, 500),
-)
-def test_the_schedule_is_its_formula_in_every_epoch(
-    epochs: int,
-    share: float,
-    strategy: Any,
-    cycles: int,
-    ratio: float,
-    ends: tuple[float, float],
-    horizon: int | None,
-) -> None:
-    config = KLDConfig(
-        kld_weight=0.01, kld_anneal_strategy=strategy, kld_anneal_cycles=cycles,
-        kld_anneal_ratio=ratio, kld_anneal_start=ends[0], kld_anneal_end=ends[1],
-        kld_anneal_epochs=horizon,
-    )  # fmt: skip
-    epoch = min(epochs - 1, int(share * epochs))
-    found = kld_weight(epoch, epochs, config)
-    assert found == pytest.approx(weight_by_hand(epoch, epochs, config), rel=1e-9, abs=1e-12)
-    assert min(ends) * 0.01 - 1e-12 <= found <= max(ends) * 0.01 + 1e-12

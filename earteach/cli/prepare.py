@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -28,117 +28,73 @@ def _people(name: str, help: str) -> Any:
     return typer.Option(name, help=help, rich_help_panel="Training and validation")
 
 
-OptionalPath: TypeAlias = Optional[Path]  # noqa: UP045
-OptionalText: TypeAlias = Optional[str]  # noqa: UP045
-Source = Annotated[
-    OptionalPath,
-    typer.Argument(help="Folder of photographs; subfolders are read too.", metavar="SOURCE"),
-]
-Out = Annotated[Path, typer.Option("--out", help="Folder for the arrays.")]
-ImageSize = Annotated[
-    int, typer.Option("--image-size", help="Side of the images in pixels.", min=16, max=1024)
-]
-Gray = Annotated[bool, typer.Option("--gray", help="Write one channel instead of three.")]
-Synthetic = Annotated[
-    Optional[int],  # noqa: UP045
-    typer.Option(
-        "--synthetic", help="Draw this many ears in total instead of reading photographs."
+def prepare(
+    context: typer.Context,
+    source: Annotated[
+        Path | None,
+        typer.Argument(help="Folder of photographs; subfolders are read too.", metavar="SOURCE"),
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", help="Folder for the arrays.")] = Path(
+        "data/preprocessed"
     ),
-]
-Seed = Annotated[
-    int,
-    typer.Option("--seed", help="Seed of the drawn ears and of the split.", min=0, max=2**63 - 1),
-]
-Boxes = Annotated[
-    OptionalPath,
-    _ears(
+    image_size: Annotated[
+        int, typer.Option("--image-size", help="Side of the images in pixels.", min=16, max=1024)
+    ] = 256,
+    gray: Annotated[
+        bool, typer.Option("--gray", help="Write one channel instead of three.")
+    ] = False,
+    fit: FitChoice = "stretch",
+    boxes: Annotated[Path | None, _ears(
         "--boxes",
         "Where the ears are: a .json (COCO), a .csv (photograph, x, y, w, h), or a folder of .xml "
         "(Pascal VOC) or .txt (YOLO).",
-    ),
-]
-Category = Annotated[
-    OptionalText,
-    _ears(
+    )] = None,
+    category: Annotated[str | None, _ears(
         "--category",
         "Regular expression for the categories of boxes that are ears. By default those named ear.",
-    ),
-]
-LandmarksOption = Annotated[
-    OptionalPath,
-    _ears(
+    )] = None,
+    landmarks: Annotated[Path | None, _ears(
         "--landmarks",
         "Landmarks of the photographs: a .csv (name, x0, y0, …; fractions of the sides), or a folder "
         "of .pts files. Without --boxes, the box is drawn around them.",
-    ),
-]
-Margin = Annotated[
-    float,
-    _ears(
-        "--margin",
-        "Space on each side of the box, as a fraction of its longer side.",
-        min=0,
-        max=2,
-    ),
-]
-Whole = Annotated[bool, _ears("--whole", "Keep the whole photograph, even with --landmarks.")]
-SideChoice = Annotated[
-    Literal["left", "right", "as-is"],
-    _ears("--side", "Mirror ears of the other side, if their side is known."),
-]
-SidePattern = Annotated[
-    OptionalText,
-    _ears(
+    )] = None,
+    margin: Annotated[float, _ears(
+        "--margin", "Space on each side of the box, as a fraction of its longer side.", min=0, max=2
+    )] = 0.15,
+    whole: Annotated[
+        bool, _ears("--whole", "Keep the whole photograph, even with --landmarks.")
+    ] = False,
+    side: Annotated[
+        Literal["left", "right", "as-is"],
+        _ears("--side", "Mirror ears of the other side, if their side is known."),
+    ] = "as-is",
+    side_pattern: Annotated[str | None, _ears(
         "--side-pattern",
         "Regular expression for the photograph's path; its first group says left or right, as in "
         "'_(left|right)_'.",
-    ),
-]
-GroupBy = Annotated[
-    Literal["file", "folder", "column"],
-    _people(
+    )] = None,
+    group_by: Annotated[Literal["file", "folder", "column"], _people(
         "--group-by",
         "What stands for one person: a photograph, a folder, or the column person of --boxes.",
-    ),
-]
-GroupPattern = Annotated[
-    OptionalText,
-    _people(
+    )] = "file",
+    group_pattern: Annotated[str | None, _people(
         "--group-pattern",
         r"Regular expression for the file name; its first group is the person, as in '^(\d+)_'.",
-    ),
-]
-ValFraction = Annotated[
-    float, _people("--val-fraction", "Fraction of the images used for validation.")
-]
-ValGroups = Annotated[
-    OptionalText,
-    _people("--val-groups", "Regular expression for the groups used for validation."),
-]
-
-
-def prepare(
-    context: typer.Context,
-    source: Source = None,
-    out: Out = Path("data/preprocessed"),
-    image_size: ImageSize = 256,
-    gray: Gray = False,
-    fit: FitChoice = "stretch",
-    boxes: Boxes = None,
-    category: Category = None,
-    landmarks: LandmarksOption = None,
-    margin: Margin = 0.15,
-    whole: Whole = False,
-    side: SideChoice = "as-is",
-    side_pattern: SidePattern = None,
-    group_by: GroupBy = "file",
-    group_pattern: GroupPattern = None,
-    val_fraction: ValFraction = 0.15,
-    val_groups: ValGroups = None,
-    synthetic: Synthetic = None,
-    seed: Seed = 42,
+    )] = None,
+    val_fraction: Annotated[
+        float, _people("--val-fraction", "Fraction of the images used for validation.")
+    ] = 0.15,
+    val_groups: Annotated[
+        str | None, _people("--val-groups", "Regular expression for the groups used for validation.")
+    ] = None,
+    synthetic: Annotated[int | None, typer.Option(
+        "--synthetic", help="Draw this many ears in total instead of reading photographs."
+    )] = None,
+    seed: Annotated[int, typer.Option(
+        "--seed", help="Seed of the drawn ears and of the split.", min=0, max=2**63 - 1
+    )] = 42,
     json: Json = False,
-) -> None:
+) -> None:  # fmt: skip
     """Turn photographs, or drawn ears, into the training and validation arrays.
 
     With --group-by or --group-pattern, no person is in both arrays.
@@ -156,8 +112,8 @@ def prepare(
     split = Split(val_fraction, val_groups, seed)
     with progress_bar("preparing") as progress:
         if source is not None:
-            side_to = None if side == "as-is" else side
-            crop = Crop(image_size, gray, fit, margin, whole, side_to, side_pattern)
+            target_side = None if side == "as-is" else side
+            crop = Crop(image_size, gray, fit, margin, whole, target_side, side_pattern)
             result = core(
                 source, out, crop=crop, boxes=boxes, category=category, landmarks=landmarks,
                 group_by=group_by, group_pattern=group_pattern, split=split, progress=progress,

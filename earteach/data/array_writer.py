@@ -1,15 +1,14 @@
 """The two arrays that `prepare` writes, each with its manifest and landmarks.
 
-Images go to hidden partial files as they are made, never through a list in memory. Files get their
-final names only once everything is complete, so an interrupted run leaves the old arrays as they were.
+Images go to hidden partial files as they are made. Files get their final names only once everything is
+complete, so an interrupted run leaves the old arrays as they were.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +18,7 @@ from earteach.data.manifest import ManifestRow, beside, is_manifest, write_manif
 from earteach.errors import EarTeachError
 from earteach.files.atomic_write import unwritten
 from earteach.files.folders import make_folder, missing_folders, remove_empty
+from earteach.files.overwrite_guard import foreign
 
 ImageShape = tuple[int, int, int]
 
@@ -41,14 +41,6 @@ class Rejected:
 
 
 @dataclass(frozen=True)
-class CutEars:
-    """The ears cut from one photograph, and those that could not be."""
-
-    rows: tuple[Row, ...] = ()
-    rejected: tuple[Rejected, ...] = ()
-
-
-@dataclass(frozen=True)
 class PreparedArray:
     """An array that was written."""
 
@@ -56,63 +48,53 @@ class PreparedArray:
     images: int
 
 
-@dataclass
 class _PartialArray:
-    """One of the two arrays while it is written; `capacity` is the most images that may come."""
+    """One of the two arrays while it is written."""
 
-    path: Path
-    shape: ImageShape
-    capacity: int
-    rows: list[ManifestRow] = field(default_factory=list)
-    landmarks: list[np.ndarray | None] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self._manifest = beside(self.path, "manifest.csv")
-        self._landmarks = beside(self.path, "landmarks.npy")
-        self._files = (self.path, self._manifest, self._landmarks)
+    def __init__(self, path: Path, shape: ImageShape) -> None:
+        self.path = path
+        self.rows: list[ManifestRow] = []
+        self._shape = shape
+        self._landmarks: list[np.ndarray | None] = []
+        self._manifest_path = beside(path, "manifest.csv")
+        self._landmarks_path = beside(path, "landmarks.npy")
+        self._paths = (path, self._manifest_path, self._landmarks_path)
 
     def refuse_foreign(self) -> None:
-        for path in self._files:
-            if path.exists() and not is_manifest(self._manifest):
-                raise EarTeachError(
-                    f"{path}: exists and `earteach prepare` did not write it (its manifest is not "
-                    "there); move it away or choose another --out"
-                )
+        for path in self._paths:
+            if path.exists() and not is_manifest(self._manifest_path):
+                raise foreign(path, "prepare")
 
     def open(self) -> None:
-        partial = _partial(self.path)
-        self._images = np.lib.format.open_memmap(
-            partial, "w+", np.uint8, (self.capacity, *self.shape)
-        )
-        with partial.open("r+b") as file:
-            # Without reserved blocks, a full disk would kill the process when a page is written.
-            os.posix_fallocate(file.fileno(), 0, partial.stat().st_size)
+        self._file = _partial(self.path).open("wb")
+        self._write_header()
+
+    def _write_header(self) -> None:
+        # The same length for any number of rows: numpy pads headers so that the first axis can change.
+        header = {"descr": "|u1", "fortran_order": False, "shape": (len(self.rows), *self._shape)}
+        np.lib.format.write_array_header_1_0(self._file, header)
 
     def add(self, row: Row) -> None:
-        self._images[len(self.rows)] = row.image
+        self._file.write(row.image.tobytes())
         self.rows.append(row.manifest)
-        self.landmarks.append(row.landmarks)
+        self._landmarks.append(row.landmarks)
 
     def finish(self) -> None:
-        """Cut the array to the images that came, and write the manifest and landmarks beside it."""
-        self._images.flush()
-        del self._images
-        header = {"descr": "|u1", "fortran_order": False, "shape": (len(self.rows), *self.shape)}
-        with _partial(self.path).open("r+b") as file:
-            # Of the same length as before: numpy pads headers so that the first axis can change.
-            np.lib.format.write_array_header_1_0(file, header)
-            file.truncate(file.tell() + len(self.rows) * int(np.prod(self.shape)))
-        write_manifest(_partial(self._manifest), self.rows)
-        shown = next((points for points in self.landmarks if points is not None), None)
-        if shown is not None:
-            unknown = np.full_like(shown, np.nan)
-            stacked = np.stack([unknown if p is None else p for p in self.landmarks])
-            with _partial(self._landmarks).open("wb") as file:
+        """Write the number of images into the header, and the manifest and landmarks beside it."""
+        self._file.seek(0)
+        self._write_header()
+        self._file.close()
+        write_manifest(_partial(self._manifest_path), self.rows)
+        known = next((points for points in self._landmarks if points is not None), None)
+        if known is not None:
+            unknown = np.full_like(known, np.nan)
+            stacked = np.stack([unknown if p is None else p for p in self._landmarks])
+            with _partial(self._landmarks_path).open("wb") as file:
                 np.save(file, stacked)
 
     def publish(self) -> PreparedArray:
         """Move the finished files into place; the manifest first, which marks the others as ours."""
-        for path in (self._manifest, self._landmarks, self.path):
+        for path in (self._manifest_path, self._landmarks_path, self.path):
             if _partial(path).exists():
                 _partial(path).replace(path)
             else:
@@ -120,32 +102,31 @@ class _PartialArray:
         return PreparedArray(self.path, len(self.rows))
 
     def remove_partial(self) -> None:
-        for path in self._files:
+        with suppress(OSError):  # what a full disk did not take
+            self._file.close()
+        for path in self._paths:
             _partial(path).unlink(missing_ok=True)
 
 
 class ArrayWriter:
     """Writes ears in order to `train_teacher.npy` and `val_teacher.npy`; made by `array_writer`."""
 
-    def __init__(self, out: Path, shape: ImageShape, groups: Sequence[str], val: set[str]) -> None:
-        self._out, self._validation = out, val
-        count = sum(group in val for group in groups)
-        self._train = _PartialArray(out / "train_teacher.npy", shape, len(groups) - count)
-        self._val = _PartialArray(out / "val_teacher.npy", shape, count)
+    def __init__(self, out: Path, shape: ImageShape, validation: set[str]) -> None:
+        self._out, self._validation = out, validation
+        self._train = _PartialArray(out / "train_teacher.npy", shape)
+        self._val = _PartialArray(out / "val_teacher.npy", shape)
         self.arrays = (self._train, self._val)
         self.rejected: list[Rejected] = []
+        self.mirrored = 0
 
-    @property
-    def rows(self) -> list[ManifestRow]:
-        return [*self._train.rows, *self._val.rows]
-
-    def add(self, cut: CutEars) -> None:
+    def add(self, ears: Sequence[Row | Rejected]) -> None:
         """Write the ears of the next photograph."""
+        self.rejected.extend(ear for ear in ears if isinstance(ear, Rejected))
         with _writing_to(self._out):
-            for row in cut.rows:
+            for row in (ear for ear in ears if isinstance(ear, Row)):
                 array = self._val if row.manifest.group in self._validation else self._train
                 array.add(row)
-        self.rejected.extend(cut.rejected)
+                self.mirrored += row.manifest.mirrored
 
     def publish(self) -> tuple[PreparedArray, PreparedArray]:
         """Move both arrays into place; raises `EarTeachError` if one of them is empty."""
@@ -163,16 +144,14 @@ class ArrayWriter:
 
 
 @contextmanager
-def array_writer(
-    out: Path, shape: ImageShape, groups: Sequence[str], validation: set[str]
-) -> Iterator[ArrayWriter]:
+def array_writer(out: Path, shape: ImageShape, validation: set[str]) -> Iterator[ArrayWriter]:
     """Hold the folder `out` for this process and write arrays of images of `shape` there.
 
-    `groups` has the group of each image that may come. Partial files are removed at the end, and what a
-    killed run left is overwritten. Raises `EarTeachError` if something cannot be written, was not
-    written by `prepare`, or if another process writes there.
+    Ears of the groups in `validation` go to the validation array. Partial files are removed at the end,
+    and those of a killed run are overwritten. Raises `EarTeachError` if something cannot be written, was
+    not written by `prepare`, or if another process writes there.
     """
-    writer = ArrayWriter(out, shape, groups, validation)
+    writer = ArrayWriter(out, shape, validation)
     with ExitStack() as cleanup:
         cleanup.callback(remove_empty, missing_folders(out))
         make_folder(out)
@@ -181,8 +160,8 @@ def array_writer(
                 array.refuse_foreign()
             cleanup.enter_context(_locked(out))
             for array in writer.arrays:
-                cleanup.callback(array.remove_partial)
                 array.open()
+                cleanup.callback(array.remove_partial)
         yield writer
 
 
@@ -197,19 +176,15 @@ def _writing_to(out: Path) -> Iterator[None]:
 @contextmanager
 def _locked(out: Path) -> Iterator[None]:
     path = out / ".prepare.lock"
-    lock = FileLock(path, blocking=False, fallback_to_soft=False)
     try:
-        lock.acquire()
+        with FileLock(path, blocking=False, fallback_to_soft=False), ExitStack() as cleanup:
+            # Removed while it is locked: `FileLock` never locks a file that is gone.
+            cleanup.callback(path.unlink, missing_ok=True)
+            yield
     except Timeout as error:
         raise EarTeachError(
             f"{out}: another `earteach prepare` writes there; wait for it, or choose another --out"
         ) from error
-    try:
-        yield
-    finally:
-        with suppress(OSError):
-            path.unlink()  # removed while it is locked: `FileLock` never locks a file that is gone
-        lock.release()
 
 
 def _partial(path: Path) -> Path:

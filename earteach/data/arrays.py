@@ -53,7 +53,12 @@ class EarArray:
         """
         path = Path(path)
         raw = _map(path)
-        _check_dtype(path, raw.dtype.newbyteorder("="))
+        dtype = raw.dtype.newbyteorder("=")
+        if dtype not in (np.uint8, np.uint16) and dtype.kind != "f":
+            raise EarTeachError(
+                f"{path}: holds {dtype} values; images are uint8, uint16 or float: "
+                "convert with `array.astype('uint8')`"
+            )
         return cls(path, find_layout(path, raw.shape, layout), raw)
 
     def __len__(self) -> int:
@@ -79,10 +84,8 @@ class EarArray:
 
         Raises `EarTeachError` if the sampled values are neither in [0, 1] nor in [0, 255].
         """
-        if self.dtype == np.uint8:
-            return "uint8"
-        if self.dtype == np.uint16:
-            return "uint16"
+        if self.dtype.kind == "u":
+            return "uint8" if self.dtype.itemsize == 1 else "uint16"
         largest = max(self._checked_maximum(int(row), 255.0) for row in sampled_rows(len(self)))
         if 1.0 < largest < DARKEST_BYTES:
             raise EarTeachError(
@@ -166,8 +169,6 @@ def _map(path: Path) -> np.memmap:
 def _check_magic(path: Path) -> None:
     """Raise `EarTeachError` unless the path can be read and starts as a `.npy` file does."""
     try:
-        if path.is_dir():
-            raise EarTeachError(f"{path}: is a folder; name a .npy file in it")
         if path.exists() and not path.is_file():  # of a pipe the first read may never end
             raise EarTeachError(f"{path}: is no file on a disk; name a .npy file")
         with path.open("rb") as file:
@@ -177,8 +178,6 @@ def _check_magic(path: Path) -> None:
             f"{path}: no such file; make it from photographs with `earteach prepare FOLDER`, "
             "or from drawn ears with `earteach prepare --synthetic 256`"
         ) from error
-    except PermissionError as error:
-        raise EarTeachError(f"{path}: no permission to read it; check `ls -l {path}`") from error
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", error)
         raise EarTeachError(f"{path}: {reason}; name a .npy file") from error
@@ -199,15 +198,6 @@ def _reason(path: Path, error: Exception) -> str:
     return f"its header cannot be read ({text[:120]}); save the array again with numpy.save"
 
 
-def _check_dtype(path: Path, dtype: np.dtype) -> None:
-    if dtype == np.uint8 or dtype == np.uint16 or dtype.kind == "f":
-        return
-    raise EarTeachError(
-        f"{path}: holds {dtype} values; images are uint8, uint16 or float: "
-        "convert with `array.astype('uint8')`"
-    )
-
-
 def find_layout(path: Path, shape: tuple[int, ...], layout: Layout | None = None) -> Layout:
     """The order of the axes, from which axis has length 1 or 3.
 
@@ -220,13 +210,9 @@ def find_layout(path: Path, shape: tuple[int, ...], layout: Layout | None = None
         if layout not in fitting and not (layout == "nhw" and len(shape) == 3):
             raise EarTeachError(f"{path}: has shape {shape}, which is not {layout}; drop --layout")
         return layout
-    if len(fitting) == 1:
-        return fitting[0]
-    if len(fitting) == 2:
-        raise EarTeachError(
-            f"{path}: shape {shape} could be nhwc or nchw; say which with --layout nhwc or nchw"
-        )
-    raise EarTeachError(f"{path}: {_misfit(shape)}")
+    if len(fitting) != 1:
+        raise EarTeachError(f"{path}: {_misfit(shape, ambiguous=bool(fitting))}")
+    return fitting[0]
 
 
 def _fitting_layouts(shape: tuple[int, ...]) -> list[Layout]:
@@ -239,7 +225,9 @@ def _fitting_layouts(shape: tuple[int, ...]) -> list[Layout]:
     return [layout for layout, count in channels.items() if count in (1, 3)]
 
 
-def _misfit(shape: tuple[int, ...]) -> str:
+def _misfit(shape: tuple[int, ...], ambiguous: bool) -> str:
+    if ambiguous:
+        return f"shape {shape} could be nhwc or nchw; say which with --layout nhwc or nchw"
     if len(shape) == 3:
         return (
             f"shape {shape} looks like one image; stack images to (N, H, W, 3), "

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from earteach.config import Fit
 from earteach.data.annotations.annotation import Annotation, Misfit, Side, mostly_inside
-from earteach.data.array_writer import CutEars, Rejected, Row
+from earteach.data.array_writer import Rejected, Row
 from earteach.data.manifest import ManifestRow
-from earteach.data.photographs import Decoded, Photograph, Square, Unreadable
+from earteach.data.photographs import Photograph, Unreadable
 from earteach.errors import EarTeachError
 
 
@@ -53,40 +53,38 @@ class AnnotatedPhotograph:
     ears: tuple[Annotation, ...]
     landmarks: Annotation | None = None
 
-    def smallest_crop(self, photograph: Photograph, margin: float) -> float:
-        """A lower bound for the side of the smallest crop, in pixels."""
-        short = min(photograph.width, photograph.height)
-        return min(ear.extent(short) * (1 + 2 * margin) for ear in self.ears)
 
-
-def cut_ears(photo: AnnotatedPhotograph, groups: Sequence[str], crop: Crop) -> CutEars:
-    """The rows cut from a photograph, and the ears in it that were rejected."""
+def cut_ears(photo: AnnotatedPhotograph, groups: Sequence[str], crop: Crop) -> list[Row | Rejected]:
+    """The row of each ear in a photograph, or why there is none."""
     try:
         file = Photograph(photo.path)
-        decoded = file.decoded(photo.smallest_crop(file, crop.margin), crop.size)
+        short = min(file.width, file.height)
+        smallest = min(ear.extent(short) * (1 + 2 * crop.margin) for ear in photo.ears)
+        decoded = file.decoded(smallest, crop.size)
     except Unreadable as error:
-        return CutEars(rejected=(Rejected(photo.path, str(error)),))
-    rows, rejected = [], []
+        return [Rejected(photo.path, str(error))]
+    cut: list[Row | Rejected] = []
     for number, (ear, group) in enumerate(zip(photo.ears, groups, strict=True), start=1):
         try:
             annotation = ear.in_pixels(decoded.size, file.orientation)
-            square = _square(decoded, annotation, crop)
+            if annotation.box is None and annotation.points is None:
+                square = decoded.square(crop.size, crop.shape[2], crop.fit)
+            else:
+                box = annotation.square(decoded.size, crop.margin)
+                square = decoded.crop(box, crop.size, crop.shape[2])
             points = _points(photo, annotation, square.box, decoded.size)
         except (Misfit, Unreadable) as error:
             which = f"ear {number}: " if len(photo.ears) > 1 else ""
-            rejected.append(Rejected(photo.path, f"{which}{error}"))
+            cut.append(Rejected(photo.path, f"{which}{error}"))
             continue
-        manifest = ManifestRow(str(photo.path), group, square.box, False, decoded.size)
-        row = Row(square.image, manifest, points)
-        rows.append(_mirrored(row) if crop.side and ear.side not in (None, crop.side) else row)
-    return CutEars(tuple(rows), tuple(rejected))
-
-
-def _square(decoded: Decoded, ear: Annotation, crop: Crop) -> Square:
-    channels = crop.shape[2]
-    if ear.box is None and ear.points is None:
-        return decoded.square(crop.size, channels, crop.fit)
-    return decoded.crop(ear.square(decoded.size, crop.margin), crop.size, channels)
+        image, mirror = square.image, crop.side is not None and ear.side not in (None, crop.side)
+        if mirror:
+            image = image[:, ::-1]
+            if points is not None:
+                points = np.stack([1 - points[:, 0], points[:, 1]], axis=1)
+        manifest = ManifestRow(str(photo.path), group, square.box, mirror, decoded.size)
+        cut.append(Row(image, manifest, points))
+    return cut
 
 
 def _points(
@@ -101,10 +99,3 @@ def _points(
     points = photo.landmarks.in_pixels(size).points_in(box)
     assert points is not None
     return points if len(photo.ears) == 1 or mostly_inside(points) else None
-
-
-def _mirrored(row: Row) -> Row:
-    points = row.landmarks
-    if points is not None:
-        points = np.stack([1 - points[:, 0], points[:, 1]], axis=1)
-    return Row(row.image[:, ::-1], replace(row.manifest, mirrored=True), points)

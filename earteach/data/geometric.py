@@ -117,14 +117,13 @@ def resampled(image: np.ndarray, matrix: np.ndarray, nodes: np.ndarray | None) -
     height, width = image.shape[:2]
     # OpenCV has vector code for one and for four channels; three take up to three times as long.
     source = cv2.cvtColor(image, cv2.COLOR_RGB2RGBA) if image.shape[2] == 3 else image
-    how = {"flags": cv2.INTER_LINEAR, "borderMode": cv2.BORDER_REFLECT_101}
+    linear, border = cv2.INTER_LINEAR, cv2.BORDER_REFLECT_101
     if nodes is None:
-        moved = cv2.warpPerspective(source, matrix, (width, height), **how)
+        size = width, height
+        moved = cv2.warpPerspective(source, matrix, size, flags=linear, borderMode=border)
     else:
         sources = source_points(matrix, nodes)[:height, :width]
-        moved = cv2.remap(
-            source, sources, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101
-        )
+        moved = cv2.remap(source, sources, None, linear, borderMode=border)
     return cv2.cvtColor(moved, cv2.COLOR_RGBA2RGB) if image.shape[2] == 3 else moved[..., None]
 
 

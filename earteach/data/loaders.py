@@ -7,6 +7,7 @@ import signal
 import sys
 import weakref
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, TypedDict, cast
 
 import cv2
@@ -32,35 +33,29 @@ class Sample(TypedDict):
     index: int | torch.Tensor
 
 
+@dataclass(eq=False)
 class EarDataset(Dataset[Sample]):
     """Images by (epoch, index), augmented if an augmentation is given."""
 
-    def __init__(
-        self,
-        array: EarArray,
-        *,
-        size: int,
-        channels: int,
-        seed: int = 0,
-        augmentation: Augmentation | None = None,
-    ) -> None:
-        self._array = array
-        self._size = size
-        self._channels = channels
-        self._seed = seed
-        self._augmentation = augmentation
-        _ = array.scale  # judged here once, so that workers do not each sample the array again
+    array: EarArray
+    size: int
+    channels: int
+    seed: int = 0
+    augmentation: Augmentation | None = None
+
+    def __post_init__(self) -> None:
+        _ = self.array.scale  # judged once, so that workers do not each sample the array again
 
     def __len__(self) -> int:
-        return len(self._array)
+        return len(self.array)
 
     def __getitem__(self, key: Key) -> Sample:
         epoch, index = key
-        image = self._array.image(index, size=self._size, channels=self._channels)
+        image = self.array.image(index, size=self.size, channels=self.channels)
         target = image
-        if self._augmentation is not None:
-            seed = derive(self._seed, Purpose.AUGMENTATION, epoch, index)
-            image, target = self._augmentation(image, seed)
+        if self.augmentation is not None:
+            seed = derive(self.seed, Purpose.AUGMENTATION, epoch, index)
+            image, target = self.augmentation(image, seed)
         tensor = as_tensor(image)
         same = target is image
         return {"input": tensor, "target": tensor if same else as_tensor(target), "index": index}
@@ -82,6 +77,7 @@ def collate(samples: list[Sample]) -> Sample:
     return {"input": inputs, "target": inputs, "index": indices}
 
 
+@dataclass(eq=False)
 class EpochOrder(Sampler[Key]):
     """The keys of one rank's share of an epoch, in that epoch's order.
 
@@ -89,16 +85,15 @@ class EpochOrder(Sampler[Key]):
     the same number of steps. `skipped` keys at the start of the epoch are left out.
     """
 
-    def __init__(self, length: int, seed: int, rank: int = 0, world_size: int = 1) -> None:
-        self._length = length
-        self._seed = seed
-        self._rank = rank
-        self._world_size = world_size
-        self.epoch = 0
-        self.skipped = 0
+    length: int
+    seed: int
+    rank: int = 0
+    world_size: int = 1
+    epoch: int = 0
+    skipped: int = 0
 
     def __len__(self) -> int:
-        return -(-self._length // self._world_size)
+        return -(-self.length // self.world_size)
 
     def set_epoch(self, epoch: int) -> None:
         """Called by Lightning before each epoch."""
@@ -107,24 +102,10 @@ class EpochOrder(Sampler[Key]):
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[Key]:
-        epoch, skipped = self.epoch, self.skipped
-        order = permutation(self._seed, epoch, self._length)
-        padded = np.resize(order, len(self) * self._world_size)
-        mine = padded[self._rank :: self._world_size]
-        return iter([(epoch, int(index)) for index in mine[skipped:]])
-
-
-class EachOnce(Sampler[Key]):
-    """One rank's share of the images in array order: over all ranks each image exactly once."""
-
-    def __init__(self, length: int, rank: int = 0, world_size: int = 1) -> None:
-        self._indices = range(rank, length, world_size)
-
-    def __len__(self) -> int:
-        return len(self._indices)
-
-    def __iter__(self) -> Iterator[Key]:
-        return ((0, index) for index in self._indices)
+        order = permutation(self.seed, self.epoch, self.length)
+        padded = np.resize(order, len(self) * self.world_size)
+        mine = padded[self.rank :: self.world_size]
+        return iter([(self.epoch, int(index)) for index in mine[self.skipped :]])
 
 
 class TrainingLoader(DataLoader[Sample]):
@@ -179,9 +160,9 @@ def training_loader(
 def validation_loader(
     config: TrainConfig, array: EarArray, *, rank: int = 0, world_size: int = 1
 ) -> DataLoader[Sample]:
-    """The unchanged images in array order."""
+    """The unchanged images in array order: over all ranks each image exactly once."""
     dataset = EarDataset(array, size=config.model.image_size, channels=config.model.in_channels)
-    sampler = EachOnce(len(array), rank, world_size)
+    sampler = [(0, index) for index in range(rank, len(array), world_size)]
     loader = DataLoader(dataset, sampler=sampler, **_loading_options(config))
     _loaders.add(loader)
     return loader

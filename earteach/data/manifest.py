@@ -84,11 +84,6 @@ def read_manifest(array: Path, length: int) -> list[ManifestRow] | None:
 
 def _row(entry: dict[str, str]) -> ManifestRow:
     left, top, width, height = (int(entry[name]) for name in ("left", "top", "width", "height"))
-    size = [int(entry[name]) for name in _SIZE_COLUMNS if entry.get(name)]
-    return ManifestRow(
-        entry["source"],
-        entry["group"],
-        (left, top, width, height),
-        entry["mirrored"] == "1",
-        (size[0], size[1]) if len(size) == 2 else None,
-    )
+    sides = [int(entry[name]) for name in _SIZE_COLUMNS if entry.get(name)]
+    box, size = (left, top, width, height), (sides[0], sides[1]) if len(sides) == 2 else None
+    return ManifestRow(entry["source"], entry["group"], box, entry["mirrored"] == "1", size)

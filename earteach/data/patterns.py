@@ -24,6 +24,6 @@ def first_group(flag: str, pattern: re.Pattern[str], name: str) -> str:
     text = match and match[1 if pattern.groups else 0]
     if not text:
         raise EarTeachError(
-            f"{flag} {pattern.pattern}: finds nothing in {name}; it must in every name"
+            f"{flag} {pattern.pattern}: finds nothing in {name}; it must match every name"
         )
     return text

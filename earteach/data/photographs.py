@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import io
 import math
-import re
 import struct
+import threading
 import warnings
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import ExifTags, Image, ImageFile, ImageOps
-from PIL.BmpImagePlugin import BmpImageFile
-from PIL.GifImagePlugin import GifImageFile
-from PIL.JpegImagePlugin import JpegImageFile
-from PIL.PngImagePlugin import PngImageFile
-from PIL.TiffImagePlugin import TiffImageFile
-from PIL.WebPImagePlugin import WebPImageFile
+from PIL import ExifTags, Image, ImageOps
 
 from earteach.config import Fit
 from earteach.data.arrays import resized, to_channels
@@ -32,17 +27,10 @@ _MOST_PIXELS = 2**27
 # Others may be transparent, and then Pillow decodes them, with four bytes a pixel and several copies.
 _MOST_PIXELS_OF_OTHERS = 2**26
 _MOST_BYTES = 2**30
-_FORMATS: tuple[tuple[type[ImageFile.ImageFile], re.Pattern[bytes]], ...] = (
-    (JpegImageFile, re.compile(rb"\xff\xd8\xff")),
-    (PngImageFile, re.compile(rb"\x89PNG\r\n\x1a\n")),
-    (BmpImageFile, re.compile(rb"BM")),
-    (TiffImageFile, re.compile(rb"II[*+]\0|MM\0[*+]")),
-    (WebPImageFile, re.compile(rb"RIFF....WEBPVP8", re.DOTALL)),
-    (GifImageFile, re.compile(rb"GIF8[79]a")),
-)
+_FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF")
 # What Pillow raises for damaged files.
 _DAMAGE = (OSError, ValueError, SyntaxError, TypeError, LookupError, ArithmeticError, EOFError,
-           RuntimeError, struct.error, Image.DecompressionBombError)  # fmt: skip
+           RuntimeError, struct.error)  # fmt: skip
 # Factors by which the JPEG decoder can shrink the sides; other decoders cannot. Shrinking the whole
 # picture differs by a PSNR of 45 dB or more for factors up to 4 (on AMI), and of 40 dB for 8.
 _REDUCED = {
@@ -50,12 +38,12 @@ _REDUCED = {
     2: cv2.IMREAD_REDUCED_COLOR_2,
     4: cv2.IMREAD_REDUCED_COLOR_4,
 }
+_PILLOW = threading.Lock()
 # White shows through transparent parts, as in image viewers.
 _BACKGROUND = (255, 255, 255)
 
-# OpenCV and Pillow write to stderr about damaged files; these are reported by name instead.
+# OpenCV writes to stderr about damaged files; these are reported by name instead.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 
 class Unreadable(Exception):
@@ -108,22 +96,23 @@ class Decoded:
 class Photograph:
     """A photograph's file, read into memory but not yet decoded.
 
-    `width` and `height` are those in its header. Raises `Unreadable` for a file that is no photograph.
+    `width` and `height` are those in its header. Raises `Unreadable` if it is not a photograph.
     """
 
     def __init__(self, path: Path) -> None:
         if path.suffix.lower() in _UNREAD:
             raise Unreadable(f"{path.suffix} is not read; convert it to JPEG or PNG")
         self._data = _bytes(path)
-        self._picture = _picture(self._data)
-        self._is_jpeg = self._picture.format == "JPEG"
+        with _pillow():
+            self._picture = Image.open(io.BytesIO(self._data), formats=_FORMATS)
+        self._is_jpeg = self._picture.format in ("JPEG", "MPO")
         self.width, self.height = self._picture.size
         if self.height * self.width > (_MOST_PIXELS if self._is_jpeg else _MOST_PIXELS_OF_OTHERS):
             raise Unreadable(f"{self.width}×{self.height} pixels are too many")
 
     def orientation(self) -> int:
         """The EXIF orientation, 1 to 8; 1 if there is none."""
-        with suppress(*_DAMAGE):
+        with suppress(Unreadable), _pillow():
             return int(self._picture.getexif().get(ExifTags.Base.Orientation, 1))
         return 1
 
@@ -133,34 +122,23 @@ class Photograph:
         The decoder shrinks JPEGs that are several times as large, which takes a half to a quarter of the
         time.
         """
-        if self._is_transparent():
+        if self._picture.format == "GIF" or self._picture.has_transparency_data:
             bgr = self._on_background()
             return Decoded(bgr, (bgr.shape[1], bgr.shape[0]))
-        scale = _decoding_scale(side, size) if self._is_jpeg else 1
+        # The largest scale that leaves a side at least twice as long as `size`.
+        scales = [scale for scale in _REDUCED if side >= 2 * size * scale]
+        scale = max(scales, default=1) if self._is_jpeg else 1
         bgr = _decoded(self._data, scale)
-        height, width = bgr.shape[:2]
-        if scale > 1:
-            turned = self._is_turned(height, width)
-            height, width = (self.width, self.height) if turned else (self.height, self.width)
-        return Decoded(bgr, (width, height), scale)
-
-    def _is_turned(self, height: int, width: int) -> bool:
-        """Whether decoding turned a shrunk picture with these sides by a quarter."""
-        if height == width:  # of a nearly square photograph, whose sides do not show it
-            return 5 <= self.orientation() <= 8
-        return (height > width) != (self.height > self.width)
-
-    def _is_transparent(self) -> bool:
-        """Whether it has an alpha channel or a transparent colour, or is a GIF, whose frames may."""
-        picture = self._picture
-        return picture.format == "GIF" or picture.has_transparency_data
+        if scale == 1:
+            return Decoded(bgr, (bgr.shape[1], bgr.shape[0]))
+        turned = 5 <= self.orientation() <= 8
+        sides = (self.height, self.width) if turned else (self.width, self.height)
+        return Decoded(bgr, sides, scale)
 
     def _on_background(self) -> np.ndarray:
         """The picture over white, uint8 BGR, upright; the first of several frames."""
-        try:
+        with _pillow():
             upright = ImageOps.exif_transpose(self._picture).convert("RGBA")
-        except _DAMAGE as error:
-            raise Unreadable("not an image that can be read") from error
         background = Image.new("RGBA", upright.size, (*_BACKGROUND, 255))
         flat = Image.alpha_composite(background, upright).convert("RGB")
         return np.ascontiguousarray(np.asarray(flat)[..., ::-1])
@@ -193,13 +171,13 @@ def read(path: Path) -> np.ndarray:
     """A photograph as uint8 RGB `(H, W, 3)`, turned by its EXIF orientation.
 
     Transparent parts become white; an animation gives its first frame. Raises `Unreadable` for a file
-    that is no photograph.
+    that is not a photograph.
     """
     return cv2.cvtColor(Photograph(path).decoded(0, 1).bgr, cv2.COLOR_BGR2RGB)
 
 
 def read_square(path: Path, size: int, channels: int = 3, fit: Fit = "stretch") -> Square:
-    """The photograph in a file as `Decoded.square`; raises `Unreadable` if it is no photograph."""
+    """The photograph in a file as `Decoded.square`; raises `Unreadable` if it is not a photograph."""
     photograph = Photograph(path)
     side = min(photograph.width, photograph.height)
     return photograph.decoded(side, size).square(size, channels, fit)
@@ -225,17 +203,17 @@ def _bytes(path: Path) -> bytes:
     return data
 
 
-def _picture(data: bytes) -> ImageFile.ImageFile:
-    """What Pillow reads from the header, with nothing decoded."""
-    for plugin, signature in _FORMATS:
-        if signature.match(data):
-            try:
-                # Not through `Image.open`, whose guard against large pictures does not tell their sides
-                # and warns of some that are not too large for us.
-                return plugin(io.BytesIO(data))
-            except _DAMAGE as error:
-                raise Unreadable("not an image that can be read") from error
-    raise Unreadable("not an image that can be read")
+@contextmanager
+def _pillow() -> Iterator[None]:
+    """Turn Pillow's errors into `Unreadable`, and ignore its warnings, which name no file."""
+    with _PILLOW, warnings.catch_warnings():  # which no two threads may do at once
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        except Image.DecompressionBombError as error:
+            raise Unreadable("its pixels are too many") from error
+        except _DAMAGE as error:
+            raise Unreadable("not an image that can be read") from error
 
 
 def _decoded(data: bytes, scale: int) -> np.ndarray:
@@ -247,11 +225,6 @@ def _decoded(data: bytes, scale: int) -> np.ndarray:
     if image is None:
         raise Unreadable("not an image that can be read")
     return image
-
-
-def _decoding_scale(side: float, size: int) -> int:
-    """The largest scale that leaves a side at least twice as long as `size`."""
-    return max((scale for scale in _REDUCED if side >= 2 * size * scale), default=1)
 
 
 def _whole(width: int, height: int, fit: Fit) -> tuple[int, int, int, int]:

@@ -87,14 +87,11 @@ def discs_over(height: int, width: int, density: float, rng: np.random.Generator
         np.add.at(centres, (y[inside], x[inside]), 1)
         across, down = int(across * 0.9), int(down * 0.9)
     largest = max(2, int(min(height, width) * 0.1 * density))
-    discs = [_disc(radius, largest) for radius in range(max(1, largest // 2), largest)]
+    empty, middle = np.zeros((2 * largest + 1, 2 * largest + 1), np.float32), (largest, largest)
+    radii = range(max(1, largest // 2), largest)
+    discs = [cv2.circle(empty.copy(), middle, radius, 1.0, thickness=-1) for radius in radii]
     mean = np.mean(discs, axis=0, dtype=np.float32)
     return cv2.filter2D(centres, -1, mean, borderType=cv2.BORDER_CONSTANT)
-
-
-def _disc(radius: int, margin: int) -> np.ndarray:
-    canvas = np.zeros((2 * margin + 1, 2 * margin + 1), np.float32)
-    return cv2.circle(canvas, (margin, margin), radius, 1.0, thickness=-1)
 
 
 # Medians of 256 equally probable parts of the normal distribution, scaled to variance 1.

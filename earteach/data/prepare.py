@@ -10,20 +10,20 @@ array of them.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import chain
 from pathlib import Path
 from typing import Literal, TypeVar
-
-import numpy as np
 
 from earteach.data import photographs
 from earteach.data.annotations.annotation import Annotation, side_of
 from earteach.data.annotations.boxes import read_boxes
 from earteach.data.annotations.landmarks import read_landmarks
-from earteach.data.array_writer import CutEars, PreparedArray, Rejected, Row, array_writer
+from earteach.data.array_writer import PreparedArray, Rejected, Row, array_writer
 from earteach.data.crops import AnnotatedPhotograph, Crop, cut_ears
 from earteach.data.manifest import ManifestRow
 from earteach.data.patterns import compiled, first_group
@@ -90,15 +90,13 @@ def prepare(
     _check_space(out, sum(len(photo.ears) for photo in photos), crop.shape)
     groups = [_groups(photo, group_by, group_pattern) for photo in photos]
 
-    def cut(index: int) -> CutEars:
+    def cut(index: int) -> list[Row | Rejected]:
         return cut_ears(photos[index], groups[index], crop)
 
-    written, rows = _write(out, crop.shape, groups, split, cut, progress)
     sides = [ear.side for photo in photos for ear in photo.ears]
     return replace(
-        written,
+        _write(out, crop.shape, groups, split, cut, progress),
         without_ears=len(every) - len(photos),
-        mirrored=sum(row.mirrored for row in rows),
         side_unknown=sides.count(None) if crop.side else 0,
     )
 
@@ -120,14 +118,14 @@ def prepare_drawn(
     _check_space(out, number, shape)
     names = [f"drawn-{seed}-{index:06d}" for index in range(number)]
 
-    def draw(index: int) -> CutEars:
+    def draw(index: int) -> list[Row | Rejected]:
         ear = draw_ear(seed, index, size)
         image = photographs.square(ear.image, size, shape[2]).image
         name = names[index]
         manifest = ManifestRow(name, name, (0, 0, size, size), False, (size, size))
-        return CutEars((Row(image, manifest, ear.landmarks),))
+        return [Row(image, manifest, ear.landmarks)]
 
-    return _write(out, shape, [[name] for name in names], split, draw, progress)[0]
+    return _write(out, shape, [[name] for name in names], split, draw, progress)
 
 
 def _annotated_photographs(
@@ -135,7 +133,7 @@ def _annotated_photographs(
 ) -> list[AnnotatedPhotograph]:
     """The photographs below a folder, each with its ears, of which there may be none."""
     if boxes is None and category is not None:
-        raise EarTeachError(f"--category {category}: is of --boxes; name these too")
+        raise EarTeachError(f"--category {category}: needs --boxes")
     if boxes is not None and crop.whole:
         raise EarTeachError("--whole: takes no --boxes; leave one of the two out")
     paths = photographs.find(source)
@@ -147,7 +145,7 @@ def _annotated_photographs(
         ears = [(Annotation(),)] * len(names)
     else:
         ears = [() if annotation is None else (annotation,) for annotation in points]
-    _check_point_counts(ears, points, landmarks)
+    _check_point_counts(chain(points, *ears), landmarks)
     if crop.side_pattern is not None:
         pattern = crop.side_pattern
         ears = [_with_side(name, its, pattern) for name, its in zip(names, ears, strict=True)]
@@ -168,14 +166,9 @@ def _landmarks(path: Path | None, names: Sequence[Path], keep_all: bool) -> list
     return points
 
 
-def _check_point_counts(
-    ears: Sequence[Sequence[Annotation]],
-    points: Sequence[Annotation | None],
-    landmarks: Path | None,
-) -> None:
+def _check_point_counts(ears: Iterable[Annotation | None], landmarks: Path | None) -> None:
     """Refuse ears with different numbers of landmarks: these have to fit into one array."""
-    known = [*(ear for its in ears for ear in its), *(ear for ear in points if ear)]
-    counts = {len(ear.points) for ear in known if ear.points is not None}
+    counts = {len(ear.points) for ear in ears if ear is not None and ear.points is not None}
     if len(counts) > 1:
         raise EarTeachError(
             f"--landmarks {landmarks}: has another number of points than ears of --boxes have "
@@ -192,7 +185,7 @@ def _with_side(name: Path, ears: Sequence[Annotation], pattern: str) -> tuple[An
     if side is None:
         raise EarTeachError(
             f"--side-pattern {pattern}: finds {text!r} in {name.as_posix()}, which is neither left nor "
-            "right; put what is in a group, as in '_(left|right)_'"
+            "right; put the side in a group, as in '_(left|right)_'"
         )
     return tuple(replace(ear, side=ear.side or side) for ear in ears)
 
@@ -200,7 +193,13 @@ def _with_side(name: Path, ears: Sequence[Annotation], pattern: str) -> tuple[An
 def _groups(photo: AnnotatedPhotograph, group_by: GroupBy, group_pattern: str | None) -> list[str]:
     """The group of each ear."""
     if group_pattern is None and group_by == "column":
-        return [_person(photo.name, ear) for ear in photo.ears]
+        people = [ear.person for ear in photo.ears if ear.person is not None]
+        if len(people) < len(photo.ears):
+            raise EarTeachError(
+                f"--group-by column: has no person for {photo.name.as_posix()}; it needs --boxes "
+                "FILE.csv with a column `person`"
+            )
+        return people
     if group_pattern is not None:
         pattern = compiled("--group-pattern", group_pattern)
         group = first_group("--group-pattern", pattern, photo.name.name)
@@ -209,22 +208,9 @@ def _groups(photo: AnnotatedPhotograph, group_by: GroupBy, group_pattern: str | 
     return [group] * len(photo.ears)
 
 
-def _person(name: Path, ear: Annotation) -> str:
-    if ear.person is None:
-        raise EarTeachError(
-            f"--group-by column: says nothing of {name.as_posix()}; it takes --boxes FILE.csv with a "
-            "column `person`"
-        )
-    return ear.person
-
-
 def _check_space(out: Path, number: int, shape: tuple[int, int, int]) -> None:
-    # What a killed run left is overwritten.
-    leftover = sum(path.stat().st_size for path in out.glob(".*.partial"))
     advice = "choose another --out or a smaller --image-size"
-    check_space(
-        out, number * int(np.prod(shape)) - leftover, f"an array of {number:,} images", advice
-    )
+    check_space(out, number * math.prod(shape), f"an array of {number:,} images", advice)
 
 
 def _write(
@@ -232,30 +218,30 @@ def _write(
     shape: tuple[int, int, int],
     groups: Sequence[Sequence[str]],
     split: Split | None,
-    cut: Callable[[int], CutEars],
+    cut: Callable[[int], list[Row | Rejected]],
     progress: Progress | None,
-) -> tuple[Prepared, list[ManifestRow]]:
+) -> Prepared:
     """Write what `cut` gives for each index of `groups`, which has the group of each ear there."""
     each = [group for its in groups for group in its]
     validation = (split or Split()).validation(each)
-    with array_writer(out, shape, each, validation) as writer:
-        for done, ears in enumerate(_in_order(cut, range(len(groups))), start=1):
+    with array_writer(out, shape, validation) as writer:
+        for done, ears in enumerate(_in_order(cut, len(groups)), start=1):
             writer.add(ears)
             if progress is not None:
                 progress(done, len(groups))
         train, val = writer.publish()
-    return Prepared(train, val, tuple(writer.rejected)), writer.rows
+    return Prepared(train, val, tuple(writer.rejected), mirrored=writer.mirrored)
 
 
-def _in_order(load: Callable[[int], _T], indices: range) -> Iterator[_T]:
+def _in_order(load: Callable[[int], _T], number: int) -> Iterator[_T]:
     """Results in order, computed on all cores a few ahead (OpenCV releases Python's lock)."""
-    with ThreadPoolExecutor(at_most_cores(max(1, len(indices)))) as pool:
-        left = iter(indices)
-        waiting: list[Future[_T]] = [pool.submit(load, index) for index in islice(left, _AHEAD)]
+    with ThreadPoolExecutor(at_most_cores(max(1, number))) as pool:
+        waiting: deque[Future[_T]] = deque()
         try:
-            while waiting:
-                first = waiting.pop(0)
-                waiting.extend(pool.submit(load, index) for index in islice(left, 1))
-                yield first.result()
+            for index in range(number + _AHEAD):
+                if index < number:
+                    waiting.append(pool.submit(load, index))
+                if index >= _AHEAD and waiting:
+                    yield waiting.popleft().result()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from tests.bad_input.files import Made, hostile, link_to_itself, of_size, pipe
+from tests.bad_input.files import Made, hostile, of_size, pipe
 
 IMAGES = [{"id": 1, "file_name": "a.png", "width": 32, "height": 32}]
 EAR = {"image_id": 1, "bbox": [1, 2, 30, 29], "category_id": 1}
@@ -29,60 +29,45 @@ HEAD = b"image,x,y,w,h\n"
 CENTRE = b"0 1 1 1 1"
 SYSTEM = b"names: !!python/object/apply:os.system ['touch planted']"
 
-# (what, the name of the file or folder, what is in it, what is said of it)
+# (what, the name of the file or folder, what is in it, words of the error)
 BOXES: list[tuple[str, str, Made | Mapping[str, Made], str]] = [
     *((f"COCO of {n} bytes", "b.json", GOOD[:n], "is not a JSON file") for n in (0, 1, 50, 100)),
-    ("COCO, a list", "b.json", b"[]", "is not COCO's JSON"),
     ("COCO without annotations", "b.json", b'{"images": []}', "is not COCO's JSON"),
     ("COCO with none", "b.json", coco(annotations=[]), "holds no boxes"),
     ("COCO, a hundred thousand deep", "b.json", b"[" * 100_000, "is not a JSON file"),
-    ("COCO, images of text", "b.json", coco(images=["a.png"]), "its `images` is not as COCO"),
-    ("COCO, a name that is none", "b.json", coco(images=[{"id": 1, "file_name": 3}]), "is no text"),
     ("COCO, a strange image", "b.json", coco(annotations=[{**EAR, "image_id": 9}]), "annotation 0"),
     *(
         (f"COCO, bbox {bbox}", "b.json", coco(annotations=[EAR, {**EAR, "bbox": bbox}]), "annotation 1")
         for bbox in ([], [1, 2, 3], [1, 2, 3, 4, 5], "abcd", None, 7, [None] * 4, {"x": 1})
     ),
-    ("COCO, two keypoint numbers", "b.json", coco(annotations=[{**EAR, "keypoints": [1, 2]}]),
-     "annotation 0"),
     ("COCO, nothing named ear", "b.json", coco(
         categories=[{"id": 1, "name": "hand"}, {"id": 2, "name": "gear"}],
         annotations=[EAR, {**EAR, "category_id": 2}]), "hand, gear, and none is named ear|--category"),
     ("COCO, 5 and 3 landmarks", "b.json", coco(annotations=[
         {**EAR, "keypoints": [1] * 15}, {**EAR, "keypoints": [1] * 9}]), "with 3 landmarks and with 5"),
-    ("COCO of 2 TB", "b.json", of_size(2**41, GOOD), "has over"),
     ("COCO of other photographs", "b.json", coco(images=[{"id": 1, "file_name": "z.png"}]),
      "has nothing for a.png"),
     ("a CSV without rows", "b.csv", HEAD, "holds no rows"),
     ("a CSV without a header", "b.csv", b"a.png,1,2,3,4\n" * 2, "has the columns a.png, 1, 2, 3, 4"),
-    ("a CSV without photographs", "b.csv", b"x,y,w,h\n1,2,3,4\n", "needs one that names the photograph"),
     ("a CSV, a row too short", "b.csv", HEAD + b"a.png,1,2,3\n",
      "line 2 has 4 columns, and the header 5"),
-    ("a CSV, a word", "b.csv", HEAD + b"a.png,1,2,three,4\n", "line 2 holds what is no number"),
-    ("a CSV, an enormous cell", "b.csv", HEAD + b"a" * 200_000 + b",1,2,3,4\n", "is not a text file"),
-    ("a CSV, no photograph's size", "b.csv",
-     b"file,width,height,xmin,ymin,xmax,ymax\na.png,w,9,1,2,3,4\n", "line 2 holds what is no number"),
+    ("a CSV, a word", "b.csv", HEAD + b"a.png,1,2,three,4\n", "line 2 holds a value that is"),
     *((f"VOC of {n} bytes", "v", {"v/a.xml": voc("")[:n]}, "v/a.xml: is not as") for n in (0, 5, 30)),
     ("VOC without a box", "v", {"v/a.xml": voc("")}, "an object has no bndbox"),
-    ("VOC, half a box", "v", {"v/a.xml": voc("<bndbox><xmin>1</xmin></bndbox>")}, "v/a.xml: is not as"),
     ("VOC that laughs", "v", {"v/a.xml": ENTITIES}, "it declares entities"),
     ("VOC that reads files", "v", {"v/a.xml": OUTSIDE}, "it declares entities"),
     ("VOC, ten thousand deep", "v", {"v/a.xml": b"<a>" * 10_000}, "v/a.xml: is not as"),
-    ("VOC without objects", "v", {"v/a.xml": b"<annotation/>"}, "holds no boxes"),
     *(
         (f"YOLO, {line[:20]!r}", "y", {"y/a.txt": line}, "y/a.txt: is not as YOLO has it")
         for line in (b"0", b"0 1 2 3", b"ear 1 1 1 1", b"0 1 1 1 x", b"0 1 1 1 1 1 1 1", b"\xff\xfe",
                      b"inf 1 1 1 1")
     ),
     ("YOLO of 2 TB", "y", {"y/a.txt": of_size(2**41, b"0")}, "too large"),
-    ("YOLO, a bad yaml", "y", {"y/a.txt": CENTRE, "y/data.yaml": b"names: [a"}, "does not name the"),
     ("YOLO, a yaml that runs", "y",
      {"y/a.txt": CENTRE, "y/data.yaml": SYSTEM},
      "data.yaml: does not name the classes"),
     ("an empty folder", "y", {"y/b": b""}, "holds no .xml (Pascal VOC) and no .txt"),
-    ("another kind of file", "b.parquet", b"PAR1", "is none of .json, .csv"),
     ("nothing", "none.json", {}, "no such file"),
     ("a pipe", "b.json", pipe, "is none of"),
-    ("a link to itself", "b.json", link_to_itself, "no such file"),
     ("a pickle", "b.pkl", hostile("planted")["plain pickle"](), "is a pickle, which could run anything"),
 ]  # fmt: skip

@@ -19,7 +19,6 @@ from tests.bad_input.files import (
     Made,
     altered,
     archive,
-    bmp,
     described,
     folder,
     header,
@@ -33,10 +32,8 @@ from tests.bad_input.files import (
     pipe,
     png,
     shortened,
-    tiff,
     torch_saved,
     trap,
-    webp,
     with_about,
     with_config,
     with_weights,
@@ -68,35 +65,26 @@ def with_value(value: float, dtype: str = "f4", row: int = 2) -> bytes:
     return npy(values)
 
 
-# Of arrays: what is wrong, the file, and what is said of it.
+# Of arrays: what is wrong, the file, and words of the error.
 ARRAYS: list[tuple[str, Made, str]] = [
     ("of no bytes", b"", "is empty"),
     *((f"of {n} bytes", ARRAY[:n], "not a .npy file") for n in (1, 5)),
     *((f"of {n} bytes", ARRAY[:n], "is cut short") for n in (6, 7, 8, 9, 10, 60, 127, 128, 4000)),
     ("one byte short", ARRAY[:-1], "is cut short"),
     ("of text", b"not what you think", "not a .npy file"),
-    ("another magic", b"\x93NUMPX" + ARRAY[6:], "not a .npy file"),
     ("an archive", b"PK\x03\x04" + bytes(100), "is an .npz archive"),
     ("a picture", png(8, 8), "not a .npy file"),
-    ("version 9", b"\x93NUMPY\x09" + ARRAY[7:], "its header cannot be read"),
     ("version 2 of the header, as long as 4 GB", b"\x93NUMPY\x02\x00\xff\xff\xff\xff", "cut"),
-    ("a header of zeros", header("\0\0\n"), "its header cannot be read"),
     ("a pickle that calls", hostile(PLANTED)["plain pickle"](), "not a .npy file"),
-    ("a header of nothing", header("\n"), "its header cannot be read"),
     ("a header that calls", described("(4, 8, 8, 3)", "__import__('os').abort()"), "its header"),
-    ("a header that computes", described("(1 << 65, 8, 8, 3)"), "its header cannot be read"),
     ("a header a thousand deep", header("(" * 9000 + ")" * 9000), "its header cannot be read"),
     ("a negative shape", described("(-1, 8, 8, 3)"), "header|save"),
-    ("a shape beyond 64 bits", described("(9999999999999, 9999999, 8, 3)"), "save"),
     ("a shape of a terabyte", described("(5592405, 256, 256, 3)"), "is cut short"),
     ("an unknown type", described("(4, 8, 8, 3)", "'xx'"), "its header cannot be read"),
     ("objects", npy(np.array([None, 1]), allow_pickle=True), "holds Python objects"),
     ("objects that call", trap(PLANTED), "holds Python objects"),
     ("int64", npy(np.zeros((4, 32, 32, 3), "i8")), "holds int64|astype"),
-    ("text values", npy(np.zeros((4, 32, 32, 3), "<U3")), "holds <U3"),
-    ("records", npy(np.zeros((4, 32), [("ear", "u1")])), "ear"),
     ("no images", npy(EARS[:0]), "no images"),
-    ("a table", npy(EARS[0, :, :, 0]), "not a stack of images"),
     ("one image", npy(EARS[0]), "looks like one image"),
     ("RGBA", npy(np.zeros((4, 32, 32, 4), "u1")), "four channels"),
     ("either layout", npy(EARS[:, :3]), "--layout"),
@@ -105,7 +93,6 @@ ARRAYS: list[tuple[str, Made, str]] = [
 VALUES: list[tuple[str, bytes, str]] = [
     ("NaN", with_value(np.nan), "image 2 holds NaN|inspect-data"),
     ("negative", with_value(-0.5), "image 2 holds values from -0.5"),
-    ("beyond 255", with_value(300.0, ">f8"), "image 2 holds values from 0 to 300|rescale"),
     ("a little over 1", npy(UNIT * 1.5), "a little over 1|clip"),
     ("NaN, in Fortran order", npy(np.asfortranarray(np.full_like(UNIT, np.nan))), "image 0 holds NaN"),
 ]  # fmt: skip
@@ -123,7 +110,6 @@ READ_VALUES = ("train", "eval", "reconstruct", "embed")
 # Places where a file is meant, and what lies there.
 PLACES: list[tuple[str, Made, str]] = [
     ("a folder", folder, "name a"),
-    ("a dangling link", link_to("nowhere"), "no such"),
     ("a link to itself", link_to_itself, ""),
     ("a pipe", pipe, "is no file|name a"),
     ("a device", link_to("/dev/zero"), "is no file|name a"),
@@ -135,54 +121,38 @@ PHOTOGRAPHS: list[tuple[str, bytes, str]] = [
     ("of text", b"not what you think", "not an image"),
     ("cut in its header", png(8, 8)[:20], "not an image"),
     ("without pixels", png(8, 8), "not an image"),
-    ("PNG, 60000 × 60000", png(60000, 60000), "60000×60000 pixels are too many"),
-    ("PNG, 30000 × 30000", png(30000, 30000), "30000×30000 pixels are too many"),
+    ("padding without end", b"\xff\xd8\xff" + b"\xff" * 10**4, "not an image"),
+    ("PNG, 60000 × 60000", png(60000, 60000), "its pixels are too many"),
     ("PNG of zeros, 12000 × 12000", png(12000, 12000, bytes(12000 * 36)), "pixels are too many"),
-    ("TIFF, 60000 × 60000", tiff(60000, 60000), "60000×60000 pixels are too many"),
-    ("TIFF, 30000 × 30000", tiff(30000, 30000, ">"), "30000×30000 pixels are too many"),
-    ("BMP, 30000 × -30000", bmp(30000, -30000), "30000×30000 pixels are too many"),
-    ("WebP, 16000 × 16000", webp(16000, 16000), "not an image"),
-    ("JPEG, 60000 × 60000", jpeg(60000, 60000), "60000×60000 pixels are too many"),
+    ("JPEG, 60000 × 60000", jpeg(60000, 60000), "its pixels are too many"),
     ("PNM, 30000 × 30000", b"P6 30000 30000 255\n" + bytes(3000), "not an image"),
-    ("PNG, 0 × 8", png(0, 8), "not an image"),
 ]  # fmt: skip
 
 TOML: list[tuple[str, Made, str]] = [
     ("of no sense", b"epochs = ", "not TOML"),
-    ("of other bytes", b"\xff\xfe\x00epochs", "not TOML"),
     ("a thousand deep", b"epochs = " + b"[" * 5000 + b"]" * 5000, "not TOML"),
-    ("a number of 5000 digits", b"epochs = " + b"9" * 5000, "not TOML"),
     ("a section", b"[optim]\nepochs = 3", "has a section [optim]"),
     ("an unknown key", b"momentum = 3", "unknown key 'momentum'"),
     ("a truth", b"epochs = true", "--epochs True: must be a whole number"),
-    ("a fraction", b"epochs = 2.5", "must be a whole number"),
     ("NaN", b"learning_rate = nan", "--learning-rate nan: must be greater than 0"),
     ("a number for a path", b"train_data = 3", "--train-data 3: must be a path"),
     ("a choice that is none", b"precision = '64'", "--precision 64: must be one of"),
     ("a huge number", b"epochs = 999999999999999999999", "--epochs"),
 ]  # fmt: skip
 
-# Of checkpoints: the file, and what is said of it.
+# Of checkpoints: the file, and words of the error.
 CHECKPOINTS: list[tuple[str, Made, str]] = [
     *((f"cut at {share:g} of its length", shortened(share), "is cut short or not a checkpoint")
       for share in (1e-6, 1e-4, 0.01, 0.5, 0.99, 0.999999)),
     ("a picture", png(8, 8), "is cut short or not a checkpoint"),
     ("of the old format", torch_saved({}, _use_new_zipfile_serialization=False), "not a checkpoint"),
-    ("a pickle that pops an empty stack", archive(b"0"), "not a checkpoint"),
     ("a number", torch_saved(3.0), "is not a checkpoint of earteach"),
-    ("of no bytes", b"", "is cut short or not a checkpoint"),
     ("of text", b"not what you think", "is cut short or not a checkpoint"),
-    ("an array", ARRAY, "is cut short or not a checkpoint"),
     ("of another tool", torch_saved({"state_dict": {}}), "is not a checkpoint of earteach"),
-    ("an empty archive", archive(b""), "is cut short or not a checkpoint"),
     ("a pickle that ends early", archive(b"\x80\x02}"), "is cut short or not a checkpoint"),
     ("a pickle of lists in lists", archive(b"\x80\x02" + b"]" * 10**5 + b"a" * (10**5 - 1) + b"."),
      "checkpoint"),
-    ("a text of 8 EB", archive(b"\x80\x04\x8d" + b"\xff" * 7 + b"\x7fabc."), "checkpoint"),
-    ("a memo of 4 billion", archive(b"\x80\x02}r\xff\xff\xff\xff."), "not a checkpoint"),
     ("compressed, 1000 to 1", archive(b"\x80\x02}.", {"0": bytes(10**7)}, compression=8), "checkpoint"),
-    ("a storage that is not there", archive(
-        b"\x80\x02(S'storage'\nctorch\nFloatStorage\nS'7'\nS'cpu'\nK\x02tQ."), "checkpoint"),
     ("a storage of 8 TB", archive(
         b"\x80\x02(S'storage'\nctorch\nFloatStorage\nS'0'\nS'cpu'\n\x8a\x06\0\0\0\0\0\x02tQ.",
         {"0": bytes(8)}), "checkpoint"),
@@ -195,39 +165,32 @@ CHECKPOINTS: list[tuple[str, Made, str]] = [
 ]  # fmt: skip
 NO_FIT = "its weights do not fit its configuration"
 NO_CONFIG = "its configuration cannot be read"
-# Of a good checkpoint: what is changed, and what is said of it.
+# Of a good checkpoint: what is changed, and words of the error.
 ALTERED: list[tuple[str, Made, str]] = [
     ("without its entry", altered(without("earteach")), "is not a checkpoint of earteach"),
     ("without weights", altered(without("state_dict")), "is not a checkpoint of earteach"),
-    ("a number for its entry", altered(lambda s: {**s, "earteach": 3}), "is not a checkpoint of"),
     ("a number for a weight's name", altered(lambda s: {**s, "state_dict": {3: 4}}), "is not a"),
-    ("no weights at all", altered(lambda s: {**s, "state_dict": {}}), NO_FIT),
-    ("a word for its format", altered(with_about(format="new")), "is not a checkpoint of earteach"),
     ("of the future", altered(with_about(format=FORMAT + 1, version="9.8.7")),
      "was written by earteach 9.8.7, newer than this"),
     ("of the past", altered(with_about(format=1, version="0.0.9")),
      "was written by earteach 0.0.9, whose networks were others; train again with `earteach train"),
     ("a number for its configuration", altered(with_about(config=3)), NO_CONFIG),
-    ("an unknown option", altered(with_config(depth=5)), NO_CONFIG),
     ("an option out of range", altered(with_config(latent_dim=0)), NO_CONFIG),
     ("another size of code", altered(with_config(latent_dim=32)), NO_FIT),
     ("huge images", altered(with_config(image_size=2**12)), NO_FIT),
     ("another kind of network", altered(with_config(pca_init=False)), NO_FIT),
     ("a weight left out", altered(with_weights(
         lambda name, value: {} if "to_image.1.conv.bias" in name else {name: value})), NO_FIT),
-    ("a weight too many", altered(with_weights(lambda n, value: {n: value, n + "2": value})), NO_FIT),
     ("integers for weights", altered(with_weights(lambda name, v: {name: v.long()})), NO_FIT),
 ]  # fmt: skip
-UNFIT = "its state of training cannot be put back"
+UNFIT = "its training state cannot be restored"
 # What only a resumed run reads.
 STATES: list[tuple[str, Made, str]] = [
     ("without an optimizer", altered(without("optimizer_states")), UNFIT),
-    ("without loops", altered(without("loops")), UNFIT),
     ("a number for an optimizer", altered(lambda s: {**s, "optimizer_states": [3]}), UNFIT),
     ("another optimizer", altered(lambda s: {**s, "optimizer_states": [
         {"state": {}, "param_groups": [{"params": [0]}]}]}), UNFIT),
     ("a word for its step", altered(lambda s: {**s, "global_step": "x"}), "is not a checkpoint of"),
-    ("a word for its epochs", altered(with_about(epochs_completed="x")), "is not a checkpoint of"),
     ("without its data", altered(with_about(data={})), "is not the train array of"),
 ]  # fmt: skip
 READ_CHECKPOINTS = {
@@ -297,14 +260,11 @@ TRAIN = "train --train-data good.npy --val-data good.npy"
 DRAW = "prepare --synthetic 4 --image-size 32"
 # Where a name is one that no file can have.
 NAMING = [
-    f"inspect-data {LONG}", f"inspect-data good.npy --out {LONG}", f"inspect-model {LONG}",
-    f"eval good.ckpt --data {LONG}", f"eval good.ckpt --data good.npy --no-baselines --out {LONG}",
-    f"eval --checkpoint-dir {LONG}", f"reconstruct good.ckpt --input {LONG} --out new",
-    f"prepare {LONG}", f"{DRAW} --out {LONG}", f"sample good.ckpt --out {LONG}",
-    f"export good.ckpt --out {LONG}", f"embed good.ckpt --input good.npy --out {LONG}.npz",
-    f"embed good.ckpt --input {LONG} --out new.npz", f"report good.ckpt --out {LONG}",
+    f"inspect-data {LONG}", f"inspect-model {LONG}", f"reconstruct good.ckpt --input {LONG} --out new",
+    f"eval good.ckpt --data good.npy --no-baselines --out {LONG}", f"prepare {LONG}",
+    f"{DRAW} --out {LONG}", f"sample good.ckpt --out {LONG}", f"export good.ckpt --out {LONG}",
+    f"embed good.ckpt --input good.npy --out {LONG}.npz", f"report good.ckpt --out {LONG}",
     f"report good.ckpt --gif {LONG}.gif", f"resume {LONG}", f"train --config {LONG}",
-    f"train --resume {LONG}", f"{TRAIN} --init-from {LONG}",
     f"{TRAIN} --checkpoint-dir {LONG} --log-dir new",
     f"{TRAIN} --checkpoint-dir new --log-dir {LONG}",
 ]  # fmt: skip
@@ -313,25 +273,10 @@ HUGE = 10**23
 NUMBERS = [
     ("inspect-model --latent-dim 1000000000000", 1, "--latent-dim 1000000000000: must be at most"),
     ("inspect-model --image-size 1600000000", 1, "--image-size 1600000000: must be at most"),
-    (
-        "inspect-model --base-channels 100000000000",
-        1,
-        "--base-channels 100000000000: must be at most",
-    ),
-    (f"{TRAIN} --latent-dim 1000000000", 1, "--latent-dim 1000000000: must be at most"),
-    (f"{TRAIN} --epochs {HUGE}", 1, "--epochs|must be at most"),
     (f"{TRAIN} --batch-size {HUGE}", 1, "--batch-size|must be at most"),
-    (f"{TRAIN} --num-workers {HUGE} --dry-run --image-size 32", 1, "--num-workers|must be at most"),
-    (f"{TRAIN} --patience {HUGE} --dry-run --image-size 32", 1, "--patience|must be at most"),
     (f"eval good.ckpt --data good.npy --batch-size {HUGE}", 1, "--batch-size|must be at most"),
     ("prepare --synthetic 99999999999999 --out new", 1, "new: an array of 99,999,999,999,999|TB"),
-    (
-        "prepare --synthetic 9999999 --image-size 1024 --out new",
-        1,
-        "new: an array of|TB|--image-size",
-    ),
     (f"{DRAW} --seed {HUGE} --out new", 2, "--seed"),
-    (f"sample good.ckpt -n 1 --seed {HUGE} --out new", 2, "--seed"),
     ("sample good.ckpt --traverse 99999999999 --out new", 1, "--traverse 99999999999"),
     ("sample good.ckpt --out new --interpolate 0 99999", 1, "99999"),
     ("sample good.ckpt --out new --interpolate none.png none.png", 1, "none.png"),
@@ -343,29 +288,19 @@ MORE = [
     Case("a name that is a terminal's command", "inspect-data \x1b]0;x\x07\x9b2J.npy", 1,
          "?]0;x??2J.npy: no such file", {}),
     Case("a device to sample to", "sample good.ckpt --out /dev/null", 1, "/dev/null: is a file", {}),
-    Case("a device to report to", "report good.ckpt --out /dev/null", 1, "/dev/null: exists", {}),
-    Case("a device to export to", "export good.ckpt --out /dev/null", 1, "/dev/null: exists", {}),
     Case("a page that is a folder", "report good.ckpt --out d", 1, "d: is a folder", IN),
     Case("a foreign page", "report good.ckpt --out p", 1, "p: exists", {"p": b"<p>"}),
-    Case("a foreign array", f"{DRAW} --out d", 1, "train_teacher.npy: exists|did not write it",
+    Case("a foreign array", f"{DRAW} --out d", 1, "train_teacher.npy: exists|not written by",
          {"d/train_teacher.npy": ARRAY}),
     Case("a foreign PNG", "sample good.ckpt -n 1 --out d", 1, "grid.png: exists",
          {"d/grid.png": png(8, 8)}),
     Case("a bomb in the way", "sample good.ckpt -n 1 --out d", 1, "grid.png: exists",
          {"d/grid.png": png(60000, 60000)}),
-    Case("a folder in a PNG's way", "sample good.ckpt -n 1 --out d", 1, "grid.png: exists",
-         {"d/grid.png": folder}),
-    Case("photographs that are dangling links", "prepare d", 1, "d: holds no photographs",
-         {"d/a.png": link_to("none")}),
     Case("photographs that are pipes", "prepare d", 1, "d: holds no photographs", {"d/a.png": pipe}),
     Case("folders in a ring", "prepare d", 1, "d: holds no photographs", {"d/a": link_to("../d")}),
     Case("a TOML, a path with a zero byte", "train --config bad.toml", 2, "--train-data",
          {"bad.toml": b'train_data = "a\\u0000b"'}),
     Case("a photograph of 2 TB", "prepare d", 1, "bytes are too many",
          {"d/a.png": of_size(2**41, png(8, 8)), "d/b.png": of_size(2**41, b"")}),
-    Case("a pattern that is none", "prepare d --group-pattern (", 1, "--group-pattern (: not a",
-         {"d/a.png": b""}),
-    Case("a pattern that finds no one", "prepare d --group-pattern (zzz)", 1, "finds nothing",
-         {"d/a.png": b""}),
 ]  # fmt: skip
 CASES = list(_cases())

@@ -7,7 +7,6 @@ import io
 import os
 import pickle
 import struct
-import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -52,16 +51,6 @@ class Calls:
         return self.call
 
 
-class Sets:
-    """Unpickling it hands a state to an object's `__setstate__`."""
-
-    def __init__(self, state: Any) -> None:
-        self.state = state
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (dict, (), self.state)
-
-
 def archive(pickled: bytes, storages: dict[str, bytes] | None = None, **options: Any) -> bytes:
     """torch's archive with these bytes as its pickle."""
     file = io.BytesIO()
@@ -70,17 +59,6 @@ def archive(pickled: bytes, storages: dict[str, bytes] | None = None, **options:
     with zipfile.ZipFile(file, "w", **options) as made:
         for name, content in members.items():
             made.writestr(f"bad/{name}", content)
-    return file.getvalue()
-
-
-def tar_of(member: bytes) -> bytes:
-    """The layout of torch before 0.1.10."""
-    file = io.BytesIO()
-    with tarfile.open(fileobj=file, mode="w:") as tar:
-        for name in ("storages", "tensors", "pickle"):
-            info = tarfile.TarInfo(name)
-            info.size = len(member)
-            tar.addfile(info, io.BytesIO(member))
     return file.getvalue()
 
 
@@ -96,9 +74,6 @@ def hostile(path: str) -> dict[str, Callable[[], bytes]]:
             system, _use_new_zipfile_serialization=False
         ),
         "eval": lambda: torch_saved(Calls(builtins.eval, python)),
-        "exec": lambda: torch_saved({"state_dict": Calls(builtins.exec, python)}),
-        "a path's method": lambda: torch_saved([1, Calls(Path.touch, Path(path))]),
-        "getattr": lambda: torch_saved(Calls(getattr, Calls(__import__, "os"), "system")),
         "as a key": lambda: archive(b"\x80\x02}" + text[:-1] + b"K\x01s."),
         "instance opcode": lambda: archive(f"(S'{touch}'\nios\nsystem\n.".encode()),
         "object opcode": lambda: archive(f"(cos\nsystem\nS'{touch}'\no.".encode()),
@@ -106,18 +81,10 @@ def hostile(path: str) -> dict[str, Callable[[], bytes]]:
             b"\x80\x04\x8c\x02os\x8c\x06system\x93"
             + b"\x8c" + bytes([len(touch)]) + touch.encode() + b"\x85R."
         ),
-        "by a state": lambda: torch_saved({"a": Sets({"__class__": system})}),
-        "by an extension's number": lambda: archive(b"\x80\x02\x82\x01)R."),
         "as a persistent object": lambda: archive(
             b"\x80\x02(S'storage'\n" + text[:-1] + b"S'0'\nS'cpu'\nK\x02tQ."
         ),
-        "as a storage's type": lambda: archive(
-            b"\x80\x02(S'storage'\ncos\nsystem\nS'0'\nS'cpu'\nK\x02tQ.", {"0": bytes(8)}
-        ),
         "plain pickle": lambda: pickle.dumps(system),
-        "plain pickle, protocol 2": lambda: pickle.dumps(system, 2),
-        "text pickle": lambda: text,
-        "legacy tar": lambda: tar_of(pickle.dumps(system, 2)),
     }  # fmt: skip
 
 
@@ -142,35 +109,6 @@ def png(width: int, height: int, values: bytes = b"") -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", about) + chunk(
         b"IDAT", zlib.compress(values)
     ) + chunk(b"IEND", b"")  # fmt: skip
-
-
-def tiff(width: int, height: int, order: str = "<") -> bytes:
-    """A TIFF that claims these sides."""
-    tags = [
-        (256, 4, width), (257, 4, height), (258, 3, 8), (259, 3, 1), (262, 3, 1), (273, 4, 8),
-        (277, 3, 1), (278, 4, height), (279, 4, 100),
-    ]  # fmt: skip
-    entries = b"".join(
-        struct.pack(order + "HHI", tag, kind, 1)
-        + (struct.pack(order + "HH", value, 0) if kind == 3 else struct.pack(order + "I", value))
-        for tag, kind, value in tags
-    )
-    mark = b"II" if order == "<" else b"MM"
-    start = mark + struct.pack(order + "HI", 42, 108) + bytes(100)
-    return start + struct.pack(order + "H", len(tags)) + entries + bytes(4)
-
-
-def bmp(width: int, height: int) -> bytes:
-    """A BMP that claims these sides."""
-    about = struct.pack("<IIIIiiHHIIIIII", 4000, 0, 54, 40, width, height, 1, 24, *[0] * 6)
-    return b"BM" + about + bytes(4000)
-
-
-def webp(width: int, height: int) -> bytes:
-    """A lossless WebP that claims these sides, 16384 at most."""
-    bits = struct.pack("<I", (width - 1) | (height - 1) << 14)
-    body = b"WEBPVP8L" + struct.pack("<I", 105) + b"\x2f" + bits + bytes(101)
-    return b"RIFF" + struct.pack("<I", len(body)) + body
 
 
 def jpeg(width: int, height: int) -> bytes:

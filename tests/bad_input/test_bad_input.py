@@ -20,11 +20,6 @@ MOST_MEMORY = 1500 * 2**20
 SCRIPTS = {
     "inspect-data: an array, a shape of a terabyte",
     "inspect-data: an array, a header a thousand deep",
-    "inspect-data: a pipe for bad.npy",
-    "train: a TOML, a thousand deep",
-    "prepare: PNG, 30000 × 30000",
-    "prepare: TIFF, 30000 × 30000",
-    "prepare: WebP, 16000 × 16000",
     "prepare: JPEG, 60000 × 60000",
     "reconstruct: PNG of zeros, 12000 × 12000",
     "inspect-model: a device for bad.ckpt",
@@ -123,7 +118,7 @@ def test_hostile_files_would_act_without_care(
         if planted.exists():
             acting.add(name)
             planted.unlink()
-    assert {"os.system", "os.system, old format", "eval", "exec", "instance opcode"} <= acting
+    assert {"os.system", "os.system, old format", "eval", "instance opcode"} <= acting
     assert {"object opcode", "names from the stack", "as a key", "as a persistent object"} <= acting
     path.write_bytes(trap(PLANTED))
     np.load(path, allow_pickle=True)

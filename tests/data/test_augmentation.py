@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 
 from earteach.config import Strength, Target
-from earteach.data.augmentation import GEOMETRY, Augmentation, tone
-from earteach.data.geometric import warp
+from earteach.data.augmentation import Augmentation, tone
 from earteach.synthetic.drawn_ear import draw_ear
 
 STRENGTHS: tuple[Strength, ...] = ("none", "light", "full")
@@ -46,12 +45,6 @@ def test_uint8_of_one_shape_goes_in_and_comes_out(
         np.testing.assert_array_equal(image, before, err_msg="the caller's image was changed")
 
 
-def test_none_changes_nothing(ears: list[np.ndarray]) -> None:
-    seen, target = Augmentation("none", 3, "clean")(ears[0], 5)
-    np.testing.assert_array_equal(seen, ears[0])
-    np.testing.assert_array_equal(target, ears[0])
-
-
 @pytest.mark.parametrize("channels", [1, 3])
 def test_tone_is_brightness_and_contrast_as_albumentations_has_them(
     ears: list[np.ndarray], channels: int
@@ -63,35 +56,6 @@ def test_tone_is_brightness_and_contrast_as_albumentations_has_them(
         found = tone(image, 0.15, np.random.default_rng(seed))
         expected = fixed(image=image)["image"].reshape(image.shape)
         assert np.abs(found.astype(int) - expected).max() <= 1
-
-
-def test_light_shifts_brightness_of_a_third_and_nothing_else(ears: list[np.ndarray]) -> None:
-    """On a plain image, which geometry leaves as it is; nothing obstructs the input."""
-    plain = np.full((64, 64, 3), 120, np.uint8)
-    augmentation = Augmentation("light", 3, "clean")
-    seen, target = np.stack([augmentation(plain, seed) for seed in range(400)], axis=1)
-    np.testing.assert_array_equal(seen, target)
-    assert (seen == seen[:, :1, :1, :1]).all()
-    shift = seen[:, 0, 0, 0].astype(int) - 120
-    assert np.abs(shift).max() <= 0.08 * (255 + 120) + 1
-    assert (shift != 0).mean() == pytest.approx(0.3, abs=0.06)
-
-
-def test_light_geometry_flips_half_and_moves_most(ears: list[np.ndarray]) -> None:
-    ramp = np.tile(np.linspace(60, 190, 64).astype(np.uint8)[:, None, None], (1, 64, 3))
-    ramp = np.ascontiguousarray(ramp.transpose(1, 0, 2))  # darker to the left
-    flipped = still = 0
-    for seed in range(200):
-        seen = warp(ramp, GEOMETRY["light"], np.random.default_rng(seed)).astype(int)
-        columns = seen[16:48, 16:48, 0].mean(axis=0)
-        flipped += columns[-1] < columns[0]
-        still += any(np.array_equal(seen, way) for way in (ramp, ramp[:, ::-1]))
-        # At most 6 degrees, 6 percent and 4 percent of the side: the middle moves little.
-        slope = abs(columns[-1] - columns[0]) / 31 / ((190 - 60) / 63)
-        assert 0.9 < slope < 1.12
-        assert abs(seen[31:33, 31:33].mean() - 125) < 0.06 * (190 - 60) + 2
-    assert 70 < flipped < 130
-    assert still == pytest.approx(200 * 0.2, abs=18)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -137,14 +101,6 @@ def test_one_transform_comes_without_the_others(ears: list[np.ndarray]) -> None:
     assert counts["flipped only"] == pytest.approx(expected, abs=30)
 
 
-def test_the_augmented_target_is_the_input(ears: list[np.ndarray]) -> None:
-    clean, augmented = (Augmentation("full", 3, target) for target in ("clean", "augmented"))
-    for ear, seed in zip(ears, SEEDS, strict=True):
-        seen, target = augmented(ear, seed)
-        np.testing.assert_array_equal(seen, target)
-        np.testing.assert_array_equal(seen, clean(ear, seed)[0])
-
-
 @pytest.mark.parametrize("strength", ["light", "full"])
 def test_the_result_depends_on_image_and_seed_alone(
     ears: list[np.ndarray], strength: Strength
@@ -157,16 +113,6 @@ def test_the_result_depends_on_image_and_seed_alone(
         for augmentation in (other, copied):
             again = augmentation(ears[place], SEEDS[place])
             np.testing.assert_array_equal(forward[place], again)
-
-
-@pytest.mark.parametrize("bit", [0, 40, 62])
-def test_every_bit_of_the_seed_counts(ears: list[np.ndarray], bit: int) -> None:
-    augmentation = Augmentation("full", 3, "augmented")
-    differing = [
-        not np.array_equal(augmentation(ear, seed)[0], augmentation(ear, seed ^ 1 << bit)[0])
-        for ear, seed in zip(ears, SEEDS, strict=True)
-    ]
-    assert sum(differing) > 10
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import random
 import struct
 from collections.abc import Callable
@@ -15,10 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from earteach.data import photographs
+from earteach.config import Fit
 from earteach.data.photographs import Decoded, Unreadable, find, read, read_square, square
-from earteach.errors import EarTeachError
-from tests.bad_input.files import bmp
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +93,6 @@ FORMS: dict[str, Callable[[np.ndarray], bytes]] = {
     "rgb.png": lambda p: encoded(Image.fromarray(p), "PNG"),
     "rgb.bmp": lambda p: encoded(Image.fromarray(p), "BMP"),
     "rgb.tif": lambda p: encoded(Image.fromarray(p), "TIFF"),
-    "big.tif": lambda p: encoded(Image.fromarray(p), "TIFF", big_tiff=True),
     "lzw.tif": lambda p: encoded(Image.fromarray(p), "TIFF", compression="tiff_lzw"),
     "progressive.jpg": lambda p: encoded(
         Image.fromarray(p), "JPEG", quality=97, subsampling=0, progressive=True
@@ -105,24 +101,20 @@ FORMS: dict[str, Callable[[np.ndarray], bytes]] = {
         encoded(Image.fromarray(p), "JPEG", quality=97, subsampling=0)
     ),
     "cmyk.jpg": lambda p: encoded(Image.fromarray(p).convert("CMYK"), "JPEG", quality=97),
-    "cmyk.tif": lambda p: encoded(Image.fromarray(p).convert("CMYK"), "TIFF"),
     "opaque.png": lambda p: encoded(_with_alpha(p, 255), "PNG"),
-    "opaque.webp": lambda p: encoded(_with_alpha(p, 255), "WEBP", lossless=True),
     "animated.webp": lambda p: _animated(p, "WEBP", lossless=True),
-    "animated.png": lambda p: _animated(p, "PNG"),
     "pages.tif": lambda p: _animated(p, "TIFF"),
     "sixteen bits.png": lambda p: _sixteen_bits(p, ".png"),
-    "sixteen bits.tif": lambda p: _sixteen_bits(p, ".tif"),
     "wrong suffix.jpg": lambda p: encoded(Image.fromarray(p), "PNG"),
     "with space and ünïcode 耳.png": lambda p: encoded(Image.fromarray(p), "PNG"),
 }
 GRAY_FORMS: dict[str, Callable[[np.ndarray], bytes]] = {
     "gray.png": lambda g: encoded(Image.fromarray(g), "PNG"),
+    "palette.png": lambda g: encoded(Image.fromarray(g).convert("P"), "PNG"),
     "gray.jpg": lambda g: encoded(Image.fromarray(g), "JPEG", quality=97),
     "animated.gif": lambda g: _animated(g, "GIF"),
     "gray alpha.png": lambda g: encoded(Image.fromarray(g).convert("LA"), "PNG"),
     "gray sixteen bits.png": lambda g: encoded(Image.fromarray(g.astype(np.uint16) * 257), "PNG"),
-    "gray sixteen bits.tif": lambda g: encoded(Image.fromarray(g.astype(np.uint16) * 257), "TIFF"),
 }
 
 
@@ -140,11 +132,6 @@ def test_every_form_of_a_photograph_becomes_the_same_rgb(
     assert np.abs(image.astype(int) - expected).max() <= 4
 
 
-def seen_on_white(picture: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    share = alpha[..., None] / 255
-    return picture * share + 255 * (1 - share)
-
-
 @pytest.mark.parametrize(
     ("kind", "options"), [("PNG", {}), ("WEBP", {"lossless": True, "exact": True}), ("TIFF", {})]
 )
@@ -157,7 +144,8 @@ def test_transparent_parts_lie_over_white(
     exif[0x0112] = orientation
     image = Image.fromarray(np.dstack([picture, alpha]))
     read_again = read(written(tmp_path, "p", encoded(image, kind, exif=exif, **options)))
-    expected = UPRIGHT[orientation](seen_on_white(picture, alpha))
+    share = alpha[..., None] / 255
+    expected = UPRIGHT[orientation](picture * share + 255 * (1 - share))
     assert np.abs(read_again - expected).max() <= 1
 
 
@@ -178,46 +166,6 @@ def test_a_format_that_is_not_read_says_so(tmp_path: Path) -> None:
         read(path)
 
 
-def test_a_palette_becomes_its_colours(picture: np.ndarray, tmp_path: Path) -> None:
-    palette = Image.fromarray(picture).quantize(16)
-    image = read(written(tmp_path, "palette.png", encoded(palette, "PNG")))
-    np.testing.assert_array_equal(image, np.asarray(palette.convert("RGB")))
-
-
-def assert_opencv_is_silent(capfd: pytest.CaptureFixture[str]) -> None:
-    """Its log would run through the progress bar. (A line that libpng writes cannot be helped.)"""
-    out, err = capfd.readouterr()
-    assert out == ""
-    assert "WARN" not in err
-    assert "ERROR" not in err
-
-
-NO_PHOTOGRAPHS = {
-    "nothing": (b"", "empty"),
-    "text": (b"these are not the ears you are looking for", "not an image"),
-    "a JPEG's first bytes": (b"\xff\xd8\xff\xe0", "not an image"),
-    "padding without end": (b"\xff\xd8\xff" + b"\xff" * 10**4, "not an image"),
-    "a PNG's first bytes": (b"\x89PNG\r\n\x1a\n" + bytes(100), "not an image"),
-    "a PNM": (b"P6 9 9 255\n" + bytes(243), "not an image"),
-    "zeros": (bytes(5000), "not an image"),
-    "thirty gigabytes, by the header": (bmp(10**5, 10**5), "100000×100000 pixels are too many"),
-}
-
-
-@pytest.mark.parametrize("what", NO_PHOTOGRAPHS)
-def test_what_is_no_photograph_says_why(
-    tmp_path: Path, what: str, capfd: pytest.CaptureFixture[str]
-) -> None:
-    content, words = NO_PHOTOGRAPHS[what]
-    path = written(tmp_path, "ear.jpg", content)
-    for reads in (read, lambda path: read_square(path, 32)):
-        with pytest.raises(Unreadable, match=words):
-            reads(path)
-    assert_opencv_is_silent(capfd)
-    with pytest.raises(Unreadable, match="No such file"):
-        read(tmp_path / "gone.jpg")
-
-
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "BMP"])
 @pytest.mark.parametrize("share", [0.001, 0.05, 0.5, 0.95])
 def test_a_file_cut_short_is_no_photograph(
@@ -229,7 +177,10 @@ def test_a_file_cut_short_is_no_photograph(
     for size in (200, 32):  # the JPEG decoder shrinks for the smaller one
         with pytest.raises(Unreadable):
             read_square(path, size)
-    assert_opencv_is_silent(capfd)
+    # OpenCV's log would run through the progress bar. (A line that libpng writes cannot be helped.)
+    err = capfd.readouterr().err
+    assert "WARN" not in err
+    assert "ERROR" not in err
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF"])
@@ -241,31 +192,6 @@ def test_a_damaged_file_is_read_or_refused(picture: np.ndarray, tmp_path: Path, 
         damaged[chance.randrange(min(len(damaged), 100))] ^= chance.randrange(256)
         with suppress(Unreadable):
             assert read_square(written(tmp_path, "p", bytes(damaged)), 16).image.shape[0] == 16
-
-
-def test_a_square_around_a_long_strip_is_too_large(tmp_path: Path) -> None:
-    path = written(tmp_path, "a.png", encoded(Image.new("L", (40_000, 3)), "PNG"))
-    assert read_square(path, 16).image.shape == (16, 16, 3)
-    with pytest.raises(Unreadable, match="a square of 40000×40000 pixels is too large"):
-        read_square(path, 16, fit="reflect")
-
-
-def test_as_many_pixels_as_are_allowed_are_decoded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, picture: np.ndarray
-) -> None:
-    """A JPEG may have more of them than others."""
-    paths = [
-        written(tmp_path, f"ear.{kind}", encoded(Image.fromarray(picture), kind))
-        for kind in ("PNG", "JPEG")
-    ]
-    for limit, path in zip(("_MOST_PIXELS_OF_OTHERS", "_MOST_PIXELS"), paths, strict=True):
-        monkeypatch.setattr(photographs, limit, 40 * 30)
-        assert read(path).shape == (40, 30, 3)
-        monkeypatch.setattr(photographs, limit, 40 * 30 - 1)
-        with monkeypatch.context() as context:
-            context.setattr(cv2, "imdecode", None)  # nothing is decoded
-            with pytest.raises(Unreadable, match="30×40 pixels are too many"):
-                read(path)
 
 
 def test_photographs_are_found_below_and_in_order(tmp_path: Path) -> None:
@@ -281,59 +207,25 @@ def test_photographs_are_found_below_and_in_order(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "says"),
-    [("none", "no such folder"), ("a.jpg", "is a file"), ("empty", "holds no photographs")],
-)
-def test_a_source_without_photographs_is_an_error(tmp_path: Path, name: str, says: str) -> None:
-    written(tmp_path, "a.jpg", b"x")
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(EarTeachError, match=says) as caught:
-        find(tmp_path / name)
-    assert name in str(caught.value)
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_photograph_without_permission_says_so(picture: np.ndarray, tmp_path: Path) -> None:
-    path = written(tmp_path, "a.png", encoded(Image.fromarray(picture), "PNG"))
-    path.chmod(0)
-    with pytest.raises(Unreadable, match="Permission"):
-        read(path)
-
-
-def halves(image: np.ndarray, down: int, across: int) -> np.ndarray:
-    """The mean over blocks of `down` × `across` pixels."""
-    height, width, channels = image.shape
-    blocks = image.reshape(height // down, down, width // across, across, channels)
-    return np.asarray(blocks.mean(axis=(1, 3)))
-
-
-def test_stretch_takes_the_whole_photograph() -> None:
-    image = np.random.default_rng(0).integers(0, 256, (64, 32, 3), np.uint8)
-    squared = square(image, 16)
-    assert squared.box == (0, 0, 32, 64)
-    assert np.abs(squared.image - halves(image, 4, 2)).max() <= 0.5
-
-
-@pytest.mark.parametrize(
-    ("shape", "padding", "box"),
+    ("fit", "shape", "padding", "box"),
     [
-        ((64, 32), ((0, 0), (16, 16)), (-16, 0, 64, 64)),
-        ((32, 64), ((16, 16), (0, 0)), (0, -16, 64, 64)),
-        ((64, 63), ((0, 0), (0, 1)), (0, 0, 64, 64)),
-        ((64, 10), ((0, 0), (27, 27)), (-27, 0, 64, 64)),
-        ((64, 64), ((0, 0), (0, 0)), (0, 0, 64, 64)),
+        ("stretch", (64, 32), ((0, 0), (0, 0)), (0, 0, 32, 64)),
+        ("reflect", (64, 32), ((0, 0), (16, 16)), (-16, 0, 64, 64)),
+        ("reflect", (32, 64), ((16, 16), (0, 0)), (0, -16, 64, 64)),
+        ("reflect", (64, 10), ((0, 0), (27, 27)), (-27, 0, 64, 64)),
     ],
 )
-def test_reflect_keeps_the_proportions(
+def test_a_square_is_the_whole_photograph_stretched_or_with_reflected_edges(
+    fit: Fit,
     shape: tuple[int, int],
     padding: tuple[tuple[int, int], tuple[int, int]],
     box: tuple[int, int, int, int],
 ) -> None:
     image = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
-    squared = square(image, 16, fit="reflect")
+    squared = square(image, 16, fit=fit)
     assert squared.box == box
     padded = np.pad(image, (*padding, (0, 0)), mode="symmetric")
-    assert np.abs(squared.image - halves(padded, 4, 4)).max() <= 0.5
+    assert np.abs(squared.image - by_area(padded, 16)).max() <= 0.51
 
 
 @pytest.mark.parametrize("shape", [(32, 64), (64, 32), (32, 32)])
@@ -403,26 +295,6 @@ def test_a_large_jpeg_is_read_smaller_and_looks_the_same(
     assert decibels(seen.image, whole.image) > 37
 
 
-def test_the_decoder_shrinks_large_jpegs_only(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    flags: list[int] = []
-    decode = cv2.imdecode
-    monkeypatch.setattr(
-        cv2, "imdecode", lambda data, flag: flags.append(flag) or decode(data, flag)
-    )
-    image = Image.fromarray(detailed(340, 320))
-    for kind in ("JPEG", "PNG"):
-        path = written(tmp_path, f"ear.{kind}", encoded(image, kind))
-        for size in (161, 81, 80, 40, 20):
-            assert read_square(path, size).image.shape == (size, size, 3)
-    # The shorter side has 320 pixels, and must stay at least twice as long as the size.
-    whole, half, quarter = (
-        cv2.IMREAD_COLOR, cv2.IMREAD_REDUCED_COLOR_2, cv2.IMREAD_REDUCED_COLOR_4,
-    )  # fmt: skip
-    assert flags == [whole, whole, half, quarter, quarter] + [whole] * 5
-
-
 @pytest.mark.parametrize(("width", "height"), [(999, 1000), (1000, 999), (1998, 2000)])
 @pytest.mark.parametrize("orientation", [1, 6])
 def test_a_large_jpeg_that_is_nearly_square_keeps_its_sides(
@@ -435,8 +307,3 @@ def test_a_large_jpeg_that_is_nearly_square_keeps_its_sides(
     cut = read_square(written(tmp_path, "p.jpg", content), 64)
     upright = (width, height) if orientation == 1 else (height, width)
     assert cut.box == (0, 0, *upright)
-
-
-def test_the_box_of_a_transparent_photograph_is_all_of_it(tmp_path: Path) -> None:
-    content = encoded(Image.new("RGBA", (30, 40), (9, 9, 9, 99)), "PNG")
-    assert read_square(written(tmp_path, "p.png", content), 16).box == (0, 0, 30, 40)

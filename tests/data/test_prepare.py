@@ -11,7 +11,6 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +145,7 @@ ERRORS: list[tuple[Callable[[Path], object], str]] = [
     (lambda p: Crop(SIZE, margin=2.5), "--margin 2.5"),
     (lambda p: prepare_drawn(1, p.parent / "out"), "--synthetic 1"),
     (lambda p: prepare(p / "none", p.parent / "out"), "none: no such folder"),
+    (lambda p: prepare(p / "bo" / "bo_0.png", p.parent / "out"), "is a file; name the folder"),
     (lambda p: prepare(p, p / "bo" / "bo_0.png"), "bo_0.png: is a file"),
     (lambda p: prepare(p, p / "bo" / "bo_0.png" / "out"), "lies below a file"),
     (lambda p: prepare(p / "bo", p.parent / "out", group_by="folder"), "of the 1 groups"),
@@ -158,7 +158,7 @@ ERRORS: list[tuple[Callable[[Path], object], str]] = [
     (with_options(group_by="folder", split=Split(val_groups="zoe")),
      "--val-groups zoe: takes none of the 6 groups .*anna"),
     (with_options(group_by="folder", split=Split(val_groups=".")), r"takes all of the 6 groups"),
-    (with_options(category="ear"), "--category ear: is of --boxes"),
+    (with_options(category="ear"), "--category ear: needs --boxes"),
     (with_options(boxes=Path("b.csv"), crop=Crop(whole=True)), "--whole: takes no --boxes"),
     (lambda p: with_options(boxes=table_of(p, "zoe.png,0,0,9,9"))(p), "no photograph|zoe"),
     (lambda p: with_options(category="nose", boxes=table_of(p, "anna/anna_0.png,0,0,9,9"))(p),
@@ -192,7 +192,7 @@ def test_unreadable_files_are_named_with_reasons_and_the_rest_is_done(photos, ou
     assert progress == [(done, 24) for done in range(1, 25)]
 
 
-@pytest.mark.parametrize("spoiled", [PEOPLE, ("bo", "eva"), ("anna", "chi", "dua", "finn")])
+@pytest.mark.parametrize("spoiled", [("bo", "eva"), ("anna", "chi", "dua", "finn")])
 @pytest.mark.parametrize("before", [False, True])
 def test_an_array_without_a_readable_photograph_leaves_all_as_it_was(
     photos, out, spoiled, before
@@ -230,7 +230,7 @@ def test_files_that_prepare_did_not_write_are_not_replaced(photos, out, foreign:
     if foreign == "train_teacher.npy":  # beside another tool's manifest
         (out / "train_manifest.csv").write_text("file,person\n")
     old = contents(out)
-    with pytest.raises(EarTeachError, match=f"{foreign}: exists and .* did not write it"):
+    with pytest.raises(EarTeachError, match=f"{foreign}: exists and was not written by"):
         prepare(photos, out, crop=Crop(SIZE))
     with pytest.raises(EarTeachError, match=foreign):
         prepare_drawn(4, out, size=SIZE)
@@ -271,19 +271,14 @@ def test_the_number_of_cores_does_not_matter(photos, monkeypatch, drawn: bool) -
 def test_a_bounded_number_of_ears_waits_for_the_disk(tmp_path, monkeypatch) -> None:
     ear, drawn = draw_ear(0, 0, 16), []
     monkeypatch.setattr("earteach.data.prepare.draw_ear", lambda *_: drawn.append(1) or ear)
-    ahead: list[int] = []
 
     def slowly(done: int, _: int) -> None:
-        if done in (1, 100):
-            time.sleep(0.3)  # until all are drawn that may be
-        ahead.append(len(drawn) - done)
-        if done == 150:
-            raise KeyboardInterrupt
+        if done == 1:
+            time.sleep(0.3)  # until as many are drawn as may be
+        assert len(drawn) - done <= 64
 
-    with pytest.raises(KeyboardInterrupt):
-        prepare_drawn(300, tmp_path / "out", size=16, progress=slowly)
-    assert ahead[0] == ahead[99] == max(ahead) == 64
-    assert len(drawn) <= 150 + 64
+    prepare_drawn(150, tmp_path / "out", size=16, progress=slowly)
+    assert len(drawn) == 150
 
 
 @pytest.mark.parametrize(("number", "gray"), [(2, False), (23, False), (5, True)])
@@ -358,16 +353,6 @@ def test_an_interrupted_run_keeps_the_old_arrays_and_starts_over(photos, out, ho
     prepare_drawn(20, out, size=SIZE)
     prepare_drawn(20, photos.parent / "fresh", size=SIZE)
     assert contents(out) == contents(photos.parent / "fresh")
-
-
-def test_what_a_killed_run_left_needs_no_space_again(tmp_path, monkeypatch) -> None:
-    (tmp_path / ".train_teacher.npy.partial").write_bytes(bytes(1000))
-    needed = 20 * 16 * 16 * 3 - 1000
-    for free, refused in ((needed - 1, True), (needed, False)):
-        usage = (10**9, 10**9 - free, free)
-        monkeypatch.setattr("shutil.disk_usage", lambda path, u=usage: shutil._ntuple_diskusage(*u))
-        with pytest.raises(EarTeachError, match="needs") if refused else nullcontext():
-            prepare_drawn(20, tmp_path, size=16)
 
 
 def test_the_box_follows_from_landmarks_given_in_a_table(photos, out) -> None:

@@ -48,10 +48,6 @@ def test_large_groups_do_not_overshoot_the_fraction(sizes, fraction, images) -> 
     assert {sum(chosen(sizes, fraction, seed)) for seed in range(40)} == images
 
 
-def test_a_group_larger_than_the_rest_stays_for_training() -> None:
-    assert all(100 not in chosen([100, *[1] * 30], 0.15, seed) for seed in range(40))
-
-
 def test_a_split_that_leaves_an_array_empty_names_a_few_groups() -> None:
     groups = [f"g{number}" for number in range(9)]
     with pytest.raises(EarTeachError) as error:

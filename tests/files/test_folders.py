@@ -10,12 +10,6 @@ from earteach.errors import EarTeachError
 from earteach.files.folders import make_folder, missing_folders, remove_empty
 
 
-def test_folders_are_made_with_their_parents_and_may_exist(tmp_path: Path) -> None:
-    for _ in range(2):
-        assert make_folder(tmp_path / "a" / "b") == tmp_path / "a" / "b"
-    assert (tmp_path / "a" / "b").is_dir()
-
-
 @pytest.mark.parametrize(
     ("name", "says"),
     [("file", "is a file"), ("file/below", "lies below a file"), ("n" * 300, "cannot be made")],

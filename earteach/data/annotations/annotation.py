@@ -81,12 +81,9 @@ class Annotation:
         Its side is the box's longer side plus `margin` times that on each side; it may reach outside the
         photograph. Raises `Misfit` for a box without area, or outside the photograph.
         """
-        box = self.box
+        box = self._bounds()
         if box is None:
-            points = self._visible_points()
-            if len(points) < 2:
-                raise Misfit("has fewer than two landmarks")
-            box = bounding_box(points)
+            raise Misfit("has fewer than two landmarks")
         left, top, width, height = box
         where = f"{left:.0f}, {top:.0f}, {width:.0f}×{height:.0f}"
         if not (np.isfinite(box).all() and width > 0 and height > 0):
@@ -99,17 +96,15 @@ class Annotation:
 
     def extent(self, short: float) -> float:
         """A lower bound for the box's longer side in a photograph whose shorter side is `short`."""
-        box = self.box
-        if box is None:
-            points = self._visible_points()
-            if not len(points):
-                return short
-            box = bounding_box(points)
-        return max(box[2:]) * (short if self.relative else 1)
+        box = self._bounds()
+        return short if box is None else max(box[2:]) * (short if self.relative else 1)
 
-    def _visible_points(self) -> np.ndarray:
-        points = np.empty((0, 2)) if self.points is None else self.points
-        return points[np.isfinite(points).all(axis=1)]
+    def _bounds(self) -> Box | None:
+        """The box, or the one around the visible points; None if there are fewer than two."""
+        if self.box is not None or self.points is None:
+            return self.box
+        visible = self.points[np.isfinite(self.points).all(axis=1)]
+        return bounding_box(visible) if len(visible) > 1 else None
 
     def points_in(self, square: Square) -> np.ndarray | None:
         """The points as fractions of a square of the photograph, float32 `(K, 2)`."""

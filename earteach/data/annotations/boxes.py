@@ -8,11 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from earteach.data.annotations.annotation import Annotation, is_ear
-from earteach.data.annotations.coco import read_coco
+from earteach.data.annotations.box_formats import read_coco, read_table, read_voc, read_yolo
 from earteach.data.annotations.photograph_names import Annotations
-from earteach.data.annotations.tables import read_table
-from earteach.data.annotations.voc import read_voc
-from earteach.data.annotations.yolo import read_yolo
 from earteach.data.patterns import compiled
 from earteach.errors import EarTeachError
 
@@ -21,7 +18,6 @@ _log = logging.getLogger(__name__)
 _READERS: dict[str, Callable[[Path], _ByName]] = {".json": read_coco, ".csv": read_table}
 _FOLDER_READERS: dict[str, Callable[[Path], _ByName]] = {".xml": read_voc, ".txt": read_yolo}
 _PICKLES = (".pkl", ".pickle", ".p")
-_MOST_BYTES = 2**30
 _SHOWN = 5
 
 
@@ -86,8 +82,6 @@ def _reader(path: Path) -> Callable[[Path], _ByName]:
         raise EarTeachError(
             f"--boxes {path}: is none of {', '.join(_READERS)}; name one, or a folder of .xml or .txt"
         )
-    if path.stat().st_size > _MOST_BYTES:
-        raise EarTeachError(f"--boxes {path}: has over {_MOST_BYTES:,} bytes; divide it")
     return _READERS[suffix]
 
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from earteach.data.annotations.annotation import Annotation
+from earteach.data.annotations.box_formats import read_rows
 from earteach.data.annotations.photograph_names import Annotations
-from earteach.data.annotations.tables import read_rows
 from earteach.errors import EarTeachError
 
 # Points may lie a little outside of the photograph; values farther out are pixels.
@@ -56,7 +56,7 @@ def _points(cells: Sequence[str]) -> np.ndarray:
     try:
         values = np.array([float(cell) for cell in cells])
     except ValueError as error:
-        raise ValueError(f"holds what is no number ({error})") from error
+        raise ValueError(f"holds a value that is not a number ({error})") from error
     if not np.isfinite(values).all():
         raise ValueError("holds NaN or infinity; leave out photographs without landmarks")
     if np.abs(values).max() > _FARTHEST:

@@ -55,18 +55,6 @@ def table(folder: Path, photos: list[Photo]) -> Path:
     return path
 
 
-def corners(folder: Path, photos: list[Photo]) -> Path:
-    """As TensorFlow's tools have it: width and height are the photograph's."""
-    path = folder / "corners.csv"
-    lines = ["filename,width,height,class,xmin,ymin,xmax,ymax"]
-    for photo in photos:
-        for x, y, w, h, side in photo.ears:
-            whole = f"{photo.name},{photo.width},{photo.height}"
-            lines.append(f"{whole},{side} ear,{x},{y},{x + w},{y + h}")
-    path.write_text("\n".join(lines))
-    return path
-
-
 def voc(folder: Path, photos: list[Photo]) -> Path:
     """The development kit: the first pixel is 1, and xmax and ymax are the last ones inside."""
     for photo in photos:
@@ -99,26 +87,9 @@ def yolo(folder: Path, photos: list[Photo]) -> Path:
     return folder / "yolo" / "labels"
 
 
-def outlines(folder: Path, photos: list[Photo]) -> Path:
-    """YOLO's segmentation: corners of an outline, here a diamond's."""
-    for photo in photos:
-        lines = []
-        for x, y, w, h, side in photo.ears:
-            points = [(x + w / 2, y), (x + w, y + h / 2), (x + w / 2, y + h), (x, y + h / 2)]
-            cells = [f"{a / photo.width:.9f} {b / photo.height:.9f}" for a, b in points]
-            lines.append(" ".join([str(int(side == "right")), *cells]))
-        path = (folder / "outlines" / photo.name).with_suffix(".txt")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("\n".join(lines))
-    (folder / "outlines" / "classes.txt").write_text("left_ear\nright_ear\n")
-    return folder / "outlines"
-
-
 FORMATS: dict[str, Callable[[Path, list[Photo]], Path]] = {
     "COCO": coco,
     "CSV": table,
-    "CSV of corners": corners,
     "Pascal VOC": voc,
     "YOLO": yolo,
-    "YOLO's outlines": outlines,
 }

@@ -9,11 +9,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from hypothesis import given
 from hypothesis import strategies as some
 
-from earteach.data.annotations.annotation import Annotation, Misfit
+from earteach.data.annotations.annotation import Misfit
 from earteach.data.annotations.boxes import read_boxes
 from earteach.data.annotations.landmarks import read_landmarks
 from earteach.errors import EarTeachError
@@ -98,16 +97,3 @@ def test_any_xml(text: str, cells: list[str]) -> None:
     box = "".join(f"<{name}>{cell}</{name}>" for name, cell in zip(names, cells, strict=True))
     content = f"<annotation><object><name>{text}</name><bndbox>{box}</bndbox></object></annotation>"
     assert_read_or_refused(read_boxes, "v/a.xml", content.encode(errors="replace"), as_folder=True)
-
-
-@given(some.tuples(*[some.floats(-1e5, 1e5)] * 4))
-def test_a_square_holds_its_box_with_the_margin(box: tuple[float, float, float, float]) -> None:
-    left, top, width, height = box
-    try:
-        x, y, side, _ = Annotation(box=box).square((640, 480), 0.25)
-    except Misfit:
-        return
-    # The whole pixels next to a square whose side is one and a half of the longer side.
-    assert abs(side - max(1, 1.5 * max(width, height))) <= 0.5
-    centre = np.array([left + width / 2, top + height / 2])
-    assert np.abs(centre - [x + side / 2, y + side / 2]).max() <= 0.5

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 import pytest
@@ -55,13 +54,3 @@ def test_what_is_not_one_to_one_is_refused(
     ears = {name: [Annotation()] for name in names}
     with pytest.raises(EarTeachError, match=f"^--boxes x: {says}"):
         Annotations("--boxes x", ears).of([Path(p) for p in photographs])
-
-
-def test_names_without_a_photograph_are_counted(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, "earteach")
-    ears = Annotations("--boxes x", {"1.png": [Annotation()], "2.png": [], "3.png": []})
-    assert ears.of([Path("1.png"), Path("4.png")])[1] is None
-    assert (
-        "2 of the 3 photographs that --boxes x names are not there (the first: 2.png)"
-        in caplog.text
-    )
