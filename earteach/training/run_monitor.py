@@ -7,16 +7,9 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
-
 from earteach.data.arrays import EarArray
-from earteach.metrics.diagnostics import (
-    Advice,
-    EpochLosses,
-    RunStatistics,
-    TrainingSubset,
-    diagnose,
-)
+from earteach.metrics import diagnostics
+from earteach.metrics.diagnostics import Advice, EpochLosses, RunStatistics, TrainingSubset
 from earteach.training.lightning_module import EarVAELightning
 
 _log = logging.getLogger(__name__)
@@ -30,26 +23,18 @@ class RunMonitor:
         self._subset: TrainingSubset | None = None
         self._clean_recon = float("nan")
         self._history: list[EpochLosses] = []
-        self._codes: dict[str, list[float]] = {"kld": [], "variance": []}
+        # Of the last validation, by latent dimension: KLD in nats, and variance of mu.
+        self.codes: dict[str, list[float]] = {"kld": [], "variance": []}
         self._reported: list[str] = []
 
     def state_dict(self) -> dict[str, Any]:
         """Builtin values, for a checkpoint."""
-        return {
-            "history": [asdict(epoch) for epoch in self._history],
-            "codes": {name: list(values) for name, values in self._codes.items()},
-            "told": list(self._reported),
-        }
+        history = [asdict(epoch) for epoch in self._history]
+        return {"history": history, "codes": {**self.codes}, "told": [*self._reported]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._history = [EpochLosses(**epoch) for epoch in state["history"]]
-        self._codes = {name: list(values) for name, values in state["codes"].items()}
-        self._reported = list(state["told"])
-
-    @property
-    def kld_per_dimension(self) -> np.ndarray:
-        """KLD of the last validation in nats, `(latent_dim,)`."""
-        return np.asarray(self._codes["kld"])
+        self.codes, self._reported = {**state["codes"]}, [*state["told"]]
 
     def measure_clean_images(self, module: EarVAELightning) -> None:
         """Reconstruct a few training images without augmentation, as in validation."""
@@ -67,7 +52,7 @@ class RunMonitor:
     def scalars(self, module: EarVAELightning, metrics: Mapping[str, float]) -> dict[str, float]:
         """What to log of an epoch beside its means; a collective call on all devices."""
         codes = module.validation_codes()
-        self._codes = {
+        self.codes = {
             "kld": codes.kld_per_dimension().tolist(),
             "variance": codes.variance().tolist(),
         }
@@ -106,7 +91,7 @@ class RunMonitor:
         if not module.has_diagnostics:
             return ()
         subset = self._training_subset(module)
-        return diagnose(
+        return diagnostics.diagnose(
             RunStatistics(
                 config=module.config,
                 epochs=len(self._history),
@@ -114,8 +99,8 @@ class RunMonitor:
                 finished=finished,
                 history=tuple(self._history),
                 images=len(self._arrays["val"]),
-                kld_per_dimension=tuple(self._codes["kld"]),
-                variance=tuple(self._codes["variance"]),
+                kld_per_dimension=tuple(self.codes["kld"]),
+                variance=tuple(self.codes["variance"]),
                 recon_loss=self._history[-1].val_recon if self._history else None,
                 mean_image_error=subset.mean_image_error,
                 eigenvalues=subset.eigenvalues,
