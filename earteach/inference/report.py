@@ -16,7 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from earteach._version import __version__
 from earteach.charts import number
-from earteach.config import GROUPS, InferenceConfig, OptionField, TrainConfig
+from earteach.config import GROUPS, InferenceConfig
 from earteach.data.arrays import EarArray
 from earteach.errors import EarTeachError
 from earteach.files.atomic_write import write_atomically
@@ -150,34 +150,20 @@ def _page(
         evaluation=summary,
         total=len(array) if array else 0,
         charts=sections.charts(record, trained, evaluation),
-        reconstructions=sections.reconstructions(model, array, evaluation, batch_size)
-        if evaluation and array
-        else None,
-        samples=sections.samples(new) if new else None,
+        reconstructions=measured and sections.reconstructions(model, *measured, batch_size),
+        samples=new and sections.samples(new),
         seed=seed,
         directions=directions,
-        groups=_options(trained.config),
+        groups=GROUPS,
         data=sections.data(model),
     )
     return evaluation, content
 
 
-def _options(config: TrainConfig) -> dict[str, list[tuple[OptionField, Any]]]:
-    groups: dict[str, list[tuple[OptionField, Any]]] = {}
-    for name, option, value in config.options():
-        groups.setdefault(GROUPS[name].panel, []).append((option, value))
-    return groups
-
-
 def _render(**values: Any) -> bytes:
     """The page; all values but Markup are escaped."""
-    environment = Environment(
-        loader=PackageLoader("earteach", "inference"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    loader = PackageLoader("earteach", "inference")
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
     environment.filters["number"] = number
     # File names may hold bytes that are not text.
     return environment.get_template("report.html").render(values).encode(errors="replace")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -26,7 +27,7 @@ from earteach.inference.latent_traversal import traverse_axes
 from earteach.inference.loaded_model import LoadedModel
 from earteach.inference.run_record import RunRecord
 from earteach.inference.sample import NewEars
-from earteach.inspection import Problem, inspect_data
+from earteach.inspection import inspect_data
 from earteach.metrics.eigenears import Eigenears
 from earteach.model.annealing import kld_weight
 
@@ -181,21 +182,15 @@ def _strip(ears: np.ndarray, title: str, share: float) -> Picture:
 
 def data(model: LoadedModel) -> dict[str, Any]:
     """What the run's arrays hold, whether they have changed since training, and their problems."""
-    config = model.checkpoint.config.data
-    leakage, problems = "", tuple[Problem, ...]()
-    try:
-        existing = [path for path in (config.train_data, config.val_data) if path.exists()]
-        inspected = inspect_data(*existing, layout=config.layout) if existing else None
-    except EarTeachError:  # the array's state names the error
-        inspected = None
-    if inspected is not None and inspected.val is not None:
-        leakage = f"{inspected.leakage.exact:,} exactly, {inspected.leakage.near:,} nearly"
-        problems = inspected.problems
+    config, inspected = model.checkpoint.config.data, None
+    if config.train_data.exists() and config.val_data.exists():
+        with suppress(EarTeachError):  # the array's state names the error
+            inspected = inspect_data(config.train_data, config.val_data, layout=config.layout)
     tables = {
         "Training": _array(model, "train", config.train_data),
         "Validation": _array(model, "val", config.val_data),
     }
-    return {"tables": tables, "leakage": leakage, "problems": problems}
+    return {"tables": tables, "inspected": inspected}
 
 
 def _array(

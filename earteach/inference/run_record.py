@@ -50,12 +50,9 @@ def read_record(trained: Checkpoint) -> RunRecord:
 
 
 def _read_epochs(path: Path) -> tuple[EpochMetrics, ...]:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError as error:
-        raise EarTeachError(f"{path}: is gone") from error
-    except (OSError, ValueError) as error:
-        raise EarTeachError(f"{path}: cannot be read: {error}") from error
+    if not path.is_file():
+        raise EarTeachError(f"{path}: is gone")
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     epochs = []
     for line in lines:
         try:

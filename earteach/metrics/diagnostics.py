@@ -275,27 +275,25 @@ def _other_weight(run: RunStatistics, code: str, problem: str) -> Advice:
 
 def _weight_low(run: RunStatistics) -> Advice | None:
     """β is so small that nothing keeps the codes near the prior."""
-    symptom = _far_from_prior(run)
-    small = run.beta * MAX_EIGENVALUE_RATIO < run.eigenvalue(run.latent_dim)
-    if run.annealed < FULLY_ANNEALED or not symptom or not small:
+    beta, smallest = run.beta, run.eigenvalue(run.latent_dim)
+    if run.annealed < FULLY_ANNEALED or smallest < MAX_EIGENVALUE_RATIO * beta:
+        return None
+    klds = run.without_side(run.kld_per_dimension)
+    weighted = beta * 2 / run.pixels * sum(klds)
+    share = weighted / (weighted + (run.recon_loss or 0.0))
+    if (depth := median(klds)) > DEEP_KLD:
+        symptom = f"at {depth:.1f} nats a latent dimension has almost no noise"
+    elif (variance := median(run.without_side(run.variance))) > WIDE_VARIANCE:
+        symptom = f"codes have a variance of {variance:.3g}, and the prior has 1"
+    elif share < SMALL_KLD_SHARE:
+        symptom = f"it is {share:.1g} of the loss"
+    else:
         return None
     problem = f"the KLD weight is too low: {symptom}, so samples will not look like ears"
     if run.config.kld.kld_anneal_end == 0:
         more = ", which turns the KLD off"
         return _advise("kld_weight_low", problem, "kld_anneal_end", 1.0, 0, more)
     return _other_weight(run, "kld_weight_low", problem)
-
-
-def _far_from_prior(run: RunStatistics) -> str:
-    """How the codes differ from the prior; empty where they do not."""
-    klds = run.without_side(run.kld_per_dimension)
-    if (depth := median(klds)) > DEEP_KLD:
-        return f"at {depth:.1f} nats a latent dimension has almost no noise"
-    if (variance := median(run.without_side(run.variance))) > WIDE_VARIANCE:
-        return f"codes have a variance of {variance:.3g}, and the prior has 1"
-    weighted = run.beta * 2 / run.pixels * sum(klds)
-    share = weighted / (weighted + (run.recon_loss or 0.0))
-    return f"it is {share:.1g} of the loss" if share < SMALL_KLD_SHARE else ""
 
 
 def _learning_rate_low(run: RunStatistics) -> Advice | None:

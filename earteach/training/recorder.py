@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch.utils.tensorboard.summary import hparams
 
@@ -20,8 +19,7 @@ from earteach.config import TrainConfig
 from earteach.data.arrays import EarArray, sampled_rows
 from earteach.data.image_batches import to_batch
 from earteach.images import grid, heat_map, side_by_side, to_uint8
-from earteach.metrics.diagnostics import Advice
-from earteach.run_files import METRICS_FILE, RECORDER_STATE, VALIDATION_EARS
+from earteach.run_files import METRICS_FILE, VALIDATION_EARS
 from earteach.training.checkpoint_callback import is_dry, measured
 from earteach.training.lightning_module import EarVAELightning
 from earteach.training.run_monitor import RunMonitor
@@ -45,7 +43,7 @@ class EpochRecord:
     seconds_left: float
 
 
-class Recorder(Callback):
+class Recorder(RunMonitor):
     """Writes an epoch's record before its checkpoint, so that no saved epoch lacks its record.
 
     Lightning logs some scalars after the checkpoint and queues others: a run that is killed in between
@@ -58,21 +56,11 @@ class Recorder(Callback):
         arrays: Mapping[str, EarArray],
         on_epoch: Callable[[EpochRecord], None] | None = None,
     ) -> None:
+        super().__init__(arrays)
         self._folder = folder
         self._val_array = arrays["val"]
-        self._monitor = RunMonitor(arrays)
         self._on_epoch = on_epoch
         self._begin_epoch()
-
-    @property
-    def state_key(self) -> str:
-        return RECORDER_STATE
-
-    def state_dict(self) -> dict[str, Any]:
-        return self._monitor.state_dict()
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._monitor.load_state_dict(state_dict)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # A run that resumes inside an epoch gets no `on_train_epoch_start` for it.
@@ -99,26 +87,16 @@ class Recorder(Callback):
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._trained = time.monotonic()
 
-    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        assert isinstance(pl_module, EarVAELightning)
-        self._monitor.measure_clean_images(pl_module)
-
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, EarVAELightning)
         record = self._record(trainer, pl_module)
-        self._monitor.add_epoch(record.metrics, record.learning_rate)
+        self.add_epoch(record.metrics, record.learning_rate)
         if trainer.is_global_zero:
             if not is_dry(trainer):
                 self._write(trainer, pl_module, record)
             if self._on_epoch is not None:
                 self._on_epoch(record)
-            self._monitor.log_new_advice(pl_module, trainer.global_step)
-
-    def diagnosis(
-        self, trainer: pl.Trainer, module: EarVAELightning, *, finished: bool
-    ) -> tuple[Advice, ...]:
-        """The advice on the run after its last step."""
-        return self._monitor.diagnose(module, trainer.global_step, finished=finished)
+            self.log_new_advice(pl_module, trainer.global_step)
 
     def _record(self, trainer: pl.Trainer, module: EarVAELightning) -> EpochRecord:
         metrics = {**module.training_means(), **measured(trainer)}
@@ -130,7 +108,7 @@ class Recorder(Callback):
             # The step before the next one, as in Lightning's own epoch logs: a run that resumes
             # at `global_step` has TensorBoard drop what lies at or after it.
             step=trainer.global_step - 1,
-            metrics={**metrics, **self._monitor.scalars(module, metrics)},
+            metrics={**metrics, **self.scalars(module, metrics)},
             learning_rate=float(trainer.optimizers[0].param_groups[0]["lr"]),
             seconds=seconds,
             images_per_second=self._images * trainer.world_size / training_seconds,
@@ -143,7 +121,7 @@ class Recorder(Callback):
         logger = trainer.logger
         assert isinstance(logger, TensorBoardLogger)
         logger.log_metrics(record.metrics, record.step)
-        klds = np.asarray(self._monitor.codes["kld"])
+        klds = np.asarray(self.codes["kld"])
         logger.experiment.add_histogram("val/kld_per_dimension", klds, record.step)
         pictures = {VALIDATION_EARS: self._reconstructions(module), "samples": _samples(module)}
         if record.epoch + 1 == record.epochs or trainer.should_stop:

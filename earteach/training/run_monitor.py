@@ -7,15 +7,19 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback
+
 from earteach.data.arrays import EarArray
 from earteach.metrics import diagnostics
 from earteach.metrics.diagnostics import Advice, EpochLosses, RunStatistics, TrainingSubset
+from earteach.run_files import RECORDER_STATE
 from earteach.training.lightning_module import EarVAELightning
 
 _log = logging.getLogger(__name__)
 
 
-class RunMonitor:
+class RunMonitor(Callback):
     """Keeps a run's history in the checkpoint: a resumed run may log to another folder."""
 
     def __init__(self, arrays: Mapping[str, EarArray]) -> None:
@@ -27,20 +31,25 @@ class RunMonitor:
         self.codes: dict[str, list[float]] = {"kld": [], "variance": []}
         self._reported: list[str] = []
 
+    @property
+    def state_key(self) -> str:
+        return RECORDER_STATE
+
     def state_dict(self) -> dict[str, Any]:
         """Builtin values, for a checkpoint."""
         history = [asdict(epoch) for epoch in self._history]
         return {"history": history, "codes": {**self.codes}, "told": [*self._reported]}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._history = [EpochLosses(**epoch) for epoch in state["history"]]
-        self.codes, self._reported = {**state["codes"]}, [*state["told"]]
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._history = [EpochLosses(**epoch) for epoch in state_dict["history"]]
+        self.codes, self._reported = {**state_dict["codes"]}, [*state_dict["told"]]
 
-    def measure_clean_images(self, module: EarVAELightning) -> None:
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Reconstruct a few training images without augmentation, as in validation."""
-        run, optim = module.config.run, module.config.optim
-        self._clean_recon = self._training_subset(module).reconstruction_loss(
-            module.averaged, seed=run.seed, batch_size=optim.batch_size
+        assert isinstance(pl_module, EarVAELightning)
+        run, optim = pl_module.config.run, pl_module.config.optim
+        self._clean_recon = self._training_subset(pl_module).reconstruction_loss(
+            pl_module.averaged, seed=run.seed, batch_size=optim.batch_size
         )
 
     def _training_subset(self, module: EarVAELightning) -> TrainingSubset:
