@@ -163,7 +163,10 @@ def _page(
 def _render(**values: Any) -> bytes:
     """The page; all values but Markup are escaped."""
     loader = PackageLoader("earteach", "inference")
-    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
     environment.filters["number"] = number
     # File names may hold bytes that are not text.
     return environment.get_template("report.html").render(values).encode(errors="replace")

@@ -197,10 +197,6 @@ HEALTHY: dict[str, RunStatistics] = {
         history=tuple(epoch(val_recon=0.008, val_loss=0.02) for _ in range(20))
     ),
     "improving but unfinished": run(history=IMPROVING, finished=False),
-    "a late plateau": run(
-        history=tuple(epoch(0.004 if e == 25 else 0.0041) for e in range(50)), epochs=50,
-        config=config(epochs=50),
-    ),
 }  # fmt: skip
 
 
