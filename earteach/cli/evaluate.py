@@ -89,11 +89,11 @@ def _cells(name: str, score: Score) -> dict[str, str]:
     cells = {"": name, "PSNR": f"{score.psnr:.2f} dB", "SSIM": f"{score.ssim:.4f}"}
     if score.ms_ssim is not None:
         cells["MS-SSIM"] = f"{score.ms_ssim:.4f}"
-    values = vars(score)
-    if "kld" not in values:
-        return {**cells, "KLD": "–", "active": "–"}
-    active = "{active_units}/{latent_dim}".format(**values)
-    return {**cells, "KLD": f"{values['kld']:.2f} nats", "active": active}
+    kld, active = "{kld:.2f} nats", "{active_units}/{latent_dim}"
+    coded = "kld" in (values := vars(score))
+    cells["KLD"] = kld.format(**values) if coded else "–"
+    cells["active"] = active.format(**values) if coded else "–"
+    return cells
 
 
 def _range(interval: Interval | None, form: str, unit: str = "") -> str:
@@ -104,23 +104,22 @@ def _facts(result: Evaluation) -> dict[str, str]:
     metrics, health = result.metrics, result.health
     margins = {"PCA": result.over_pca} if result.over_pca else {}
     margins |= {str(other.checkpoint): other.over_it for other in result.against}
-    values = {}
-    if margins:
-        values["PSNR"] = "\n".join(_verdict(n, m.psnr, 2, " dB") for n, m in margins.items())
-        values["SSIM"] = "\n".join(_verdict(n, m.ssim, 4) for n, m in margins.items())
-    share = 100 * health.share_kld
-    values["loss"] = f"{metrics.loss:.6f}, {share:.2g} % of it KLD at the final weight"
-    values["reconstruction loss"] = f"{metrics.recon_loss:.6f}, from noisy codes"
-    if health.train_recon_loss is not None:
-        values["on training images"] = f"{health.train_recon_loss:.6f}, without augmentation"
     klds = sorted(health.kld_per_dimension)
-    spread = f"{klds[0]:.2f} to {klds[-1]:.2f} nats, median {median(klds):.2f}"
-    values["KLD per dimension"] = spread
+    values = {
+        "PSNR": "\n".join(_verdict(n, m.psnr, 2, " dB") for n, m in margins.items()),
+        "SSIM": "\n".join(_verdict(n, m.ssim, 4) for n, m in margins.items()),
+        "loss": f"{metrics.loss:.6f}, {100 * health.share_kld:.2g} % of it KLD at the final weight",
+        "reconstruction loss": f"{metrics.recon_loss:.6f}, from noisy codes",
+        "on training images": ""
+        if health.train_recon_loss is None
+        else f"{health.train_recon_loss:.6f}, without augmentation",
+        "KLD per dimension": f"{klds[0]:.2f} to {klds[-1]:.2f} nats, median {median(klds):.2f}",
+    }
     if result.files is not None:
         values["worst images"] = _picture(result.files.worst)
         values["best images"] = _picture(result.files.best)
         values["each image"] = str(result.files.per_image)
-    return values
+    return {name: value for name, value in values.items() if value}
 
 
 def _verdict(other: str, margin: Margin, digits: int, unit: str = "") -> str:

@@ -55,18 +55,17 @@ def animate(
     frames = [_frame(epoch, png, epochs) for epoch, png in (sheets[row] for row in rows)]
     exif = Image.Exif()
     exif[_SOFTWARE_TAG] = _MARK
-    options = {"exif": exif, "quality": 85}
     kind = _FORMATS[path.suffix.lower()]
     if kind == "GIF":
-        options = {"comment": _MARK.encode()}
         # One palette for all frames: pixels that do not change are stored once.
         palette = frames[-1].quantize(256, method=Image.Quantize.MEDIANCUT, kmeans=2)
         frames = [each.quantize(palette=palette, dither=Image.Dither.NONE) for each in frames]
     durations = [_MILLISECONDS] * (len(frames) - 1) + [_LAST_MILLISECONDS]
     file = io.BytesIO()
+    # A format ignores the other one's options.
     frames[0].save(
         file, format=kind, save_all=True, append_images=frames[1:], duration=durations, loop=0,
-        **options,
+        comment=_MARK.encode(), exif=exif, quality=85,
     )  # fmt: skip
     return file.getvalue(), len(frames)
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from earteach.data.arrays import EarArray
-from earteach.data.image_batches import image_batches
+from earteach.data.image_batches import ImageBatch, image_batches
 from earteach.errors import EarTeachError
 from earteach.inference.loaded_model import LoadedModel
 from earteach.metrics.image_quality import ImageQuality, Intervals, QualityMeter
@@ -23,8 +24,8 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class MeanImageScore:
-    """The mean training image as the reconstruction of every image."""
+class BaselineScore:
+    """Means over the evaluated images."""
 
     psnr: float
     ssim: float
@@ -33,22 +34,18 @@ class MeanImageScore:
 
 
 @dataclass(frozen=True)
-class PCAScore:
+class PCAScore(BaselineScore):
     """PCA fitted on `images` training images and their mirrors."""
 
-    psnr: float
-    ssim: float
-    ms_ssim: float | None
     components: int
     images: int
-    intervals: Intervals
 
 
 @dataclass(frozen=True)
 class Baselines:
-    """The baselines' means over the evaluated images."""
+    """The mean training image as the reconstruction of every image, and PCA."""
 
-    mean_image: MeanImageScore
+    mean_image: BaselineScore
     pca: PCAScore
 
 
@@ -62,15 +59,21 @@ class BaselineQuality:
 
     def scores(self) -> Baselines:
         mean_image, pca = self.mean_image, self.pca
+        size = self.eigenears.count, self.eigenears.images
         return Baselines(
-            MeanImageScore(*mean_image.means(), intervals=Intervals.of(mean_image)),
-            PCAScore(
-                *pca.means(),
-                components=self.eigenears.count,
-                images=self.eigenears.images,
-                intervals=Intervals.of(pca),
-            ),
+            BaselineScore(*mean_image.means(), Intervals.of(mean_image)),
+            PCAScore(*pca.means(), Intervals.of(pca), *size),
         )
+
+
+def model_batches(
+    model: LoadedModel, array: EarArray, rows: Sequence[int] | np.ndarray, batch_size: int
+) -> Iterator[ImageBatch]:
+    """The images of these rows as the model takes them."""
+    size, channels, indices = model.network.image_size, model.network.in_channels, [*map(int, rows)]
+    return image_batches(
+        array, size=size, channels=channels, batch_size=batch_size, indices=indices
+    )
 
 
 def measure_baselines(
@@ -80,28 +83,31 @@ def measure_baselines(
 
     Values of whole arrays are cached beside `array` until it or the training array changes.
     """
-    size, channels = model.network.image_size, model.network.in_channels
     try:
         fitted = training_eigenears(model)
     except EarTeachError as error:
         _log.info("no baselines: %s", error)
         return None
-    key = _cache_key(array, fitted)
+    key, size = _cache_key(array, fitted), model.network.image_size
     cache = array.path.with_name(
-        f"{array.path.stem}.yardsticks-{fitted.count}-{size}px-{channels}c.npz"
+        f"{array.path.stem}.yardsticks-{fitted.count}-{size}px-{model.network.in_channels}c.npz"
     )
     if (cached := load_npz(cache, key)) is not None:
         mean_image, pca = (_from_cache(cached, name, rows) for name in ("mean_image", "pca"))
         return BaselineQuality(mean_image, pca, fitted)
     meters = {"mean_image": QualityMeter(), "pca": QualityMeter()}
-    for batch in image_batches(
-        array, size=size, channels=channels, batch_size=batch_size, indices=rows.tolist()
-    ):
+    for batch in model_batches(model, array, rows, batch_size):
         meters["mean_image"].update(fitted.mean_image(batch.images), batch.images)
         meters["pca"].update(fitted.reconstruct(batch.images), batch.images)
     quality = {name: meter.compute() for name, meter in meters.items()}
     if len(rows) == len(array):
-        store_npz(cache, key, **_cache_entries(quality))
+        entries = {
+            f"{name}_{metric}": values
+            for name, each in quality.items()
+            for metric, values in asdict(each).items()
+            if values is not None
+        }
+        store_npz(cache, key, **entries)
     return BaselineQuality(**quality, eigenears=fitted)
 
 
@@ -113,13 +119,9 @@ def training_eigenears(model: LoadedModel) -> Eigenears:
     # scikit-learn takes a second to import, which `--no-baselines` need not wait for.
     from earteach.metrics.eigenears import eigenears
 
-    data, network = model.checkpoint.config.data, model.network
-    return eigenears(
-        EarArray.open(data.train_data, data.layout),
-        components=network.latent_dim,
-        size=network.image_size,
-        channels=network.in_channels,
-    )
+    train, network = model.open_array("train"), model.network
+    size, channels = network.image_size, network.in_channels
+    return eigenears(train, components=network.latent_dim, size=size, channels=channels)
 
 
 def _cache_key(array: EarArray, fitted: Eigenears) -> dict[str, Any]:
@@ -136,17 +138,7 @@ def _cache_key(array: EarArray, fitted: Eigenears) -> dict[str, Any]:
     }
 
 
-def _cache_entries(quality: dict[str, ImageQuality]) -> dict[str, np.ndarray]:
-    return {
-        f"{name}_{metric}": values
-        for name, each in quality.items()
-        for metric, values in asdict(each).items()
-        if values is not None
-    }
-
-
 def _from_cache(cached: dict[str, np.ndarray], name: str, rows: np.ndarray) -> ImageQuality:
-    psnr, ssim, ms_ssim = (cached.get(f"{name}_{key}") for key in ("psnr", "ssim", "ms_ssim"))
-    assert psnr is not None
-    assert ssim is not None
-    return ImageQuality(psnr[rows], ssim[rows], None if ms_ssim is None else ms_ssim[rows])
+    ms_ssim = cached.get(f"{name}_ms_ssim")
+    psnr, ssim = cached[f"{name}_psnr"][rows], cached[f"{name}_ssim"][rows]
+    return ImageQuality(psnr, ssim, None if ms_ssim is None else ms_ssim[rows])

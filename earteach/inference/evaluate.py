@@ -18,15 +18,14 @@ import torch
 from earteach import checkpoint
 from earteach.config import InferenceConfig, Layout
 from earteach.data.arrays import EarArray, sampled_rows
-from earteach.data.image_batches import ImageBatch, image_batches
 from earteach.errors import EarTeachError
 from earteach.inference import evaluation_files
 from earteach.inference.baselines import (
     BaselineQuality,
     Baselines,
-    MeanImageScore,
-    PCAScore,
+    BaselineScore,
     measure_baselines,
+    model_batches,
 )
 from earteach.inference.evaluation_files import Files
 from earteach.inference.loaded_model import LoadedModel, load_model
@@ -64,7 +63,7 @@ class Metrics:
     ms_ssim: float | None
 
 
-Score = Metrics | MeanImageScore | PCAScore
+Score = Metrics | BaselineScore
 
 
 @dataclass(frozen=True)
@@ -125,7 +124,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Measurement:
-    """One pass of a network over rows of an array, with a value per image in the order of `rows`."""
+    """One pass of a network over rows of an array, with a value for each of `rows`."""
 
     rows: np.ndarray  # int64 (N,)
     losses: np.ndarray  # float64 (N, 3): loss, reconstruction loss, KLD in nats
@@ -225,7 +224,7 @@ def open_array(
     Raises `EarTeachError` if it cannot be read.
     """
     trained_on = model.checkpoint.config.data
-    path = Path(data) if data is not None else trained_on.val_data
+    path = Path(data or trained_on.val_data)
     try:
         array = EarArray.open(path, layout or trained_on.layout)
     except EarTeachError as error:
@@ -237,64 +236,44 @@ def open_array(
 
 
 def _measure(model: LoadedModel, array: EarArray, rows: np.ndarray, batch_size: int) -> Measurement:
-    network = model.network
+    network, config = model.network, model.checkpoint.config
     if model.checkpoint.about["data"].get("train") == array.fingerprint():
         _log.info(
             "%s was trained on the images of %s; it may do worse on others",
             model.checkpoint.path, array.path,
         )  # fmt: skip
+    weight, reduction = final_kld_weight(config.kld), config.kld.kld_reduction
     losses: list[list[float]] = []
     meter, codes = QualityMeter(), LatentStatistics(network.latent_dim)
     with model.running():
-        for batch in image_batches(
-            array,
-            size=network.image_size,
-            channels=network.in_channels,
-            batch_size=batch_size,
-            indices=rows.tolist(),
-        ):
+        for batch in model_batches(model, array, rows, batch_size):
             images = batch.images.to(model.device)
             mu, logvar = network.encode(images)
-            losses += _losses(model, batch, mu, logvar).tolist()
+            noise = validation_noise(config.run.seed, batch.indices, mu.shape[1]).to(model.device)
+            noisy = network.decode(reparameterise(mu, logvar, noise))
+            recon, kld = image_losses(noisy, images, mu, logvar)
+            loss = total_loss(recon, kld, weight, reduction, mu.shape[1])
+            losses += torch.stack([loss, recon, kld], dim=1).tolist()
             codes.update(mu, logvar)
             meter.update(network.decode(mu), images)
     return Measurement(rows, np.array(losses), meter.compute(), codes, network.latent_dim)
 
 
-def _losses(
-    model: LoadedModel, batch: ImageBatch, mu: torch.Tensor, logvar: torch.Tensor
-) -> torch.Tensor:
-    """Loss, reconstruction loss and KLD of each image, as validation computes them, `(B, 3)`."""
-    config = model.checkpoint.config
-    noise = validation_noise(config.run.seed, batch.indices, mu.shape[1]).to(model.device)
-    decoded = model.network.decode(reparameterise(mu, logvar, noise))
-    recon, kld = image_losses(decoded, batch.images.to(model.device), mu, logvar)
-    weight = final_kld_weight(config.kld)
-    loss = total_loss(recon, kld, weight, config.kld.kld_reduction, mu.shape[1])
-    return torch.stack([loss, recon, kld], dim=1)
-
-
 def _diagnose(model: LoadedModel, measurement: Measurement) -> tuple[Health, tuple[Advice, ...]]:
     trained, metrics, codes = model.checkpoint, measurement.metrics(), measurement.codes
-    klds = tuple(codes.kld_per_dimension().tolist())
-    subset = _training_subset(model)
-    train_recon_loss = None
-    if subset is not None:
-        run, optim = trained.config.run, trained.config.optim
+    seed, batch_size = trained.config.run.seed, trained.config.optim.batch_size
+    loss, recon_loss, train_recon_loss = metrics.loss, metrics.recon_loss, None
+    if (subset := _training_subset(model)) is not None:
         with model.running() as network:
-            train_recon_loss = subset.reconstruction_loss(
-                network, seed=run.seed, batch_size=optim.batch_size
-            )
-    loss, recon_loss = metrics.loss, metrics.recon_loss
+            train_recon_loss = subset.reconstruction_loss(network, seed=seed, batch_size=batch_size)
     health = Health(
-        kld_per_dimension=klds,
+        kld_per_dimension=tuple(codes.kld_per_dimension().tolist()),
         share_recon=recon_loss / loss if loss else 0.0,
         share_kld=(loss - recon_loss) / loss if loss else 0.0,
         train_recon_loss=train_recon_loss,
         gap=None if train_recon_loss is None else recon_loss - train_recon_loss,
     )
-    history = recorded_history(trained.state)
-    if not history:
+    if not (history := recorded_history(trained.state)):
         return health, ()
     run_statistics = RunStatistics(
         config=trained.config,
@@ -302,7 +281,7 @@ def _diagnose(model: LoadedModel, measurement: Measurement) -> tuple[Health, tup
         steps=trained.global_step,
         history=history,
         images=len(measurement.rows),
-        kld_per_dimension=klds,
+        kld_per_dimension=health.kld_per_dimension,
         variance=tuple(codes.variance().tolist()),
         recon_loss=recon_loss,
         mean_image_error=subset.mean_image_error if subset else None,
@@ -314,13 +293,13 @@ def _diagnose(model: LoadedModel, measurement: Measurement) -> tuple[Health, tup
 
 def _training_subset(model: LoadedModel) -> TrainingSubset | None:
     """Images of the training array; None if it is gone or has changed."""
-    data, network = model.checkpoint.config.data, model.network
     try:
-        train = EarArray.open(data.train_data, data.layout)
+        train = model.open_array("train")
     except EarTeachError:
         return None
     if model.checkpoint.about["data"].get("train") != train.fingerprint():
         return None
+    network = model.network
     return TrainingSubset(train, size=network.image_size, channels=network.in_channels)
 
 
@@ -348,9 +327,5 @@ def _compare(
     path: Path, array: EarArray, ours: Measurement, config: InferenceConfig
 ) -> ComparedModel:
     theirs = _measure(load_model(path, config), array, ours.rows, config.batch_size)
-    return ComparedModel(
-        checkpoint=path,
-        metrics=theirs.metrics(),
-        intervals=Intervals.of(theirs.quality),
-        over_it=Margins.between(ours.quality, theirs.quality),
-    )
+    over_it = Margins.between(ours.quality, theirs.quality)
+    return ComparedModel(path, theirs.metrics(), Intervals.of(theirs.quality), over_it)

@@ -10,12 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from earteach.data.arrays import EarArray, to_channels
-from earteach.data.image_batches import image_batches
 from earteach.files.atomic_write import write_atomically
 from earteach.files.folders import make_writable_folder
 from earteach.files.overwrite_guard import carries, foreign
 from earteach.images import check_overwrite, grid, heat_map, to_uint8, write_png
-from earteach.inference.baselines import BaselineQuality
+from earteach.inference.baselines import BaselineQuality, model_batches
 from earteach.inference.loaded_model import LoadedModel
 from earteach.metrics.image_quality import ImageQuality
 
@@ -85,7 +84,14 @@ def write(
     columns = {"row": np.arange(len(kld)), "psnr": quality.psnr, "ssim": quality.ssim, "kld": kld}
     if baselines is not None:
         columns |= {"pca_psnr": baselines.pca.psnr, "pca_ssim": baselines.pca.ssim}
-    _write_table(out / PER_IMAGE, columns)
+
+    def write_table(partial: Path) -> None:
+        with partial.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(columns)
+            writer.writerows(zip(*(values.tolist() for values in columns.values()), strict=True))
+
+    write_atomically(out / PER_IMAGE, write_table)
     worst, best = (Picture(out / name, tuple(chosen)) for name, chosen in rows.items())
     return Files(worst, best, out / PER_IMAGE)
 
@@ -98,29 +104,12 @@ def comparison_strips(
     batch_size: int,
 ) -> Iterator[list[np.ndarray]]:
     """For each row, the tiles of a picture from left to right, uint8 `(S, S, 3)`."""
-    network = model.network
-    for batch in image_batches(
-        array,
-        size=network.image_size,
-        channels=network.in_channels,
-        batch_size=batch_size,
-        indices=rows,
-    ):
+    for batch in model_batches(model, array, rows, batch_size):
         with model.running():
-            decoded = network.reconstruct(batch.images.to(model.device)).float().cpu()
+            decoded = model.network.reconstruct(batch.images.to(model.device)).float().cpu()
         errors = (decoded - batch.images).abs().mean(dim=1).numpy()
         columns = [batch.images, decoded]
         if baselines is not None:
             columns.append(baselines.eigenears.reconstruct(batch.images))
         for *ears, error in zip(*map(to_uint8, columns), errors, strict=True):
             yield [*(to_channels(ear, 3) for ear in ears), heat_map(error)]
-
-
-def _write_table(path: Path, columns: dict[str, np.ndarray]) -> None:
-    def write_to(partial: Path) -> None:
-        with partial.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(columns)
-            writer.writerows(zip(*(values.tolist() for values in columns.values()), strict=True))
-
-    write_atomically(path, write_to)

@@ -10,24 +10,27 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from earteach._version import __version__
-from earteach.config import InferenceConfig
+from earteach.charts import number
+from earteach.config import GROUPS, InferenceConfig
 from earteach.data.arrays import EarArray
 from earteach.errors import EarTeachError
 from earteach.files.atomic_write import write_atomically
 from earteach.files.folders import make_writable_folder
+from earteach.files.overwrite_guard import carries, foreign
 from earteach.inference import report_sections as sections
 from earteach.inference.animation import animate, check_animation
 from earteach.inference.evaluate import DetailedEvaluation, evaluate_model, open_array
 from earteach.inference.loaded_model import LoadedModel, load_model
-from earteach.inference.report_page import refuse_foreign_page, render
 from earteach.inference.run_record import RunRecord, read_record, read_validation_ears
 from earteach.inference.sample import new_ears
 from earteach.inference.samplers import find_source
 
-PAGE = "report.html"
+PAGE, _MARK = "report.html", '<meta name="generator" content="earteach">'
 # Enough for accurate means.
 MAX_IMAGES = 512
 _SAMPLES = 16
@@ -84,7 +87,7 @@ def report(
     config = config or InferenceConfig()
     model = load_model(Path(run), config)
     path = out or model.checkpoint.path.with_name(PAGE)
-    refuse_foreign_page(path)
+    _refuse_foreign_page(path)
     make_writable_folder(path.parent, f"--out {path}")
     record = read_record(model.checkpoint)
     animation = None if gif is None else _write_animation(model, record, gif)
@@ -126,41 +129,55 @@ def _page(
 
     measured = attempt(["quality", "advice", "reconstructions"], lambda: _evaluate(model, config))
     array, evaluation = measured or (None, None)
-    source = find_source(model, None)
+    source, batch_size = find_source(model, None), config.batch_size
+    near = source is not None
     new = attempt(
         ["samples"],
-        lambda: new_ears(
-            model,
-            source,
-            _SAMPLES,
-            seed=seed,
-            nearest=source is not None,
-            batch_size=config.batch_size,
-        ),
+        lambda: new_ears(model, source, _SAMPLES, seed=seed, nearest=near, batch_size=batch_size),
     )
     directions = attempt(
-        ["directions"], lambda: sections.directions(model, new, evaluation, config.batch_size)
+        ["directions"], lambda: sections.directions(model, new, evaluation, batch_size)
     )
-    trained = model.checkpoint
-    content = render(
+    trained, summary = model.checkpoint, evaluation.summary if evaluation else None
+    content = _render(
         name=f"{trained.path.absolute().parent.name}/{trained.path.name}",
-        checkpoint=str(trained.path),
         version=__version__,
         missing=missing,
-        summary=sections.summary(model, record),
-        verdict=sections.verdict(trained, evaluation, array),
-        quality=sections.quality(evaluation, array) if evaluation and array else None,
-        advice=evaluation.summary.advice if evaluation else (),
+        trained=trained,
+        config=trained.config,
+        parameters=sum(value.numel() for value in model.network.parameters()),
+        epochs=max((e.epoch + 1 for e in record.epochs), default=trained.epochs_completed),
+        evaluation=summary,
+        total=len(array) if array else 0,
         charts=sections.charts(record, trained, evaluation),
-        reconstructions=sections.reconstructions(model, array, evaluation, config.batch_size)
-        if evaluation and array
-        else None,
-        samples=sections.samples(new, seed) if new else None,
+        reconstructions=measured and sections.reconstructions(model, *measured, batch_size),
+        samples=new and sections.samples(new),
+        seed=seed,
         directions=directions,
-        configuration=sections.configuration(trained.config),
-        data=sections.data(trained),
+        groups=GROUPS,
+        data=sections.data(model),
     )
     return evaluation, content
+
+
+def _render(**values: Any) -> bytes:
+    """The page; all values but Markup are escaped."""
+    loader = PackageLoader("earteach", "inference")
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters["number"] = number
+    # File names may hold bytes that are not text.
+    return environment.get_template("report.html").render(values).encode(errors="replace")
+
+
+def _refuse_foreign_page(path: Path) -> None:
+    """Raise `EarTeachError` if `path` is a folder, or a file that `report` did not write."""
+    if path.is_dir():
+        raise EarTeachError(f"--out {path}: is a folder; name a file, such as {path / PAGE}")
+    if path.exists() and not carries(path, _MARK):
+        raise foreign(path, "report", "--out")
 
 
 def _evaluate(model: LoadedModel, config: InferenceConfig) -> tuple[EarArray, DetailedEvaluation]:

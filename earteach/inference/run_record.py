@@ -41,8 +41,8 @@ def read_record(trained: Checkpoint) -> RunRecord:
         epochs = _read_epochs(folder / METRICS_FILE)
         # A relative path may lead to another run.
         logged = (trained.about.get("metrics") or {}).get("val/loss")
-        same = [e for e in epochs if e.epoch == trained.epochs_completed - 1]
-        if logged is not None and (not same or same[-1].metrics.get("val/loss") != logged):
+        losses = {epoch.epoch: epoch.metrics.get("val/loss") for epoch in epochs}
+        if logged is not None and losses.get(trained.epochs_completed - 1) != logged:
             raise EarTeachError(f"{folder}: holds another run")
     except EarTeachError as error:
         return RunRecord(folder, _stored_epochs(trained), str(error))
@@ -50,12 +50,9 @@ def read_record(trained: Checkpoint) -> RunRecord:
 
 
 def _read_epochs(path: Path) -> tuple[EpochMetrics, ...]:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError as error:
-        raise EarTeachError(f"{path}: is gone") from error
-    except (OSError, ValueError) as error:
-        raise EarTeachError(f"{path}: cannot be read: {error}") from error
+    if not path.is_file():
+        raise EarTeachError(f"{path}: is gone")
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     epochs = []
     for line in lines:
         try:

@@ -46,12 +46,7 @@ class GroupResamples:
     """
 
     def __init__(
-        self,
-        groups: np.ndarray,
-        *,
-        resamples: int = RESAMPLES,
-        level: float = LEVEL,
-        seed: int = 0,
+        self, groups: np.ndarray, *, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0
     ) -> None:
         names, self._group_of_image = np.unique(groups, return_inverse=True)
         shares = np.full(len(names), 1 / len(names))

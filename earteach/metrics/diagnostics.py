@@ -16,14 +16,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from statistics import fmean, median
 from typing import Any
 
 import numpy as np
 import torch
 
-from earteach.config import Strength, TrainConfig
+from earteach.config import TrainConfig
 from earteach.data.arrays import EarArray, sampled_rows
 from earteach.data.image_batches import to_batch
 from earteach.metrics.latent import ACTIVE_VARIANCE
@@ -36,7 +35,6 @@ from earteach.randomness import validation_noise
 MIN_EPOCHS, MIN_STEPS, MIN_IMAGES = 5, 100, 5
 # Trends need more epochs, and compare means over the last few, because single epochs are noisy.
 TREND_EPOCHS, WINDOW = 10, 3
-
 # A tenth of the dimensions may be idle in a good run: 240 of 256 active ones are usual.
 IDLE_SHARE = 0.1
 # At 1 nat the noise has over a third of the code's standard deviation, at ln 100 nats a hundredth.
@@ -51,7 +49,6 @@ WIDE_VARIANCE, SMALL_KLD_SHARE, MAX_EIGENVALUE_RATIO = 2.0, 1e-4, 1000.0
 DEEP_NETWORK_FACTOR = 10.0
 # Shares of the final KLD weight from which on a high and a low weight can be judged.
 HALF_ANNEALED, FULLY_ANNEALED = 0.5, 0.9
-
 # At least a tenth better than the mean image, and no fifth worse than after the first epoch.
 MEAN_IMAGE_SHARE, WORSE = 0.9, 1.2
 # The KLD weight does not explain so many nats more than it asks for.
@@ -66,7 +63,6 @@ GAP, RISE, WIDE_GAP, STAGNANT = 1.5, 1.05, 5.0, 0.02
 STILL_FALLING = 0.05
 # Early plateau: best in the first third, and 20 epochs without a better one.
 EARLY_SHARE, IDLE_EPOCHS = 1 / 3, 20
-
 # Eigenvalues of ear photographs fall as rank^−1.7: from the 16th of 64 photographs, this predicts the
 # 256th of 11,800 to within 30 %.
 SPECTRUM_DECAY = 1.7
@@ -105,12 +101,22 @@ def recorded_history(state: Mapping[str, Any]) -> tuple[EpochLosses, ...]:
 
 
 class TrainingSubset:
-    """Up to 64 training images without augmentation, evenly spread, in memory."""
+    """Up to 64 training images without augmentation, evenly spread, in memory.
+
+    `mean_image_error` is the mean squared error of the mean image; None for a single image.
+    `eigenvalues` are the first ones of PCA in [0, 1], summed over pixels; as many as are accurate.
+    """
 
     def __init__(self, array: EarArray, *, size: int, channels: int) -> None:
         self._rows = sampled_rows(len(array), SUBSET_IMAGES).tolist()
         images = [array.image(row, size=size, channels=channels) for row in self._rows]
         self._images = np.stack(images)
+        count = len(images)
+        flat = self._images.reshape(count, -1).astype(np.float32) / 255
+        flat -= flat.mean(axis=0)
+        spectrum = np.linalg.eigvalsh(flat @ flat.T)[::-1] / max(1, count - 1)
+        self.mean_image_error = float(spectrum.sum() / images[0].size) if count > 1 else None
+        self.eigenvalues = tuple(spectrum[: count // IMAGES_PER_EIGENVALUE].tolist())
 
     def reconstruction_loss(self, network: ConvVAE, *, seed: int, batch_size: int) -> float:
         """Mean squared error of reconstructions from noisy codes, as in validation."""
@@ -124,32 +130,13 @@ class TrainingSubset:
                 total += float(squared_error(decoded, images).sum())
         return total / len(self._rows)
 
-    @property
-    def mean_image_error(self) -> float | None:
-        """Mean squared error of the mean image; None for a single image."""
-        if len(self._rows) < 2:
-            return None
-        return float(self._spectrum.sum() / self._images[0].size)
-
-    @property
-    def eigenvalues(self) -> tuple[float, ...]:
-        """The first eigenvalues of PCA in [0, 1], summed over pixels; as many as are accurate."""
-        return tuple(self._spectrum[: len(self._rows) // IMAGES_PER_EIGENVALUE].tolist())
-
-    @cached_property
-    def _spectrum(self) -> np.ndarray:
-        flat = self._images.reshape(len(self._rows), -1).astype(np.float32) / 255
-        centred = flat - flat.mean(axis=0)
-        return np.linalg.eigvalsh(centred @ centred.T)[::-1] / max(1, len(flat) - 1)
-
 
 @dataclass(frozen=True)
 class RunStatistics:
     """What the rules judge a run by; None or empty where unknown.
 
     `kld_per_dimension` (nats), `variance` (of mu) and `recon_loss` are measured on `images` validation
-    images. `mean_image_error` is the mean squared error of the mean training image. `eigenvalues` are
-    the first ones of PCA of the training images in [0, 1], summed over pixels. The code of
+    images. `mean_image_error` and `eigenvalues` are those of a `TrainingSubset`. The code of
     `side_dimension` is fixed, so the rules leave it out.
     """
 
@@ -171,25 +158,9 @@ class RunStatistics:
         """The number of latent dimensions without the side."""
         return self.config.model.latent_dim - (self.side_dimension is not None)
 
-    @property
-    def klds(self) -> list[float]:
-        return self._without_side(self.kld_per_dimension)
-
-    @property
-    def variances(self) -> list[float]:
-        return self._without_side(self.variance)
-
-    def _without_side(self, values: Sequence[float]) -> list[float]:
+    def without_side(self, values: Sequence[float]) -> list[float]:
+        """The values of a code without that of the side."""
         return [value for index, value in enumerate(values) if index != self.side_dimension]
-
-    @property
-    def active_units(self) -> int:
-        return sum(value > ACTIVE_VARIANCE for value in self.variances)
-
-    @property
-    def code_measured(self) -> bool:
-        measured = bool(self.variance and self.kld_per_dimension and self.recon_loss)
-        return measured and self.images >= MIN_IMAGES
 
     @property
     def annealed(self) -> float:
@@ -201,7 +172,11 @@ class RunStatistics:
     @property
     def beta(self) -> float:
         """The final KLD weight in ELBO units."""
-        return self._beta(final_kld_weight(self.config.kld))
+        return self.beta_of(final_kld_weight(self.config.kld))
+
+    def beta_of(self, weight: float) -> float:
+        latent_dim = self.config.model.latent_dim
+        return elbo_beta(weight, self.config.kld.kld_reduction, latent_dim, self.pixels)
 
     @property
     def pixels(self) -> int:
@@ -213,11 +188,6 @@ class RunStatistics:
         """The sum of the learning rates of all steps."""
         return fmean(epoch.learning_rate for epoch in self.history) * self.steps
 
-    @property
-    def noise(self) -> float:
-        """The mean squared error that the noise of the codes adds at the final weight."""
-        return self.latent_dim * self.beta / self.pixels
-
     def eigenvalue(self, rank: int) -> float:
         """The variance that the dimension of this rank (from 1) explains in a linear network."""
         known = min(rank, len(self.eigenvalues))
@@ -227,14 +197,6 @@ class RunStatistics:
     def kept(self) -> int:
         """The number of dimensions that a linear network keeps at the final weight."""
         return sum(self.eigenvalue(rank) > self.beta for rank in range(1, self.latent_dim + 1))
-
-    def weight_for(self, beta: float) -> float:
-        """The `kld_weight` whose final value is this β, to two digits."""
-        return _rounded(beta / self._beta(self.config.kld.kld_anneal_end or 1.0))
-
-    def _beta(self, weight: float) -> float:
-        latent_dim = self.config.model.latent_dim
-        return elbo_beta(weight, self.config.kld.kld_reduction, latent_dim, self.pixels)
 
     def recent(self, name: str) -> float:
         """The mean of a loss over the last epochs."""
@@ -251,26 +213,12 @@ def diagnose(run: RunStatistics) -> tuple[Advice, ...]:
     if rate := _learning_rate_low(run) or _learning_rate_high(run):
         return (rate,)  # everything else may follow from it
     trend = len(run.history) >= TREND_EPOCHS
-    code = _weight_high(run) or _weight_low(run) if run.code_measured else None
-    advice = [entry for entry in (code, _overfitting(run) if trend else None) if entry]
+    measured = run.variance and run.kld_per_dimension and run.recon_loss and run.eigenvalues
+    code = measured and run.images >= MIN_IMAGES and (_weight_high(run) or _weight_low(run))
+    advice = [entry for entry in (code, trend and _overfitting(run)) if entry]
     if not advice and trend and run.finished:
         advice = [entry for entry in (_still_improving(run) or _plateau(run),) if entry]
     return tuple(advice)
-
-
-def _weight_high(run: RunStatistics) -> Advice | None:
-    """β exceeds what dimensions explain, so the network drops them or drowns them in noise."""
-    if not run.eigenvalues or run.annealed < HALF_ANNEALED or run.kept == run.latent_dim:
-        return None
-    depth, active = median(run.klds), run.active_units
-    if active < (1 - IDLE_SHARE) * run.latent_dim:
-        symptom = f"only {active} of {run.latent_dim} latent dimensions are active"
-    # A code that starts as PCA drops no dimension: all of them become noisy.
-    elif depth < SHALLOW_KLD and run.kept < run.latent_dim / 2:
-        symptom = f"at {depth:.2g} nats a latent dimension is mostly noise"
-    else:
-        return None
-    return _lower_weight(run, f"collapse: {symptom}, and")
 
 
 def predict_collapse(run: RunStatistics) -> Advice | None:
@@ -281,71 +229,91 @@ def predict_collapse(run: RunStatistics) -> Advice | None:
     return _lower_weight(run, f"about {kept} of {latent_dim} latent units will stay alive:")
 
 
+def _advise(
+    code: str, problem: str, option: str, value: float | int | str, current: Any, more: str = ""
+) -> Advice:
+    shown = f"{value:g}" if isinstance(value, float) else value
+    now = f"{current:g}" if isinstance(current, float) else current
+    flag = f"--{option.replace('_', '-')}"
+    return Advice(code, f"{problem}; try {flag} {shown} instead of {now}{more}", option, value)
+
+
+def _weight_high(run: RunStatistics) -> Advice | None:
+    """β exceeds what dimensions explain, so the network drops them or drowns them in noise."""
+    if run.annealed < HALF_ANNEALED or run.kept == run.latent_dim:
+        return None
+    depth = median(run.without_side(run.kld_per_dimension))
+    active = sum(value > ACTIVE_VARIANCE for value in run.without_side(run.variance))
+    if active < (1 - IDLE_SHARE) * run.latent_dim:
+        symptom = f"only {active} of {run.latent_dim} latent dimensions are active"
+    # A code that starts as PCA drops no dimension: all of them become noisy.
+    elif depth < SHALLOW_KLD and run.kept < run.latent_dim / 2:
+        symptom = f"at {depth:.2g} nats a latent dimension is mostly noise"
+    else:
+        return None
+    return _lower_weight(run, f"collapse: {symptom}, and")
+
+
 def _lower_weight(run: RunStatistics, symptom: str) -> Advice:
     """Bring β below what every dimension explains."""
-    config, beta, smallest = run.config, run.beta, run.eigenvalue(run.latent_dim)
-    message = (
-        f"{symptom} β, {beta:.2g} in ELBO units, is more than "
+    mean_beta = run.beta / run.config.model.latent_dim
+    problem = (
+        f"{symptom} β, {run.beta:.2g} in ELBO units, is more than "
         f"{run.latent_dim - run.kept} of {run.latent_dim} dimensions explain"
     )
-    mean_beta = beta / config.model.latent_dim
-    if config.kld.kld_reduction == "sum" and mean_beta * MEAN_MARGIN <= smallest:
-        message += f"; try --kld-reduction mean, which makes β {mean_beta:.2g}"
-        return Advice("kld_weight_high", message, "kld_reduction", "mean")
-    weight = run.weight_for(smallest / BETA_MARGIN)
-    message += (
-        f"; try --kld-weight {weight:g} instead of {config.kld.kld_weight:g}, which makes β "
-        f"{smallest / BETA_MARGIN:.2g}"
-    )
-    return Advice("kld_weight_high", message, "kld_weight", weight)
+    affordable = mean_beta * MEAN_MARGIN <= run.eigenvalue(run.latent_dim)
+    if run.config.kld.kld_reduction == "sum" and affordable:
+        more = f", which makes β {mean_beta:.2g}"
+        return _advise("kld_weight_high", problem, "kld_reduction", "mean", "sum", more)
+    return _other_weight(run, "kld_weight_high", problem)
+
+
+def _other_weight(run: RunStatistics, code: str, problem: str) -> Advice:
+    """The weight whose final β is a tenth of the smallest eigenvalue, to two digits."""
+    kld, beta = run.config.kld, run.eigenvalue(run.latent_dim) / BETA_MARGIN
+    weight = _rounded(beta / run.beta_of(kld.kld_anneal_end or 1.0))
+    more = f", which makes β {beta:.2g} in ELBO units"
+    return _advise(code, problem, "kld_weight", weight, kld.kld_weight, more)
 
 
 def _weight_low(run: RunStatistics) -> Advice | None:
     """β is so small that nothing keeps the codes near the prior."""
-    if not run.eigenvalues or run.annealed < FULLY_ANNEALED:
-        return None
     beta, smallest = run.beta, run.eigenvalue(run.latent_dim)
-    symptom = _far_from_prior(run)
-    if not symptom or smallest < MAX_EIGENVALUE_RATIO * beta:
+    if run.annealed < FULLY_ANNEALED or smallest < MAX_EIGENVALUE_RATIO * beta:
         return None
-    message = f"the KLD weight is too low: {symptom}, so samples will not look like ears"
-    if run.config.kld.kld_anneal_end == 0:
-        message += "; try --kld-anneal-end 1 instead of 0, which turns the KLD off"
-        return Advice("kld_weight_low", message, "kld_anneal_end", 1.0)
-    weight = run.weight_for(smallest / BETA_MARGIN)
-    message += (
-        f"; try --kld-weight {weight:g}, which raises β in ELBO units from {beta:.2g} to "
-        f"{smallest / BETA_MARGIN:.2g}"
-    )
-    return Advice("kld_weight_low", message, "kld_weight", weight)
-
-
-def _far_from_prior(run: RunStatistics) -> str:
-    """How the codes differ from the prior; empty where they do not."""
-    if (depth := median(run.klds)) > DEEP_KLD:
-        return f"at {depth:.1f} nats a latent dimension has almost no noise"
-    if (variance := median(run.variances)) > WIDE_VARIANCE:
-        return f"codes have a variance of {variance:.3g}, and the prior has 1"
-    weighted = run.beta * 2 / run.pixels * sum(run.klds)
+    klds = run.without_side(run.kld_per_dimension)
+    weighted = beta * 2 / run.pixels * sum(klds)
     share = weighted / (weighted + (run.recon_loss or 0.0))
-    return f"it is {share:.1g} of the loss" if share < SMALL_KLD_SHARE else ""
+    if (depth := median(klds)) > DEEP_KLD:
+        symptom = f"at {depth:.1f} nats a latent dimension has almost no noise"
+    elif (variance := median(run.without_side(run.variance))) > WIDE_VARIANCE:
+        symptom = f"codes have a variance of {variance:.3g}, and the prior has 1"
+    elif share < SMALL_KLD_SHARE:
+        symptom = f"it is {share:.1g} of the loss"
+    else:
+        return None
+    problem = f"the KLD weight is too low: {symptom}, so samples will not look like ears"
+    if run.config.kld.kld_anneal_end == 0:
+        more = ", which turns the KLD off"
+        return _advise("kld_weight_low", problem, "kld_anneal_end", 1.0, 0, more)
+    return _other_weight(run, "kld_weight_low", problem)
 
 
 def _learning_rate_low(run: RunStatistics) -> Advice | None:
     """Steps so small that all of them together change nothing."""
     if len(run.history) < TREND_EPOCHS:
         return None
-    done = 1.0 if run.finished else run.epochs / run.config.optim.epochs
+    optim, history = run.config.optim, run.history
+    done = 1.0 if run.finished else run.epochs / optim.epochs
     if run.path / done > MIN_PATH:
         return None
-    rate = run.config.optim.peak_learning_rate
-    first, last = run.history[0].clean_recon, run.history[-1].clean_recon
-    higher = max(_rounded(10 * rate), run.config.optim.default_learning_rate)
-    message = (
+    problem = (
         f"the learning rate is too low: in {run.steps} steps the error on training images went from "
-        f"{first:.4g} to {last:.4g}; try --learning-rate {higher:g} instead of {rate:g}"
+        f"{history[0].clean_recon:.4g} to {history[-1].clean_recon:.4g}"
     )
-    return Advice("learning_rate_low", message, "learning_rate", higher)
+    rate = optim.peak_learning_rate
+    higher = max(_rounded(10 * rate), optim.default_learning_rate)
+    return _advise("learning_rate_low", problem, "learning_rate", higher, rate)
 
 
 def _learning_rate_high(run: RunStatistics) -> Advice | None:
@@ -355,20 +323,20 @@ def _learning_rate_high(run: RunStatistics) -> Advice | None:
     if len(run.history) < MIN_EPOCHS or collapsing:
         return None
     first, last = run.history[0].clean_recon, run.recent("clean_recon")
+    noise = run.latent_dim * run.beta / run.pixels  # the error that the noise of the codes adds
     if _nothing_learned(run, last):
         symptom = (
             f"after {len(run.history)} epochs the error on training images is {last:.3g}; that of the "
             f"mean image is {run.mean_image_error:.3g}"
         )
-    elif last > WORSE * first + run.noise:
+    elif last > WORSE * first + noise:
         symptom = f"the error on training images rose from {first:.3g} to {last:.3g}"
     elif not (symptom := _scattered_codes(run)):
         return None
-    rate = run.config.optim.peak_learning_rate
-    lower = _rounded(min(rate / 10, run.config.optim.default_learning_rate))
-    message = f"the learning rate is too high: {symptom}; "
-    message += f"try --learning-rate {lower:g} instead of {rate:g}"
-    return Advice("learning_rate_high", message, "learning_rate", lower)
+    optim, problem = run.config.optim, f"the learning rate is too high: {symptom}"
+    rate = optim.peak_learning_rate
+    lower = _rounded(min(rate / 10, optim.default_learning_rate))
+    return _advise("learning_rate_high", problem, "learning_rate", lower, rate)
 
 
 def _nothing_learned(run: RunStatistics, last: float) -> bool:
@@ -396,15 +364,13 @@ def _overfitting(run: RunStatistics) -> Advice | None:
     """Training images get better, and validation images get worse or stay much worse."""
     if not (symptom := _rising_validation_error(run) or _stagnant_validation_error(run)):
         return None
-    message = f"overfitting: {symptom}; more images help most, otherwise try "
+    problem = f"overfitting: {symptom}; more images help most"
     strength, channels = run.config.data.augmentation, run.config.model.base_channels
-    stronger: dict[Strength, Strength] = {"none": "light", "light": "full"}
-    if (more := stronger.get(strength)) is not None:
-        message += f"--augmentation {more} instead of {strength}"
-        return Advice("overfitting", message, "augmentation", more)
+    if strength != "full":
+        stronger = "light" if strength == "none" else "full"
+        return _advise("overfitting", problem, "augmentation", stronger, strength)
     fewer = max(1, channels // 2)
-    message += f"--base-channels {fewer} instead of {channels}, or fewer epochs"
-    return Advice("overfitting", message, "base_channels", fewer)
+    return _advise("overfitting", problem, "base_channels", fewer, channels, ", or fewer epochs")
 
 
 def _rising_validation_error(run: RunStatistics) -> str:
@@ -453,12 +419,11 @@ def _plateau(run: RunStatistics) -> Advice | None:
     since, lower = len(history) - 1 - best, _rounded(rate / 3)
     if since < IDLE_EPOCHS or best > EARLY_SHARE * len(history):
         return None
-    message = (
+    problem = (
         f"early plateau: the validation loss was lowest, {history[best].val_loss:.4g}, in epoch "
-        f"{best + 1}, and the {since} epochs since brought no improvement; try --learning-rate "
-        f"{lower:g} instead of {rate:g}, or fewer epochs"
+        f"{best + 1}, and the {since} epochs since brought no improvement"
     )
-    return Advice("plateau", message, "learning_rate", lower)
+    return _advise("plateau", problem, "learning_rate", lower, rate, ", or fewer epochs")
 
 
 def _rounded(value: float) -> float:

@@ -73,8 +73,7 @@ class Margin:
         with np.errstate(invalid="ignore"):  # two infinite PSNRs have no difference
             differences = ours - theirs
             mean = float(differences.mean())
-        low, high = mean_interval(differences) or (None, None)
-        return cls(mean, low, high)
+        return cls(mean, *(mean_interval(differences) or (None, None)))
 
     @property
     def interval(self) -> Interval | None:
@@ -138,8 +137,11 @@ def ssim(images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     size = len(images)
     if images.device.type == "cpu":
         size = max(1, _PIECE_VALUES // images[0].numel())
+    images, targets = (
+        functional.pad(x.float(), (_WINDOW_RADIUS,) * 4, mode="reflect") for x in (images, targets)
+    )
     pieces = zip(torch.split(images, size), torch.split(targets, size), strict=True)
-    return torch.cat([1 - dissimilarity(_reflected(x), _reflected(y)) for x, y in pieces])
+    return torch.cat([1 - dissimilarity(*pair) for pair in pieces])
 
 
 def ms_ssim(images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -147,18 +149,11 @@ def ms_ssim(images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
 
     Wang et al. 2003 (https://doi.org/10.1109/ACSSC.2003.1292216); sides of at least 176 pixels.
     """
-    from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
+    from torchmetrics.functional import image
+
+    measure = image.multiscale_structural_similarity_index_measure
 
     # bfloat16 windows would lose a third of the value. One image at a time needs less memory.
     with torch.autocast(images.device.type, enabled=False):
-        values = [
-            multiscale_structural_similarity_index_measure(x, y, data_range=1.0)
-            for x, y in zip(
-                torch.split(images.float(), 1), torch.split(targets.float(), 1), strict=True
-            )
-        ]
-    return torch.stack(values)
-
-
-def _reflected(images: torch.Tensor) -> torch.Tensor:
-    return functional.pad(images.float(), (_WINDOW_RADIUS,) * 4, mode="reflect")
+        pairs = zip(torch.split(images.float(), 1), torch.split(targets.float(), 1), strict=True)
+        return torch.stack([measure(*pair, data_range=1.0) for pair in pairs])

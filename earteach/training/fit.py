@@ -147,7 +147,7 @@ def fit(config: TrainConfig, start: Start, watch: Watch, task: Task) -> TrainRes
             if start.weights is None:
                 task.initialise(module, arrays["train"], keep=not start.dry)
         interrupted = _run(trainer, module, arrays, resume_callback, resumed)
-        advice = recorder.diagnosis(trainer, module, finished=not interrupted)
+        advice = recorder.diagnose(module, trainer.global_step, finished=not interrupted)
     if interrupted and stop.signal == REQUEUE and is_main_process():
         requeue()
     return TrainResult(

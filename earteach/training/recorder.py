@@ -12,15 +12,14 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch.utils.tensorboard.summary import hparams
 
+from earteach.config import TrainConfig
 from earteach.data.arrays import EarArray, sampled_rows
 from earteach.data.image_batches import to_batch
 from earteach.images import grid, heat_map, side_by_side, to_uint8
-from earteach.metrics.diagnostics import Advice
-from earteach.run_files import METRICS_FILE, RECORDER_STATE, VALIDATION_EARS
+from earteach.run_files import METRICS_FILE, VALIDATION_EARS
 from earteach.training.checkpoint_callback import is_dry, measured
 from earteach.training.lightning_module import EarVAELightning
 from earteach.training.run_monitor import RunMonitor
@@ -44,7 +43,7 @@ class EpochRecord:
     seconds_left: float
 
 
-class Recorder(Callback):
+class Recorder(RunMonitor):
     """Writes an epoch's record before its checkpoint, so that no saved epoch lacks its record.
 
     Lightning logs some scalars after the checkpoint and queues others: a run that is killed in between
@@ -57,23 +56,11 @@ class Recorder(Callback):
         arrays: Mapping[str, EarArray],
         on_epoch: Callable[[EpochRecord], None] | None = None,
     ) -> None:
+        super().__init__(arrays)
         self._folder = folder
         self._val_array = arrays["val"]
-        self._monitor = RunMonitor(arrays)
         self._on_epoch = on_epoch
-        self._started = 0.0
-        self._trained = 0.0
-        self._images = 0
-
-    @property
-    def state_key(self) -> str:
-        return RECORDER_STATE
-
-    def state_dict(self) -> dict[str, Any]:
-        return self._monitor.state_dict()
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._monitor.load_state_dict(state_dict)
+        self._begin_epoch()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # A run that resumes inside an epoch gets no `on_train_epoch_start` for it.
@@ -83,8 +70,7 @@ class Recorder(Callback):
         _drop_records(self._folder / METRICS_FILE, trainer.current_epoch)
         assert isinstance(pl_module, EarVAELightning)
         if trainer.global_step == 0 and isinstance(logger := trainer.logger, TensorBoardLogger):
-            logger.log_hyperparams(_hyperparameters(pl_module))
-            _declare_metrics(logger, _hyperparameters(pl_module))
+            _log_options(logger, pl_module.config)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._begin_epoch()
@@ -101,31 +87,20 @@ class Recorder(Callback):
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._trained = time.monotonic()
 
-    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        assert isinstance(pl_module, EarVAELightning)
-        self._monitor.measure_clean_images(pl_module)
-
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, EarVAELightning)
         record = self._record(trainer, pl_module)
-        self._monitor.add_epoch(record.metrics, record.learning_rate)
+        self.add_epoch(record.metrics, record.learning_rate)
         if trainer.is_global_zero:
             if not is_dry(trainer):
                 self._write(trainer, pl_module, record)
             if self._on_epoch is not None:
                 self._on_epoch(record)
-            self._monitor.log_new_advice(pl_module, trainer.global_step)
-
-    def diagnosis(
-        self, trainer: pl.Trainer, module: EarVAELightning, *, finished: bool
-    ) -> tuple[Advice, ...]:
-        """The advice on the run after its last step."""
-        return self._monitor.diagnose(module, trainer.global_step, finished=finished)
+            self.log_new_advice(pl_module, trainer.global_step)
 
     def _record(self, trainer: pl.Trainer, module: EarVAELightning) -> EpochRecord:
         metrics = {**module.training_means(), **measured(trainer)}
-        seconds = time.monotonic() - self._started
-        epochs = module.config.optim.epochs
+        seconds, epochs = time.monotonic() - self._started, module.config.optim.epochs
         training_seconds = max(1e-9, self._trained - self._started)
         return EpochRecord(
             epoch=trainer.current_epoch,
@@ -133,7 +108,7 @@ class Recorder(Callback):
             # The step before the next one, as in Lightning's own epoch logs: a run that resumes
             # at `global_step` has TensorBoard drop what lies at or after it.
             step=trainer.global_step - 1,
-            metrics={**metrics, **self._monitor.scalars(module, metrics)},
+            metrics={**metrics, **self.scalars(module, metrics)},
             learning_rate=float(trainer.optimizers[0].param_groups[0]["lr"]),
             seconds=seconds,
             images_per_second=self._images * trainer.world_size / training_seconds,
@@ -146,36 +121,27 @@ class Recorder(Callback):
         logger = trainer.logger
         assert isinstance(logger, TensorBoardLogger)
         logger.log_metrics(record.metrics, record.step)
-        logger.experiment.add_histogram(
-            "val/kld_per_dimension", self._monitor.kld_per_dimension, record.step
-        )
-        pictures = {
-            VALIDATION_EARS: self._reconstructions(module),
-            "samples": _samples(module),
-        }
+        klds = np.asarray(self.codes["kld"])
+        logger.experiment.add_histogram("val/kld_per_dimension", klds, record.step)
+        pictures = {VALIDATION_EARS: self._reconstructions(module), "samples": _samples(module)}
         if record.epoch + 1 == record.epochs or trainer.should_stop:
-            pictures["traversals"] = _traversals(module, self._monitor.kld_per_dimension)
+            pictures["traversals"] = _traversals(module, klds)
         for name, sheet in pictures.items():
             logger.experiment.add_image(name, sheet, record.step, dataformats="HWC")
         logger.experiment.flush()
 
     def _reconstructions(self, module: EarVAELightning) -> np.ndarray:
         """Input, reconstruction and error of a few fixed validation ears, uint8 `(H, W, 3)`."""
-        model = module.config.model
-        rows = sampled_rows(len(self._val_array), _SHOWN_EARS)
-        ears = [
-            self._val_array.image(int(row), size=model.image_size, channels=model.in_channels)
-            for row in rows
-        ]
+        model, array = module.config.model, self._val_array
+        size, channels = model.image_size, model.in_channels
+        rows = sampled_rows(len(array), _SHOWN_EARS).tolist()
+        ears = [array.image(row, size=size, channels=channels) for row in rows]
         images = to_batch(np.stack(ears))
         with torch.no_grad():
             output = module.reconstruct(images.to(module.device)).float().cpu()
         errors = (output - images).abs().mean(dim=1).numpy()
-        triples = zip(ears, to_uint8(output), errors, strict=True)
-        return grid(
-            [side_by_side([ear, decoded, heat_map(error)]) for ear, decoded, error in triples],
-            columns=2,
-        )
+        triples = zip(ears, to_uint8(output), map(heat_map, errors), strict=True)
+        return grid([side_by_side(triple) for triple in triples], columns=2)
 
 
 def _samples(module: EarVAELightning) -> np.ndarray:
@@ -201,29 +167,25 @@ def _traversals(module: EarVAELightning, klds: np.ndarray) -> np.ndarray:
     return grid(list(to_uint8(ears)), columns=_TRAVERSAL_STEPS)
 
 
-def _declare_metrics(logger: TensorBoardLogger, options: dict[str, Any]) -> None:
-    """Let TensorBoard's HPARAMS tab show the last value of these scalars beside the options."""
+def _log_options(logger: TensorBoardLogger, config: TrainConfig) -> None:
+    """Let TensorBoard's HPARAMS tab show the options beside the last value of some scalars."""
+    options = {
+        name: value if isinstance(value, bool | int | float) else str(value)
+        for name, value in config.resolved_options().items()
+    }
+    logger.log_hyperparams(options)
     summaries = hparams(options, dict.fromkeys(_HPARAM_METRICS, 0.0))  # type: ignore[no-untyped-call]
     for summary in summaries:
         logger.experiment._get_file_writer().add_summary(summary)
 
 
-def _hyperparameters(module: EarVAELightning) -> dict[str, Any]:
-    """The run's options in the types that TensorBoard shows."""
-    return {
-        name: value if isinstance(value, bool | int | float) else str(value)
-        for name, value in module.config.resolved_options().items()
-    }
-
-
 def _drop_records(path: Path, epoch: int) -> None:
     """Remove the records from `epoch` on, because a resumed run writes them again."""
-    if not path.exists():
-        return
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    earlier = [line for line in lines if _epoch_of(line) < epoch]
-    if earlier != lines:
-        path.write_text("".join(earlier), encoding="utf-8")
+    if path.exists():
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        earlier = [line for line in lines if _epoch_of(line) < epoch]
+        if earlier != lines:
+            path.write_text("".join(earlier), encoding="utf-8")
 
 
 def _epoch_of(line: str) -> float:

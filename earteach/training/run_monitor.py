@@ -7,22 +7,19 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback
 
 from earteach.data.arrays import EarArray
-from earteach.metrics.diagnostics import (
-    Advice,
-    EpochLosses,
-    RunStatistics,
-    TrainingSubset,
-    diagnose,
-)
+from earteach.metrics import diagnostics
+from earteach.metrics.diagnostics import Advice, EpochLosses, RunStatistics, TrainingSubset
+from earteach.run_files import RECORDER_STATE
 from earteach.training.lightning_module import EarVAELightning
 
 _log = logging.getLogger(__name__)
 
 
-class RunMonitor:
+class RunMonitor(Callback):
     """Keeps a run's history in the checkpoint: a resumed run may log to another folder."""
 
     def __init__(self, arrays: Mapping[str, EarArray]) -> None:
@@ -30,32 +27,29 @@ class RunMonitor:
         self._subset: TrainingSubset | None = None
         self._clean_recon = float("nan")
         self._history: list[EpochLosses] = []
-        self._codes: dict[str, list[float]] = {"kld": [], "variance": []}
+        # Of the last validation, by latent dimension: KLD in nats, and variance of mu.
+        self.codes: dict[str, list[float]] = {"kld": [], "variance": []}
         self._reported: list[str] = []
+
+    @property
+    def state_key(self) -> str:
+        return RECORDER_STATE
 
     def state_dict(self) -> dict[str, Any]:
         """Builtin values, for a checkpoint."""
-        return {
-            "history": [asdict(epoch) for epoch in self._history],
-            "codes": {name: list(values) for name, values in self._codes.items()},
-            "told": list(self._reported),
-        }
+        history = [asdict(epoch) for epoch in self._history]
+        return {"history": history, "codes": {**self.codes}, "told": [*self._reported]}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._history = [EpochLosses(**epoch) for epoch in state["history"]]
-        self._codes = {name: list(values) for name, values in state["codes"].items()}
-        self._reported = list(state["told"])
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._history = [EpochLosses(**epoch) for epoch in state_dict["history"]]
+        self.codes, self._reported = {**state_dict["codes"]}, [*state_dict["told"]]
 
-    @property
-    def kld_per_dimension(self) -> np.ndarray:
-        """KLD of the last validation in nats, `(latent_dim,)`."""
-        return np.asarray(self._codes["kld"])
-
-    def measure_clean_images(self, module: EarVAELightning) -> None:
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Reconstruct a few training images without augmentation, as in validation."""
-        run, optim = module.config.run, module.config.optim
-        self._clean_recon = self._training_subset(module).reconstruction_loss(
-            module.averaged, seed=run.seed, batch_size=optim.batch_size
+        assert isinstance(pl_module, EarVAELightning)
+        run, optim = pl_module.config.run, pl_module.config.optim
+        self._clean_recon = self._training_subset(pl_module).reconstruction_loss(
+            pl_module.averaged, seed=run.seed, batch_size=optim.batch_size
         )
 
     def _training_subset(self, module: EarVAELightning) -> TrainingSubset:
@@ -67,7 +61,7 @@ class RunMonitor:
     def scalars(self, module: EarVAELightning, metrics: Mapping[str, float]) -> dict[str, float]:
         """What to log of an epoch beside its means; a collective call on all devices."""
         codes = module.validation_codes()
-        self._codes = {
+        self.codes = {
             "kld": codes.kld_per_dimension().tolist(),
             "variance": codes.variance().tolist(),
         }
@@ -106,7 +100,7 @@ class RunMonitor:
         if not module.has_diagnostics:
             return ()
         subset = self._training_subset(module)
-        return diagnose(
+        return diagnostics.diagnose(
             RunStatistics(
                 config=module.config,
                 epochs=len(self._history),
@@ -114,8 +108,8 @@ class RunMonitor:
                 finished=finished,
                 history=tuple(self._history),
                 images=len(self._arrays["val"]),
-                kld_per_dimension=tuple(self._codes["kld"]),
-                variance=tuple(self._codes["variance"]),
+                kld_per_dimension=tuple(self.codes["kld"]),
+                variance=tuple(self.codes["variance"]),
                 recon_loss=self._history[-1].val_recon if self._history else None,
                 mean_image_error=subset.mean_image_error,
                 eigenvalues=subset.eigenvalues,

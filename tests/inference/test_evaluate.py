@@ -4,7 +4,7 @@ import json
 import logging
 import os
 import shutil
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -131,22 +131,6 @@ def test_values_are_those_of_a_second_computation(trained, ears, evaluation):
     assert evaluation.data == ears / "val_teacher.npy"
 
 
-@pytest.mark.parametrize("batch_size", [1, 3])
-def test_the_batch_size_does_not_matter(trained, evaluation, batch_size):
-    other = evaluate(trained.last, config=InferenceConfig(batch_size=batch_size))
-    assert numbers(other) == pytest.approx(numbers(evaluation), rel=1e-5, abs=2e-5)
-
-
-def numbers(value: Any) -> list[float]:
-    """All numbers in a result but its duration, in order."""
-    if is_dataclass(value):
-        names = [entry.name for entry in fields(value) if entry.name != "seconds"]
-        return [number for name in names for number in numbers(getattr(value, name))]
-    if isinstance(value, tuple):
-        return [number for entry in value for number in numbers(entry)]
-    return [value] if isinstance(value, int | float) else []
-
-
 def percentile_interval(values: np.ndarray) -> tuple[float, float]:
     interval = stats.bootstrap(
         (values,), np.mean, n_resamples=20_000, method="percentile", rng=np.random.default_rng(3)
@@ -183,24 +167,6 @@ def test_baselines_and_margins_are_those_of_scikit_learn_and_scipy(trained, ears
         margin, differences = getattr(evaluation.over_pca, name), ours[name] - by_pca[name]
         assert margin.difference == pytest.approx(differences.mean(), abs=2e-4)
         assert_close((margin.low, margin.high), percentile_interval(differences))
-
-
-def test_one_image_has_no_interval(trained, ears, tmp_path):
-    np.save(tmp_path / "one.npy", np.load(ears / "val_teacher.npy")[:1])
-    result = evaluate(trained.last, tmp_path / "one.npy")
-    assert (result.intervals.psnr, result.intervals.ssim) == (None, None)
-    margin = result.over_pca.psnr
-    assert margin.difference == pytest.approx(result.metrics.psnr - result.baselines.pca.psnr)
-    assert (margin.low, margin.high) == (None, None)
-
-
-def test_a_perfect_image_has_no_interval_of_psnr(trained, ears, tmp_path, monkeypatch):
-    monkeypatch.setattr(Eigenears, "reconstruct", lambda _, x: x.clone())
-    result = evaluate(trained.last, shutil.copy(ears / "val_teacher.npy", tmp_path))
-    assert result.baselines.pca.psnr == np.inf
-    assert result.baselines.pca.intervals.psnr is None
-    assert result.over_pca.psnr.difference == -np.inf
-    assert result.over_pca.ssim.high < 0
 
 
 # Baselines are cached beside the array.
@@ -257,11 +223,6 @@ def test_another_pca_invalidates_the_cache(trained, val, computed, monkeypatch):
     again = evaluate(trained.last, val)
     assert sum(computed) == 2 * first.images
     assert again.baselines.mean_image.psnr < first.baselines.mean_image.psnr
-
-
-def test_baselines_do_not_need_the_cache(trained, val, evaluation):
-    (val.parent / "val_teacher.yardsticks-16-32px-3c.npz").mkdir()  # in the way
-    assert numbers(evaluate(trained.last, val)) == numbers(evaluation)
 
 
 # Arrays that are gone or different.

@@ -123,43 +123,6 @@ def test_a_foreign_file_is_not_replaced(trained, tmp_path, monkeypatch, name):
     assert contents(tmp_path) == {name: b"row,psnr\n1,2\n"}
 
 
-@pytest.mark.parametrize(
-    ("out", "message"),
-    [
-        ("file", "file: is a file; name a folder"),
-        ("file/below", "file/below: lies below a file"),
-        ("/proc", "/proc: cannot be written: .*; choose another --out"),
-        ("/proc/new", "/proc/new: cannot be made"),
-    ],
-)
-def test_a_folder_that_cannot_be_written_is_an_error_before_the_work(
-    trained, tmp_path, monkeypatch, out, message
-):
-    monkeypatch.setattr("earteach.inference.evaluate._measure", pytest.fail)
-    monkeypatch.chdir(tmp_path)
-    Path("file").touch()
-    with pytest.raises(EarTeachError, match=message):
-        evaluate(trained.last, out=Path(out))
-
-
-def test_a_table_that_cannot_be_finished_leaves_the_old_one(trained, ears, tmp_path, monkeypatch):
-    evaluate(trained.last, out=tmp_path)
-    before = contents(tmp_path)
-
-    class Full:
-        def writerow(self, _: object) -> None: ...
-
-        def writerows(self, _: object) -> None:
-            raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("earteach.inference.evaluation_files.csv.writer", lambda _: Full())
-    with pytest.raises(EarTeachError, match=r"per_image\.csv: cannot be written: the disk is full"):
-        evaluate(trained.last, ears / "train_teacher.npy", out=tmp_path)
-    after = contents(tmp_path)
-    assert set(after) == NAMES
-    assert after["per_image.csv"] == before["per_image.csv"]
-
-
 def test_nothing_is_written_if_measuring_fails(trained, ears, tmp_path):
     images = (np.load(ears / "val_teacher.npy") / 255).astype(np.float32)
     images[2, 0, 0, 0] = np.nan

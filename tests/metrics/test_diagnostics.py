@@ -189,21 +189,13 @@ HEALTHY: dict[str, RunStatistics] = {
     "healthy": run(),
     "unfinished": run(finished=False),
     "nothing known": RunStatistics(config=config()),
-    "nothing known of a finished run": RunStatistics(config(), 20, 1000, finished=True),
     "no eigenvalues": replace(at_weight(kld_weight=2.5), eigenvalues=()),
-    "idle dimensions that the weight would keep": run(
-        variance=(*codes()["variance"][:8], *[0.0] * 8)
-    ),
     "a weight on its way up": replace(at_weight(kld_weight=2.5, **EARLY), epochs=9),
     # Epoch 12 of 20 is early in a cycle of 5.
     "a low weight early in a cycle": replace(
         SICK["almost no KLD weight"][0], epochs=12, finished=False
     ),
     "wide codes at a weight that holds them": run(variance=(3.0,) * LATENT),
-    "most of a slow run to come": run(
-        config=config(learning_rate=1e-6, epochs=200), finished=False,
-        history=tuple(replace(e, learning_rate=1e-6) for e in CREEPING),
-    ),
     "a slow start": run(
         history=tuple(epoch(0.2 * 0.97**e) for e in range(12)), epochs=12, finished=False
     ),
@@ -214,21 +206,12 @@ HEALTHY: dict[str, RunStatistics] = {
         history=tuple(epoch(val_recon=0.008, val_loss=0.02) for _ in range(20))
     ),
     "improving but unfinished": run(history=IMPROVING, finished=False),
-    "a late plateau": run(
-        history=tuple(epoch(0.004 if e == 25 else 0.0041) for e in range(50)), epochs=50,
-        config=config(epochs=50),
-    ),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("healthy", HEALTHY.values(), ids=HEALTHY)
 def test_there_is_no_advice_without_a_problem(healthy: RunStatistics) -> None:
     assert diagnose(healthy) == ()
-
-
-def test_a_weight_that_is_fully_annealed_is_judged() -> None:
-    assert diagnose(replace(at_weight(kld_weight=2.5, **EARLY), epochs=20))
-    assert diagnose(replace(SICK["almost no KLD weight"][0], epochs=15, finished=False))
 
 
 def test_errors_that_rise_with_the_weight_are_not_overfitting() -> None:
@@ -262,9 +245,6 @@ def test_the_side_is_not_judged() -> None:
         config=config(latent_dim=3, kld_weight=3.0), kld_per_dimension=(*kld, 2.0),
         variance=(*variance, 0.0), history=(),
     )  # fmt: skip
-    assert (three.active_units, three.latent_dim) == (2, 3)
-    assert replace(three, side_dimension=2).latent_dim == 2
-    assert replace(three, side_dimension=2).klds == list(kld)
     assert only(diagnose(three), "kld_weight_high")
     assert diagnose(replace(three, side_dimension=2)) == ()
 

@@ -38,10 +38,6 @@ def test_a_unit_is_active_from_a_variance_of_a_hundredth(swings, active):
     assert accumulated(torch.stack([swing, -swing] * 4) + 7, None, 3, 5).active_units() == active
 
 
-def test_without_codes_no_unit_is_active():
-    assert LatentStatistics(4).active_units() == 0
-
-
 def test_two_devices_add_up_to_one():
     torch.manual_seed(2)
     mu, logvar = torch.randn(9, 4) + 3, torch.randn(9, 4)

@@ -77,6 +77,12 @@ def test_the_last_epoch_has_traversals_about_the_mean_code(trained: Run, events:
         assert min(np.abs(flat - image).max() for image in possible) <= 1
 
 
+def test_the_curves_of_a_run(events: EventAccumulator):
+    curves = {"train/loss", "val/loss", "val/psnr", "val/ssim", "val/kld", "lr"}
+    assert curves <= set(events.Tags()["scalars"])
+    assert set(events.Tags()["images"]) == {"val/reconstructions", "samples", "traversals"}
+
+
 def test_the_table_of_runs_has_the_options_beside_the_results(events: EventAccumulator):
     contents = events.PluginTagToContent(metadata.PLUGIN_NAME)
     parsed = {

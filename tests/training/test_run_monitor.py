@@ -74,11 +74,6 @@ def test_a_network_overfits_eight_images(ears: Path, tmp_path: Path) -> None:
     assert len(notes(result, "overfitting")) == 1
 
 
-@pytest.mark.slow
-def test_a_healthy_run_gets_no_advice(ears: Path, tmp_path: Path) -> None:
-    assert codes(train(ears, tmp_path, "--epochs", 12)) == []
-
-
 @pytest.fixture(scope="module")
 def unweighted(ears: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
     """A run almost without a KLD weight, fully annealed from the second epoch on."""
