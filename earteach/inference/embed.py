@@ -21,12 +21,7 @@ from earteach.config import Fit, InferenceConfig, Layout
 from earteach.data.image_batches import to_batch
 from earteach.errors import EarTeachError
 from earteach.files.folders import make_folder, missing_folders, remove_empty
-from earteach.inference.embedding_files import (
-    Columns,
-    check_replaceable,
-    check_suffix,
-    write_columns,
-)
+from earteach.inference.embedding_files import check_replaceable, check_suffix, write_columns
 from earteach.inference.inputs import Ear, ears
 from earteach.inference.loaded_model import LoadedModel, load_model
 
@@ -74,11 +69,9 @@ def embed(
         check_replaceable(out)
         with ExitStack() as stack:
             stack.callback(remove_empty, new_folders)  # in case nothing is written
-            columns = {"mu": True, "logvar": logvar, "features": features}
+            chosen = ["mu", *["logvar"] * logvar, *["features"] * features]
             spools: dict[str, BinaryIO] = {
-                name: stack.enter_context(tempfile.TemporaryFile(dir=out.parent))
-                for name, chosen in columns.items()
-                if chosen
+                name: stack.enter_context(tempfile.TemporaryFile(dir=out.parent)) for name in chosen
             }
             inputs = ears(source, model.network, layout, fit)
             names = _fill(spools, model, inputs, config.batch_size)
@@ -88,8 +81,8 @@ def embed(
                 )
             sha256 = file_hash(model.checkpoint.path)
             about = {"checkpoint": model.checkpoint.path.name, "checkpoint_sha256": sha256}
-            values = {name: _mapped(file, len(names)) for name, file in spools.items()}
-            write_columns(out, Columns(names, values, about))
+            columns = {name: _mapped(file, len(names)) for name, file in spools.items()}
+            write_columns(out, names, columns, about)
     except OSError as error:
         raise EarTeachError(f"{out}: cannot be written: {error.strerror or error}") from error
     return Embedding(
@@ -100,7 +93,7 @@ def embed(
         images=len(names),
         latent_dim=model.network.latent_dim,
         logvar=logvar,
-        features=values["features"].shape[1] if features else None,
+        features=columns["features"].shape[1] if features else None,
     )
 
 

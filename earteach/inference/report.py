@@ -25,7 +25,6 @@ from earteach.inference.loaded_model import LoadedModel, load_model
 from earteach.inference.report_page import refuse_foreign_page, render
 from earteach.inference.run_record import RunRecord, read_record, read_validation_ears
 from earteach.inference.sample import new_ears
-from earteach.inference.samplers import find_source
 
 PAGE = "report.html"
 # Enough for accurate means.
@@ -126,18 +125,7 @@ def _page(
 
     measured = attempt(["quality", "advice", "reconstructions"], lambda: _evaluate(model, config))
     array, evaluation = measured or (None, None)
-    source = find_source(model, None)
-    new = attempt(
-        ["samples"],
-        lambda: new_ears(
-            model,
-            source,
-            _SAMPLES,
-            seed=seed,
-            nearest=source is not None,
-            batch_size=config.batch_size,
-        ),
-    )
+    new = attempt(["samples"], lambda: new_ears(model, _SAMPLES, seed, config.batch_size))
     directions = attempt(
         ["directions"], lambda: sections.directions(model, new, evaluation, config.batch_size)
     )

@@ -18,9 +18,15 @@ from earteach.files.folders import make_folder
 from earteach.inference.export.description import describe
 from earteach.inference.export.destination import Destination
 from earteach.inference.export.formats import FORMATS, check_packages
-from earteach.inference.export.parity import Parity, check_parity, ear_images, inputs_of
+from earteach.inference.export.parity import (
+    Parity,
+    Quantization,
+    check_parity,
+    ear_images,
+    inputs_of,
+)
 from earteach.inference.export.parts import Job, Port, check_size
-from earteach.inference.export.quantization import Quantization, quantize_onnx
+from earteach.inference.export.quantization import quantize_onnx
 
 OPSET = 18
 _OPSETS = range(18, 25)
@@ -77,7 +83,11 @@ def export(
         destination.check_replaceable(format)
         staging.mkdir()
         target = staging if destination.names else staging / "file"
-        parity, quantization = _write_checked(target, job, format, quantize)
+        FORMATS[format].write(target, job, inputs_of(job, ear_images(job, _TRACED_IMAGES)))
+        parity = check_parity(job, FORMATS[format].load(target, job))
+        quantization = None
+        if quantize is not None:  # measured again; the float file had to pass first
+            parity, quantization = quantize_onnx(target, job)
         staged = {name: target / name for name in destination.names} or {out.name: target}
         sha256 = file_hash(source.path)
         written = sum(file.stat().st_size for file in staged.values())
@@ -115,14 +125,9 @@ def _check_options(
     if quantize not in (None, "int8"):
         raise EarTeachError(f"--quantize {quantize}: must be int8")
     if with_preprocessing and part == "decoder":
-        raise EarTeachError(
-            "--with-preprocessing: the decoder takes codes, not images; leave it out"
-        )
+        raise EarTeachError("--with-preprocessing: the decoder takes codes; leave it out")
     if with_preprocessing and format == "safetensors":
-        raise EarTeachError(
-            "--with-preprocessing: safetensors holds weights and no graph; leave it out or choose "
-            "another --format"
-        )
+        raise EarTeachError("--with-preprocessing: safetensors holds no graph; leave it out")
 
 
 @contextmanager
@@ -136,12 +141,3 @@ def _staging(out: Path) -> Iterator[Path]:
         raise EarTeachError(f"{out}: cannot be written: {error.strerror or error}") from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-
-
-def _write_checked(
-    target: Path, job: Job, format: ExportFormat, quantize: str | None
-) -> tuple[Parity, Quantization | None]:
-    """Write the file or folder and compare it with torch; int8 is compared twice, as float first."""
-    FORMATS[format].write(target, job, inputs_of(job, ear_images(job, _TRACED_IMAGES)))
-    parity = check_parity(job, FORMATS[format].load(target, job))
-    return (parity, None) if quantize is None else quantize_onnx(target, job)
