@@ -11,7 +11,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -60,10 +59,6 @@ class CodeMixture:
         if self.has_side:
             code[-1] = 1.0 if self.facing >= 0.5 else -1.0
         return code
-
-    def draw(self, number: int, seed: int) -> torch.Tensor:
-        """The first `number` of `codes(seed)`, float32 `(number, D)`."""
-        return torch.stack(list(islice(self.codes(seed), number)))
 
     def codes(self, seed: int) -> Iterator[torch.Tensor]:
         """An endless stream of new codes, float32 `(D,)`."""
