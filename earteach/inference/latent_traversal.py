@@ -80,7 +80,7 @@ def interpolate(
     if number < 2:
         raise EarTeachError(f"--number {number}: must be at least 2 with --interpolate")
     config = config or InferenceConfig()
-    model = load_model(Path(path), config)
+    model = load_model(path, config)
     names, images = zip(*(_read_end(model, end) for end in ends), strict=True)
     paths = prepare_paths(out, number)
     with model.running() as network:
@@ -120,7 +120,7 @@ def traverse(
         if value < minimum:
             raise EarTeachError(f"{option} {value}: must be at least {minimum} with --traverse")
     config = config or InferenceConfig()
-    model = load_model(Path(path), config)
+    model = load_model(path, config)
     try:
         mixture = get_mixture(model)
     except EarTeachError as error:

@@ -88,7 +88,7 @@ def probe(
     Raises `EarTeachError` where there is nothing to probe, or too few people for the folds.
     """
     config = config or InferenceConfig()
-    model = load_model(Path(path), config)
+    model = load_model(path, config)
     array = open_array(model, data, layout)
     labels = read_labels(array, landmarks, groups, identities=identities)
     features = _features(model, array, config.batch_size, seed)

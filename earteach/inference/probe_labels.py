@@ -82,13 +82,12 @@ def _read_landmarks(
 
 def _landmarks_of_rows(array: EarArray, path: Path) -> np.ndarray:
     try:
-        points = np.load(path, allow_pickle=False)
+        with path.open("rb") as file:
+            points = np.lib.format.read_array(file, allow_pickle=False)
     except FileNotFoundError as error:
         raise EarTeachError(f"--landmarks {path}: no such file; name a .npy or a .csv") from error
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError) as error:
         raise EarTeachError(f"--landmarks {path}: is not a .npy file; save it again") from error
-    if not isinstance(points, np.ndarray):
-        raise EarTeachError(f"--landmarks {path}: is an .npz archive; use numpy.save")
     count = points.shape[1] if points.ndim == 3 else 0
     if count < 2 or points.shape != (len(array), count, 2) or points.dtype.kind != "f":
         raise EarTeachError(

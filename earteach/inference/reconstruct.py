@@ -83,7 +83,7 @@ def reconstruct(
         raise EarTeachError(f"--jitter {jitter}: must be a finite number, 0 or more")
     _check_inputs_kept(inputs, out)
     config = config or InferenceConfig()
-    model = load_model(Path(path), config)
+    model = load_model(path, config)
     all_ears = (
         ear for source in inputs for ear in islice(ears(source, model.network, layout, fit), number)
     )

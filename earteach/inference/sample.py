@@ -92,7 +92,7 @@ def sample(
     if sampler not in (None, "gmm", "prior"):
         raise EarTeachError(f"--sampler {sampler}: must be gmm or prior")
     config = config or InferenceConfig()
-    model = load_model(Path(path), config)
+    model = load_model(path, config)
     mixture = find_mixture(model, sampler)
     paths = prepare_paths(out, number)
     metadata = {"Checkpoint": model.checkpoint.path.name, "Seed": str(seed)}

@@ -5,7 +5,6 @@ parts.py        what is exported, with its inputs and outputs
 formats.py      the formats: how each is written and run
 parity.py       the comparison with torch, and the images for it
 quantization.py ONNX with int8 convolutions, and the quality they lose
-destination.py  the files of an export, and which existing files may be replaced
 description.py  the JSON beside an export, and the model card of a safetensors folder
 """
 
