@@ -58,10 +58,14 @@ def ears(source: Path, network: ConvVAE, layout: Layout | None, fit: Fit) -> Ite
 def _array_ears(source: Path, network: ConvVAE, layout: Layout | None) -> Iterator[Ear]:
     array = EarArray.open(source, layout)
     array.note_conversions(network.image_size, network.in_channels)
-    labels = _manifest_labels(source, len(array))
+    try:
+        manifest = read_manifest(source, len(array))
+    except EarTeachError as error:
+        _log.info("%s; until then rows are labelled with their numbers", error)
+        manifest = None
     for row in range(len(array)):
         image = array.image(row, size=network.image_size, channels=network.in_channels)
-        label = labels[row] if labels else str(row)
+        label = manifest[row].source if manifest else str(row)
         yield Ear(f"{source}[{row}]", f"{source.stem}-{row:05d}", label, image)
 
 
@@ -78,13 +82,3 @@ def _photograph(path: Path, folder: Path, network: ConvVAE, fit: Fit) -> Ear:
     relative = path.relative_to(folder)
     name = "-".join(relative.with_suffix("").parts)
     return Ear(str(path), name, relative.as_posix(), image)
-
-
-def _manifest_labels(source: Path, length: int) -> list[str] | None:
-    """The sources in the manifest beside the array; None without a manifest that matches."""
-    try:
-        rows = read_manifest(source, length)
-    except EarTeachError as error:
-        _log.info("%s; until then rows are labelled with their numbers", error)
-        return None
-    return None if rows is None else [row.source for row in rows]

@@ -93,7 +93,7 @@ def interpolate(
         second[side] = first[side]
     codes = slerp(first, second, torch.linspace(0, 1, number))
     metadata = {"Checkpoint": model.checkpoint.path.name, "Interpolated": " to ".join(names)}
-    ears = decode(model, codes, config.batch_size)
+    ears = np.concatenate(list(decode(model, torch.split(codes, config.batch_size))))
     write_ears([ears], paths, metadata)
     grid = write_grid(list(ears), _GRID_COLUMNS, paths, metadata)
     return Interpolation(model.checkpoint.path, (names[0], names[1]), turned, paths, grid)
@@ -146,7 +146,9 @@ def traverse_axes(
     sigmas = torch.linspace(-_MAX_SIGMA, _MAX_SIGMA, number)
     axes = torch.from_numpy(mixture.axes[:directions])
     codes = mixture.mean_code() + (axes[:, None] * sigmas[:, None]).flatten(0, 1)
-    return tuple(sigmas.tolist()), decode(model, codes, batch_size)
+    return tuple(sigmas.tolist()), np.concatenate(
+        list(decode(model, torch.split(codes, batch_size)))
+    )
 
 
 def slerp(a: torch.Tensor, b: torch.Tensor, fractions: torch.Tensor) -> torch.Tensor:

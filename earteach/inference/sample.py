@@ -2,8 +2,6 @@
 
 >>> sample("checkpoints", Path("samples"), number=8).grid
 PosixPath('samples/grid.png')
-
-The codes come from `samplers`.
 """
 
 from __future__ import annotations
@@ -96,9 +94,8 @@ def sample(
     mixture = find_mixture(model, sampler)
     paths = prepare_paths(out, number)
     metadata = {"Checkpoint": model.checkpoint.path.name, "Seed": str(seed)}
-    with model.running():
-        codes = draw_codes(model.network, mixture, number, seed, config.batch_size)
-        first = write_ears(_decode_batches(model, codes), paths, metadata)
+    codes = draw_codes(model.network, mixture, number, seed, config.batch_size)
+    first = write_ears(decode(model, codes), paths, metadata)
     if number > len(first):
         _log.info("%s: shows the first %d of %d ears", out / GRID, len(first), number)
     neighbours = find_neighbours(model, first) if nearest else None
@@ -119,20 +116,17 @@ def sample(
 def new_ears(model: LoadedModel, number: int, seed: int, batch_size: int) -> NewEars:
     """Draw a few ears, without writing them; with their nearest images unless from the prior."""
     mixture = find_mixture(model, None)
-    codes = torch.cat(list(draw_codes(model.network, mixture, number, seed, batch_size)))
-    ears = decode(model, codes, batch_size)
+    codes = draw_codes(model.network, mixture, number, seed, batch_size)
+    ears = np.concatenate(list(decode(model, codes)))
     return NewEars(ears, mixture, find_neighbours(model, ears) if mixture else None)
 
 
-def decode(model: LoadedModel, codes: torch.Tensor, batch_size: int) -> np.ndarray:
-    """Decode codes `(N, D)` to ears, uint8 `(N, S, S, C)`."""
-    with model.running():
-        return np.concatenate(list(_decode_batches(model, torch.split(codes, batch_size))))
-
-
-def _decode_batches(model: LoadedModel, codes: Iterable[torch.Tensor]) -> Iterator[np.ndarray]:
+def decode(model: LoadedModel, codes: Iterable[torch.Tensor]) -> Iterator[np.ndarray]:
+    """Decode batches of codes `(B, D)` to ears, uint8 `(B, S, S, C)`."""
     for batch in codes:
-        yield to_uint8(model.network.decode(batch.to(model.device)))
+        with model.running() as network:
+            ears = to_uint8(network.decode(batch.to(model.device)))
+        yield ears
 
 
 def prepare_paths(out: Path, number: int) -> tuple[Path, ...]:

@@ -128,30 +128,6 @@ def test_landmarks_of_photographs_fall_where_prepare_put_them(tmp_path: Path, cr
     np.testing.assert_allclose(by_name, beside, atol=1e-6)
 
 
-def test_of_two_ears_in_a_photograph_the_landmarks_are_of_the_one_around_them(tmp_path: Path):
-    rng, points, boxes = np.random.default_rng(0), ["file,x0,y0,x1,y1"], ["file,x,y,w,h"]
-    (tmp_path / "photos").mkdir()
-    for person in range(24):
-        name = f"{person:02d}.png"
-        Image.fromarray(rng.integers(0, 256, (60, 100, 3), np.uint8)).save(
-            tmp_path / "photos" / name
-        )
-        points.append(f"{name},0.1,0.2,0.3,0.4")
-        boxes += [f"{name},60,5,30,40", f"{name},5,5,30,40"]
-    for name, lines in (("points.csv", points), ("boxes.csv", boxes)):
-        (tmp_path / name).write_text("\n".join(lines))
-    options = {"crop": Crop(16, margin=0), "boxes": tmp_path / "boxes.csv", "split": Split(0.5)}
-    beside, path = (
-        prepare(tmp_path / "photos", tmp_path / out, landmarks=landmarks, **options).train.path
-        for out, landmarks in (("with", tmp_path / "points.csv"), ("without", None))
-    )
-    expected = np.load(beside.with_name("train_landmarks.npy"))
-    assert np.isfinite(expected).all(axis=(1, 2)).tolist() == [False, True] * (len(expected) // 2)
-    found = read_labels(EarArray.open(path), tmp_path / "points.csv", None, identities=False)
-    assert found.landmarks is not None
-    np.testing.assert_allclose(found.landmarks, expected, atol=1e-6)
-
-
 def test_people_from_a_table_or_from_names(array: Path, tmp_path: Path):
     ears, length = EarArray.open(array), len(np.load(array, mmap_mode="r"))
     assert list(read_labels(ears, None, None, identities=False).groups[:4]) == ["p0"] * 3 + ["p1"]
@@ -200,17 +176,6 @@ def test_nothing_to_probe_and_nobody_to_tell_apart(array: Path, tmp_path: Path):
         read_labels(EarArray.open(alone), None, None, identities=True)
     with pytest.raises(EarTeachError, match="two images of a person"):
         read_labels(EarArray.open(array), None, r"\d+$", identities=True)
-
-
-def test_too_few_people_for_landmarks_can_still_be_told_apart(array: Path, tmp_path: Path, caplog):
-    caplog.set_level(logging.INFO, "earteach")
-    ears, who = EarArray.open(array), tmp_path / "who.csv"
-    who.write_text("group\n" + "\n".join("ab"[row % 2] for row in range(len(ears))))
-    assert read_labels(ears, None, str(who), identities=True).landmarks is None
-    assert "landmarks of 2 people; separate folds need 10" in caplog.text
-    named = array.with_name("some_landmarks.npy")
-    with pytest.raises(EarTeachError, match="landmarks of 2 people; separate folds need 10"):
-        read_labels(ears, named, str(who), identities=True)
 
 
 def test_the_command_reports_what_the_function_returns(

@@ -17,8 +17,7 @@ from earteach.inference.loaded_model import load_model
 from earteach.inference.nearest_images import nearest_images
 from earteach.inference.sample import sample
 from earteach.inference.samplers import draw_codes, get_mixture
-from earteach.model.vae import ConvVAE
-from tests.inference.conftest import batch, levels, pixels, rename_arrays, stacked
+from tests.inference.conftest import levels, pixels, rename_arrays, stacked
 
 SAMPLERS = ["gmm", "prior"]
 
@@ -100,15 +99,6 @@ def test_distances_are_those_of_the_pngs_and_of_64_validation_images(placed, ear
     assert result.validation_distance == pytest.approx(statistics.median(distances))
 
 
-def test_a_network_that_memorises_shows_it(placed, ears, tmp_path, monkeypatch):
-    """Every ear that is drawn is a training image."""
-    memory = batch(np.load(ears / "train_teacher.npy")[[5, 9, 11]])
-    monkeypatch.setattr(ConvVAE, "decode", lambda self, z: memory[: len(z)])
-    result = sample(placed, tmp_path / "out", number=3)
-    assert [(match.row, match.distance) for match in result.nearest] == [(5, 0), (9, 0), (11, 0)]
-    assert result.validation_distance > 0.02
-
-
 def test_without_the_training_array_the_prior_is_used_with_a_note(placed, tmp_path, caplog):
     bereft = rename_arrays(placed, train_data=tmp_path / "gone.npy")
     with caplog.at_level(logging.INFO, "earteach"):
@@ -158,20 +148,3 @@ def test_foreign_files_are_refused_before_anything_is_written(trained, tmp_path)
             sample(trained.last, tmp_path, number=3)
     assert listing(tmp_path) == ["grid.png", "sample-001.png"]
     assert (tmp_path / name).read_bytes() == b"mine"
-
-
-def test_ears_are_written_as_they_are_decoded(trained, tmp_path, monkeypatch):
-    """An interruption in the third batch leaves the ears of the two before it."""
-    decode, calls = ConvVAE.decode, []
-
-    def interrupted(self, z):
-        calls.append(len(listing(tmp_path)))
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return decode(self, z)
-
-    monkeypatch.setattr(ConvVAE, "decode", interrupted)
-    config = InferenceConfig(batch_size=2)
-    with pytest.raises(KeyboardInterrupt):
-        sample(trained.last, tmp_path, number=9, sampler="prior", config=config)
-    assert calls == [0, 2, 4]

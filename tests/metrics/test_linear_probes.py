@@ -85,14 +85,6 @@ def test_the_penalty_is_the_best_in_folds_of_people_within_training(noise):
     assert np.allclose(errors[rows], error(train, rows, best), rtol=1e-5)
 
 
-def test_a_feature_that_never_varies_changes_nothing():
-    features, points, groups = data()
-    more = np.concatenate([features, np.full((len(features), 9), 7.0)], axis=1)
-    errors = landmark_errors(more, points, groups)
-    assert np.isfinite(errors).all()
-    assert errors.mean() == pytest.approx(landmark_errors(features, points, groups).mean(), rel=0.1)
-
-
 def identities(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
     groups = np.repeat([f"p{number}" for number in range(20)], 3)

@@ -109,7 +109,7 @@ def export(
 
 def _check_options(
     format: ExportFormat,
-    part: ExportPart,
+    part: str,
     opset: int | None,
     with_preprocessing: bool,
     quantize: str | None,
