@@ -37,15 +37,9 @@ def embed(
     from earteach.inference.embed import embed as core
 
     result = core(
-        found(ckpt, checkpoint_dir),
-        source,
-        out,
-        logvar=logvar,
-        features=features,
-        layout=layout,
-        fit=fit,
-        config=config,
-    )
+        found(ckpt, checkpoint_dir), source, out, logvar=logvar, features=features,
+        layout=layout, fit=fit, config=config,
+    )  # fmt: skip
     rows = {
         "ears": f"{result.images:,} from {result.input}",
         "file": str(result.path),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, Optional
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -37,11 +37,11 @@ def export(
         ),
     ] = "full",
     opset: Annotated[
-        Optional[int],  # noqa: UP045
+        int | None,
         typer.Option("--opset", help="ONNX operator set, 18 to 24.", show_default="18"),
     ] = None,
     input_size: Annotated[
-        Optional[int],  # noqa: UP045
+        int | None,
         typer.Option(
             "--input-size",
             help="Input size in pixels; only for --part features of a --no-pca-init model.",
@@ -56,7 +56,7 @@ def export(
         ),
     ] = False,
     quantize: Annotated[
-        Optional[Literal["int8"]],  # noqa: UP045
+        Literal["int8"] | None,
         typer.Option(
             "--quantize",
             help="Quantize convolutions to int8 (ONNX only) and report the quality loss.",
@@ -69,24 +69,19 @@ def export(
     from earteach.inference.export import export as core
 
     result = core(
-        found(ckpt, checkpoint_dir),
-        out,
-        format=format,
-        part=part,
-        opset=opset,
-        input_size=input_size,
-        with_preprocessing=with_preprocessing,
-        quantize=quantize,
-    )
+        found(ckpt, checkpoint_dir), out, format=format, part=part, opset=opset,
+        input_size=input_size, with_preprocessing=with_preprocessing, quantize=quantize,
+    )  # fmt: skip
     title = f"{result.format} {result.part} of {result.checkpoint}"
     Output(json).show(result, facts(title, _rows(result)))
 
 
 def _rows(result: Export) -> dict[str, str]:
     parity, quantization = result.parity, result.quantization
-    kind = "folder" if result.path.is_dir() else "file"
     rows = {
-        kind: f"{result.path} ({result.bytes / 1e6:.1f} MB)",
+        "folder"
+        if result.path.is_dir()
+        else "file": f"{result.path} ({result.bytes / 1e6:.1f} MB)",
         "description": str(result.sidecar),
         "in": ", ".join(map(_port, result.inputs)),
         "out": ", ".join(map(_port, result.outputs)),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
@@ -30,14 +31,14 @@ def probe(
     config: InferenceConfig,
     ckpt: Ckpt = None,
     data: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option(
             "--data",
             help="Array to read from; defaults to the checkpoint's validation array.",
         ),
     ] = None,
     landmarks: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option(
             "--landmarks",
             help="Landmarks: .npy (N, K, 2) in fractions of the images, or .csv as `prepare` takes it; "
@@ -48,7 +49,7 @@ def probe(
         bool, typer.Option("--identities", help="Also probe how well people are recognised.")
     ] = False,
     groups: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(
             "--groups",
             help="Each image's person: a .csv with a column `group`, or a regular expression for file "
@@ -76,53 +77,41 @@ def probe(
     Output(json).show(result, *_tables(result))
 
 
-def _tables(result: Probed) -> list[Table]:
-    landmarks, identities = (
-        [entry for entry in result.results if entry.probe == name]
-        for name in ("landmarks", "identities")
-    )
-    tables = [_landmark_table(result, landmarks)] if landmarks else []
-    return [*tables, *([_identity_table(result, identities)] if identities else [])]
-
-
-def _landmark_table(result: Probed, entries: list[ProbeResult]) -> Table:
-    rows = [(*_columns(entry), *_percent(entry, 2), _below_pca(entry)) for entry in entries]
-    return table(
-        f"Landmark error in % of the ear's diagonal: {_data(entries[0], result)}",
-        "features", "values", "error", "95 % interval", "below PCA's",
-        rows=rows,
-    )  # fmt: skip
-
-
-def _identity_table(result: Probed, entries: list[ProbeResult]) -> Table:
-    pairs = zip(entries[::2], entries[1::2], strict=True)
-    rows = [(*_columns(rank1), *_percent(rank1, 1), *_percent(eer, 1)) for rank1, eer in pairs]
-    return table(
-        f"Recognition of people by cosine, in %: {_data(entries[0], result)}",
-        "features", "values", "rank-1", "95 % interval", "EER", "95 % interval",
-        rows=rows,
-    )  # fmt: skip
+def _tables(result: Probed) -> Iterator[Table]:
+    entries = {
+        metric: [entry for entry in result.results if entry.metric == metric]
+        for metric in ("error", "rank1", "eer")
+    }
+    if errors := entries["error"]:
+        yield table(
+            f"Landmark error in % of the ear's diagonal: {_data(errors[0], result)}",
+            "features", "values", "error", "95 % interval", "below PCA's",
+            rows=[(*_names(entry), *_percent(entry, 2), _below_pca(entry)) for entry in errors],
+        )  # fmt: skip
+    if ranks := entries["rank1"]:
+        yield table(
+            f"Recognition of people by cosine, in %: {_data(ranks[0], result)}",
+            "features", "values", "rank-1", "95 % interval", "EER", "95 % interval",
+            rows=[(*_names(rank), *_percent(rank, 1), *_percent(eer, 1))
+                  for rank, eer in zip(ranks, entries["eer"], strict=True)],
+        )  # fmt: skip
 
 
 def _data(entry: ProbeResult, result: Probed) -> str:
     return f"{entry.images:,} images of {result.groups:,} people in {result.data}"
 
 
-def _columns(entry: ProbeResult) -> tuple[str, str]:
+def _names(entry: ProbeResult) -> tuple[str, str]:
     return _NAMES[entry.features], f"{entry.length:,}"
 
 
 def _percent(entry: ProbeResult, digits: int) -> tuple[str, str]:
-    value = f"{100 * entry.value:.{digits}f}"
-    if entry.interval is None:
-        return value, _NONE
-    return value, " to ".join(f"{100 * end:.{digits}f}" for end in entry.interval)
+    ends = [f"{100 * end:.{digits}f}" for end in entry.interval or ()]
+    return f"{100 * entry.value:.{digits}f}", " to ".join(ends) or _NONE
 
 
 def _below_pca(entry: ProbeResult) -> str:
     if entry.below_pca is None:
         return _NONE
-    value = f"{100 * entry.below_pca:.0f} %"
-    if entry.below_pca_interval is None:
-        return value
-    return f"{value} ({' to '.join(f'{100 * end:.0f}' for end in entry.below_pca_interval)})"
+    ends = " to ".join(f"{100 * end:.0f}" for end in entry.below_pca_interval or ())
+    return f"{100 * entry.below_pca:.0f} %" + (f" ({ends})" if ends else "")

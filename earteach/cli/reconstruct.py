@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import Annotated
 
 import typer
 from rich.console import RenderableType
@@ -22,9 +22,6 @@ from earteach.cli.options import (
 from earteach.cli.output import Output, pictures, table
 from earteach.config import InferenceConfig
 
-if TYPE_CHECKING:
-    from earteach.inference.reconstruct import Reconstructions
-
 _MAX_ROWS, _MAX_PICTURES = 20, 4
 
 
@@ -37,11 +34,11 @@ def reconstruct(
     out: Annotated[Path, typer.Option("--out", help="Folder for the PNGs.")],
     ckpt: Ckpt = None,
     number: Annotated[
-        Optional[int],  # noqa: UP045
+        int | None,
         typer.Option("--number", "-n", help="Up to N ears from each input.", min=1),
     ] = None,
     jitter: Annotated[
-        Optional[float],  # noqa: UP045
+        float | None,
         typer.Option(
             "--jitter",
             help="Write variations instead, decoded from mu + S · sigma · noise: at 1, ears that the "
@@ -51,7 +48,7 @@ def reconstruct(
         ),
     ] = None,
     variations: Annotated[
-        Optional[int],  # noqa: UP045
+        int | None,
         typer.Option(
             "--variations", help="Variations of each ear, with --jitter.", min=1, show_default="1"
         ),
@@ -69,34 +66,16 @@ def reconstruct(
     if variations is not None and jitter is None:
         raise typer.BadParameter("--variations needs --jitter; name both")
     result = core(
-        found(ckpt, checkpoint_dir),
-        inputs,
-        out,
-        number=number,
-        layout=layout,
-        fit=fit,
-        jitter=jitter,
-        variations=variations or 1,
-        seed=seed,
-        config=config,
-    )
-    shown = (
-        pictures([image.output for image in result.images[:_MAX_PICTURES]])
-        if show and not json
-        else []
-    )
-    title = "reconstructions" if jitter is None else f"variations, {jitter:g} sigma"
-    Output(json).show(result, *shown, *_table(result, title, out))
-
-
-def _table(result: Reconstructions, title: str, out: Path) -> list[RenderableType]:
-    rows = [
-        (str(image.output), f"{image.psnr:.2f} dB", f"{image.ssim:.4f}")
-        for image in result.images[:_MAX_ROWS]
-    ]
-    parts: list[RenderableType] = [
-        table(f"{len(result.images):,} {title}", "PNG", "PSNR", "SSIM", rows=rows)
-    ]
-    if more := len(result.images) - len(rows):
-        parts.append(escape(f"and {more:,} more in {out}"))
-    return parts
+        found(ckpt, checkpoint_dir), inputs, out, number=number, layout=layout, fit=fit,
+        jitter=jitter, variations=variations or 1, seed=seed, config=config,
+    )  # fmt: skip
+    images = result.images
+    shown: list[RenderableType] = []
+    if show and not json:
+        shown += pictures([image.output for image in images[:_MAX_PICTURES]])
+    kind = "reconstructions" if jitter is None else f"variations, {jitter:g} sigma"
+    rows = [(str(i.output), f"{i.psnr:.2f} dB", f"{i.ssim:.4f}") for i in images[:_MAX_ROWS]]
+    shown.append(table(f"{len(images):,} {kind}", "PNG", "PSNR", "SSIM", rows=rows))
+    if len(images) > len(rows):
+        shown.append(escape(f"and {len(images) - len(rows):,} more in {out}"))
+    Output(json).show(result, *shown)

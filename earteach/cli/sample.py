@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Annotated, Literal, Optional
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 Number = Annotated[
-    Optional[int],  # noqa: UP045
+    int | None,
     typer.Option(
         "--number",
         "-n",
@@ -28,7 +28,7 @@ Number = Annotated[
     ),
 ]
 SamplerChoice = Annotated[
-    Optional[Literal["gmm", "prior"]],  # noqa: UP045
+    Literal["gmm", "prior"] | None,
     typer.Option(
         "--sampler",
         help="Draw codes from a Gaussian mixture of the training images' codes, stored beside the "
@@ -37,7 +37,7 @@ SamplerChoice = Annotated[
     ),
 ]
 Ends = Annotated[
-    Optional[tuple[str, str]],  # noqa: UP045
+    tuple[str, str] | None,
     typer.Option(
         "--interpolate",
         help="Interpolate between two ears: images, or row numbers of the validation array.",
@@ -45,7 +45,7 @@ Ends = Annotated[
     ),
 ]
 Directions = Annotated[
-    Optional[int],  # noqa: UP045
+    int | None,
     typer.Option(
         "--traverse",
         help="Move the mean ear along the K directions in which ears vary most, from -3 to +3 "
@@ -83,20 +83,17 @@ def sample(
         raise typer.BadParameter(f"{' and '.join(given)} exclude each other; name one of them")
     path = found(ckpt, checkpoint_dir)
     result: Samples | Interpolation | Traversal
-    if interpolate is not None:
-        from earteach.inference import latent_traversal
+    from earteach.inference import latent_traversal
+    from earteach.inference.sample import sample as core
 
+    if interpolate is not None:
         ends = _end(interpolate[0]), _end(interpolate[1])
         result = latent_traversal.interpolate(path, out, ends, number=number or 8, config=config)
         table = facts(f"From ear to ear by {result.checkpoint}", _interpolation(result))
     elif traverse is not None:
-        from earteach.inference import latent_traversal
-
         result = latent_traversal.traverse(path, out, traverse, number=number or 7, config=config)
         table = facts(f"How ears of {result.checkpoint} differ", _traversal(result))
     else:
-        from earteach.inference.sample import sample as core
-
         result = core(
             path,
             out,

@@ -61,9 +61,8 @@ class EarBackbone(nn.Module):
         self.network = keep_part(copy.deepcopy(network), "features", "EarBackbone")
         self.network.requires_grad_(not frozen)
         widths = dict(zip(STRIDES, network.feature_channels, strict=True))
-        self.pyramid = None
-        if fpn is not None:
-            self.pyramid = FeaturePyramidNetwork([widths[stride] for stride in chosen], fpn)
+        inputs = [widths[stride] for stride in chosen]
+        self.pyramid = None if fpn is None else FeaturePyramidNetwork(inputs, fpn)
         self.feature_info = tuple(
             FeatureLevel(f"stride{stride}", fpn or widths[stride], stride) for stride in chosen
         )

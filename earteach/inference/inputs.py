@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +17,6 @@ from earteach.data.photographs import Unreadable
 from earteach.errors import EarTeachError
 from earteach.model.vae import ConvVAE
 
-# In bytes. File systems allow 255, and outputs add suffixes.
-_MAX_NAME_BYTES = 200
 _log = logging.getLogger(__name__)
 
 
@@ -62,11 +58,15 @@ def ears(source: Path, network: ConvVAE, layout: Layout | None, fit: Fit) -> Ite
 def _array_ears(source: Path, network: ConvVAE, layout: Layout | None) -> Iterator[Ear]:
     array = EarArray.open(source, layout)
     array.note_conversions(network.image_size, network.in_channels)
-    labels = _manifest_labels(source, len(array))
+    try:
+        manifest = read_manifest(source, len(array))
+    except EarTeachError as error:
+        _log.info("%s; until then rows are labelled with their numbers", error)
+        manifest = None
     for row in range(len(array)):
         image = array.image(row, size=network.image_size, channels=network.in_channels)
-        label = labels[row] if labels else str(row)
-        yield Ear(f"{source}[{row}]", _file_name(f"{source.stem}-{row:05d}"), label, image)
+        label = manifest[row].source if manifest else str(row)
+        yield Ear(f"{source}[{row}]", f"{source.stem}-{row:05d}", label, image)
 
 
 def _folder_ears(source: Path, network: ConvVAE, fit: Fit) -> Iterator[Ear]:
@@ -80,24 +80,5 @@ def _folder_ears(source: Path, network: ConvVAE, fit: Fit) -> Iterator[Ear]:
 def _photograph(path: Path, folder: Path, network: ConvVAE, fit: Fit) -> Ear:
     image = photographs.read_square(path, network.image_size, network.in_channels, fit).image
     relative = path.relative_to(folder)
-    name = _file_name("-".join(relative.with_suffix("").parts))
+    name = "-".join(relative.with_suffix("").parts)
     return Ear(str(path), name, relative.as_posix(), image)
-
-
-def _file_name(name: str) -> str:
-    """The name; if it is too long, its end after a hash that keeps it unique."""
-    data = os.fsencode(name)
-    if len(data) <= _MAX_NAME_BYTES:
-        return name
-    digest = hashlib.sha256(data).hexdigest()[:8]
-    return f"{digest}-{os.fsdecode(data[-_MAX_NAME_BYTES + 9 :])}"
-
-
-def _manifest_labels(source: Path, length: int) -> list[str] | None:
-    """The sources in the manifest beside the array; None without a manifest that matches."""
-    try:
-        rows = read_manifest(source, length)
-    except EarTeachError as error:
-        _log.info("%s; until then rows are labelled with their numbers", error)
-        return None
-    return None if rows is None else [row.source for row in rows]

@@ -15,8 +15,8 @@ from earteach.data.image_batches import to_batch
 from earteach.data.photographs import Unreadable
 from earteach.errors import EarTeachError
 from earteach.inference.loaded_model import LoadedModel, load_model
-from earteach.inference.sample import GRID, decode, prepare_paths, write_ears, write_grid
-from earteach.inference.samplers import find_mixture, get_mixture
+from earteach.inference.sample import decode, prepare_paths, write_ears, write_grid
+from earteach.inference.samplers import get_mixture
 from earteach.metrics.gaussian_mixture import CodeMixture
 
 _GRID_COLUMNS = 16
@@ -80,7 +80,7 @@ def interpolate(
     if number < 2:
         raise EarTeachError(f"--number {number}: must be at least 2 with --interpolate")
     config = config or InferenceConfig()
-    model = load_model(Path(path), config)
+    model = load_model(path, config)
     names, images = zip(*(_read_end(model, end) for end in ends), strict=True)
     paths = prepare_paths(out, number)
     with model.running() as network:
@@ -93,10 +93,10 @@ def interpolate(
         second[side] = first[side]
     codes = slerp(first, second, torch.linspace(0, 1, number))
     metadata = {"Checkpoint": model.checkpoint.path.name, "Interpolated": " to ".join(names)}
-    ears = decode(model, codes, config.batch_size)
+    ears = np.concatenate(list(decode(model, torch.split(codes, config.batch_size))))
     write_ears([ears], paths, metadata)
-    write_grid(out, list(ears), min(number, _GRID_COLUMNS), paths, metadata)
-    return Interpolation(model.checkpoint.path, (names[0], names[1]), turned, paths, out / GRID)
+    grid = write_grid(list(ears), _GRID_COLUMNS, paths, metadata)
+    return Interpolation(model.checkpoint.path, (names[0], names[1]), turned, paths, grid)
 
 
 def traverse(
@@ -110,9 +110,8 @@ def traverse(
     """Decode the mean code moved along the directions in which the training ears vary most.
 
     Each direction gives a row of `number` ears, from −3 to +3 standard deviations of the training
-    codes. The directions are uncorrelated, and ordered by the share of the images' variance that they
-    explain. PCA of the codes would order them by the variance of the codes, which means little: a VAE
-    gives every dimension unit variance.
+    codes. The directions are those of `CodeMixture.axes`. PCA of the codes would order them by the
+    variance of the codes, which means little: a VAE gives every dimension unit variance.
 
     Raises `EarTeachError` for more directions than exist, and if there is neither a stored mixture nor
     the training array.
@@ -121,26 +120,23 @@ def traverse(
         if value < minimum:
             raise EarTeachError(f"{option} {value}: must be at least {minimum} with --traverse")
     config = config or InferenceConfig()
-    model = load_model(Path(path), config)
+    model = load_model(path, config)
     try:
-        source = find_mixture(model)
+        mixture = get_mixture(model)
     except EarTeachError as error:
         raise EarTeachError(f"--traverse {directions}: {error}") from error
-    _check_directions(directions, model.network.latent_dim)
+    if directions > len(mixture.axes):
+        raise EarTeachError(
+            f"--traverse {directions}: the codes of the training images vary in "
+            f"{len(mixture.axes)} directions; name at most that many"
+        )
     paths = prepare_paths(out, directions * number)
-    mixture = get_mixture(model, source)
-    _check_directions(directions, len(mixture.axes))
     sigmas, ears = traverse_axes(model, mixture, directions, number, config.batch_size)
     metadata = {"Checkpoint": model.checkpoint.path.name, "Traversed": f"{directions} directions"}
     write_ears([ears], paths, metadata)
-    write_grid(out, list(ears), number, paths, metadata)
-    return Traversal(
-        checkpoint=model.checkpoint.path,
-        directions=tuple(map(Direction, mixture.shares[:directions].tolist())),
-        sigmas=sigmas,
-        images=paths,
-        grid=out / GRID,
-    )
+    grid = write_grid(list(ears), number, paths, metadata)
+    shares = tuple(map(Direction, mixture.shares[:directions].tolist()))
+    return Traversal(model.checkpoint.path, shares, sigmas, paths, grid)
 
 
 def traverse_axes(
@@ -150,7 +146,9 @@ def traverse_axes(
     sigmas = torch.linspace(-_MAX_SIGMA, _MAX_SIGMA, number)
     axes = torch.from_numpy(mixture.axes[:directions])
     codes = mixture.mean_code() + (axes[:, None] * sigmas[:, None]).flatten(0, 1)
-    return tuple(sigmas.tolist()), decode(model, codes, batch_size)
+    return tuple(sigmas.tolist()), np.concatenate(
+        list(decode(model, torch.split(codes, batch_size)))
+    )
 
 
 def slerp(a: torch.Tensor, b: torch.Tensor, fractions: torch.Tensor) -> torch.Tensor:
@@ -165,38 +163,25 @@ def slerp(a: torch.Tensor, b: torch.Tensor, fractions: torch.Tensor) -> torch.Te
     return (torch.sin((1 - t) * angle) * a + torch.sin(t * angle) * b) / torch.sin(angle)
 
 
-def _check_directions(directions: int, available: int) -> None:
-    if directions > available:
-        raise EarTeachError(
-            f"--traverse {directions}: the codes of the training images vary in {available} "
-            "directions; name at most that many"
-        )
-
-
 def _read_end(model: LoadedModel, end: Path | int) -> tuple[str, np.ndarray]:
     """The name of an end, and its ear at the network's size, uint8 `(S, S, C)`."""
-    if isinstance(end, int):
-        return _read_row(model, end)
-    if not end.exists():
+    if isinstance(end, Path) and not end.exists():
         raise EarTeachError(f"--interpolate {end}: no such file; name an image or a row number")
     size, channels = model.network.image_size, model.network.in_channels
     try:
-        return str(end), photographs.square(photographs.read(end), size, channels).image
+        if isinstance(end, Path):
+            return str(end), photographs.square(photographs.read(end), size, channels).image
+        array = model.open_array("val")
     except Unreadable as error:
         raise EarTeachError(
             f"--interpolate {end}: {error}; name an image, or a row number of the validation array"
         ) from error
-
-
-def _read_row(model: LoadedModel, row: int) -> tuple[str, np.ndarray]:
-    try:
-        array = model.open_array("val")
     except EarTeachError as error:
         raise EarTeachError(
-            f"--interpolate {row}: is a row of the validation array, but {error}"
+            f"--interpolate {end}: is a row of the validation array, but {error}"
         ) from error
-    if not 0 <= row < len(array):
+    if not 0 <= end < len(array):
         raise EarTeachError(
-            f"--interpolate {row}: {array.path} has rows 0 to {len(array) - 1}; name one of them"
+            f"--interpolate {end}: {array.path} has rows 0 to {len(array) - 1}; name one of them"
         )
-    return f"{array.path}[{row}]", model.image(array, row)
+    return f"{array.path}[{end}]", model.image(array, end)

@@ -49,13 +49,13 @@ class LoadedModel:
         return array.image(row, size=network.image_size, channels=network.in_channels)
 
 
-def load_model(path: Path, config: InferenceConfig | None = None) -> LoadedModel:
+def load_model(path: str | Path, config: InferenceConfig | None = None) -> LoadedModel:
     """Read a checkpoint, or the best one in a folder, and move its network to the device.
 
     Raises `EarTeachError` for a checkpoint that cannot be read, and for a GPU that does not exist.
     """
     config = config or InferenceConfig()
-    loaded = checkpoint.read(checkpoint.best(path) if path.is_dir() else path)
+    loaded = checkpoint.read(checkpoint.best(Path(path)) if Path(path).is_dir() else path)
     precision = config.precision or loaded.config.hardware.precision
     device = torch.device("cuda")
     if on_cpu(config.accelerator):

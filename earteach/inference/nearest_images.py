@@ -81,12 +81,9 @@ def nearest_images(ears: np.ndarray, array: EarArray) -> list[Nearest]:
     best = torch.full((len(ears),), torch.inf)
     rows = torch.zeros(len(ears), dtype=torch.long)
     is_mirrored = torch.zeros(len(ears), dtype=torch.bool)
+    searched: list[int] = sampled_rows(len(array), _MAX_IMAGES).tolist()
     for batch in image_batches(
-        array,
-        size=search_size,
-        channels=channels,
-        batch_size=_BATCH_SIZE,
-        indices=_searched_rows(array),
+        array, size=search_size, channels=channels, batch_size=_BATCH_SIZE, indices=searched
     ):
         for flip in (False, True):
             images = batch.images.flip(3) if flip else batch.images
@@ -105,16 +102,6 @@ def read_image(array: EarArray, row: int, flip: bool, size: int, channels: int) 
     """An image of the array or its mirror image, uint8 `(S, S, C)`."""
     image = array.image(row, size=size, channels=channels)
     return np.ascontiguousarray(image[:, ::-1]) if flip else image
-
-
-def _searched_rows(array: EarArray) -> list[int]:
-    if len(array) > _MAX_IMAGES:
-        _log.info(
-            "searching %d of %d training images, evenly spread, for the nearest one",
-            _MAX_IMAGES, len(array),
-        )  # fmt: skip
-    rows: list[int] = sampled_rows(len(array), _MAX_IMAGES).tolist()
-    return rows
 
 
 def _rmse(a: np.ndarray, b: np.ndarray) -> float:

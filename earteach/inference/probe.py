@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -87,14 +88,13 @@ def probe(
     Raises `EarTeachError` where there is nothing to probe, or too few people for the folds.
     """
     config = config or InferenceConfig()
-    model = load_model(Path(path), config)
+    model = load_model(path, config)
     array = open_array(model, data, layout)
-    landmarks = None if landmarks is None else Path(landmarks)
     labels = read_labels(array, landmarks, groups, identities=identities)
     features = _features(model, array, config.batch_size, seed)
     results = [*_probe_landmarks(features, labels, model.network.side_dimension, seed)]
     if identities:
-        results += _probe_identities(features, labels)
+        results += _probe_identities(features, labels.groups)
     return Probed(model.checkpoint.path, array.path, len(set(labels.groups)), FOLDS, tuple(results))
 
 
@@ -111,22 +111,17 @@ def _probe_landmarks(
         for name, values in _with_side(features, side_dimension).items()
     }
     for name, values in errors.items():
-        mean, below = probes.mean_estimate(values, resamples), None
-        if name != "pca" and "pca" in errors:
-            below = probes.reduction(values, errors["pca"], resamples)
-        yield ProbeResult(
-            "landmarks", name, features[name].shape[1], "error", mean.value, mean.interval,
-            len(values), below.value if below else None, below.interval if below else None,
-        )  # fmt: skip
+        mean = probes.mean_estimate(values, resamples)
+        with_pca = name != "pca" and "pca" in errors
+        below = probes.reduction(values, errors["pca"], resamples) if with_pca else ()
+        length = features[name].shape[1]
+        yield ProbeResult("landmarks", name, length, "error", *mean, len(values), *below)
 
 
 def _with_side(
     features: Mapping[str, np.ndarray], side_dimension: int | None
 ) -> Mapping[str, np.ndarray]:
-    """Append the network's own features times the side, 1 or −1, that its code has.
-
-    A probe of both is linear on each side.
-    """
+    """Append the network's own features times the code's side, 1 or −1: linear on each side."""
     if side_dimension is None:
         return features
     side = features["codes"][:, [side_dimension]]
@@ -134,16 +129,14 @@ def _with_side(
     return {**features, **own}
 
 
-def _probe_identities(features: Mapping[str, np.ndarray], labels: Labels) -> Iterator[ProbeResult]:
-    resamples = GroupResamples(labels.groups)
+def _probe_identities(
+    features: Mapping[str, np.ndarray], people: np.ndarray
+) -> Iterator[ProbeResult]:
+    resamples = GroupResamples(people)
     for name, values in features.items():
-        identification = probes.identify(values, labels.groups, resamples=resamples)
-        for metric in ("rank1", "eer"):
-            estimate: probes.Estimate = getattr(identification, metric)
-            yield ProbeResult(
-                "identities", name, values.shape[1], metric, estimate.value, estimate.interval,
-                identification.images,
-            )  # fmt: skip
+        result = probes.identify(values, people, resamples=resamples)
+        for metric, estimate in (("rank1", result.rank1), ("eer", result.eer)):
+            yield ProbeResult("identities", name, values.shape[1], metric, *estimate, result.images)
 
 
 def _features(
@@ -151,7 +144,7 @@ def _features(
 ) -> dict[str, np.ndarray]:
     """Each kind of features of all images, float32 `(N, …)`."""
     network, random_network, pca = model.network, _random_network(model, seed), _eigenears(model)
-    batches: dict[str, list[np.ndarray]] = {}
+    batches = defaultdict[str, list[np.ndarray]](list)
     for batch in image_batches(
         array, size=network.image_size, channels=network.in_channels, batch_size=batch_size
     ):
@@ -168,7 +161,7 @@ def _features(
                 "random_pooled": random_pooled,
             }
         for name, values in features.items():
-            batches.setdefault(name, []).append(values.float().cpu().numpy())
+            batches[name].append(values.float().cpu().numpy())
     return {name: np.concatenate(values) for name, values in batches.items()}
 
 

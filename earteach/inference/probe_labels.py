@@ -32,14 +32,15 @@ class Labels:
 
 
 def read_labels(
-    array: EarArray, landmarks: Path | None, groups: str | None, *, identities: bool
+    array: EarArray, landmarks: str | Path | None, groups: str | None, *, identities: bool
 ) -> Labels:
     """From the given files, or from those that `prepare` wrote beside the array.
 
     Raises `EarTeachError` where labels do not fit the array or allow no probe.
     """
     manifest = read_manifest(array.path, len(array))
-    points = _read_landmarks(array, landmarks, manifest, required=not identities)
+    path = None if landmarks is None else Path(landmarks)
+    points = _read_landmarks(array, path, manifest, required=not identities)
     people = np.array(_read_groups(array, groups, manifest), dtype=str)
     if points is not None and (count := len(set(people[labelled_rows(points)]))) < _MIN_PEOPLE:
         problem = (
@@ -66,31 +67,27 @@ def labelled_rows(points: np.ndarray) -> np.ndarray:
 def _read_landmarks(
     array: EarArray, path: Path | None, manifest: Sequence[ManifestRow] | None, *, required: bool
 ) -> np.ndarray | None:
-    if path is None:
-        path = beside(array.path, "landmarks.npy")
-        if not path.exists() and required:
-            raise EarTeachError(
-                f"{array.path}: nothing to probe, {path.name} is not beside it; name landmarks with "
-                "--landmarks, or ask for --identities"
-            )
-        if not path.exists():
+    stored = beside(array.path, "landmarks.npy")
+    if path is None and not stored.exists():
+        if not required:
             return None
-    if path.suffix == ".npy":
-        return _landmarks_of_rows(array, path)
-    return _landmarks_of_photographs(array, path, manifest)
+        raise EarTeachError(
+            f"{array.path}: nothing to probe, {stored.name} is not beside it; name landmarks with "
+            "--landmarks, or ask for --identities"
+        )
+    if (path or stored).suffix == ".npy":
+        return _landmarks_of_rows(array, path or stored)
+    return _landmarks_of_photographs(array, path or stored, manifest)
 
 
 def _landmarks_of_rows(array: EarArray, path: Path) -> np.ndarray:
     try:
-        points = np.load(path, allow_pickle=False)
+        with path.open("rb") as file:
+            points = np.lib.format.read_array(file, allow_pickle=False)
     except FileNotFoundError as error:
         raise EarTeachError(f"--landmarks {path}: no such file; name a .npy or a .csv") from error
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError) as error:
         raise EarTeachError(f"--landmarks {path}: is not a .npy file; save it again") from error
-    if not isinstance(points, np.ndarray):
-        raise EarTeachError(
-            f"--landmarks {path}: is an .npz archive; save the one array with numpy.save"
-        )
     count = points.shape[1] if points.ndim == 3 else 0
     if count < 2 or points.shape != (len(array), count, 2) or points.dtype.kind != "f":
         raise EarTeachError(
@@ -110,15 +107,17 @@ def _landmarks_of_photographs(
         )
     crops = Counter(row.source for row in manifest)
     annotated = read_landmarks(path).of([Path(source) for source in crops])
-    ears = {source: found[0] for source, found in zip(crops, annotated, strict=True) if found}
+    ears = {source: listed[0] for source, listed in zip(crops, annotated, strict=True) if listed}
     count = next(len(ear.points) for ear in ears.values() if ear.points is not None)
     unknown = Annotation(points=np.full((count, 2), np.nan))
-    points = [_points_in_crop(path, row, ears.get(row.source, unknown)) for row in manifest]
+    points = np.stack(
+        [_points_in_crop(path, row, ears.get(row.source, unknown)) for row in manifest]
+    )
     for row, row_points in zip(manifest, points, strict=True):
         # The landmarks of a photograph with several ears belong to the crop around them.
         if crops[row.source] > 1 and not mostly_inside(row_points):
             row_points[:] = np.nan
-    return np.stack(points)
+    return points
 
 
 def _points_in_crop(path: Path, row: ManifestRow, ear: Annotation) -> np.ndarray:

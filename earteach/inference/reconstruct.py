@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -82,7 +83,7 @@ def reconstruct(
         raise EarTeachError(f"--jitter {jitter}: must be a finite number, 0 or more")
     _check_inputs_kept(inputs, out)
     config = config or InferenceConfig()
-    model = load_model(Path(path), config)
+    model = load_model(path, config)
     all_ears = (
         ear for source in inputs for ear in islice(ears(source, model.network, layout, fit), number)
     )
@@ -161,30 +162,15 @@ def _write(
     """Measure decoded images `(B, C, S, S)` against the inputs, and write a PNG of each."""
     quality = psnr(decoded, images).tolist(), ssim(decoded, images).tolist()
     entries = list(map(ReconstructedImage, sources, paths, *quality))
-
-    def draw(index: int) -> np.ndarray:
-        output = to_uint8(decoded[index : index + 1])[0]
-        if jitter is not None:
-            return output
-        error = (decoded[index] - images[index]).abs().mean(dim=0).numpy()
-        return side_by_side([to_uint8(images[index : index + 1])[0], output, heat_map(error)])
-
     metadata = {} if jitter is None else {"Jitter": f"{jitter:g}"}
     metadata["Checkpoint"] = model.checkpoint.path.name
-    _write_pictures(entries, draw, metadata)
-    return entries
+    errors = (decoded - images).abs().mean(dim=1).numpy()
 
-
-def _write_pictures(
-    entries: Sequence[ReconstructedImage],
-    draw: Callable[[int], np.ndarray],
-    metadata: Mapping[str, str],
-) -> None:
-    """Draw and write the PNG of each entry, on all cores: both release the GIL."""
-
-    def write(index: int, entry: ReconstructedImage) -> None:
+    def write(entry: ReconstructedImage, image: np.ndarray, output: np.ndarray, error: Any) -> None:
+        picture = output if jitter is not None else side_by_side([image, output, heat_map(error)])
         quality = {"PSNR": f"{entry.psnr:.2f} dB", "SSIM": f"{entry.ssim:.4f}"}
-        write_png(entry.output, draw(index), {**metadata, "Input": entry.input, **quality})
+        write_png(entry.output, picture, {**metadata, "Input": entry.input, **quality})
 
-    with ThreadPoolExecutor(at_most_cores(len(entries))) as pool:
-        list(pool.map(write, range(len(entries)), entries))
+    with ThreadPoolExecutor(at_most_cores(len(entries))) as pool:  # drawing releases the GIL
+        list(pool.map(write, entries, to_uint8(images), to_uint8(decoded), errors))
+    return entries

@@ -28,7 +28,6 @@ from earteach.inference.evaluate import DetailedEvaluation, evaluate_model, open
 from earteach.inference.loaded_model import LoadedModel, load_model
 from earteach.inference.run_record import RunRecord, read_record, read_validation_ears
 from earteach.inference.sample import new_ears
-from earteach.inference.samplers import find_source
 
 PAGE, _MARK = "report.html", '<meta name="generator" content="earteach">'
 # Enough for accurate means.
@@ -129,12 +128,7 @@ def _page(
 
     measured = attempt(["quality", "advice", "reconstructions"], lambda: _evaluate(model, config))
     array, evaluation = measured or (None, None)
-    source, batch_size = find_source(model, None), config.batch_size
-    near = source is not None
-    new = attempt(
-        ["samples"],
-        lambda: new_ears(model, source, _SAMPLES, seed=seed, nearest=near, batch_size=batch_size),
-    )
+    new = attempt(["samples"], lambda: new_ears(model, _SAMPLES, seed, config.batch_size))
     directions = attempt(
         ["directions"], lambda: sections.directions(model, new, evaluation, batch_size)
     )

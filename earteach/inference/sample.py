@@ -2,8 +2,6 @@
 
 >>> sample("checkpoints", Path("samples"), number=8).grid
 PosixPath('samples/grid.png')
-
-The codes come from `samplers`.
 """
 
 from __future__ import annotations
@@ -26,13 +24,7 @@ from earteach.hardware import at_most_cores
 from earteach.images import check_overwrite, grid, remove_stale, to_uint8, write_png
 from earteach.inference.loaded_model import LoadedModel, load_model
 from earteach.inference.nearest_images import Nearest, Neighbours, find_neighbours
-from earteach.inference.samplers import (
-    MixtureSource,
-    Sampler,
-    draw_codes,
-    find_source,
-    get_mixture,
-)
+from earteach.inference.samplers import Sampler, draw_codes, find_mixture
 from earteach.metrics.gaussian_mixture import CodeMixture
 
 GRID = "grid.png"
@@ -98,64 +90,47 @@ def sample(
     if sampler not in (None, "gmm", "prior"):
         raise EarTeachError(f"--sampler {sampler}: must be gmm or prior")
     config = config or InferenceConfig()
-    model = load_model(Path(path), config)
-    source = find_source(model, sampler)
+    model = load_model(path, config)
+    mixture = find_mixture(model, sampler)
     paths = prepare_paths(out, number)
-    mixture = None if source is None else get_mixture(model, source)
     metadata = {"Checkpoint": model.checkpoint.path.name, "Seed": str(seed)}
-    with model.running():
-        codes = draw_codes(model.network, mixture, number, seed, config.batch_size)
-        first = write_ears(_decode_batches(model, codes), paths, metadata)
+    codes = draw_codes(model.network, mixture, number, seed, config.batch_size)
+    first = write_ears(decode(model, codes), paths, metadata)
     if number > len(first):
         _log.info("%s: shows the first %d of %d ears", out / GRID, len(first), number)
     neighbours = find_neighbours(model, first) if nearest else None
     tiles = NewEars(first, mixture, neighbours).tiles
     columns = math.ceil(math.sqrt(len(tiles) * tiles[0].shape[0] / tiles[0].shape[1]))
-    write_grid(out, tiles, columns, paths, metadata)
     return Samples(
         checkpoint=model.checkpoint.path,
         seed=seed,
         sampler="gmm" if mixture else "prior",
         components=mixture.components if mixture else None,
         images=paths,
-        grid=out / GRID,
+        grid=write_grid(tiles, columns, paths, metadata),
         nearest=neighbours.nearest if neighbours else None,
         validation_distance=neighbours.validation_distance if neighbours else None,
     )
 
 
-def new_ears(
-    model: LoadedModel,
-    source: MixtureSource | None,
-    number: int,
-    *,
-    seed: int,
-    nearest: bool,
-    batch_size: int,
-) -> NewEars:
-    """Draw a few ears, without writing them."""
-    mixture = None if source is None else get_mixture(model, source)
-    codes = torch.cat(list(draw_codes(model.network, mixture, number, seed, batch_size)))
-    ears = decode(model, codes, batch_size)
-    return NewEars(ears, mixture, find_neighbours(model, ears) if nearest else None)
+def new_ears(model: LoadedModel, number: int, seed: int, batch_size: int) -> NewEars:
+    """Draw a few ears, without writing them; with their nearest images unless from the prior."""
+    mixture = find_mixture(model, None)
+    codes = draw_codes(model.network, mixture, number, seed, batch_size)
+    ears = np.concatenate(list(decode(model, codes)))
+    return NewEars(ears, mixture, find_neighbours(model, ears) if mixture else None)
 
 
-def decode(model: LoadedModel, codes: torch.Tensor, batch_size: int) -> np.ndarray:
-    """Decode codes `(N, D)` to ears, uint8 `(N, S, S, C)`."""
-    with model.running():
-        return np.concatenate(list(_decode_batches(model, torch.split(codes, batch_size))))
-
-
-def _decode_batches(model: LoadedModel, codes: Iterable[torch.Tensor]) -> Iterator[np.ndarray]:
+def decode(model: LoadedModel, codes: Iterable[torch.Tensor]) -> Iterator[np.ndarray]:
+    """Decode batches of codes `(B, D)` to ears, uint8 `(B, S, S, C)`."""
     for batch in codes:
-        yield to_uint8(model.network.decode(batch.to(model.device)))
+        with model.running() as network:
+            ears = to_uint8(network.decode(batch.to(model.device)))
+        yield ears
 
 
 def prepare_paths(out: Path, number: int) -> tuple[Path, ...]:
-    """Make the folder and name the PNG of each ear.
-
-    Raises `EarTeachError` if the folder cannot be made, or for a file that earteach did not write.
-    """
+    """Make the folder and name the PNG of each ear; `EarTeachError` for files that are not ours."""
     make_folder(out)
     digits = max(3, len(str(number - 1)))
     paths = tuple(out / f"sample-{index:0{digits}d}.png" for index in range(number))
@@ -178,12 +153,10 @@ def write_ears(
 
 
 def write_grid(
-    out: Path,
-    tiles: Sequence[np.ndarray],
-    columns: int,
-    paths: Sequence[Path],
-    metadata: Mapping[str, str],
-) -> None:
+    tiles: Sequence[np.ndarray], columns: int, paths: Sequence[Path], metadata: Mapping[str, str]
+) -> Path:
     """Write the grid and delete the PNGs of an earlier call that are not in `paths`."""
-    write_png(out / GRID, grid(tiles, columns), metadata)
-    remove_stale(out, "sample-*.png", keep=paths)
+    path = paths[0].with_name(GRID)
+    write_png(path, grid(tiles, columns), metadata)
+    remove_stale(path.parent, "sample-*.png", keep=paths)
+    return path

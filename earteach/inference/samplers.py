@@ -2,7 +2,7 @@
 
 `gmm` draws from a Gaussian mixture of the training images' codes, which is fitted once and stored
 beside the checkpoint; `prior` draws from a standard normal distribution. To add a sampler, name it in
-`Sampler`, return its source from `find_source` and draw from it in `draw_codes`.
+`Sampler` and draw from it in `draw_codes`.
 """
 
 from __future__ import annotations
@@ -10,8 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Iterator
-from itertools import islice
-from pathlib import Path
+from itertools import count, islice
 from typing import Literal
 
 import numpy as np
@@ -28,8 +27,6 @@ from earteach.model.canonical_side import mirrored
 from earteach.model.vae import ConvVAE
 
 Sampler = Literal["gmm", "prior"]
-MixtureSource = CodeMixture | EarArray
-"""A stored mixture, or the images to fit one to."""
 
 _CACHE_VERSION = 1
 _MAX_IMAGES = 4096
@@ -39,7 +36,7 @@ _THUMBNAIL_SIZE = 16
 _log = logging.getLogger(__name__)
 
 
-def find_source(model: LoadedModel, sampler: Sampler | None) -> MixtureSource | None:
+def find_mixture(model: LoadedModel, sampler: Sampler | None) -> CodeMixture | None:
     """What `sampler` draws from; None is the prior. By default the mixture, or else the prior.
 
     Raises `EarTeachError` if `gmm` is asked for and not available.
@@ -47,7 +44,7 @@ def find_source(model: LoadedModel, sampler: Sampler | None) -> MixtureSource | 
     if sampler == "prior":
         return None
     try:
-        return find_mixture(model)
+        return get_mixture(model)
     except EarTeachError as error:
         if sampler is not None:
             raise EarTeachError(f"--sampler {sampler}: {error}; or use --sampler prior") from error
@@ -55,32 +52,39 @@ def find_source(model: LoadedModel, sampler: Sampler | None) -> MixtureSource | 
         return None
 
 
-def find_mixture(model: LoadedModel) -> MixtureSource:
-    """The stored mixture or the array to fit it to; `EarTeachError` if both are missing."""
-    if (mixture := load_mixture(model)) is not None:
-        return mixture
+def get_mixture(model: LoadedModel) -> CodeMixture:
+    """The mixture stored beside the checkpoint, if it was fitted to these weights.
+
+    Else it is fitted to up to 4,096 evenly spread training images, and stored. Raises `EarTeachError`
+    if the training array is missing too.
+    """
+    path = model.checkpoint.path.with_name(f"{model.checkpoint.path.stem}.mixture.npz")
+    key = _cache_key(model)
+    if (arrays := load_npz(path, key)) is not None:
+        return CodeMixture(**arrays)
     try:
-        return training_images(model)
+        array = training_images(model)
     except EarTeachError as error:
         raise EarTeachError(
             f"no mixture of codes is stored beside {model.checkpoint.path}, and {error}"
         ) from error
+    rows = sampled_rows(len(array), _MAX_IMAGES)
+    _log.info("fitting a mixture to the codes of %d images of %s", len(rows), array.path)
+    codes, thumbnails = _encode(model, array, rows)
+    mixture = fit_mixture(codes, thumbnails, has_side=model.network.side_dimension is not None)
+    store_npz(path, key, **vars(mixture))
+    return mixture
 
 
 def draw_codes(
     network: ConvVAE, mixture: CodeMixture | None, number: int, seed: int, batch_size: int
 ) -> Iterator[torch.Tensor]:
     """Batches of `number` codes in all, float32 `(B, D)`, from the mixture or else from the prior."""
-    codes = mixture.codes(seed) if mixture else _prior_codes(network.latent_dim, seed)
-    remaining = islice(codes, number)
+    generator = torch.Generator().manual_seed(seed)
+    prior = (torch.randn(network.latent_dim, generator=generator) for _ in count())
+    remaining = islice(mixture.codes(seed) if mixture else prior, number)
     while batch := list(islice(remaining, batch_size)):
         yield torch.stack(batch)
-
-
-def _prior_codes(latent_dim: int, seed: int) -> Iterator[torch.Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    while True:
-        yield torch.randn(latent_dim, generator=generator)
 
 
 def training_images(model: LoadedModel) -> EarArray:
@@ -95,49 +99,26 @@ def training_images(model: LoadedModel) -> EarArray:
     return array
 
 
-def load_mixture(model: LoadedModel) -> CodeMixture | None:
-    """The mixture stored beside the checkpoint; None unless it was fitted to these weights."""
-    arrays = load_npz(_cache_path(model), _cache_key(model))
-    return None if arrays is None else CodeMixture(**arrays)
-
-
-def get_mixture(model: LoadedModel, source: MixtureSource) -> CodeMixture:
-    """The mixture itself; fitted to up to 4,096 evenly spread images and stored, if need be."""
-    if isinstance(source, CodeMixture):
-        return source
-    rows = sampled_rows(len(source), _MAX_IMAGES)
-    _log.info("fitting a mixture to the codes of %d images of %s", len(rows), source.path)
-    codes, thumbnails = _encode(model, source, rows)
-    mixture = fit_mixture(codes, thumbnails, has_side=model.network.side_dimension is not None)
-    store_npz(_cache_path(model), _cache_key(model), **vars(mixture))
-    return mixture
-
-
 def _encode(model: LoadedModel, array: EarArray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Codes `(N, D)` and flat 16-pixel thumbnails, mirrored to the canonical side if there is one."""
     network = model.network
     codes, thumbnails = [], []
-    with torch.inference_mode():
-        for batch in image_batches(
-            array,
-            size=network.image_size,
-            channels=network.in_channels,
-            batch_size=_BATCH_SIZE,
-            indices=rows.tolist(),
-        ):
-            mu = network.encode(batch.images.to(model.device))[0].cpu()
-            images = batch.images
-            if network.side_dimension is not None:
-                images = mirrored(images, mu[:, network.side_dimension] < 0)
-            small = functional.adaptive_avg_pool2d(images, _THUMBNAIL_SIZE)
-            codes.append(mu.numpy())
-            thumbnails.append(small.flatten(1).numpy())
+    for batch in image_batches(
+        array,
+        size=network.image_size,
+        channels=network.in_channels,
+        batch_size=_BATCH_SIZE,
+        indices=rows.tolist(),
+    ):
+        images = batch.images
+        with torch.inference_mode():
+            mu = network.encode(images.to(model.device))[0].cpu()
+        if network.side_dimension is not None:
+            images = mirrored(images, mu[:, network.side_dimension] < 0)
+        small = functional.adaptive_avg_pool2d(images, _THUMBNAIL_SIZE)
+        codes.append(mu.numpy())
+        thumbnails.append(small.flatten(1).numpy())
     return np.concatenate(codes), np.concatenate(thumbnails)
-
-
-def _cache_path(model: LoadedModel) -> Path:
-    path = model.checkpoint.path
-    return path.with_name(f"{path.stem}.mixture.npz")
 
 
 def _cache_key(model: LoadedModel) -> dict[str, object]:

@@ -1,9 +1,8 @@
 """The latent codes of ears as a Gaussian mixture, from which new codes are drawn.
 
 The codes of training images do not follow the prior: their dimensions depend on each other, and they
-form clusters. Full covariances in all dimensions would have more parameters than there are images.
-So codes are rotated to axes ordered by their effect on the images. The mixture has full covariances
-along the first axes, and variances only along the others.
+form clusters. Codes are rotated to axes ordered by their effect on the images. The mixture has full
+covariances along the first axes, as more would need more images, and variances along the others.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -60,10 +58,6 @@ class CodeMixture:
         if self.has_side:
             code[-1] = 1.0 if self.facing >= 0.5 else -1.0
         return code
-
-    def draw(self, number: int, seed: int) -> torch.Tensor:
-        """The first `number` of `codes(seed)`, float32 `(number, D)`."""
-        return torch.stack(list(islice(self.codes(seed), number)))
 
     def codes(self, seed: int) -> Iterator[torch.Tensor]:
         """An endless stream of new codes, float32 `(D,)`."""
@@ -156,8 +150,7 @@ def _fit_components(
 def _best_mixture(scores: np.ndarray, min_variance: float) -> Any:
     """The mixture with the lowest Akaike information criterion (1974) that has enough images.
 
-    This is asymptotically equivalent to leave-one-out cross-validation (Stone 1977). The Bayesian
-    criterion chose fewer components, whose ears were farther from real ones.
+    The Bayesian criterion chose fewer components, whose ears were farther from real ones.
     """
     # scikit-learn takes a second to import.
     from sklearn.exceptions import ConvergenceWarning

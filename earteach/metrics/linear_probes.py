@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from sklearn.preprocessing import KernelCenterer, StandardScaler
@@ -22,8 +23,7 @@ _BINS = 2000
 _ROWS = 256
 
 
-@dataclass(frozen=True)
-class Estimate:
+class Estimate(NamedTuple):
     """A value with its 95 % bootstrap interval over groups; None for a single group."""
 
     value: float
@@ -66,8 +66,8 @@ def landmark_errors(
         sums = np.zeros(len(PENALTIES))
         for rows in person_folds(groups[train], _INNER_FOLDS, seed):
             held_out = train[rows]
-            fitted = np.setdiff1d(train, held_out)
-            predictions = _ridge(kernel, landmarks, fitted, held_out, PENALTIES)
+            rest = np.setdiff1d(train, held_out)
+            predictions = _ridge(kernel, landmarks, rest, held_out, PENALTIES)
             sums += [point_errors(points, landmarks[held_out]).sum() for points in predictions]
         (prediction,) = _ridge(kernel, landmarks, train, test, PENALTIES[[sums.argmin()]])
         errors[test] = point_errors(prediction, landmarks[test])
@@ -142,11 +142,8 @@ def identify(
             np.add.at(histogram, (people[rows][row], bins[pairs]), 1)
     eer = float(_equal_error_rates(counts.sum(axis=1, keepdims=True))[0])
     resampled = _equal_error_rates(resamples.weighted(counts))
-    return Identification(
-        rank1=mean_estimate(hits, resamples),
-        eer=Estimate(eer, resamples.interval(resampled)),
-        images=int(np.isfinite(hits).sum()),
-    )
+    rank1, images = mean_estimate(hits, resamples), int(np.isfinite(hits).sum())
+    return Identification(rank1, Estimate(eer, resamples.interval(resampled)), images)
 
 
 def _equal_error_rates(counts: np.ndarray) -> np.ndarray:

@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from typing import NoReturn
 
-import torch
 from torch import nn
-from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_leaves
 
 from earteach.config import ExportPart
 from earteach.errors import EarTeachError
+from earteach.model.pca_vae import MobilePCAVAE
 from earteach.model.vae import ConvVAE
 
-
-def run_part(network: ConvVAE, part: ExportPart, batch: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """The outputs of one part.
-
-    "full": images to reconstructions. "encoder": images to mu and logvar. "decoder": codes to images.
-    "features": images to the encoder's maps, finest first.
-    """
-    if part == "encoder":
-        return network.encode(batch)
-    if part == "features":
-        return tuple(network.features(batch))
-    return (network.decode(batch) if part == "decoder" else network.reconstruct(batch),)
+_CODE_MODULES = ("encoder.squeeze", "encoder.to_code", "encoder.coarse_head")
+"""What an encoder needs for codes, and not for feature maps."""
 
 
 def keep_part(network: ConvVAE, part: ExportPart, source: str) -> ConvVAE:
@@ -33,42 +21,25 @@ def keep_part(network: ConvVAE, part: ExportPart, source: str) -> ConvVAE:
     Using a removed module is an `EarTeachError` that names `source`. "encoder" keeps what `features`
     needs, too.
     """
-    _remove_unused(
-        network, "", part_weights(network, part), f"{source}: holds {part} of the network"
-    )
+    for half, name in _unused(network, part):
+        parent, _, child = name.rpartition(".")
+        reason = f"{source}: holds {part} of the network and no {half}; export it with --part full"
+        setattr(network.get_submodule(parent), child, _MissingPart(reason))
     return network
 
 
-def part_weights(network: ConvVAE, part: ExportPart) -> set[str]:
-    """Names of the parameters and buffers that a part needs, as in `state_dict`.
-
-    They are found by running the part once, whatever the weights are.
-    """
-    size = network.image_size
-    example = next(network.parameters())
-    images = example.new_zeros(1, network.in_channels, size, size)
-    codes = example.new_zeros(1, network.latent_dim)
-    with torch.inference_mode(), _TensorsUsed() as used:
-        if part != "decoder":
-            network.features(images)
-        if part in ("full", "encoder"):
-            network.encode(images)
-        if part in ("full", "decoder"):
-            network.decode(codes)
-    state = network.state_dict(keep_vars=True)
-    return {name for name, weight in state.items() if id(weight) in used.ids}
-
-
-class _TensorsUsed(TorchFunctionMode):
-    """Collects the ids of the tensors that torch's functions are called with."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.ids: set[int] = set()
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.ids.update(map(id, tree_leaves((args, kwargs))))
-        return func(*args, **(kwargs or {}))
+def _unused(network: ConvVAE, part: ExportPart) -> list[tuple[str, str]]:
+    """The modules that a part does not need, each after the half of the network it belongs to."""
+    # A mobile encoder works without PCA.
+    decoder = ["decoder", "pca"] if isinstance(network, MobilePCAVAE) else ["decoder"]
+    unused = {
+        "full": [],
+        "encoder": decoder,
+        "decoder": ["encoder", "side"],
+        "features": [*decoder, *_CODE_MODULES],
+    }[part]
+    names = {name for name, _ in network.named_modules()}
+    return [("decoder" if name in decoder else "encoder", name) for name in unused if name in names]
 
 
 class MissingPartError(EarTeachError, AttributeError):
@@ -87,16 +58,3 @@ class _MissingPart(nn.Module):
 
     def __getattr__(self, name: str) -> NoReturn:
         raise MissingPartError(self.__dict__.get("reason", name))
-
-
-def _remove_unused(module: nn.Module, path: str, needed: set[str], source: str) -> None:
-    for name, child in module.named_children():
-        child_path = f"{path}{name}."
-        weights = {child_path + weight for weight in child.state_dict()}
-        if weights.isdisjoint(needed):
-            if weights:
-                side = "encoder" if child_path.startswith("encoder.") else "decoder"
-                reason = f"{source} and no {side}; export it with --part full"
-                setattr(module, name, _MissingPart(reason))
-        elif not weights <= needed:
-            _remove_unused(child, child_path, needed, source)

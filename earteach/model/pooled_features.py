@@ -18,10 +18,9 @@ def pooled(maps: Sequence[torch.Tensor]) -> torch.Tensor:
     For each channel of the maps at strides 2 and 4: the maxima over a grid of 8 × 8 cells, then the
     minima; ordered by level, extreme, channel, row and column.
     """
-    return torch.cat([_extremes(level) for level in maps[:_LEVELS]], dim=1)
-
-
-def _extremes(level: torch.Tensor) -> torch.Tensor:
-    maxima = functional.adaptive_max_pool2d(level, _CELLS)
-    minima = -functional.adaptive_max_pool2d(-level, _CELLS)
-    return torch.cat([maxima.flatten(1), minima.flatten(1)], dim=1)
+    extremes = [
+        sign * functional.adaptive_max_pool2d(sign * level, _CELLS).flatten(1)
+        for level in maps[:_LEVELS]
+        for sign in (1, -1)
+    ]
+    return torch.cat(extremes, dim=1)

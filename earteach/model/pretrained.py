@@ -31,20 +31,19 @@ def load_pretrained(folder: str | Path) -> ConvVAE:
     """
     folder = Path(folder)
     options = _options(folder)
-    config, part = _model_config(folder / CONFIG, options), options.get("part", "full")
+    with torch.device("meta"):
+        network = build_model(_model_config(folder / CONFIG, options))
+    part = options.get("part", "full")
     if part not in get_args(ExportPart):
         raise EarTeachError(f"{folder / CONFIG}: has an unknown part {part!r}; {_ADVICE}")
-    weights = _weights(folder)
-    with torch.device("meta"):
-        network = build_model(config)
-    keep_part(network.to_empty(device="cpu"), part, str(folder))
+    keep_part(network, part, str(folder))
     try:
-        network.load_state_dict(weights, assign=True)
+        network.load_state_dict(_weights(folder), assign=True)
     except RuntimeError as error:
         raise EarTeachError(
             f"{folder}: the weights in {WEIGHTS} do not fit {CONFIG}; export them again"
         ) from error
-    return network.eval().requires_grad_(True)
+    return network.eval()
 
 
 def _options(folder: Path) -> Mapping[str, Any]:
@@ -63,14 +62,12 @@ def _options(folder: Path) -> Mapping[str, Any]:
 
 
 def _model_config(path: Path, options: Mapping[str, Any]) -> ModelConfig:
-    names = [field.name for field in fields(ModelConfig)]
-    missing = [name for name in names if name not in options]
-    if missing:
-        raise EarTeachError(
-            f"{path}: has no {missing[0]}, so earteach did not write it; name another folder"
-        )
     try:
-        return ModelConfig(**{name: options[name] for name in names})
+        return ModelConfig(**{field.name: options[field.name] for field in fields(ModelConfig)})
+    except KeyError as error:
+        raise EarTeachError(
+            f"{path}: has no {error.args[0]}, so earteach did not write it; name another folder"
+        ) from error
     except EarTeachError as error:
         raise EarTeachError(f"{path}: {error}") from error
 

@@ -1,6 +1,7 @@
 """Checkpoints in a folder of their own, and images as arrays and tensors."""
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from earteach.model.vae import ConvVAE
+from earteach.config import ModelConfig
+from earteach.model.build import build_model
 from tests.conftest import Run
 
 
@@ -31,7 +33,7 @@ def untrained(checkpoint: Path, **options: object) -> Path:
     model = state["earteach"]["config"]["model"]
     model.update(options)
     torch.manual_seed(0)
-    weights = ConvVAE(**model).state_dict()
+    weights = build_model(ModelConfig(**model)).state_dict()
     state["state_dict"] = {f"model.{name}": value for name, value in weights.items()}
     path = checkpoint.with_name("untrained.ckpt")
     torch.save(state, path)
@@ -56,6 +58,10 @@ def pixels(path: Path) -> np.ndarray:
 def batch(images: np.ndarray) -> torch.Tensor:
     """uint8 `(N, H, W, C)` to float `(N, C, H, W)` in [0, 1]."""
     return torch.from_numpy(images.transpose(0, 3, 1, 2).astype(np.float32) / 255)
+
+
+def stacked(paths: Sequence[Path]) -> np.ndarray:
+    return np.stack([pixels(path) for path in paths])
 
 
 def levels(images: torch.Tensor) -> np.ndarray:

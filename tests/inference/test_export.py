@@ -18,11 +18,12 @@ from safetensors.torch import load_file, save_file
 
 import earteach
 from earteach.errors import EarTeachError
-from earteach.inference.export import Export, export, formats, onnx_formats, torch_formats
+from earteach.inference.export import Export, export, formats
 from earteach.inference.export.formats import FORMATS
 from earteach.model.pretrained import load_pretrained
 from earteach.model.vae import ConvVAE
 from earteach.synthetic.drawn_ear import draw_ear
+from tests.inference.conftest import rename_arrays
 
 PARTS = ["full", "encoder", "decoder", "features"]
 MAPS = {
@@ -81,34 +82,22 @@ def in_onnxruntime(path: Path, batch: np.ndarray) -> list[np.ndarray]:
     return session.run(None, {port.name: batch})
 
 
-def in_libtorch(path: Path, batch: torch.Tensor) -> list[np.ndarray]:
-    with warnings.catch_warnings(action="ignore"), torch.no_grad():
-        return [output.numpy() for output in torch.jit.load(io.BytesIO(path.read_bytes()))(batch)]
-
-
-def in_torch_export(path: Path, batch: torch.Tensor) -> list[np.ndarray]:
-    with warnings.catch_warnings(action="ignore"), torch.no_grad():
-        module = torch.export.load(io.BytesIO(path.read_bytes())).module()
-        return [output.numpy() for output in module(batch)]
-
-
-def in_openvino(path: Path, batch: torch.Tensor) -> list[np.ndarray]:
-    openvino = pytest.importorskip("openvino", reason="the extra openvino is not installed")
-    hint = {"INFERENCE_PRECISION_HINT": "f32"}
-    compiled = openvino.compile_model(path / "model.xml", "CPU", hint)
-    return list(compiled(batch.numpy()).to_tuple())
-
-
 def run(result: Export, batch: torch.Tensor) -> list[np.ndarray]:
     """In the runtime of the format, without earteach's code for it."""
     if result.format == "onnx":
         return in_onnxruntime(result.path, batch.numpy())
     if result.format == "safetensors":
         return in_torch(load_pretrained(result.path), result.part, batch)
-    runtimes = {
-        "torchscript": in_libtorch, "torch-export": in_torch_export, "openvino": in_openvino,
-    }  # fmt: skip
-    return runtimes[result.format](result.path, batch)
+    if result.format == "openvino":
+        openvino = pytest.importorskip("openvino", reason="the extra openvino is not installed")
+        hint = {"INFERENCE_PRECISION_HINT": "f32"}
+        compiled = openvino.compile_model(result.path / "model.xml", "CPU", hint)
+        return list(compiled(batch.numpy()).to_tuple())
+    file = io.BytesIO(result.path.read_bytes())
+    with warnings.catch_warnings(action="ignore"), torch.no_grad():
+        scripted = result.format == "torchscript"
+        module = torch.jit.load(file) if scripted else torch.export.load(file).module()
+        return [output.numpy() for output in module(batch)]
 
 
 def assert_close(outputs: list[np.ndarray], expected: list[np.ndarray]) -> None:
@@ -140,18 +129,14 @@ def exported(trained, tmp_path_factory) -> Iterator[Callable[[str, str], Export]
             pytest.importorskip("openvino", reason="the extra openvino is not installed")
         if (format, part) not in results:
             with pytest.MonkeyPatch.context() as patch:
-                for module, name, function in (
-                    (torch_formats, "exported_program", program),
-                    (onnx_formats, "exported_program", program),
-                    (onnx_formats, "model_proto", proto),
-                ):
-                    patch.setattr(module, name, function)
+                patch.setattr(formats, "exported_program", program)
+                patch.setattr(formats, "model_proto", proto)
                 out = folder / f"{format}-{part}"
                 results[format, part] = export(trained.last, out, format=format, part=part)
         return results[format, part]
 
-    program = once_per_part(torch_formats.exported_program)
-    proto = once_per_part(onnx_formats.model_proto)
+    program = once_per_part(formats.exported_program)
+    proto = once_per_part(formats.model_proto)
     return get
 
 
@@ -176,19 +161,19 @@ def test_an_export_computes_torchs_numbers_in_its_own_runtime(trained, exported,
     assert result.parity.images == 7  # the validation images
     assert 0 <= result.parity.max_abs_error < (1e-3 if part == "features" else 1e-4)
 
+    assert_described(result, sha256(trained.last))
 
-@pytest.mark.parametrize(("format", "part"), TABLE)
-def test_the_json_describes_the_export(trained, exported, format, part):
-    result = exported(format, part)
+
+def assert_described(result: Export, checkpoint_sha256: str) -> None:
+    """The JSON beside an export."""
+    part, folder = result.part, result.format in ("safetensors", "openvino")
     about = json.loads(result.sidecar.read_text())
     for ports, expected in zip((about["inputs"], about["outputs"]), SHAPES[part], strict=True):
         assert {port["name"]: port["shape"][1:] for port in ports} == expected
         assert {(port["shape"][0], port["dtype"]) for port in ports} == {("batch", "float32")}
-    assert (about["format"], about["part"]) == (format, part)
+    assert (about["format"], about["part"]) == (result.format, part)
     assert about["earteach"] == earteach.__version__
-    assert about["checkpoint"] == {"name": "last.ckpt", "sha256": sha256(trained.last)}
-    assert result.checkpoint_sha256 == about["checkpoint"]["sha256"]
-    folder = format in ("safetensors", "openvino")
+    assert about["checkpoint"] == {"name": "last.ckpt", "sha256": checkpoint_sha256}
     assert result.path.is_dir() == folder
     assert result.sidecar.name == ("export.json" if folder else f"{result.path.name}.json")
     where = result.path if folder else result.path.parent
@@ -196,10 +181,9 @@ def test_the_json_describes_the_export(trained, exported, format, part):
     assert result.bytes == sum((where / name).stat().st_size for name in about["files"])
     ready = about["preprocessing"]
     assert (ready["height"], ready["width"], ready["colour_order"]) == (32, 32, "RGB")
-    takes_images, gives_images = part != "decoder", part in ("full", "decoder")
-    expected = ([0.0, 1.0], "NCHW") if takes_images else (None, None)
+    expected = (None, None) if part == "decoder" else ([0.0, 1.0], "NCHW")
     assert (ready["input_range"], ready["input_layout"]) == expected
-    assert ready["output_range"] == ([0.0, 1.0] if gives_images else None)
+    assert ready["output_range"] == ([0.0, 1.0] if part in ("full", "decoder") else None)
     assert about["parity"] == vars(result.parity)
     assert about["model"]["latent_dim"] == 16
     assert "biometric" in about["licence"]
@@ -228,7 +212,6 @@ def test_the_onnx_file_declares_its_inputs_and_outputs(exported):
     [
         ("torchscript", "encoder", {}),
         pytest.param("torchscript", "full", {}, marks=pytest.mark.slow),
-        pytest.param("torchscript", "features", {}, marks=pytest.mark.slow),
         pytest.param("onnx", "encoder", {"opset": 20}, marks=pytest.mark.slow),
     ],
 )
@@ -264,7 +247,7 @@ REFUSED = [
     ({"format": "safetensors", "opset": 18}, "--opset 18: is only for --format onnx"),
     ({"opset": 11}, "--opset 11: must be from 18 to"),
     ({"part": "decoder", "with_preprocessing": True}, "the decoder takes codes"),
-    ({"format": "safetensors", "with_preprocessing": True}, "holds weights and no graph"),
+    ({"format": "safetensors", "with_preprocessing": True}, "holds no graph"),
     ({"format": "torchscript", "quantize": "int8"}, "--quantize int8: is only for --format onnx"),
     ({"quantize": "int4"}, "--quantize int4: must be int8"),
     ({"input_size": 48}, "--input-size 48: the codes of this network are for 32×32"),
@@ -277,13 +260,6 @@ def test_options_that_contradict_each_other_are_refused(trained, tmp_path):
         with pytest.raises(EarTeachError, match=words):
             export(trained.last, tmp_path / "new" / "x", **options)
     assert list(tmp_path.iterdir()) == []
-
-
-def with_val_data(checkpoint: Path, path: Path, val_data: Path) -> Path:
-    state = torch.load(checkpoint, weights_only=True)
-    state["earteach"]["config"]["data"]["val_data"] = str(val_data)
-    torch.save(state, path)
-    return path
 
 
 def test_parity_runs_batches_of_1_3_and_5_different_images(trained, tmp_path, patched):
@@ -300,15 +276,15 @@ def test_parity_runs_batches_of_1_3_and_5_different_images(trained, tmp_path, pa
     assert len({image.numpy().tobytes() for image in torch.cat(batches)}) == 7
 
 
-def test_parity_with_few_or_no_validation_images(trained, ears, tmp_path):
+def test_parity_with_few_or_no_validation_images(placed, ears, tmp_path):
     np.save(tmp_path / "two.npy", np.load(ears / "val_teacher.npy")[:2])
     for array, number in (("two.npy", 2), ("gone.npy", 9)):  # 9 drawn ears
-        checkpoint = with_val_data(trained.last, tmp_path / "x.ckpt", tmp_path / array)
+        checkpoint = rename_arrays(placed, val_data=tmp_path / array)
         result = export(checkpoint, tmp_path / "out", format="safetensors")
         assert (result.parity.images, result.parity.passed) == (number, True)
 
 
-NAMES = ["model", "model.json", "ear model (1).pb", "模型.onnx", "n" * 250]
+NAMES = ["model.json", "模型 (1).onnx", "n" * 250]
 
 
 @pytest.fixture
@@ -367,17 +343,13 @@ def a_folder(about: str | None) -> Callable[[Path], None]:
 
 OTHER_HASH = '{"earteach": "0", "format": "safetensors", "files": {"model.safetensors": "0"}}'
 FOREIGN: dict[str, tuple[str, Callable[[Path], Any]]] = {
-    "text": ("torchscript", lambda path: path.write_bytes(b"mine")),
     "empty file": ("torchscript", lambda path: path.write_bytes(b"")),
     "folder for a file": ("torchscript", a_folder('{"earteach": "0"}')),
     "JSON without a file": ("torchscript", lambda path: Path(f"{path}.json").write_bytes(b"{}")),
     "file for a folder": ("safetensors", lambda path: path.write_bytes(b"mine")),
     "folder without JSON": ("safetensors", a_folder(None)),
-    "another tool's JSON": ("safetensors", a_folder('{"model_type": "bert"}')),
     "another file's hash": ("safetensors", a_folder(OTHER_HASH)),
-    "a number for JSON": ("safetensors", a_folder("5")),
     "a word for JSON": ("safetensors", a_folder('"earteach"')),
-    "broken JSON": ("safetensors", a_folder("{")),
 }
 
 
@@ -401,7 +373,7 @@ def test_our_folder_is_replaced_unless_it_was_changed(trained, tmp_path):
     export(trained.last, out, format="safetensors", part="encoder")
     assert json.loads((out / "config.json").read_text())["part"] == "encoder"
     parts = {name.partition(".")[0] for name in load_file(out / "model.safetensors")}
-    assert parts == {"linear", "encoder"}
+    assert parts == {"pca", "encoder"}
     assert (out / "notes.md").read_text() == "mine"
     (out / "README.md").write_bytes(b"mine")
     before = contents(tmp_path)
@@ -410,16 +382,12 @@ def test_our_folder_is_replaced_unless_it_was_changed(trained, tmp_path):
     assert contents(tmp_path) == before
 
 
-def off_by(error: float, load: Any) -> Any:
-    def loaded(*args: Any) -> Any:
-        run = load(*args)
-        return lambda batch: [output + error for output in run(batch)]
-
-    return loaded
-
-
 def test_a_small_difference_is_reported_and_a_large_one_refused(trained, tmp_path, patched):
     out, load = tmp_path / "out", FORMATS["safetensors"].load
+
+    def off_by(error: float, load: Any) -> Any:
+        return lambda *args: lambda batch: [output + error for output in load(*args)(batch)]
+
     patched("safetensors", load=off_by(5e-4, load))
     result = export(trained.last, out, format="safetensors")
     assert result.parity.max_abs_error == pytest.approx(5e-4, rel=1e-3)
@@ -433,11 +401,7 @@ def test_a_small_difference_is_reported_and_a_large_one_refused(trained, tmp_pat
 
 @pytest.mark.parametrize(
     ("format", "missing", "extra"),
-    [
-        ("onnx", ["onnx", "onnxscript"], "export"),
-        ("safetensors", ["safetensors"], "export"),
-        ("openvino", ["openvino"], "openvino"),
-    ],
+    [("onnx", ["onnx", "onnxscript"], "export"), ("openvino", ["openvino"], "openvino")],
 )
 def test_a_missing_package_is_named(trained, tmp_path, monkeypatch, format, missing, extra):
     monkeypatch.setattr(formats, "find_spec", lambda name: None if name in missing else name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import logging
 import shutil
@@ -51,19 +50,24 @@ def probed(trained: Run, array: Path) -> Probed:
     return probe(trained.last, array, identities=True)
 
 
-def test_everything_is_probed_beside_everything(probed: Probed, array: Path):
+def test_everything_is_probed_beside_everything(probed: Probed):
     for metric in ("error", "rank1", "eer"):
-        found = by_features(probed, metric)
-        assert list(found) == KINDS
-        for entry in found.values():
+        entries = by_features(probed, metric)
+        assert list(entries) == KINDS
+        for entry in entries.values():
             assert entry.interval is not None
             assert entry.interval[0] <= entry.value <= entry.interval[1]
-    images = len(np.load(array, mmap_mode="r"))
-    assert {entry.images for entry in by_features(probed, "error").values()} == {images}
-    assert probed.groups == -(-images // 3)
-    lengths = {name: entry.length for name, entry in by_features(probed, "error").items()}
-    assert lengths["pca"] == lengths["random_codes"] == lengths["codes"] == 16
-    assert lengths["random_pooled"] == lengths["pooled"]
+    errors = by_features(probed, "error")
+    assert {entry.images for entry in errors.values()} == {41}
+    assert probed.groups == 14
+    assert [errors[name].length for name in KINDS] == [16, 3072, 16, 768, 16, 3072]
+    for name, entry in errors.items():
+        if name == "pca":
+            assert entry.below_pca is None
+        else:
+            assert entry.below_pca == pytest.approx(1 - entry.value / errors["pca"].value)
+            assert entry.below_pca_interval is not None
+    assert all(entry.below_pca is None for entry in by_features(probed, "rank1").values())
 
 
 def test_the_errors_are_those_of_the_codes_and_maps(probed: Probed, trained: Run, array: Path):
@@ -79,17 +83,6 @@ def test_the_errors_are_those_of_the_codes_and_maps(probed: Probed, trained: Run
     for name, values in (("codes", sides), ("pooled", maps)):
         errors = landmark_errors(values, labels.landmarks, labels.groups)
         assert by_features(probed, "error")[name].value == pytest.approx(errors.mean(), rel=1e-3)
-
-
-def test_below_pca_is_only_for_errors(probed: Probed):
-    errors = by_features(probed, "error")
-    for name, entry in errors.items():
-        if name == "pca":
-            assert entry.below_pca is None
-        else:
-            assert entry.below_pca == pytest.approx(1 - entry.value / errors["pca"].value)
-            assert entry.below_pca_interval is not None
-    assert all(entry.below_pca is None for entry in by_features(probed, "rank1").values())
 
 
 def test_rows_without_landmarks_and_a_bad_training_array_are_skipped(
@@ -109,28 +102,6 @@ def test_rows_without_landmarks_and_a_bad_training_array_are_skipped(
     assert list(by_features(result, "error")) == [kind for kind in KINDS if kind != "pca"]
     assert all(entry.below_pca is None for entry in result.results)
     assert "probed without PCA" in caplog.text
-
-
-def test_a_network_without_sides_is_probed_too_with_other_folds(
-    sideless: Path, array: Path, probed: Probed
-):
-    found = by_features(probe(sideless, array, seed=1), "error")
-    assert list(found) == KINDS
-    assert found["pixels"].value != by_features(probed, "error")["pixels"].value
-
-
-def test_landmarks_of_the_photographs_by_name(array: Path, tmp_path: Path):
-    """Their boxes are whole photographs, so that fractions are the same in both."""
-    expected = np.load(array.with_name("some_landmarks.npy"))
-    with array.with_name("some_manifest.csv").open(newline="") as file:
-        names = [row["source"] for row in csv.DictReader(file)]
-    rows = [",".join([name, *map(repr, map(float, points.ravel()))]) for name, points in
-            zip(names, expected, strict=True)]  # fmt: skip
-    (tmp_path / "points.csv").write_text("\n".join(["file,x,y", *reversed(rows[3:])]))
-    found = read_labels(EarArray.open(array), tmp_path / "points.csv", None, identities=False)
-    assert found.landmarks is not None
-    assert np.isnan(found.landmarks[:3]).all()
-    assert np.allclose(found.landmarks[3:], expected[3:], atol=1e-6)
 
 
 @pytest.mark.parametrize("crop", [Crop(16, side="left", side_pattern="-([lr])"), Crop(16, whole=True),
@@ -157,30 +128,6 @@ def test_landmarks_of_photographs_fall_where_prepare_put_them(tmp_path: Path, cr
     np.testing.assert_allclose(by_name, beside, atol=1e-6)
 
 
-def test_of_two_ears_in_a_photograph_the_landmarks_are_of_the_one_around_them(tmp_path: Path):
-    rng, points, boxes = np.random.default_rng(0), ["file,x0,y0,x1,y1"], ["file,x,y,w,h"]
-    (tmp_path / "photos").mkdir()
-    for person in range(24):
-        name = f"{person:02d}.png"
-        Image.fromarray(rng.integers(0, 256, (60, 100, 3), np.uint8)).save(
-            tmp_path / "photos" / name
-        )
-        points.append(f"{name},0.1,0.2,0.3,0.4")
-        boxes += [f"{name},60,5,30,40", f"{name},5,5,30,40"]
-    for name, lines in (("points.csv", points), ("boxes.csv", boxes)):
-        (tmp_path / name).write_text("\n".join(lines))
-    options = {"crop": Crop(16, margin=0), "boxes": tmp_path / "boxes.csv", "split": Split(0.5)}
-    beside, path = (
-        prepare(tmp_path / "photos", tmp_path / out, landmarks=landmarks, **options).train.path
-        for out, landmarks in (("with", tmp_path / "points.csv"), ("without", None))
-    )
-    expected = np.load(beside.with_name("train_landmarks.npy"))
-    assert np.isfinite(expected).all(axis=(1, 2)).tolist() == [False, True] * (len(expected) // 2)
-    found = read_labels(EarArray.open(path), tmp_path / "points.csv", None, identities=False)
-    assert found.landmarks is not None
-    np.testing.assert_allclose(found.landmarks, expected, atol=1e-6)
-
-
 def test_people_from_a_table_or_from_names(array: Path, tmp_path: Path):
     ears, length = EarArray.open(array), len(np.load(array, mmap_mode="r"))
     assert list(read_labels(ears, None, None, identities=False).groups[:4]) == ["p0"] * 3 + ["p1"]
@@ -196,22 +143,15 @@ def bad(folder: Path, length: int) -> list[tuple[dict[str, Any], str]]:
     (folder / "two.csv").write_text("group\na\nb")
     (folder / "same.csv").write_text("group\n" + "a\n" * length)
     np.save(folder / "few.npy", np.zeros((2, 55, 2), np.float32))
-    np.save(folder / "flat.npy", np.zeros((length, 110), np.float32))
     (folder / "text.npy").write_text("points")
-    with (folder / "archive.npy").open("wb") as file:
-        np.savez(file, points=np.zeros((length, 55, 2), np.float32))
     return [
         ({"landmarks": folder / "none.npy"}, "none.npy: no such file"),
         ({"landmarks": folder / "few.npy"}, rf"shape \(2, 55, 2\).*\({length}, K, 2\)"),
-        ({"landmarks": folder / "flat.npy"}, rf"\({length}, 110\)"),
         ({"landmarks": folder / "text.npy"}, "is not a .npy file"),
-        ({"landmarks": folder / "archive.npy"}, "archive.npy: is an .npz archive"),
-        ({"landmarks": folder / "none.csv"}, "none.csv: no such file"),
         ({"groups": str(folder / "two.csv")}, f"2 rows.*{length} images"),
         ({"groups": str(folder / "none.csv")}, "none.csv: No such file"),
         ({"groups": str(folder / "same.csv")}, "landmarks of 1 people"),
         ({"groups": "^zoe"}, "--groups .zoe: finds nothing in drawn-"),
-        ({"groups": "("}, "not a regular expression"),
     ]
 
 
@@ -236,17 +176,6 @@ def test_nothing_to_probe_and_nobody_to_tell_apart(array: Path, tmp_path: Path):
         read_labels(EarArray.open(alone), None, None, identities=True)
     with pytest.raises(EarTeachError, match="two images of a person"):
         read_labels(EarArray.open(array), None, r"\d+$", identities=True)
-
-
-def test_too_few_people_for_landmarks_can_still_be_told_apart(array: Path, tmp_path: Path, caplog):
-    caplog.set_level(logging.INFO, "earteach")
-    ears, who = EarArray.open(array), tmp_path / "who.csv"
-    who.write_text("group\n" + "\n".join("ab"[row % 2] for row in range(len(ears))))
-    assert read_labels(ears, None, str(who), identities=True).landmarks is None
-    assert "landmarks of 2 people; separate folds need 10" in caplog.text
-    named = array.with_name("some_landmarks.npy")
-    with pytest.raises(EarTeachError, match="landmarks of 2 people; separate folds need 10"):
-        read_labels(ears, named, str(who), identities=True)
 
 
 def test_the_command_reports_what_the_function_returns(

@@ -2,40 +2,28 @@
 
 import copy
 import json
-import logging
+import shutil
 
 import pytest
 import torch
 import yaml
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 import earteach
-from earteach import checkpoint
 from earteach.errors import EarTeachError
 from earteach.inference.export import export
-from earteach.model.build import build_model
 from earteach.model.pretrained import load_pretrained
-from earteach.model.vae import ConvVAE
+from tests.inference.conftest import untrained
 
 
 @pytest.fixture(scope="module", params=["attention", "mobile"])
 def saved(trained, tmp_path_factory, request):
-    """A checkpoint of a trained network, and one of a student that has its decoder."""
+    """A checkpoint of a trained network, and one with a student's encoder."""
     if request.param == "attention":
         return trained.last
-    teacher = checkpoint.read(trained.last)
-    config = teacher.config.with_options({"encoder": "mobile"})
-    torch.manual_seed(0)
-    student = build_model(config.model)
-    student.load_state_dict(
-        {n: v for n, v in teacher.model().state_dict().items() if not n.startswith("encoder.")},
-        strict=False,
-    )
-    path = tmp_path_factory.mktemp("student") / "student.ckpt"
-    weights = {f"model.{name}": value for name, value in student.state_dict().items()}
-    entry = checkpoint.about(config, {}, epochs_completed=1)
-    checkpoint.write({"state_dict": weights, "global_step": 1, checkpoint.KEY: entry}, path)
-    return path
+    path = tmp_path_factory.mktemp("student") / "last.ckpt"
+    shutil.copy(trained.last, path)
+    return untrained(path, encoder="mobile")
 
 
 @pytest.fixture(scope="module")
@@ -57,18 +45,6 @@ def test_the_network_is_that_of_the_checkpoint(saved, folders):
         n: v.tolist() for n, v in expected.state_dict().items()
     }
     assert all(parameter.requires_grad for parameter in loaded.parameters())
-
-
-def test_the_hubs_own_mixin_reads_the_folder(saved, folders):
-    hub = pytest.importorskip("huggingface_hub", reason="huggingface_hub is not installed")
-
-    class HubEarVAE(hub.PyTorchModelHubMixin, ConvVAE):
-        pass
-
-    loaded = HubEarVAE.from_pretrained(folders["full"])
-    with torch.no_grad():
-        expected = earteach.load(saved).reconstruct(IMAGES)
-        torch.testing.assert_close(loaded.reconstruct(IMAGES), expected)
 
 
 @pytest.mark.parametrize(
@@ -95,46 +71,41 @@ def test_a_part_does_what_it_can_and_says_what_it_cannot(saved, folders, part, c
             torch.testing.assert_close(expected.decode(codes), loaded.decode(codes))
     loaded.to("cpu")
     assert set(copy.deepcopy(loaded).state_dict()) < set(expected.state_dict())
-
-
-def copied(folder, tmp_path, **changes):
-    about = json.loads((folder / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps({**about, **changes}))
-    (tmp_path / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
-    return tmp_path
+    # A student's encoder needs no PCA.
+    pca = {name for name in load_file(folders[part] / "model.safetensors") if "pca." in name}
+    assert bool(pca) == (part == "decoder" or "last" in str(saved))
 
 
 @pytest.mark.parametrize("saved", ["attention"], indirect=True)
 def test_what_cannot_be_read_is_one_line(folders, tmp_path):
-    def refused(words: str) -> None:
+    with pytest.raises(EarTeachError, match=r"no such folder; .*nothing is downloaded"):
+        load_pretrained("earteach/ear-vae")
+    for config, words in (
+        (None, "config.json: No such file"),
+        ("{", "config.json: is not JSON"),
+        ("[]", "config.json: is not a JSON object"),
+        ('{"model_type": "bert"}', "has no in_channels, so earteach did not write it"),
+        ({"image_size": 100}, "--image-size 100: must be a multiple of 16"),
+        ({"base_channels": 16}, "do not fit config.json"),
+        ({"part": "head"}, "has an unknown part 'head'"),
+        ({}, "model.safetensors: cannot be read"),
+    ):
+        path = tmp_path / "config.json"
+        if isinstance(config, dict):
+            stored = json.loads((folders["full"] / path.name).read_text())
+            path.write_text(json.dumps(stored | config))
+            shutil.copy(folders["full"] / "model.safetensors", tmp_path)
+        elif config is not None:
+            path.write_text(config)
+        if config == {}:
+            (tmp_path / "model.safetensors").write_bytes(b"mine")
         with pytest.raises(EarTeachError, match=words) as caught:
             load_pretrained(tmp_path)
         assert "\n" not in str(caught.value)
 
-    with pytest.raises(EarTeachError, match=r"no such folder; .*nothing is downloaded"):
-        load_pretrained("earteach/ear-vae")
-    refused("config.json: No such file")
-    (tmp_path / "config.json").write_text("{")
-    refused("config.json: is not JSON")
-    (tmp_path / "config.json").write_text("[]")
-    refused("config.json: is not a JSON object")
-    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
-    refused("has no in_channels, so earteach did not write it")
-    copied(folders["full"], tmp_path, image_size=100)
-    refused("--image-size 100: must be a multiple of 16")
-    copied(folders["full"], tmp_path, base_channels=16)
-    refused("do not fit config.json")
-    copied(folders["full"], tmp_path)
-    (tmp_path / "model.safetensors").write_bytes(b"mine")
-    refused("model.safetensors: cannot be read")
-    (tmp_path / "model.safetensors").unlink()
-    refused("model.safetensors: cannot be read")
-    save_file({"encoder.a": torch.zeros(1)}, tmp_path / "model.safetensors")
-    refused("do not fit config.json")
-
 
 @pytest.mark.parametrize("saved", ["attention"], indirect=True)
-def test_the_model_card_has_the_checkpoints_numbers(trained, folders, caplog):
+def test_the_model_card_has_the_checkpoints_numbers(trained, folders):
     text = (folders["full"] / "README.md").read_text()
     _, header, body = text.split("---\n", 2)
     about = yaml.safe_load(header)
@@ -149,14 +120,3 @@ def test_the_model_card_has_the_checkpoints_numbers(trained, folders, caplog):
     assert f"| PSNR | {state['metrics']['val/psnr']:.2f} dB on 7 validation images |" in body
     assert "| trained for | 4 epochs, 24 steps |" in body
     assert "| trained on | 41 images |" in body
-    hub = pytest.importorskip("huggingface_hub", reason="huggingface_hub is not installed")
-    with caplog.at_level(logging.WARNING):
-        card = hub.ModelCard(text)
-    assert card.data.eval_results[0].metric_value == values["psnr"]
-    assert caplog.records == []
-
-
-def test_a_students_encoder_goes_without_the_linear_path(saved, folders):
-    names = load_file(folders["encoder"] / "model.safetensors").keys()
-    student = checkpoint.read(saved).config.model.encoder == "mobile"
-    assert any(name.startswith("linear.") for name in names) != student

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from earteach import checkpoint
 from earteach.checkpoint import file_hash
@@ -16,11 +17,16 @@ from earteach.config import ExportFormat, ExportPart
 from earteach.errors import EarTeachError
 from earteach.files.folders import make_folder
 from earteach.inference.export.description import describe
-from earteach.inference.export.destination import Destination
 from earteach.inference.export.formats import FORMATS, check_packages
-from earteach.inference.export.parity import Parity, check_parity, ear_images, inputs_of
+from earteach.inference.export.parity import (
+    Parity,
+    Quantization,
+    check_parity,
+    ear_images,
+    inputs_of,
+)
 from earteach.inference.export.parts import Job, Port, check_size
-from earteach.inference.export.quantization import Quantization, quantize_onnx
+from earteach.inference.export.quantization import quantize_onnx
 
 OPSET = 18
 _OPSETS = range(18, 25)
@@ -67,8 +73,7 @@ def export(
     """
     _check_options(format, part, opset, with_preprocessing, quantize)
     check_packages(format)
-    path = Path(path)
-    source = checkpoint.read(checkpoint.best(path) if path.is_dir() else path)
+    source = checkpoint.read(checkpoint.best(Path(path)) if Path(path).is_dir() else path)
     model = source.model()
     size = check_size(model, part, input_size)
     job = Job(source, model, part, size, with_preprocessing, opset or OPSET)
@@ -77,7 +82,11 @@ def export(
         destination.check_replaceable(format)
         staging.mkdir()
         target = staging if destination.names else staging / "file"
-        parity, quantization = _write_checked(target, job, format, quantize)
+        FORMATS[format].write(target, job, inputs_of(job, ear_images(job, _TRACED_IMAGES)))
+        parity = check_parity(job, FORMATS[format].load(target, job))
+        quantization = None
+        if quantize is not None:  # measured again; the float file had to pass first
+            parity, quantization = quantize_onnx(target, job)
         staged = {name: target / name for name in destination.names} or {out.name: target}
         sha256 = file_hash(source.path)
         written = sum(file.stat().st_size for file in staged.values())
@@ -100,7 +109,7 @@ def export(
 
 def _check_options(
     format: ExportFormat,
-    part: ExportPart,
+    part: str,
     opset: int | None,
     with_preprocessing: bool,
     quantize: str | None,
@@ -115,14 +124,9 @@ def _check_options(
     if quantize not in (None, "int8"):
         raise EarTeachError(f"--quantize {quantize}: must be int8")
     if with_preprocessing and part == "decoder":
-        raise EarTeachError(
-            "--with-preprocessing: the decoder takes codes, not images; leave it out"
-        )
+        raise EarTeachError("--with-preprocessing: the decoder takes codes; leave it out")
     if with_preprocessing and format == "safetensors":
-        raise EarTeachError(
-            "--with-preprocessing: safetensors holds weights and no graph; leave it out or choose "
-            "another --format"
-        )
+        raise EarTeachError("--with-preprocessing: safetensors holds no graph; leave it out")
 
 
 @contextmanager
@@ -138,10 +142,53 @@ def _staging(out: Path) -> Iterator[Path]:
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def _write_checked(
-    target: Path, job: Job, format: ExportFormat, quantize: str | None
-) -> tuple[Parity, Quantization | None]:
-    """Write the file or folder and compare it with torch; int8 is compared twice, as float first."""
-    FORMATS[format].write(target, job, inputs_of(job, ear_images(job, _TRACED_IMAGES)))
-    parity = check_parity(job, FORMATS[format].load(target, job))
-    return (parity, None) if quantize is None else quantize_onnx(target, job)
+@dataclass(frozen=True)
+class Destination:
+    """One file at `path`, or a folder there with files of these `names`; and the JSON about it."""
+
+    path: Path
+    names: tuple[str, ...]
+
+    @property
+    def files(self) -> dict[str, Path]:
+        return {name: self.path / name for name in self.names} or {self.path.name: self.path}
+
+    @property
+    def sidecar(self) -> Path:
+        """`export.json` in a folder, `<name>.json` beside a file."""
+        path = self.path
+        return path / "export.json" if self.names else path.with_name(f"{path.name}.json")
+
+    def check_replaceable(self, format: ExportFormat) -> None:
+        """Raise `EarTeachError` for existing files, unless an export wrote them as they are."""
+        wrong_kind = self.path.exists() and self.path.is_dir() != bool(self.names)
+        existing = {name: path for name, path in self.files.items() if path.exists()}
+        if not (wrong_kind or existing or self.sidecar.exists()):
+            return
+        if wrong_kind or not self._describes(existing, format):
+            raise EarTeachError(
+                f"{self.path if self.path.exists() else self.sidecar}: exists and is not an "
+                f"unchanged {format} export of earteach; move it away or choose another --out"
+            )
+
+    def fill(self, staged: Mapping[str, Path], description: Mapping[str, Any]) -> None:
+        """Move the staged files here and describe them; other files in the folder stay."""
+        text = json.dumps(description, indent=2, ensure_ascii=True) + "\n"
+        partial = next(iter(staged.values())).with_name("description")
+        partial.write_text(text, encoding="utf-8")
+        if self.names:
+            self.path.mkdir(exist_ok=True)
+        for name, path in self.files.items():
+            staged[name].replace(path)
+        partial.replace(self.sidecar)
+
+    def _describes(self, existing: Mapping[str, Path], format: ExportFormat) -> bool:
+        """Whether the sidecar has the hashes of all existing files."""
+        try:
+            description = json.loads(self.sidecar.read_text(encoding="utf-8"))
+            if "earteach" not in description or description["format"] != format:
+                return False
+            hashes = description["files"]
+            return all(hashes[name] == file_hash(path) for name, path in existing.items())
+        except (OSError, ValueError, KeyError, TypeError):
+            return False

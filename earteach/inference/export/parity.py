@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -28,6 +29,25 @@ class Parity:
     images: int
     max_abs_error: float
     passed: bool
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """What int8 costs, on `images` validation images that were not used for calibration.
+
+    `psnr` and `float_psnr` are those of reconstructions, in dB, with the other half of the network in
+    float; `psnr_loss` is their difference. None for features, which make no image.
+    `signal_to_noise` is that of the output, of mu, or of the worst map, in dB: the variance of the
+    float output over its mean squared difference from the int8 output.
+    """
+
+    to: Literal["int8"]
+    images: int
+    calibration_images: int
+    psnr: float | None
+    float_psnr: float | None
+    psnr_loss: float | None
+    signal_to_noise: float
 
 
 def check_parity(job: Job, run: Run) -> Parity:

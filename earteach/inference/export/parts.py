@@ -13,7 +13,6 @@ from earteach.checkpoint import Checkpoint
 from earteach.config import ExportPart
 from earteach.errors import EarTeachError
 from earteach.model.blocks import STRIDES
-from earteach.model.network_parts import run_part
 from earteach.model.vae import ConvVAE
 
 BATCH = "batch"
@@ -29,9 +28,11 @@ class Port:
 
 
 class PartModule(nn.Module):
-    """One tensor in, a tuple of tensors out; see `run_part`.
+    """One tensor in, a tuple of tensors out.
 
-    `from_uint8` takes images as uint8 `(B, H, W, C)` instead of float32 `(B, C, H, W)` in [0, 1].
+    "full": images to reconstructions. "encoder": images to mu and logvar. "decoder": codes to images.
+    "features": images to the encoder's maps, finest first. With `from_uint8` images are uint8
+    `(B, H, W, C)`, else float32 `(B, C, H, W)` in [0, 1].
     """
 
     def __init__(self, model: ConvVAE, part: ExportPart, *, from_uint8: bool = False) -> None:
@@ -43,7 +44,12 @@ class PartModule(nn.Module):
     def forward(self, batch: torch.Tensor) -> tuple[torch.Tensor, ...]:
         if self.from_uint8:
             batch = batch.permute(0, 3, 1, 2).to(torch.float32) / 255
-        return run_part(self.model, self.part, batch)
+        if self.part == "encoder":
+            return self.model.encode(batch)
+        if self.part == "features":
+            return tuple(self.model.features(batch))
+        decoder = self.part == "decoder"
+        return (self.model.decode(batch) if decoder else self.model.reconstruct(batch),)
 
 
 @dataclass(frozen=True)

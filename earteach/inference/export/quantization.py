@@ -8,19 +8,21 @@ faces, stays in float.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 
 from earteach.data.image_batches import to_batch
 from earteach.errors import EarTeachError
-from earteach.inference.export.onnx_formats import load_onnx, signed
-from earteach.inference.export.parity import Parity, ear_images, inputs_of, run_torch
+from earteach.inference.export.formats import load_onnx, signed
+from earteach.inference.export.parity import (
+    Parity,
+    Quantization,
+    ear_images,
+    inputs_of,
+    run_torch,
+)
 from earteach.inference.export.parts import Job
 from earteach.metrics.image_quality import psnr
 
@@ -28,25 +30,6 @@ _IMAGES = 128
 _BATCH = 8
 # Below this, in dB, the file is of no use.
 _MIN_SIGNAL_TO_NOISE = 10.0
-
-
-@dataclass(frozen=True)
-class Quantization:
-    """What int8 costs, on `images` validation images that were not used for calibration.
-
-    `psnr` and `float_psnr` are those of reconstructions, in dB, with the other half of the network in
-    float; `psnr_loss` is their difference. None for features, which make no image.
-    `signal_to_noise` is that of the output, of mu, or of the worst map, in dB: the variance of the
-    float output over its mean squared difference from the int8 output.
-    """
-
-    to: Literal["int8"]
-    images: int
-    calibration_images: int
-    psnr: float | None
-    float_psnr: float | None
-    psnr_loss: float | None
-    signal_to_noise: float
 
 
 def quantize_onnx(target: Path, job: Job) -> tuple[Parity, Quantization]:
@@ -86,7 +69,10 @@ def _write(target: Path, job: Job, calibration: torch.Tensor) -> None:
         def get_next(self) -> dict[str, np.ndarray] | None:
             return next(batches, None)
 
-    with _without_warnings():
+    # onnxruntime's root logger advises to optimise the graph first; torch's exporter already has.
+    previous = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
         ort.quantize_static(
             onnx.load(target, format="protobuf"),
             target,
@@ -97,19 +83,10 @@ def _write(target: Path, job: Job, calibration: torch.Tensor) -> None:
             activation_type=ort.QuantType.QUInt8,
             weight_type=ort.QuantType.QInt8,
         )
-    # onnxruntime has put its own name there. The format is explicit, as onnx goes by the suffix.
-    target.write_bytes(signed(onnx.load(target, format="protobuf")).SerializeToString())
-
-
-@contextmanager
-def _without_warnings() -> Iterator[None]:
-    """onnxruntime's root logger advises to optimise the graph first; torch's exporter already has."""
-    previous = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        yield
     finally:
         logging.disable(previous)
+    # onnxruntime has put its own name there. The format is explicit, as onnx goes by the suffix.
+    target.write_bytes(signed(onnx.load(target, format="protobuf")).SerializeToString())
 
 
 def _outputs(
@@ -117,12 +94,9 @@ def _outputs(
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Torch's outputs and the file's, over all inputs."""
     run, batches = load_onnx(target, job), torch.split(inputs, _BATCH)
-    expected = [run_torch(job.module, batch) for batch in batches]
-    outputs = [run(batch) for batch in batches]
-    return (
-        [np.concatenate(output) for output in zip(*expected, strict=True)],
-        [np.concatenate(output) for output in zip(*outputs, strict=True)],
-    )
+    pairs = [(run_torch(job.module, batch), run(batch)) for batch in batches]
+    expected, outputs = (zip(*results, strict=True) for results in zip(*pairs, strict=True))
+    return list(map(np.concatenate, expected)), list(map(np.concatenate, outputs))
 
 
 def _signal_to_noise(expected: np.ndarray, output: np.ndarray) -> float:
