@@ -45,12 +45,11 @@ def inspect_data(
     if val is not None:
         arrays["val"] = EarArray.open(val, layout)
     if out is not None:
-        from earteach.inspection.pictures import prepare_folder  # imports torch
+        from earteach.inspection import pictures  # imports torch
 
-        prepare_folder(out)
+        pictures.prepare_folder(out)
     surveys = {name: survey(array) for name, array in arrays.items()}
     problems = find_problems(surveys)
-    leakage = Leakage(_count(problems, "leakage-exact"), _count(problems, "leakage-near"))
     forecast = None
     if config is not None:
         # Imports torch and scikit-learn, which takes seconds that plain inspection saves.
@@ -58,16 +57,18 @@ def inspect_data(
 
         forecast, more = pca_forecast.forecast(arrays["train"], arrays.get("val"), config)
         problems += more
-    ordered = tuple(sorted(problems, key=lambda problem: problem.severity != "error"))
-    pictures: dict[str, Path] = {}
+    problems.sort(key=lambda problem: problem.severity != "error")
+    paths: dict[str, Path] = {}
     if out is not None:
-        from earteach.inspection.pictures import write_pictures
-
-        pictures = write_pictures(
-            out, surveys, ordered, forecast, size=sheet_size, augmented=augmented
-        )
-    reports = {name: _report(images) for name, images in surveys.items()}
-    return Inspection(reports["train"], reports.get("val"), leakage, ordered, forecast, pictures)
+        paths = pictures.write_pictures(out, surveys, problems, forecast, sheet_size, augmented)
+    return Inspection(
+        _report(surveys["train"]),
+        _report(surveys["val"]) if val is not None else None,
+        Leakage(*(_count(problems, f"leakage-{kind}") for kind in ("exact", "near"))),
+        tuple(problems),
+        forecast,
+        paths,
+    )
 
 
 def _count(problems: list[Problem], code: str) -> int:

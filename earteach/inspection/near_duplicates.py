@@ -149,7 +149,10 @@ def best_matches(
     for start in range(0, len(queries), BLOCK_SIZE):
         block = slice(start, start + BLOCK_SIZE)
         for other in range(0, start + 1 if earlier else len(references), BLOCK_SIZE):
-            similarity = _similarity(queries[block], references[other : other + BLOCK_SIZE])
+            even, odd = references[other : other + BLOCK_SIZE].swapaxes(0, 1)
+            similarity = queries[block, 1] @ odd.T
+            np.abs(similarity, out=similarity)
+            similarity += queries[block, 0] @ even.T
             if earlier and other == start:
                 similarity = np.tril(similarity, -1)
             best = similarity.argmax(axis=1)
@@ -158,12 +161,3 @@ def best_matches(
             scores[block][better] = values[better]
             indices[block][better] = best[better] + other
     return scores, indices
-
-
-def _similarity(queries: np.ndarray, references: np.ndarray) -> np.ndarray:
-    """The larger correlation of each pair, plain or mirrored, `(Q, R)`; works in place."""
-    even = queries[:, 0] @ references[:, 0].T
-    odd = queries[:, 1] @ references[:, 1].T
-    np.abs(odd, out=odd)
-    even += odd
-    return even

@@ -31,16 +31,12 @@ class ValueRange:
     def to_rgb(self, stored: np.ndarray) -> np.ndarray:
         """Stored `(n, H, W, 1 or 3)` to uint8 `(n, H, W, 3)`; NaN is black, the rest is clipped."""
         pixels = stored if self.scale == "uint8" else self._to_uint8(stored)
-        rgb = np.repeat(pixels, 3, axis=3) if pixels.shape[3] == 1 else pixels
-        return np.ascontiguousarray(rgb)
+        return np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:3], 3)))
 
     def _to_uint8(self, stored: np.ndarray) -> np.ndarray:
-        values = stored
-        if stored.dtype.kind == "f":
-            values = np.nan_to_num(stored, nan=self.black, posinf=self.white, neginf=self.black)
         # Clip before converting, so that a huge float64 does not overflow. float32 is the working
         # type of EarArray, so both round alike.
-        clipped = np.clip(values, self.black, self.white)
+        clipped = np.clip(np.nan_to_num(stored, nan=self.black), self.black, self.white)
         working = clipped.astype(np.float32 if self.scale else np.float64)
         factor = 255 / self.extent
         return np.rint((working - self.black) * factor).astype(np.uint8)
@@ -49,28 +45,19 @@ class ValueRange:
 def find_value_range(array: EarArray) -> ValueRange:
     """The range of the array's type; for floats, of the typical one of 64 sampled images.
 
-    The typical one, so that a single bad image does not change how all others are read.
+    The typical one, the median, so that a single bad image does not change how all others are read.
     """
-    if array.dtype == np.uint8:
-        return ValueRange("uint8", 0, 255)
-    if array.dtype == np.uint16:
-        return ValueRange("uint16", 0, 65535)
-    low, high = _typical_range(array)
+    if array.dtype.kind == "u":
+        is_bytes = array.dtype == np.uint8
+        return ValueRange("uint8", 0, 255) if is_bytes else ValueRange("uint16", 0, 65535)
+    sampled = [array.raw[int(index)] for index in sampled_rows(len(array))]
+    finite = [image[np.isfinite(image)] for image in sampled]
+    ranges = [(float(values.min()), float(values.max())) for values in finite if values.size]
+    low, high = np.median(ranges or [(0.0, 1.0)], axis=0).tolist()
     if low < 0 or high > 255:
         return ValueRange(None, low, high if high > low else low + 1)
     # Values a little over 1 become a problem in `findings`.
     return ValueRange("unit", 0, 1) if high < DARKEST_BYTES else ValueRange("byte", 0, 255)
-
-
-def _typical_range(array: EarArray) -> tuple[float, float]:
-    """The medians over the sampled images of their lowest and highest finite values."""
-    sampled = [array.raw[int(index)] for index in sampled_rows(len(array))]
-    finite = [image[np.isfinite(image)] for image in sampled]
-    ranges = [(float(values.min()), float(values.max())) for values in finite if values.size]
-    if not ranges:
-        return 0.0, 1.0
-    low, high = np.median(ranges, axis=0)
-    return float(low), float(high)
 
 
 def chunk_size(array: EarArray) -> int:

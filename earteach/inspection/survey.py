@@ -57,28 +57,6 @@ class Survey:
     def count(self) -> int:
         return len(self.array)
 
-    @property
-    def size(self) -> str:
-        return f"{self.array.width}×{self.array.height}"
-
-    @property
-    def stored_as(self) -> str:
-        names = {"unit": "floats in [0, 1]", "byte": "floats in [0, 255]", None: "another range"}
-        return names.get(self.values.scale, f"{self.array.dtype} values")
-
-    @property
-    def maximum(self) -> float:
-        return float(self.stats.maxima.max())
-
-    @property
-    def headroom(self) -> float:
-        """The whole factor by which values could be multiplied without exceeding white."""
-        return self.values.white // max(self.maximum, 1)
-
-    @property
-    def typical_maximum(self) -> float:
-        return float(np.median(self.stats.maxima))
-
 
 def survey(array: EarArray) -> Survey:
     """Measure every image, reading the array once, in chunks, on all cores."""
