@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import RenderableType
@@ -22,14 +22,14 @@ _FILES = _DEFAULTS.data
 
 
 Training = Annotated[
-    Optional[Path],  # noqa: UP045
+    Path | None,
     typer.Argument(
         help=f"Training array; by default {_FILES.train_data} and its validation array.",
         metavar="TRAIN",
     ),
 ]
 Validation = Annotated[
-    Optional[Path],  # noqa: UP045
+    Path | None,
     typer.Argument(help="Validation array.", metavar="VAL"),
 ]
 
@@ -39,7 +39,7 @@ def inspect_data(
     val: Validation = None,
     layout: LayoutChoice = None,
     out: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option(
             "--out", help="Folder for pictures: sheets of images, the worst ones and copies; plots."
         ),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 from earteach.cli.options import Given, Json, ckpt_argument
 from earteach.cli.output import Output, facts, table
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def inspect_model(
     model: Given[ModelConfig],
     ckpt: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         ckpt_argument("A checkpoint; left out, the options say what is built."),
     ] = None,
     json: Json = False,

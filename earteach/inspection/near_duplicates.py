@@ -42,13 +42,13 @@ def near_matches(queries: Survey, references: Survey) -> np.ndarray:
     """Pairs `(K, 2)` of a query and the reference that is nearly, but not exactly, the same."""
     exact = set(exact_matches(queries, references)[:, 0].tolist())
     rows = [row for row in np.flatnonzero(queries.stats.finite).tolist() if row not in exact]
-    return _verified_matches(queries, references, rows, _distinct_rows(references), earlier=False)
+    return _verified_matches(queries, rows, references, _distinct_rows(references))
 
 
 def near_repeats(images: Survey) -> np.ndarray:
     """Pairs `(K, 2)` of an image and the earlier one that it nearly, but not exactly, repeats."""
     rows = _distinct_rows(images)
-    return _verified_matches(images, images, rows, rows, earlier=True)
+    return _verified_matches(images, rows, images, rows)
 
 
 def _pairs(pairs: list[tuple[int, int]]) -> np.ndarray:
@@ -56,10 +56,8 @@ def _pairs(pairs: list[tuple[int, int]]) -> np.ndarray:
 
 
 def _first_rows(images: Survey) -> dict[bytes, int]:
-    first: dict[bytes, int] = {}
-    for row, digest in enumerate(images.stats.digests.tolist()):
-        first.setdefault(digest, row)
-    return first
+    digests = images.stats.digests.tolist()
+    return {digest: row for row, digest in reversed([*enumerate(digests)])}
 
 
 def _distinct_rows(images: Survey) -> list[int]:
@@ -68,21 +66,14 @@ def _distinct_rows(images: Survey) -> list[int]:
 
 
 def _verified_matches(
-    queries: Survey,
-    references: Survey,
-    query_rows: list[int],
-    reference_rows: list[int],
-    *,
-    earlier: bool,
+    queries: Survey, query_rows: list[int], references: Survey, reference_rows: list[int]
 ) -> np.ndarray:
     """The best match of each query row that passes both the coarse and the fine threshold."""
     if not query_rows or not reference_rows:
         return _pairs([])
     left = describe(queries.stats.thumbnails[query_rows], COARSE_BLUR)
-    right = left
-    if not earlier:
-        right = describe(references.stats.thumbnails[reference_rows], COARSE_BLUR)
-    scores, columns = best_matches(left, right, earlier=earlier)
+    right = describe(references.stats.thumbnails[reference_rows], COARSE_BLUR)
+    scores, columns = best_matches(left, right, earlier=queries is references)
     likely = np.flatnonzero(scores > COARSE_THRESHOLD)
     originals = np.asarray(reference_rows)[columns[likely]]
     pairs = np.stack([np.asarray(query_rows)[likely], originals], axis=1)
@@ -122,18 +113,14 @@ def describe(thumbnails: np.ndarray, blur: float) -> np.ndarray:
     halves /= np.sqrt(2)
     norms = np.linalg.norm(halves, axis=(1, 2), keepdims=True)
     flat = norms < FLAT * thumbnails.shape[1]
-    unit: np.ndarray = np.where(flat, 0, halves / np.maximum(norms, 1e-9)).astype(np.float32)
-    return unit
+    return np.where(flat, 0, halves / np.maximum(norms, 1e-9)).astype(np.float32)
 
 
 def _blur_matrix(size: int, sigma: float) -> np.ndarray:
     """`M` such that `M @ image` is the image blurred along its columns, edges reflected."""
     kernel = cv2.getGaussianKernel(2 * round(4 * sigma) + 1, sigma, cv2.CV_32F)
     identity, no_blur = np.eye(size, dtype=np.float32), np.ones(1, np.float32)
-    blurred: np.ndarray = cv2.sepFilter2D(
-        identity, -1, no_blur, kernel, borderType=cv2.BORDER_REFLECT
-    )
-    return blurred
+    return cv2.sepFilter2D(identity, -1, no_blur, kernel, borderType=cv2.BORDER_REFLECT)
 
 
 def best_matches(

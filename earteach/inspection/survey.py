@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 
@@ -79,7 +78,7 @@ def survey(array: EarArray) -> Survey:
 def _uint8_stats(stored: np.ndarray) -> dict[str, np.ndarray]:
     """The stored statistics of uint8 images. OpenCV sums exactly and without a wider copy."""
     size, channels = stored[0, ..., 0].size, stored.shape[3]
-    sums = np.array([[_sum_and_squares(plane) for plane in _planes(image)] for image in stored])
+    sums = np.array([[_sum_and_squares(plane) for plane in cv2.split(image)] for image in stored])
     ranges = np.array([cv2.minMaxLoc(image.reshape(len(image), -1))[:2] for image in stored])
     return {
         "counts": np.full((len(stored), channels), size),
@@ -90,10 +89,6 @@ def _uint8_stats(stored: np.ndarray) -> dict[str, np.ndarray]:
         "finite": np.full(len(stored), True),
         "constant": (sums[..., 1] == 0).all(axis=1),
     }
-
-
-def _planes(image: np.ndarray) -> Sequence[np.ndarray]:
-    return cv2.split(image) if image.shape[2] > 1 else [image[..., 0]]
 
 
 def _sum_and_squares(plane: np.ndarray) -> tuple[float, float]:
@@ -134,8 +129,7 @@ def _value_stats(stored: np.ndarray) -> dict[str, np.ndarray]:
 
 def _channel_sums(values: np.ndarray) -> np.ndarray:
     """Sums over axis 1 of `(n, P, C)`; a product with ones is many times faster than `sum`."""
-    sums: np.ndarray = (np.ones((1, values.shape[1])) @ values)[:, 0]
-    return sums
+    return (np.ones((1, values.shape[1])) @ values)[:, 0]
 
 
 def _pixel_stats(rgb: np.ndarray) -> dict[str, np.ndarray]:
@@ -183,7 +177,7 @@ def _bars(rgb: np.ndarray) -> np.ndarray:
 def to_luma(rgb: np.ndarray) -> np.ndarray:
     """uint8 `(n, H, W, 3)` to `(n, H, W)`, in one call on all images stacked vertically."""
     count, height, width, _ = rgb.shape
-    stacked = cv2.cvtColor(rgb.reshape(count * height, width, 3), cv2.COLOR_RGB2GRAY)
+    stacked = cv2.cvtColor(rgb.reshape(-1, width, 3), cv2.COLOR_RGB2GRAY)
     return stacked.reshape(count, height, width)
 
 
