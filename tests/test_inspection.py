@@ -17,7 +17,7 @@ from earteach.errors import EarTeachError
 from earteach.images import side_by_side, with_caption
 from earteach.inspection import Problem, inspect_data
 from earteach.inspection.near_duplicates import best_matches, describe
-from earteach.inspection.pixel_values import find_value_range, stored_images
+from earteach.inspection.survey import find_value_range, stored_images
 from earteach.randomness import Purpose, derive
 from earteach.synthetic.drawn_ear import draw_ear
 
@@ -89,7 +89,7 @@ def test_a_clean_set_has_no_problems(tmp_path, ears, others):
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32", "float64", "float16"])
 @pytest.mark.parametrize("layout", ["nhwc", "nchw", "nhw"])
 def test_numbers_are_those_of_the_whole_array(tmp_path, ears, monkeypatch, dtype, layout):
-    monkeypatch.setattr("earteach.inspection.pixel_values.VALUES_PER_CHUNK", 7 * SIZE**2 * 3)
+    monkeypatch.setattr("earteach.inspection.survey.VALUES_PER_CHUNK", 7 * SIZE**2 * 3)
     stored = {"uint8": ears, "uint16": ears.astype(np.uint16) * 257}.get(dtype, ears / 255.0)
     stored = stored.astype(dtype)
     stored = {"nhwc": stored, "nchw": stored.transpose(0, 3, 1, 2), "nhw": stored[..., 0]}[layout]

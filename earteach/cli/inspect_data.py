@@ -19,24 +19,12 @@ if TYPE_CHECKING:
 
 _DEFAULTS = TrainConfig()
 _FILES = _DEFAULTS.data
-
-
-Training = Annotated[
-    Path | None,
-    typer.Argument(
-        help=f"Training array; by default {_FILES.train_data} and its validation array.",
-        metavar="TRAIN",
-    ),
-]
-Validation = Annotated[
-    Path | None,
-    typer.Argument(help="Validation array.", metavar="VAL"),
-]
+_TRAIN_HELP = f"Training array; by default {_FILES.train_data} and its validation array."
 
 
 def inspect_data(
-    train: Training = None,
-    val: Validation = None,
+    train: Annotated[Path | None, typer.Argument(help=_TRAIN_HELP, metavar="TRAIN")] = None,
+    val: Annotated[Path | None, typer.Argument(help="Validation array.", metavar="VAL")] = None,
     layout: LayoutChoice = None,
     out: Annotated[
         Path | None,

@@ -81,7 +81,7 @@ def _report(images: Survey) -> ArrayReport:
     mean, std = _mean_and_std(*moments.reshape(3, -1))
     channels = [_mean_and_std(*moments[..., channel]) for channel in range(array.channels)]
     means, stds = np.transpose(channels)
-    known = bool(np.isfinite(channels).all())
+    known = np.isfinite(channels).all()
     return ArrayReport(
         path=str(array.path),
         images=len(array),
@@ -107,8 +107,6 @@ def _mean_and_std(
 ) -> tuple[float, float]:
     """Pool the moments of parts; NaN if they hold no values."""
     total = counts.sum()
-    if total == 0:
-        return math.nan, math.nan
     with np.errstate(over="ignore", invalid="ignore"):
         mean = (counts * means).sum() / total
         square = (squares + counts * (means - mean) ** 2).sum()

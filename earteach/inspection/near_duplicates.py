@@ -15,8 +15,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from earteach.inspection.pixel_values import chunk_size, stored_images
-from earteach.inspection.survey import Survey, shrink, to_luma
+from earteach.inspection.survey import Survey, chunk_size, shrink, stored_images, to_luma
 
 COARSE_BLUR, COARSE_THRESHOLD = 1.5, 0.93
 FINE_SIZE, FINE_BLUR, FINE_THRESHOLD = 32, 2.0, 0.88

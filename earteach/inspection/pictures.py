@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from earteach.charts import Chart, chart, refuse_foreign_svg, write_svg
+from earteach.charts import Chart, Points, chart, refuse_foreign_svg, write_svg
 from earteach.config import Strength
 from earteach.data.arrays import resized, sampled_rows
 from earteach.files.folders import make_folder
@@ -22,8 +22,7 @@ from earteach.images import (
 )
 from earteach.inspection.findings import BLURRED
 from earteach.inspection.inspection_report import ArrayName, Forecast, Problem
-from earteach.inspection.pixel_values import stored_images
-from earteach.inspection.survey import Survey
+from earteach.inspection.survey import Survey, stored_images
 from earteach.randomness import Purpose, derive
 
 T = TypeVar("T")
@@ -131,12 +130,11 @@ def _plots(surveys: Mapping[ArrayName, Survey], forecast: Forecast | None) -> li
     brightness = {name: each.brightness for name, each in stats.items()}
     median = max(float(np.median(stats["training"].sharpness)), 1e-9)
     sharpness = {name: each.sharpness / median for name, each in stats.items()}
+    title, mark = "% of images by sharpness, 1 is the median", "blurred, left of it"
     charts = [
-        _histogram("% of images by brightness", brightness, 255, "brightness"),
-        _histogram(
-            "% of images by sharpness, 1 is the median", sharpness, _MAX_SHARPNESS, "sharpness",
-            mark=BLURRED, mark_label="blurred, left of it",
-        ),
+        chart("% of images by brightness", _shares(brightness, 255), x_label="brightness"),
+        chart(title, _shares(sharpness, _MAX_SHARPNESS), mark=BLURRED, mark_label=mark,
+              x_label="sharpness"),
     ]  # fmt: skip
     if forecast is not None:
         points = [(float(rank), value) for rank, value in enumerate(forecast.eigenvalues, start=1)]
@@ -145,16 +143,13 @@ def _plots(surveys: Mapping[ArrayName, Survey], forecast: Forecast | None) -> li
     return [each for each in charts if each is not None]
 
 
-def _histogram(
-    title: str, values: Mapping[str, np.ndarray], maximum: float, label: str,
-    mark: float | None = None, mark_label: str = "",
-) -> Chart | None:  # fmt: skip
-    """The percentage of images in each bin from 0 to `maximum`, drawn at the bins' centres."""
+def _shares(values: Mapping[str, np.ndarray], maximum: float) -> dict[str, Points]:
+    """The percentage of images in each bin from 0 to `maximum`, at the bins' centres."""
     edges = np.linspace(0, maximum, _BINS + 1)
     centres = [0.0, *((edges[1:] + edges[:-1]) / 2).tolist(), maximum]
-    series = {}
+    series: dict[str, Points] = {}
     for name, each in values.items():
         counts, _ = np.histogram(np.clip(each, 0, maximum), edges)
         shares = [0.0, *(100 * counts / len(each)).tolist(), 0.0]
         series[name] = list(zip(centres, shares, strict=True))
-    return chart(title, series, mark=mark, mark_label=mark_label, x_label=label)
+    return series
