@@ -1,6 +1,5 @@
 """Each problem is planted once in a set that is otherwise clean, and found where it is."""
 
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +15,7 @@ from earteach.data.augmentation import Augmentation
 from earteach.errors import EarTeachError
 from earteach.images import side_by_side, with_caption
 from earteach.inspection import Problem, inspect_data
+from earteach.inspection.inspection_report import Leakage
 from earteach.inspection.near_duplicates import best_matches, describe
 from earteach.inspection.survey import find_value_range, stored_images
 from earteach.randomness import Purpose, derive
@@ -82,7 +82,7 @@ COPIES = [jpeg, brighter, through_48, mirrored, lambda image: jpeg(mirrored(brig
 def test_a_clean_set_has_no_problems(tmp_path, ears, others):
     inspection = inspect_data(saved(tmp_path, ears), saved(tmp_path, others, "val.npy"))
     assert inspection.problems == ()
-    assert (inspection.leakage.exact, inspection.leakage.near) == (0, 0)
+    assert inspection.leakage == Leakage(exact=0, near=0)
     assert (inspection.train.images, inspection.val.images) == (40, 12)
 
 
@@ -194,7 +194,6 @@ def test_visible_faults(tmp_path, ears, code, spoil):
         ("gray-as-rgb", lambda images: np.repeat(images[..., :1], 3, axis=3)),
         ("channels-swapped", lambda images: images[..., ::-1]),
         ("few-images", lambda images: images[:31]),
-        ("few-images", lambda images: images[:2]),
         ("too-few-images", lambda images: images[:1]),
         (None, lambda images: images[:32]),
     ],
@@ -206,13 +205,17 @@ def test_faults_of_the_whole_array(tmp_path, ears, code, spoil):
 
 
 def test_duplicates_and_the_order_of_problems(tmp_path, ears, others):
-    ears[20] = ears[30] = ears[4]
+    rows = (20, 22, 24, 26, 28, 30, 32, 34)
+    ears[list(rows)] = ears[4]
     others[6] = 77
     assert summary(tmp_path, ears, others) == [
         ("error", "constant", (6,), "val"),
-        ("warning", "duplicates", (20, 30), "train"),
+        ("warning", "duplicates", rows, "train"),
     ]
-    assert inspect_data(tmp_path / "train.npy").train.duplicates == 2
+    inspection = inspect_data(tmp_path / "train.npy")
+    assert inspection.train.duplicates == 8
+    start = f"{tmp_path / 'train.npy'}: images 20, 22, 24, 26, 28 and 3 more: "
+    assert inspection.problems[0].message.startswith(start)
 
 
 def test_arrays_that_do_not_match(tmp_path, ears, others):
@@ -231,8 +234,11 @@ def test_leaks_across_layouts_types_channels_and_sizes(tmp_path, ears, others):
     assert summary(tmp_path, train, others)[0] == exact
     gray, gray_others = ears[..., 0], np.repeat(others[..., :1], 3, axis=3)
     assert summary(tmp_path, gray, gray_others)[0] == exact
+    others[5] = mirrored(ears[12])
+    leakage = inspect_data(saved(tmp_path, ears), saved(tmp_path, others, "val.npy")).leakage
+    assert leakage == Leakage(exact=2, near=1)
     resized = np.stack([cv2.resize(image, (100, 90)) for image in others])
-    assert summary(tmp_path, ears, resized)[-1] == ("warning", "leakage-near", (3, 8), "val")
+    assert summary(tmp_path, ears, resized)[-1] == ("warning", "leakage-near", (3, 5, 8), "val")
 
 
 def test_lookalikes_are_no_copies(tmp_path, ears):
@@ -299,30 +305,14 @@ def test_an_image_is_constant_only_if_every_pixel_is(tmp_path, ears, dtype):
     assert report.train.constant == 2
 
 
-def test_the_deviation_of_a_nearly_constant_array_keeps_its_digits(tmp_path):
-    images = np.full((4, 300, 300, 3), 254, np.uint8)
-    images[:, 7, 7] = 255
-    report = inspect_data(saved(tmp_path, images)).train
-    assert report.std == pytest.approx(np.sqrt(1 / 90000 - 1 / 90000**2), rel=1e-9)
-
-
 @pytest.mark.parametrize("copy", COPIES)
 def test_near_copies(tmp_path, ears, others, copy):
     ears[20], others[2], others[5] = copy(ears[4]), copy(ears[11]), copy(ears[39])
     duplicates, leaks = problems(tmp_path, ears, others)
-    assert (duplicates.code, duplicates.indices, duplicates.like) == (
-        "near-duplicates",
-        (20,),
-        (4,),
-    )
+    assert duplicates.code == "near-duplicates"
+    assert (duplicates.indices, duplicates.like) == ((20,), (4,))
     assert "(20 is like 4)" in duplicates.message
     assert (leaks.code, leaks.indices, leaks.like) == ("leakage-near", (2, 5), (11, 39))
-
-
-def test_exact_and_near_leaks_are_counted_once(tmp_path, ears, others):
-    others[2], ears[9], others[5] = ears[11], mirrored(ears[11]), mirrored(ears[1])
-    leakage = inspect_data(saved(tmp_path, ears), saved(tmp_path, others, "val.npy")).leakage
-    assert (leakage.exact, leakage.near) == (1, 1)
 
 
 @pytest.mark.parametrize("block_size", [7, 1024])
@@ -342,19 +332,6 @@ def test_best_matches_are_those_of_plain_correlation(monkeypatch, drawn, block_s
     assert scores == pytest.approx(correlations.max(axis=1), abs=1e-4)
     assert np.array_equal(indices[1:], correlations.argmax(axis=1)[1:])
     assert best_matches(described, described)[1][3] in (3, 50)
-
-
-def test_each_message_is_one_line_that_names_the_file_and_a_next_step(tmp_path, ears, others):
-    others[1], others[2], others[3] = ears[1], mirrored(ears[2]), 0
-    ears[20:28] = ears[4]
-    listed = problems(tmp_path, ears, others)
-    assert {p.code for p in listed} == {"constant", "leakage-exact", "leakage-near", "duplicates"}
-    for problem in listed:
-        assert problem.message.startswith(str(tmp_path / f"{problem.array}.npy"))
-        assert "\n" not in problem.message
-        assert "remove" in problem.message
-    duplicates = next(p for p in listed if p.code == "duplicates")
-    assert "images 20, 21, 22, 23, 24 and 3 more" in duplicates.message
 
 
 def test_only_an_array_that_cannot_be_opened_is_an_error(tmp_path, ears):
@@ -410,11 +387,6 @@ def test_the_forecast_is_that_of_the_pixels_covariance(tmp_path, ears, others, r
     (problem,) = inspection.problems
     assert (problem.severity, problem.code, problem.indices) == ("warning", "kld-weight", ())
     assert "about 7 of 20 latent units will stay alive" in problem.message
-    (option, value) = re.search(r"(--kld-[a-z]+) ([^\s,]+)", problem.message).groups()
-    changed = {"weight": weight, "reduction": reduction}
-    changed[option.removeprefix("--kld-")] = float(value) if option == "--kld-weight" else value
-    cured = inspect_data(*paths, config=run(20, **changed))
-    assert (cured.forecast.alive_units, cured.problems) == (20, ())
 
 
 def test_the_forecast_is_what_eval_compares_with(tmp_path, ears, monkeypatch):
@@ -425,8 +397,6 @@ def test_the_forecast_is_what_eval_compares_with(tmp_path, ears, monkeypatch):
     assert [file.name for file in tmp_path.glob("*.npz")] == ["train.eigenears-8-32px-3c.npz"]
     monkeypatch.delattr(eigenears, "fit")
     assert inspect_data(path, config=run(8)).forecast == first
-    kept = eigenears.eigenears(EarArray.open(path), components=8, size=32, channels=3)
-    assert first.eigenvalues == pytest.approx(kept.variances)
 
 
 @pytest.mark.parametrize("spoilt", ["train", "val"])
@@ -468,21 +438,23 @@ def test_pictures_of_the_arrays_and_their_problems(tmp_path, ears, others):
         ]
     ]
     assert np.array_equal(sheet(out / "copies.png"), side_by_side(pairs))
-    plots = pictures["plots"].read_text()
-    assert plots.count("<polyline") == 2 + 2 + 1
-    assert "Eigenvalues" in plots
+    assert "Eigenvalues" in pictures["plots"].read_text()
 
 
-def test_bad_values_are_drawn(tmp_path, ears):
-    gray = as_unit(ears[..., 0])
+def test_bad_values_are_drawn_and_pictures_of_an_earlier_call_removed(tmp_path, ears):
+    ears[20] = mirrored(ears[4])
+    gray, out = as_unit(ears[..., 0]), tmp_path / "out"
     gray[0] = np.nan
-    inspect_data(saved(tmp_path, gray), out=tmp_path / "out", sheet_size=32)
-    drawn = sheet(tmp_path / "out" / "train.png")
+    inspect_data(saved(tmp_path, gray), out=out, sheet_size=32)
+    assert {"worst.png", "copies.png"} < {path.name for path in out.iterdir()}
+    drawn = sheet(out / "train.png")
     assert drawn.shape == (5 * 34 + 2, 8 * 34 + 2, 3)
     assert not drawn[2:34, 2:34].any()
+    inspect_data(saved(tmp_path, gray[1:19]), out=out)
+    assert {"worst.png", "copies.png"}.isdisjoint(path.name for path in out.iterdir())
 
 
-@pytest.mark.parametrize("strength", ["none", "light", "full"])
+@pytest.mark.parametrize("strength", ["none", "full"])
 def test_augmented_images_are_those_of_the_first_epoch(tmp_path, ears, strength):
     """64 tiles of 40 images; a repeated one is augmented as in the next epoch."""
     path, out = saved(tmp_path, ears), tmp_path / "out"
@@ -498,17 +470,7 @@ def test_augmented_images_are_those_of_the_first_epoch(tmp_path, ears, strength)
         assert np.array_equal(drawn, expected)
 
 
-def test_pictures_of_what_is_no_longer_found_are_removed(tmp_path, ears):
-    spoilt = ears.copy()
-    spoilt[20], spoilt[10] = mirrored(ears[4]), 0
-    out = tmp_path / "out"
-    inspect_data(saved(tmp_path, spoilt), out=out)
-    assert {"worst.png", "copies.png"} < {path.name for path in out.iterdir()}
-    inspect_data(saved(tmp_path, ears), out=out)
-    assert {path.name for path in out.iterdir()} == {"train.png", "plots.svg"}
-
-
-@pytest.mark.parametrize("name", ["worst.png", "plots.svg", "train.png"])
+@pytest.mark.parametrize("name", ["worst.png", "plots.svg"])
 def test_a_foreign_file_is_not_replaced(tmp_path, ears, name):
     (tmp_path / name).write_text("mine")
     ears[3] = 0
