@@ -33,15 +33,10 @@ def inspect_model(
     from earteach.model.summary import summarise
 
     result = summarise(_network(ckpt, ModelConfig(**model)))
-    rows = [
-        (
-            layer.name,
-            "×".join(map(str, layer.shape)),
-            f"{layer.parameters:,}",
-            f"{layer.multiply_adds:,}",
-        )
-        for layer in result.layers
-    ]
+    rows = []
+    for layer in result.layers:
+        shape = "×".join(map(str, layer.shape))
+        rows.append((layer.name, shape, f"{layer.parameters:,}", f"{layer.multiply_adds:,}"))
     values = {name: f"{count:,} parameters" for name, count in result.parts.items()}
     values["in all"] = f"{result.parameters:,} parameters, {result.multiply_adds:,} multiply-adds"
     values["code"] = f"{result.latent_dim} numbers"

@@ -94,18 +94,14 @@ def _scale_faults(images: Survey) -> list[Finding]:
          f"{values.scale} values only up to {maximum:g} of {values.white:g}, so all images are read "
          f"as nearly black: multiply them, for example by {values.white // max(maximum, 1):g}"),
         ("error", "over-one", _over_one(images),
-         f"values typically up to {_typical_maximum(images):g}, a little over 1: clip them with "
+         f"values typically up to {np.median(images.stats.maxima):g}, a little over 1: clip them with "
          "array.clip(0, 1), or multiply them by 255"),
     ]  # fmt: skip
 
 
-def _typical_maximum(images: Survey) -> float:
-    return float(np.median(images.stats.maxima))
-
-
 def _over_one(images: Survey) -> bool:
     """Whether floats that should lie in [0, 1] typically exceed it."""
-    return images.values.scale == "unit" and _typical_maximum(images) > 1
+    return images.values.scale == "unit" and bool(np.median(images.stats.maxima) > 1)
 
 
 def _value_faults(images: Survey) -> list[Finding]:

@@ -10,13 +10,7 @@ import numpy as np
 from earteach.config import Layout, Strength, TrainConfig
 from earteach.data.arrays import EarArray
 from earteach.inspection.findings import find_problems
-from earteach.inspection.inspection_report import (
-    ArrayName,
-    ArrayReport,
-    Inspection,
-    Leakage,
-    Problem,
-)
+from earteach.inspection.inspection_report import ArrayName, ArrayReport, Inspection, Leakage
 from earteach.inspection.near_duplicates import exact_repeats
 from earteach.inspection.survey import Survey, survey
 
@@ -58,21 +52,18 @@ def inspect_data(
         forecast, more = pca_forecast.forecast(arrays["train"], arrays.get("val"), config)
         problems += more
     problems.sort(key=lambda problem: problem.severity != "error")
+    leaks = {problem.code: len(problem.indices) for problem in problems if problem.array == "val"}
     paths: dict[str, Path] = {}
     if out is not None:
         paths = pictures.write_pictures(out, surveys, problems, forecast, sheet_size, augmented)
     return Inspection(
         _report(surveys["train"]),
         _report(surveys["val"]) if val is not None else None,
-        Leakage(*(_count(problems, f"leakage-{kind}") for kind in ("exact", "near"))),
+        Leakage(leaks.get("leakage-exact", 0), leaks.get("leakage-near", 0)),
         tuple(problems),
         forecast,
         paths,
     )
-
-
-def _count(problems: list[Problem], code: str) -> int:
-    return sum(len(problem.indices) for problem in problems if problem.code == code)
 
 
 def _report(images: Survey) -> ArrayReport:

@@ -59,8 +59,9 @@ def write_pictures(
     tiles = {_NAMES[name]: _contact_tiles(images, size) for name, images in surveys.items()}
     if augmented is not None:
         tiles["augmented"] = _augmented_tiles(surveys["train"], size, augmented)
-    tiles["worst"] = list(_worst_tiles(surveys, problems))
-    tiles["copies"] = list(_copy_tiles(surveys, problems))
+    tiles |= {"worst": [], "copies": []}
+    for name, tile in _problem_tiles(surveys, problems):
+        tiles[name].append(tile)
     paths = {}
     for name, images in tiles.items():
         if images:
@@ -94,26 +95,19 @@ def _augmented_tiles(images: Survey, size: int, strength: Strength) -> list[np.n
     return tiles
 
 
-def _worst_tiles(
+def _problem_tiles(
     surveys: Mapping[ArrayName, Survey], problems: Sequence[Problem]
-) -> Iterator[np.ndarray]:
-    """Up to eight images of each problem with single images, captioned with row and code."""
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Captioned images: of each problem up to 8, or up to 32 copies beside their originals."""
     for problem in problems:
-        for row in () if problem.like else _spread(problem.indices, _MAX_WORST):
-            tile = _tile(surveys[problem.array], row)
-            yield with_caption(tile, f"{problem.array} {row}", problem.code)
-
-
-def _copy_tiles(
-    surveys: Mapping[ArrayName, Survey], problems: Sequence[Problem]
-) -> Iterator[np.ndarray]:
-    """Up to 32 copies of each problem with copies, beside the training images that they resemble."""
-    for problem in problems:
+        name, images = problem.array, surveys[problem.array]
         pairs = list(zip(problem.indices, problem.like, strict=False))
         for row, original in _spread(pairs, _MAX_COPIES):
-            pair = [_tile(surveys[problem.array], row), _tile(surveys["train"], original)]
-            caption = f"{problem.array} {row} is like train {original}"
-            yield with_caption(side_by_side(pair), caption, problem.code)
+            pair = side_by_side([_tile(images, row), _tile(surveys["train"], original)])
+            caption = f"{name} {row} is like train {original}"
+            yield "copies", with_caption(pair, caption, problem.code)
+        for row in () if pairs else _spread(problem.indices, _MAX_WORST):
+            yield "worst", with_caption(_tile(images, row), f"{name} {row}", problem.code)
 
 
 def _spread(values: Sequence[T], count: int) -> list[T]:
