@@ -9,7 +9,6 @@ import pytest
 from earteach.synthetic.drawn_ear import DrawnEar, draw_ear
 
 SIZE = 128
-CONCHA, ANTIHELIX = slice(35, 50), slice(50, 55)
 
 
 @pytest.fixture(scope="module")
@@ -60,15 +59,6 @@ def test_structures_lie_in_their_anatomical_order(ears: list[DrawnEar]) -> None:
         assert np.all(np.diff(across @ (across[-1] - across[0])) > 0)
 
 
-def test_the_concha_is_darker_than_the_antihelix(ears: list[DrawnEar]) -> None:
-    darker = [
-        brightness_at(ear, ear.landmarks[CONCHA].mean(0)[None]).mean()
-        < brightness_at(ear, ear.landmarks[ANTIHELIX]).mean()
-        for ear in ears
-    ]
-    assert np.mean(darker) > 0.9
-
-
 def test_outer_landmarks_lie_on_the_edge_that_is_seen(ears: list[DrawnEar]) -> None:
     """The picture changes more across the outline than a little outside or inside of it."""
     edges = np.zeros(3)
@@ -76,7 +66,7 @@ def test_outer_landmarks_lie_on_the_edge_that_is_seen(ears: list[DrawnEar]) -> N
         gray = luminance(ear.image).astype(np.float32)
         strength = np.hypot(cv2.Sobel(gray, -1, 1, 0), cv2.Sobel(gray, -1, 0, 1))
         outline = ear.landmarks[5:16]
-        centre = ear.landmarks[ANTIHELIX].mean(0)
+        centre = ear.landmarks[50:55].mean(0)
         for place, factor in enumerate((0.88, 1.0, 1.12)):
             points = centre + factor * (outline - centre)
             column, row = np.clip(np.rint(points * SIZE - 0.5).astype(int), 0, SIZE - 1).T
