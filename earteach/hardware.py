@@ -7,8 +7,6 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-import torch
-
 from earteach.config import Precision
 from earteach.errors import EarTeachError
 
@@ -21,6 +19,8 @@ def on_cpu(accelerator: str) -> bool:
 
     Raises `EarTeachError` for "gpu" without a GPU.
     """
+    import torch
+
     has_gpu = torch.cuda.is_available()
     if accelerator == "gpu" and not has_gpu:
         raise EarTeachError(
@@ -32,6 +32,8 @@ def on_cpu(accelerator: str) -> bool:
 
 def precision_on_cpu(precision: Precision) -> Precision:
     """The precision that the CPU uses for `precision`; logs a note where they differ."""
+    import torch
+
     # Measured: training ran at 4 images/s in bf16 on one thread, 80 in float32 on two.
     if precision != "32" and torch.backends.cpu.get_cpu_capability() == "AVX2":
         _log.info("--precision %s would be many times slower on this CPU: running as 32", precision)

@@ -14,7 +14,6 @@ AS_32 = "--precision {} would be many times slower on this CPU: running as 32"
     ("accelerator", "gpu", "expected"),
     [
         ("cpu", True, True),
-        ("cpu", False, True),
         ("auto", True, False),
         ("auto", False, True),
         ("gpu", True, False),

@@ -1,6 +1,5 @@
 """Each problem is planted once in a set that is otherwise clean, and found where it is."""
 
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,8 +15,8 @@ from earteach.data.augmentation import Augmentation
 from earteach.errors import EarTeachError
 from earteach.images import side_by_side, with_caption
 from earteach.inspection import Problem, inspect_data
-from earteach.inspection.near_duplicates import best_matches, describe
-from earteach.inspection.pixel_values import find_value_range, stored_images
+from earteach.inspection.inspection_report import Leakage
+from earteach.inspection.survey import find_value_range, stored_images
 from earteach.randomness import Purpose, derive
 from earteach.synthetic.drawn_ear import draw_ear
 
@@ -82,14 +81,14 @@ COPIES = [jpeg, brighter, through_48, mirrored, lambda image: jpeg(mirrored(brig
 def test_a_clean_set_has_no_problems(tmp_path, ears, others):
     inspection = inspect_data(saved(tmp_path, ears), saved(tmp_path, others, "val.npy"))
     assert inspection.problems == ()
-    assert (inspection.leakage.exact, inspection.leakage.near) == (0, 0)
+    assert inspection.leakage == Leakage(exact=0, near=0)
     assert (inspection.train.images, inspection.val.images) == (40, 12)
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32", "float64", "float16"])
 @pytest.mark.parametrize("layout", ["nhwc", "nchw", "nhw"])
 def test_numbers_are_those_of_the_whole_array(tmp_path, ears, monkeypatch, dtype, layout):
-    monkeypatch.setattr("earteach.inspection.pixel_values.VALUES_PER_CHUNK", 7 * SIZE**2 * 3)
+    monkeypatch.setattr("earteach.inspection.survey.VALUES_PER_CHUNK", 7 * SIZE**2 * 3)
     stored = {"uint8": ears, "uint16": ears.astype(np.uint16) * 257}.get(dtype, ears / 255.0)
     stored = stored.astype(dtype)
     stored = {"nhwc": stored, "nchw": stored.transpose(0, 3, 1, 2), "nhw": stored[..., 0]}[layout]
@@ -119,24 +118,17 @@ def test_good_values_are_read_as_the_dataset_reads_them(tmp_path, dtype):
 
 def test_statistics_leave_out_what_is_not_finite(tmp_path, ears):
     images = as_unit(ears)
-    images[3, 5, 5, 1] = np.nan
-    images[7, 0, 0, 0] = np.inf
-    images[9, 0, 0, 0] = -np.inf
+    images[3, 5, 5, 1], images[7, 0, 0, 0], images[9, 0, 0, 0] = np.nan, np.inf, -np.inf
     inspection = inspect_data(saved(tmp_path, images))
     known = images[np.isfinite(images)].astype(np.float64)
     report = inspection.train
-    assert (report.min, report.max) == (known.min(), known.max())
+    assert (report.min, report.max, report.non_finite) == (known.min(), known.max(), 3)
     assert report.mean == pytest.approx(known.mean(), rel=1e-9)
     assert report.std == pytest.approx(known.std(), rel=1e-9)
-    assert report.non_finite == 3
     assert [(p.code, p.indices) for p in inspection.problems] == [("non-finite", (3, 7, 9))]
-
-
-def test_an_array_without_a_finite_value_has_no_statistics(tmp_path):
     report = inspect_data(saved(tmp_path, np.full((2, 8, 8, 3), np.nan))).train
     assert (report.min, report.max, report.mean, report.std) == (None, None, None, None)
-    assert report.channel_means is None
-    assert report.channel_stds is None
+    assert (report.channel_means, report.channel_stds) == (None, None)
     assert (report.non_finite, report.constant, report.duplicates) == (2, 0, 1)
 
 
@@ -154,10 +146,9 @@ def half_black(image: np.ndarray) -> np.ndarray:
     return dark
 
 
-def with_bar(image: np.ndarray, *bars: tuple[slice, int]) -> np.ndarray:
+def with_bar(image: np.ndarray, rows: slice, colour: int) -> np.ndarray:
     barred = image.copy()
-    for rows, colour in bars:
-        barred[rows] = colour
+    barred[rows] = colour
     return barred
 
 
@@ -171,15 +162,14 @@ def on_plain_background(image: np.ndarray) -> np.ndarray:
     [
         ("nearly-black", half_black),
         ("nearly-white", lambda image: 255 - image // 20),
-        ("clipped", lambda image: with_bar(image, (slice(24), 255))),
+        ("clipped", lambda image: with_bar(image, slice(24), 255)),
         ("blurred", lambda image: cv2.GaussianBlur(image, (0, 0), 4)),
         ("letterboxed", lambda image: letterboxed(image, 0)),
         ("letterboxed", lambda image: letterboxed(image, 120, quality=60)),
         ("letterboxed", lambda image: letterboxed(image.swapaxes(0, 1), 255).swapaxes(0, 1)),
         (None, lambda image: image // 8 + 100),  # dim, but not blurred
         (None, on_plain_background),
-        (None, lambda image: with_bar(image, (slice(12), 30))),
-        (None, lambda image: with_bar(image, (slice(6), 30), (slice(-6, None), 90))),
+        (None, lambda image: with_bar(image, slice(12), 30)),
     ],
 )
 def test_visible_faults(tmp_path, ears, code, spoil):
@@ -194,7 +184,6 @@ def test_visible_faults(tmp_path, ears, code, spoil):
         ("gray-as-rgb", lambda images: np.repeat(images[..., :1], 3, axis=3)),
         ("channels-swapped", lambda images: images[..., ::-1]),
         ("few-images", lambda images: images[:31]),
-        ("few-images", lambda images: images[:2]),
         ("too-few-images", lambda images: images[:1]),
         (None, lambda images: images[:32]),
     ],
@@ -206,13 +195,17 @@ def test_faults_of_the_whole_array(tmp_path, ears, code, spoil):
 
 
 def test_duplicates_and_the_order_of_problems(tmp_path, ears, others):
-    ears[20] = ears[30] = ears[4]
+    rows = (20, 22, 24, 26, 28, 30, 32, 34)
+    ears[list(rows)] = ears[4]
     others[6] = 77
     assert summary(tmp_path, ears, others) == [
         ("error", "constant", (6,), "val"),
-        ("warning", "duplicates", (20, 30), "train"),
+        ("warning", "duplicates", rows, "train"),
     ]
-    assert inspect_data(tmp_path / "train.npy").train.duplicates == 2
+    inspection = inspect_data(tmp_path / "train.npy")
+    assert inspection.train.duplicates == 8
+    start = f"{tmp_path / 'train.npy'}: images 20, 22, 24, 26, 28 and 3 more: "
+    assert inspection.problems[0].message.startswith(start)
 
 
 def test_arrays_that_do_not_match(tmp_path, ears, others):
@@ -231,8 +224,11 @@ def test_leaks_across_layouts_types_channels_and_sizes(tmp_path, ears, others):
     assert summary(tmp_path, train, others)[0] == exact
     gray, gray_others = ears[..., 0], np.repeat(others[..., :1], 3, axis=3)
     assert summary(tmp_path, gray, gray_others)[0] == exact
+    others[5] = mirrored(ears[12])
+    leakage = inspect_data(saved(tmp_path, ears), saved(tmp_path, others, "val.npy")).leakage
+    assert leakage == Leakage(exact=2, near=1)
     resized = np.stack([cv2.resize(image, (100, 90)) for image in others])
-    assert summary(tmp_path, ears, resized)[-1] == ("warning", "leakage-near", (3, 8), "val")
+    assert summary(tmp_path, ears, resized)[-1] == ("warning", "leakage-near", (3, 5, 8), "val")
 
 
 def test_lookalikes_are_no_copies(tmp_path, ears):
@@ -299,62 +295,15 @@ def test_an_image_is_constant_only_if_every_pixel_is(tmp_path, ears, dtype):
     assert report.train.constant == 2
 
 
-def test_the_deviation_of_a_nearly_constant_array_keeps_its_digits(tmp_path):
-    images = np.full((4, 300, 300, 3), 254, np.uint8)
-    images[:, 7, 7] = 255
-    report = inspect_data(saved(tmp_path, images)).train
-    assert report.std == pytest.approx(np.sqrt(1 / 90000 - 1 / 90000**2), rel=1e-9)
-
-
 @pytest.mark.parametrize("copy", COPIES)
-def test_near_copies(tmp_path, ears, others, copy):
+def test_near_copies(tmp_path, ears, others, monkeypatch, copy):
+    monkeypatch.setattr("earteach.inspection.near_duplicates.BLOCK_SIZE", 7)
     ears[20], others[2], others[5] = copy(ears[4]), copy(ears[11]), copy(ears[39])
     duplicates, leaks = problems(tmp_path, ears, others)
-    assert (duplicates.code, duplicates.indices, duplicates.like) == (
-        "near-duplicates",
-        (20,),
-        (4,),
-    )
+    assert duplicates.code == "near-duplicates"
+    assert (duplicates.indices, duplicates.like) == ((20,), (4,))
     assert "(20 is like 4)" in duplicates.message
     assert (leaks.code, leaks.indices, leaks.like) == ("leakage-near", (2, 5), (11, 39))
-
-
-def test_exact_and_near_leaks_are_counted_once(tmp_path, ears, others):
-    others[2], ears[9], others[5] = ears[11], mirrored(ears[11]), mirrored(ears[1])
-    leakage = inspect_data(saved(tmp_path, ears), saved(tmp_path, others, "val.npy")).leakage
-    assert (leakage.exact, leakage.near) == (1, 1)
-
-
-@pytest.mark.parametrize("block_size", [7, 1024])
-def test_best_matches_are_those_of_plain_correlation(monkeypatch, drawn, block_size):
-    monkeypatch.setattr("earteach.inspection.near_duplicates.BLOCK_SIZE", block_size)
-    luma = np.stack([cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in drawn])
-    pictures = np.stack([cv2.resize(p, (16, 16)) for p in luma]).astype(np.float32)
-    pictures[50] = pictures[3, :, ::-1]
-    sharp = np.stack([p - cv2.GaussianBlur(p, (13, 13), 1.5, borderType=2) for p in pictures])
-    plain, flipped = (
-        np.corrcoef(sharp.reshape(52, -1), other.reshape(52, -1))[:52, 52:]
-        for other in (sharp, sharp[:, :, ::-1])
-    )
-    correlations = np.tril(np.maximum(plain, flipped), -1)
-    described = describe(pictures, 1.5)
-    scores, indices = best_matches(described, described, earlier=True)
-    assert scores == pytest.approx(correlations.max(axis=1), abs=1e-4)
-    assert np.array_equal(indices[1:], correlations.argmax(axis=1)[1:])
-    assert best_matches(described, described)[1][3] in (3, 50)
-
-
-def test_each_message_is_one_line_that_names_the_file_and_a_next_step(tmp_path, ears, others):
-    others[1], others[2], others[3] = ears[1], mirrored(ears[2]), 0
-    ears[20:28] = ears[4]
-    listed = problems(tmp_path, ears, others)
-    assert {p.code for p in listed} == {"constant", "leakage-exact", "leakage-near", "duplicates"}
-    for problem in listed:
-        assert problem.message.startswith(str(tmp_path / f"{problem.array}.npy"))
-        assert "\n" not in problem.message
-        assert "remove" in problem.message
-    duplicates = next(p for p in listed if p.code == "duplicates")
-    assert "images 20, 21, 22, 23, 24 and 3 more" in duplicates.message
 
 
 def test_only_an_array_that_cannot_be_opened_is_an_error(tmp_path, ears):
@@ -410,11 +359,6 @@ def test_the_forecast_is_that_of_the_pixels_covariance(tmp_path, ears, others, r
     (problem,) = inspection.problems
     assert (problem.severity, problem.code, problem.indices) == ("warning", "kld-weight", ())
     assert "about 7 of 20 latent units will stay alive" in problem.message
-    (option, value) = re.search(r"(--kld-[a-z]+) ([^\s,]+)", problem.message).groups()
-    changed = {"weight": weight, "reduction": reduction}
-    changed[option.removeprefix("--kld-")] = float(value) if option == "--kld-weight" else value
-    cured = inspect_data(*paths, config=run(20, **changed))
-    assert (cured.forecast.alive_units, cured.problems) == (20, ())
 
 
 def test_the_forecast_is_what_eval_compares_with(tmp_path, ears, monkeypatch):
@@ -425,8 +369,6 @@ def test_the_forecast_is_what_eval_compares_with(tmp_path, ears, monkeypatch):
     assert [file.name for file in tmp_path.glob("*.npz")] == ["train.eigenears-8-32px-3c.npz"]
     monkeypatch.delattr(eigenears, "fit")
     assert inspect_data(path, config=run(8)).forecast == first
-    kept = eigenears.eigenears(EarArray.open(path), components=8, size=32, channels=3)
-    assert first.eigenvalues == pytest.approx(kept.variances)
 
 
 @pytest.mark.parametrize("spoilt", ["train", "val"])
@@ -468,21 +410,23 @@ def test_pictures_of_the_arrays_and_their_problems(tmp_path, ears, others):
         ]
     ]
     assert np.array_equal(sheet(out / "copies.png"), side_by_side(pairs))
-    plots = pictures["plots"].read_text()
-    assert plots.count("<polyline") == 2 + 2 + 1
-    assert "Eigenvalues" in plots
+    assert "Eigenvalues" in pictures["plots"].read_text()
 
 
-def test_bad_values_are_drawn(tmp_path, ears):
-    gray = as_unit(ears[..., 0])
+def test_bad_values_are_drawn_and_pictures_of_an_earlier_call_removed(tmp_path, ears):
+    ears[20] = mirrored(ears[4])
+    gray, out = as_unit(ears[..., 0]), tmp_path / "out"
     gray[0] = np.nan
-    inspect_data(saved(tmp_path, gray), out=tmp_path / "out", sheet_size=32)
-    drawn = sheet(tmp_path / "out" / "train.png")
+    inspect_data(saved(tmp_path, gray), out=out, sheet_size=32)
+    assert {"worst.png", "copies.png"} < {path.name for path in out.iterdir()}
+    drawn = sheet(out / "train.png")
     assert drawn.shape == (5 * 34 + 2, 8 * 34 + 2, 3)
     assert not drawn[2:34, 2:34].any()
+    inspect_data(saved(tmp_path, gray[1:19]), out=out)
+    assert {"worst.png", "copies.png"}.isdisjoint(path.name for path in out.iterdir())
 
 
-@pytest.mark.parametrize("strength", ["none", "light", "full"])
+@pytest.mark.parametrize("strength", ["none", "full"])
 def test_augmented_images_are_those_of_the_first_epoch(tmp_path, ears, strength):
     """64 tiles of 40 images; a repeated one is augmented as in the next epoch."""
     path, out = saved(tmp_path, ears), tmp_path / "out"
@@ -498,17 +442,7 @@ def test_augmented_images_are_those_of_the_first_epoch(tmp_path, ears, strength)
         assert np.array_equal(drawn, expected)
 
 
-def test_pictures_of_what_is_no_longer_found_are_removed(tmp_path, ears):
-    spoilt = ears.copy()
-    spoilt[20], spoilt[10] = mirrored(ears[4]), 0
-    out = tmp_path / "out"
-    inspect_data(saved(tmp_path, spoilt), out=out)
-    assert {"worst.png", "copies.png"} < {path.name for path in out.iterdir()}
-    inspect_data(saved(tmp_path, ears), out=out)
-    assert {path.name for path in out.iterdir()} == {"train.png", "plots.svg"}
-
-
-@pytest.mark.parametrize("name", ["worst.png", "plots.svg", "train.png"])
+@pytest.mark.parametrize("name", ["worst.png", "plots.svg"])
 def test_a_foreign_file_is_not_replaced(tmp_path, ears, name):
     (tmp_path / name).write_text("mine")
     ears[3] = 0

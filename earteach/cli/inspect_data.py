@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import RenderableType
@@ -17,29 +17,16 @@ from earteach.config import DataConfig, KLDConfig, ModelConfig, Reduction, Stren
 if TYPE_CHECKING:
     from earteach.inspection import ArrayReport, Forecast, Inspection
 
-_DEFAULTS = TrainConfig()
-_FILES = _DEFAULTS.data
-
-
-Training = Annotated[
-    Optional[Path],  # noqa: UP045
-    typer.Argument(
-        help=f"Training array; by default {_FILES.train_data} and its validation array.",
-        metavar="TRAIN",
-    ),
-]
-Validation = Annotated[
-    Optional[Path],  # noqa: UP045
-    typer.Argument(help="Validation array.", metavar="VAL"),
-]
+_DATA, _MODEL, _KLD = DataConfig(), ModelConfig(), KLDConfig()
+_TRAIN_HELP = f"Training array; by default {_DATA.train_data} and its validation array."
 
 
 def inspect_data(
-    train: Training = None,
-    val: Validation = None,
+    train: Annotated[Path | None, typer.Argument(help=_TRAIN_HELP, metavar="TRAIN")] = None,
+    val: Annotated[Path | None, typer.Argument(help="Validation array.", metavar="VAL")] = None,
     layout: LayoutChoice = None,
     out: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option(
             "--out", help="Folder for pictures: sheets of images, the worst ones and copies; plots."
         ),
@@ -52,9 +39,7 @@ def inspect_data(
             "./inspection).",
         ),
     ] = False,
-    augmentation: Annotated[
-        Strength, one_of(DataConfig, "augmentation")
-    ] = _DEFAULTS.data.augmentation,
+    augmentation: Annotated[Strength, one_of(DataConfig, "augmentation")] = _DATA.augmentation,
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit with code 1 if there are errors.")
     ] = False,
@@ -66,12 +51,10 @@ def inspect_data(
             "reach.",
         ),
     ] = True,
-    image_size: Annotated[int, one_of(ModelConfig, "image_size")] = _DEFAULTS.model.image_size,
-    latent_dim: Annotated[int, one_of(ModelConfig, "latent_dim")] = _DEFAULTS.model.latent_dim,
-    kld_weight: Annotated[float, one_of(KLDConfig, "kld_weight")] = _DEFAULTS.kld.kld_weight,
-    kld_reduction: Annotated[
-        Reduction, one_of(KLDConfig, "kld_reduction")
-    ] = _DEFAULTS.kld.kld_reduction,
+    image_size: Annotated[int, one_of(ModelConfig, "image_size")] = _MODEL.image_size,
+    latent_dim: Annotated[int, one_of(ModelConfig, "latent_dim")] = _MODEL.latent_dim,
+    kld_weight: Annotated[float, one_of(KLDConfig, "kld_weight")] = _KLD.kld_weight,
+    kld_reduction: Annotated[Reduction, one_of(KLDConfig, "kld_reduction")] = _KLD.kld_reduction,
     json: Json = False,
 ) -> None:
     """Show what is in the arrays and what is wrong with them, before training on them."""
@@ -83,7 +66,7 @@ def inspect_data(
         kld=KLDConfig(kld_weight=kld_weight, kld_reduction=kld_reduction),
     )
     if train is None:
-        train, val = _FILES.train_data, _FILES.val_data
+        train, val = _DATA.train_data, _DATA.val_data
     result = core(
         train, val, layout=layout, config=config if forecast else None,
         out=out or (Path("inspection") if augmented else None),

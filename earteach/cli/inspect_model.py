@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 from earteach.cli.options import Given, Json, ckpt_argument
 from earteach.cli.output import Output, facts, table
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def inspect_model(
     model: Given[ModelConfig],
     ckpt: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         ckpt_argument("A checkpoint; left out, the options say what is built."),
     ] = None,
     json: Json = False,
@@ -33,15 +33,10 @@ def inspect_model(
     from earteach.model.summary import summarise
 
     result = summarise(_network(ckpt, ModelConfig(**model)))
-    rows = [
-        (
-            layer.name,
-            "×".join(map(str, layer.shape)),
-            f"{layer.parameters:,}",
-            f"{layer.multiply_adds:,}",
-        )
-        for layer in result.layers
-    ]
+    rows = []
+    for layer in result.layers:
+        shape = "×".join(map(str, layer.shape))
+        rows.append((layer.name, shape, f"{layer.parameters:,}", f"{layer.multiply_adds:,}"))
     values = {name: f"{count:,} parameters" for name, count in result.parts.items()}
     values["in all"] = f"{result.parameters:,} parameters, {result.multiply_adds:,} multiply-adds"
     values["code"] = f"{result.latent_dim} numbers"

@@ -7,26 +7,11 @@
     ['train_teacher.npy: image 7: NaN or infinity; remove or repair it']
 
 Bad values are reported as problems; only an array that cannot be opened raises `EarTeachError`. Each
-array is read once, in chunks of bounded memory. `pixel_values` converts stored values, `survey`
-measures every image, `near_duplicates` finds copies, `findings` has the checks, `pca_forecast`
-predicts the result of training, `pictures` draws. A new check is an entry in `findings.CHECKS`.
+array is read once, in chunks of bounded memory. `survey` measures every image, `near_duplicates` finds
+copies, `findings` has the checks, `pca_forecast` predicts the result of training, `pictures` draws.
 """
 
 from earteach.inspection.inspect_data import SHEET_SIZE, inspect_data
-from earteach.inspection.inspection_report import (
-    ArrayReport,
-    Forecast,
-    Inspection,
-    Leakage,
-    Problem,
-)
+from earteach.inspection.inspection_report import ArrayReport, Forecast, Inspection, Problem
 
-__all__ = [
-    "SHEET_SIZE",
-    "ArrayReport",
-    "Forecast",
-    "Inspection",
-    "Leakage",
-    "Problem",
-    "inspect_data",
-]
+__all__ = ["SHEET_SIZE", "ArrayReport", "Forecast", "Inspection", "Problem", "inspect_data"]

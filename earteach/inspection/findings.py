@@ -1,4 +1,4 @@
-"""What is wrong with the arrays: a new check is an entry in `CHECKS`, which is in reporting order.
+"""What is wrong with the arrays: a new check is an entry in one of the lists below.
 
 Thresholds follow the extremes of 13,755 EarVN photographs: of these 3 are nearly black, 0 nearly
 white, 11 blurred and 7 clipped, and all of them look it.
@@ -6,19 +6,13 @@ white, 11 blurred and 7 clipped, and all of them look it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from collections.abc import Mapping
 
 import numpy as np
 
 from earteach.data.arrays import sampled_rows
+from earteach.inspection import near_duplicates
 from earteach.inspection.inspection_report import ArrayName, Problem, Severity
-from earteach.inspection.near_duplicates import (
-    exact_matches,
-    exact_repeats,
-    near_matches,
-    near_repeats,
-)
 from earteach.inspection.survey import Survey
 
 FEW_IMAGES = 32
@@ -32,58 +26,39 @@ SWAPPED_SHARE = 0.8
 """Share of images with more blue than red; 0.03 in EarVN, 0.00 in AMI and drawn ears."""
 MAX_LISTED = 5
 
-
-class Check(NamedTuple):
-    """A test of one array, given it and the training array.
-
-    It returns whether the whole array fails, or a mask, bool `(N,)`, of the images that fail, or pairs
-    `(K, 2)` of the rows of copies and of the training images that they resemble. `message` is a format
-    of the two surveys `i` and `train`, the `rows`, what they are `like`, and `them`.
-    """
-
-    severity: Severity
-    code: str
-    test: Callable[[Survey, Survey], bool | np.ndarray]
-    message: str
-    arrays: tuple[ArrayName, ...] = ("train", "val")
+# Severity, code, what failed, and the message. What failed is the whole array (bool), images (a mask,
+# bool (N,)), or copies (pairs (K, 2) of their rows and of the training images that they resemble).
+# In the message, {them} stands for the images and {pair} for the first pair.
+Finding = tuple[Severity, str, bool | np.ndarray, str]
 
 
 def find_problems(surveys: Mapping[ArrayName, Survey]) -> list[Problem]:
     """The problems of the training array, then those of the validation array."""
-    train = surveys["train"]
-    return [
-        _problem(check, name, images, train, rows, like)
-        for name, images in surveys.items()
-        for check in CHECKS
-        if name in check.arrays
-        for rows, like in _failures(check.test(images, train))
-    ]
+    train, val = surveys["train"], surveys.get("val")
+    problems = [_problem("train", train, each) for each in _training_faults(train) + _faults(train)]
+    if val is not None:
+        problems += [_problem("val", val, each) for each in _faults(val) + _differences(val, train)]
+    return [problem for problem in problems if problem is not None]
 
 
-Rows = tuple[int, ...]
+def _problem(name: ArrayName, images: Survey, finding: Finding) -> Problem | None:
+    """None if nothing failed."""
+    severity, code, failed, message = finding
+    subject = str(images.array.path)
+    if isinstance(failed, bool):
+        return Problem(severity, code, f"{subject}: {message}", array=name) if failed else None
+    is_pairs = failed.ndim == 2
+    rows, like = failed.T.tolist() if is_pairs else (np.flatnonzero(failed).tolist(), [])
+    if not rows:
+        return None
+    message = message.replace("{them}", "it" if len(rows) == 1 else "them")
+    if is_pairs:
+        message = message.replace("{pair}", f"{rows[0]} is like {like[0]}")
+    text = f"{subject}: {_list_rows(rows)}: {message}"
+    return Problem(severity, code, text, tuple(rows), name, tuple(like))
 
 
-def _failures(result: bool | np.ndarray) -> list[tuple[Rows, Rows]]:
-    """No or one failure: its rows, empty for the whole array, and for copies what they are like."""
-    if not isinstance(result, np.ndarray):
-        return [((), ())] if result else []
-    if result.dtype == bool:
-        rows = tuple(np.flatnonzero(result).tolist())
-        return [(rows, ())] if rows else []
-    copies, originals = (tuple(column) for column in result.T.tolist())
-    return [(copies, originals)] if copies else []
-
-
-def _problem(
-    check: Check, name: ArrayName, images: Survey, train: Survey, rows: Rows, like: Rows
-) -> Problem:
-    them = "it" if len(rows) == 1 else "them"
-    text = check.message.format(i=images, train=train, rows=rows, like=like, them=them)
-    subject = f"{images.array.path}: {_list_rows(rows)}" if rows else images.array.path
-    return Problem(check.severity, check.code, f"{subject}: {text}", rows, name, like)
-
-
-def _list_rows(rows: Rows) -> str:
+def _list_rows(rows: list[int]) -> str:
     """`image 3`, `images 3 and 5`, `images 3, 5, 6, 9, 12 and 40 more`."""
     *names, last = [str(row) for row in rows[:MAX_LISTED]]
     if len(rows) > MAX_LISTED:
@@ -91,172 +66,127 @@ def _list_rows(rows: Rows) -> str:
     return f"images {', '.join(names)} and {last}" if names else f"image {last}"
 
 
+def _training_faults(train: Survey) -> list[Finding]:
+    add = "add photographs, or draw ears with `earteach prepare --synthetic 256`"
+    return [
+        ("error", "too-few-images", train.count < 2, f"holds {train.count} image: {add}"),
+        ("warning", "few-images", 2 <= train.count < FEW_IMAGES,
+         f"holds only {train.count} images: {add}"),
+        ("warning", "near-duplicates", near_duplicates.near_repeats(train),
+         "nearly the same image earlier in the array ({pair}); near copies weigh double in training; "
+         "keep one of each"),
+    ]  # fmt: skip
+
+
+def _faults(images: Survey) -> list[Finding]:
+    return [*_scale_faults(images), *_value_faults(images), *_visible_faults(images),
+            *_channel_faults(images)]  # fmt: skip
+
+
+def _scale_faults(images: Survey) -> list[Finding]:
+    values, maximum = images.values, float(images.stats.maxima.max())
+    is_dark = values.scale in ("uint8", "uint16") and 0 < maximum < values.white / 15
+    return [
+        ("error", "unreadable-scale", values.scale is None,
+         f"values typically from {values.black:g} to {values.white:g}, neither in [0, 1] nor in "
+         f"[0, 255]: rescale them, for example (array - {values.black:g}) / {values.extent:g}"),
+        ("error", "unused-range", is_dark,
+         f"{values.scale} values only up to {maximum:g} of {values.white:g}, so all images are read "
+         f"as nearly black: multiply them, for example by {values.white // max(maximum, 1):g}"),
+        ("error", "over-one", _over_one(images),
+         f"values typically up to {np.median(images.stats.maxima):g}, a little over 1: clip them with "
+         "array.clip(0, 1), or multiply them by 255"),
+    ]  # fmt: skip
+
+
 def _over_one(images: Survey) -> bool:
     """Whether floats that should lie in [0, 1] typically exceed it."""
-    return images.values.scale == "unit" and images.typical_maximum > 1
+    return images.values.scale == "unit" and bool(np.median(images.stats.maxima) > 1)
 
 
-def _unused_range(images: Survey) -> bool:
-    is_integer = images.values.scale in ("uint8", "uint16")
-    return is_integer and 0 < images.maximum < images.values.white / 15
-
-
-def _is_gray(images: Survey) -> bool:
-    """Whether the sampled images have three equal channels."""
-    array = images.array
-    sample = (array.stored(int(row)) for row in sampled_rows(len(array)))
-    return array.channels == 3 and all(
-        np.array_equal(image, image[..., :1].repeat(3, axis=2), equal_nan=True) for image in sample
-    )
-
-
-def _is_bgr(images: Survey) -> bool:
-    """Whether nearly all images have more blue than red; gray ones have as much."""
-    is_blue = bool((images.stats.redness < 0).mean() > SWAPPED_SHARE)
-    return images.array.channels == 3 and images.count >= FEW_IMAGES and is_blue
-
-
-def _repeated(images: Survey) -> np.ndarray:
-    mask = np.zeros(images.count, bool)
-    mask[exact_repeats(images)[:, 0]] = True
-    return mask
-
-
-def _out_of_range(images: Survey) -> np.ndarray:
-    """Float images outside the range of the others, unless the whole array has a problem."""
+def _value_faults(images: Survey) -> list[Finding]:
     stats, values = images.stats, images.values
-    applies = values.scale in ("unit", "byte") and not _over_one(images)
-    known = stats.maxima >= stats.minima
-    return applies & known & ((stats.minima < 0) | (stats.maxima > values.white))
+    repeats = np.isin(np.arange(images.count), near_duplicates.exact_repeats(images)[:, 0])
+    # Images outside the range of the others, unless the whole array has a problem.
+    has_range = values.scale in ("unit", "byte") and not _over_one(images)
+    outside = (stats.minima < 0) | (stats.maxima > values.white)
+    outside &= has_range & (stats.maxima >= stats.minima)
+    in_unit = (stats.maxima > 0) & (stats.maxima <= 1) & ~outside & (values.scale == "byte")
+    return [
+        ("error", "non-finite", ~stats.finite, "NaN or infinity; remove or repair {them}"),
+        ("error", "constant", stats.constant, "every pixel equal; remove {them}"),
+        ("warning", "duplicates", repeats, "an exact repeat of an earlier image; remove {them}"),
+        ("error", "value-range", outside,
+         f"values outside [0, {values.white:g}], the range of the others; rescale {{them}} like the "
+         "others, or remove {them}"),
+        ("error", "mixed-scales", in_unit,
+         "values only up to 1, where the others go up to 255; multiply {them} by 255"),
+    ]  # fmt: skip
 
 
-def _other_scale(images: Survey) -> np.ndarray:
-    """Images in [0, 1] among others in [0, 255]."""
-    highest = images.stats.maxima
-    within = (highest > 0) & (highest <= 1) & ~_out_of_range(images)
-    return within & (images.values.scale == "byte")
-
-
-def _visible_faults(images: Survey) -> dict[str, np.ndarray]:
-    """A mask for each fault; an image with several is listed for the first only."""
+def _visible_faults(images: Survey) -> list[Finding]:
+    """An image with several of these is listed for the first only, blurred ones aside."""
     stats = images.stats
     usable = stats.finite & ~stats.constant
     black, white = stats.brightness < BLACK_LEVEL, stats.brightness > WHITE_LEVEL
     exposed = usable & ~black & ~white
     barred = exposed & (stats.bars >= BARRED)
+    clipped = exposed & ~barred & (stats.clipped > CLIPPED_SHARE)
     median = np.median(stats.sharpness[exposed]) if exposed.any() else 0.0
-    return {
-        "nearly-black": usable & black,
-        "nearly-white": usable & white,
-        "letterboxed": barred,
-        "clipped": exposed & ~barred & (stats.clipped > CLIPPED_SHARE),
-        "blurred": exposed & (stats.sharpness < BLURRED * median),
-    }
+    return [
+        ("warning", "nearly-black", usable & black,
+         "almost only black; check the exposure, or remove {them}"),
+        ("warning", "nearly-white", usable & white,
+         "almost only white; check the exposure, or remove {them}"),
+        ("warning", "letterboxed", barred,
+         "bars of one colour on opposite edges; crop {them}, or remove {them}"),
+        ("warning", "clipped", clipped,
+         f"over {CLIPPED_SHARE:.0%} of the pixels fully black or white; check exposure and background"),
+        ("warning", "blurred", exposed & (stats.sharpness < BLURRED * median),
+         "far less sharp than the others; look at {them}, and remove what shows no ridges"),
+    ]  # fmt: skip
 
 
-_ADD = "add photographs, or draw ears with `earteach prepare --synthetic 256`"
-_LEAK = "validation would measure memory; remove {them} from one of the arrays"
-_SAME = "make both arrays in one way"
+def _channel_faults(images: Survey) -> list[Finding]:
+    array, is_colour = images.array, images.array.channels == 3
+    sample = (array.stored(int(row)) for row in sampled_rows(len(array)))
+    is_gray = is_colour and all(
+        np.array_equal(image, image[..., :1].repeat(3, axis=2), equal_nan=True) for image in sample
+    )
+    is_blue = bool((images.stats.redness < 0).mean() > SWAPPED_SHARE)
+    return [
+        ("warning", "gray-as-rgb", is_gray,
+         "gray images stored as three equal channels: train with --in-channels 1, or store one "
+         "channel"),
+        ("warning", "channels-swapped", is_colour and images.count >= FEW_IMAGES and is_blue,
+         "more blue than red in nearly all images, as when OpenCV's BGR is stored for RGB: look at "
+         "them, and swap with array[..., ::-1]"),
+    ]  # fmt: skip
 
-CHECKS = (
-    Check(
-        "error", "too-few-images", lambda i, _: i.count < 2,
-        f"holds {{i.count}} image: {_ADD}", ("train",),
-    ),
-    Check(
-        "warning", "few-images", lambda i, _: 2 <= i.count < FEW_IMAGES,
-        f"holds only {{i.count}} images: {_ADD}", ("train",),
-    ),
-    Check(
-        "warning", "near-duplicates", lambda i, _: near_repeats(i),
-        "nearly the same image earlier in the array ({rows[0]} is like {like[0]}); near copies weigh "
-        "double in training; keep one of each", ("train",),
-    ),
-    Check(
-        "error", "unreadable-scale", lambda i, _: i.values.scale is None,
-        "values typically from {i.values.black:g} to {i.values.white:g}, neither in [0, 1] nor in "
-        "[0, 255]: rescale them, for example (array - {i.values.black:g}) / {i.values.extent:g}",
-    ),
-    Check(
-        "error", "unused-range", lambda i, _: _unused_range(i),
-        "{i.values.scale} values only up to {i.maximum:g} of {i.values.white:g}, so all images are "
-        "read as nearly black: multiply them, for example by {i.headroom:g}",
-    ),
-    Check(
-        "error", "over-one", lambda i, _: _over_one(i),
-        "values typically up to {i.typical_maximum:g}, a little over 1: clip them with "
-        "array.clip(0, 1), or multiply them by 255",
-    ),
-    Check(
-        "error", "non-finite", lambda i, _: ~i.stats.finite,
-        "NaN or infinity; remove or repair {them}",
-    ),
-    Check("error", "constant", lambda i, _: i.stats.constant, "every pixel equal; remove {them}"),
-    Check(
-        "warning", "duplicates", lambda i, _: _repeated(i),
-        "an exact repeat of an earlier image; remove {them}",
-    ),
-    Check(
-        "error", "value-range", lambda i, _: _out_of_range(i),
-        "values outside [0, {i.values.white:g}], the range of the others; rescale {them} like the "
-        "others, or remove {them}",
-    ),
-    Check(
-        "error", "mixed-scales", lambda i, _: _other_scale(i),
-        "values only up to 1, where the others go up to 255; multiply {them} by 255",
-    ),
-    Check(
-        "warning", "nearly-black", lambda i, _: _visible_faults(i)["nearly-black"],
-        "almost only black; check the exposure, or remove {them}",
-    ),
-    Check(
-        "warning", "nearly-white", lambda i, _: _visible_faults(i)["nearly-white"],
-        "almost only white; check the exposure, or remove {them}",
-    ),
-    Check(
-        "warning", "letterboxed", lambda i, _: _visible_faults(i)["letterboxed"],
-        "bars of one colour on opposite edges; crop {them}, or remove {them}",
-    ),
-    Check(
-        "warning", "clipped", lambda i, _: _visible_faults(i)["clipped"],
-        f"over {CLIPPED_SHARE:.0%} of the pixels fully black or white; check exposure and background",
-    ),
-    Check(
-        "warning", "blurred", lambda i, _: _visible_faults(i)["blurred"],
-        "far less sharp than the others; look at {them}, and remove what shows no ridges",
-    ),
-    Check(
-        "warning", "gray-as-rgb", lambda i, _: _is_gray(i),
-        "gray images stored as three equal channels: train with --in-channels 1, or store one "
-        "channel",
-    ),
-    Check(
-        "warning", "channels-swapped", lambda i, _: _is_bgr(i),
-        "more blue than red in nearly all images, as when OpenCV's BGR is stored for RGB: look at "
-        "them, and swap with array[..., ::-1]",
-    ),
-    Check(
-        "warning", "size-mismatch", lambda i, train: i.size != train.size,
-        "images of {i.size}, where {train.array.path} has {train.size}: resizing makes one of "
-        f"them softer; {_SAME}", ("val",),
-    ),
-    Check(
-        "warning", "channels-mismatch", lambda i, train: i.array.channels != train.array.channels,
-        "channels: {i.array.channels}, where {train.array.path} has {train.array.channels}: they are "
-        f"converted as --in-channels asks; {_SAME}", ("val",),
-    ),
-    Check(
-        "warning", "scale-mismatch", lambda i, train: i.stored_as != train.stored_as,
-        "stored as {i.stored_as}, where {train.array.path} has {train.stored_as}: both are "
-        f"read as 0 to 1; {_SAME}", ("val",),
-    ),
-    Check(
-        "error", "leakage-exact", exact_matches,
-        f"the same image in {{train.array.path}} ({{rows[0]}} is like {{like[0]}}); {_LEAK}", ("val",),
-    ),
-    Check(
-        "warning", "leakage-near", near_matches,
-        "nearly the same image (re-encoded, resized, mirrored) in {train.array.path} ({rows[0]} is like "
-        f"{{like[0]}}); {_LEAK}", ("val",),
-    ),
-)  # fmt: skip
+
+def _differences(val: Survey, train: Survey) -> list[Finding]:
+    """How validation differs from training, and where it does not."""
+    ours, other, path = val.array, train.array, train.array.path
+    sizes = [f"{array.width}×{array.height}" for array in (ours, other)]
+    types = [_stored_as(val), _stored_as(train)]
+    same = "make both arrays in one way"
+    leak = "({pair}); validation would measure memory; remove {them} from one of the arrays"
+    return [
+        ("warning", "size-mismatch", sizes[0] != sizes[1],
+         f"images of {sizes[0]}, where {path} has {sizes[1]}: resizing makes one of them softer; "
+         f"{same}"),
+        ("warning", "channels-mismatch", ours.channels != other.channels,
+         f"channels: {ours.channels}, where {path} has {other.channels}: they are converted as "
+         f"--in-channels asks; {same}"),
+        ("warning", "scale-mismatch", types[0] != types[1],
+         f"stored as {types[0]}, where {path} has {types[1]}: both are read as 0 to 1; {same}"),
+        ("error", "leakage-exact", near_duplicates.exact_matches(val, train),
+         f"the same image in {path} {leak}"),
+        ("warning", "leakage-near", near_duplicates.near_matches(val, train),
+         f"nearly the same image (re-encoded, resized, mirrored) in {path} {leak}"),
+    ]  # fmt: skip
+
+
+def _stored_as(images: Survey) -> str:
+    names = {"unit": "floats in [0, 1]", "byte": "floats in [0, 255]", None: "another range"}
+    return names.get(images.values.scale, f"{images.array.dtype} values")

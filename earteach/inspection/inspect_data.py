@@ -10,13 +10,7 @@ import numpy as np
 from earteach.config import Layout, Strength, TrainConfig
 from earteach.data.arrays import EarArray
 from earteach.inspection.findings import find_problems
-from earteach.inspection.inspection_report import (
-    ArrayName,
-    ArrayReport,
-    Inspection,
-    Leakage,
-    Problem,
-)
+from earteach.inspection.inspection_report import ArrayName, ArrayReport, Inspection, Leakage
 from earteach.inspection.near_duplicates import exact_repeats
 from earteach.inspection.survey import Survey, survey
 
@@ -45,12 +39,11 @@ def inspect_data(
     if val is not None:
         arrays["val"] = EarArray.open(val, layout)
     if out is not None:
-        from earteach.inspection.pictures import prepare_folder  # imports torch
+        from earteach.inspection import pictures  # imports torch
 
-        prepare_folder(out)
+        pictures.prepare_folder(out)
     surveys = {name: survey(array) for name, array in arrays.items()}
     problems = find_problems(surveys)
-    leakage = Leakage(_count(problems, "leakage-exact"), _count(problems, "leakage-near"))
     forecast = None
     if config is not None:
         # Imports torch and scikit-learn, which takes seconds that plain inspection saves.
@@ -58,20 +51,19 @@ def inspect_data(
 
         forecast, more = pca_forecast.forecast(arrays["train"], arrays.get("val"), config)
         problems += more
-    ordered = tuple(sorted(problems, key=lambda problem: problem.severity != "error"))
-    pictures: dict[str, Path] = {}
+    problems.sort(key=lambda problem: problem.severity != "error")
+    leaks = {problem.code: len(problem.indices) for problem in problems if problem.array == "val"}
+    paths: dict[str, Path] = {}
     if out is not None:
-        from earteach.inspection.pictures import write_pictures
-
-        pictures = write_pictures(
-            out, surveys, ordered, forecast, size=sheet_size, augmented=augmented
-        )
-    reports = {name: _report(images) for name, images in surveys.items()}
-    return Inspection(reports["train"], reports.get("val"), leakage, ordered, forecast, pictures)
-
-
-def _count(problems: list[Problem], code: str) -> int:
-    return sum(len(problem.indices) for problem in problems if problem.code == code)
+        paths = pictures.write_pictures(out, surveys, problems, forecast, sheet_size, augmented)
+    return Inspection(
+        _report(surveys["train"]),
+        _report(surveys["val"]) if val is not None else None,
+        Leakage(leaks.get("leakage-exact", 0), leaks.get("leakage-near", 0)),
+        tuple(problems),
+        forecast,
+        paths,
+    )
 
 
 def _report(images: Survey) -> ArrayReport:
@@ -80,7 +72,7 @@ def _report(images: Survey) -> ArrayReport:
     mean, std = _mean_and_std(*moments.reshape(3, -1))
     channels = [_mean_and_std(*moments[..., channel]) for channel in range(array.channels)]
     means, stds = np.transpose(channels)
-    known = bool(np.isfinite(channels).all())
+    known = np.isfinite(channels).all()
     return ArrayReport(
         path=str(array.path),
         images=len(array),
@@ -106,8 +98,6 @@ def _mean_and_std(
 ) -> tuple[float, float]:
     """Pool the moments of parts; NaN if they hold no values."""
     total = counts.sum()
-    if total == 0:
-        return math.nan, math.nan
     with np.errstate(over="ignore", invalid="ignore"):
         mean = (counts * means).sum() / total
         square = (squares + counts * (means - mean) ** 2).sum()

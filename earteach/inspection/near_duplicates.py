@@ -15,8 +15,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from earteach.inspection.pixel_values import chunk_size, stored_images
-from earteach.inspection.survey import Survey, shrink, to_luma
+from earteach.inspection.survey import Survey, chunk_size, shrink, stored_images, to_luma
 
 COARSE_BLUR, COARSE_THRESHOLD = 1.5, 0.93
 FINE_SIZE, FINE_BLUR, FINE_THRESHOLD = 32, 2.0, 0.88
@@ -42,13 +41,13 @@ def near_matches(queries: Survey, references: Survey) -> np.ndarray:
     """Pairs `(K, 2)` of a query and the reference that is nearly, but not exactly, the same."""
     exact = set(exact_matches(queries, references)[:, 0].tolist())
     rows = [row for row in np.flatnonzero(queries.stats.finite).tolist() if row not in exact]
-    return _verified_matches(queries, references, rows, _distinct_rows(references), earlier=False)
+    return _verified_matches(queries, rows, references, _distinct_rows(references))
 
 
 def near_repeats(images: Survey) -> np.ndarray:
     """Pairs `(K, 2)` of an image and the earlier one that it nearly, but not exactly, repeats."""
     rows = _distinct_rows(images)
-    return _verified_matches(images, images, rows, rows, earlier=True)
+    return _verified_matches(images, rows, images, rows)
 
 
 def _pairs(pairs: list[tuple[int, int]]) -> np.ndarray:
@@ -56,10 +55,8 @@ def _pairs(pairs: list[tuple[int, int]]) -> np.ndarray:
 
 
 def _first_rows(images: Survey) -> dict[bytes, int]:
-    first: dict[bytes, int] = {}
-    for row, digest in enumerate(images.stats.digests.tolist()):
-        first.setdefault(digest, row)
-    return first
+    digests = images.stats.digests.tolist()
+    return {digest: row for row, digest in reversed([*enumerate(digests)])}
 
 
 def _distinct_rows(images: Survey) -> list[int]:
@@ -68,21 +65,14 @@ def _distinct_rows(images: Survey) -> list[int]:
 
 
 def _verified_matches(
-    queries: Survey,
-    references: Survey,
-    query_rows: list[int],
-    reference_rows: list[int],
-    *,
-    earlier: bool,
+    queries: Survey, query_rows: list[int], references: Survey, reference_rows: list[int]
 ) -> np.ndarray:
     """The best match of each query row that passes both the coarse and the fine threshold."""
     if not query_rows or not reference_rows:
         return _pairs([])
     left = describe(queries.stats.thumbnails[query_rows], COARSE_BLUR)
-    right = left
-    if not earlier:
-        right = describe(references.stats.thumbnails[reference_rows], COARSE_BLUR)
-    scores, columns = best_matches(left, right, earlier=earlier)
+    right = describe(references.stats.thumbnails[reference_rows], COARSE_BLUR)
+    scores, columns = best_matches(left, right, earlier=queries is references)
     likely = np.flatnonzero(scores > COARSE_THRESHOLD)
     originals = np.asarray(reference_rows)[columns[likely]]
     pairs = np.stack([np.asarray(query_rows)[likely], originals], axis=1)
@@ -122,18 +112,14 @@ def describe(thumbnails: np.ndarray, blur: float) -> np.ndarray:
     halves /= np.sqrt(2)
     norms = np.linalg.norm(halves, axis=(1, 2), keepdims=True)
     flat = norms < FLAT * thumbnails.shape[1]
-    unit: np.ndarray = np.where(flat, 0, halves / np.maximum(norms, 1e-9)).astype(np.float32)
-    return unit
+    return np.where(flat, 0, halves / np.maximum(norms, 1e-9)).astype(np.float32)
 
 
 def _blur_matrix(size: int, sigma: float) -> np.ndarray:
     """`M` such that `M @ image` is the image blurred along its columns, edges reflected."""
     kernel = cv2.getGaussianKernel(2 * round(4 * sigma) + 1, sigma, cv2.CV_32F)
     identity, no_blur = np.eye(size, dtype=np.float32), np.ones(1, np.float32)
-    blurred: np.ndarray = cv2.sepFilter2D(
-        identity, -1, no_blur, kernel, borderType=cv2.BORDER_REFLECT
-    )
-    return blurred
+    return cv2.sepFilter2D(identity, -1, no_blur, kernel, borderType=cv2.BORDER_REFLECT)
 
 
 def best_matches(
@@ -149,7 +135,10 @@ def best_matches(
     for start in range(0, len(queries), BLOCK_SIZE):
         block = slice(start, start + BLOCK_SIZE)
         for other in range(0, start + 1 if earlier else len(references), BLOCK_SIZE):
-            similarity = _similarity(queries[block], references[other : other + BLOCK_SIZE])
+            even, odd = references[other : other + BLOCK_SIZE].swapaxes(0, 1)
+            similarity = queries[block, 1] @ odd.T
+            np.abs(similarity, out=similarity)
+            similarity += queries[block, 0] @ even.T
             if earlier and other == start:
                 similarity = np.tril(similarity, -1)
             best = similarity.argmax(axis=1)
@@ -158,12 +147,3 @@ def best_matches(
             scores[block][better] = values[better]
             indices[block][better] = best[better] + other
     return scores, indices
-
-
-def _similarity(queries: np.ndarray, references: np.ndarray) -> np.ndarray:
-    """The larger correlation of each pair, plain or mirrored, `(Q, R)`; works in place."""
-    even = queries[:, 0] @ references[:, 0].T
-    odd = queries[:, 1] @ references[:, 1].T
-    np.abs(odd, out=odd)
-    even += odd
-    return even

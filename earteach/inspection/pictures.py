@@ -8,9 +8,9 @@ from typing import TypeVar
 
 import numpy as np
 
-from earteach.charts import Chart, chart, refuse_foreign_svg, write_svg
+from earteach.charts import Chart, Points, chart, refuse_foreign_svg, write_svg
 from earteach.config import Strength
-from earteach.data.arrays import EarArray, resized, to_channels
+from earteach.data.arrays import resized, sampled_rows
 from earteach.files.folders import make_folder
 from earteach.images import (
     check_overwrite,
@@ -22,22 +22,16 @@ from earteach.images import (
 )
 from earteach.inspection.findings import BLURRED
 from earteach.inspection.inspection_report import ArrayName, Forecast, Problem
-from earteach.inspection.pixel_values import find_value_range, stored_images
-from earteach.inspection.survey import Survey
+from earteach.inspection.survey import Survey, stored_images
 from earteach.randomness import Purpose, derive
 
 T = TypeVar("T")
 
-_SHEETS = {
-    "training": "train.png",
-    "validation": "val.png",
-    "augmented": "augmented.png",
-    "worst": "worst.png",
-    "copies": "copies.png",
-}
-_PLOTS = "plots.svg"
 _NAMES: dict[ArrayName, str] = {"train": "training", "val": "validation"}
-_COLUMNS, _MAX_TILES = 8, 64
+_SHEETS = {"training": "train.png", "validation": "val.png"}
+_SHEETS |= {name: f"{name}.png" for name in ("augmented", "worst", "copies")}
+_PLOTS = "plots.svg"
+_MAX_TILES = 64
 # Of each problem.
 _MAX_WORST, _MAX_COPIES, _PROBLEM_TILE_SIZE = 8, 32, 128
 _BINS = 32
@@ -58,94 +52,71 @@ def write_pictures(
     surveys: Mapping[ArrayName, Survey],
     problems: Sequence[Problem],
     forecast: Forecast | None,
-    *,
     size: int,
     augmented: Strength | None,
 ) -> dict[str, Path]:
     """Write sheets with tiles of `size`, sheets of the problems, and plots; returns the paths."""
-    arrays = {name: images.array for name, images in surveys.items()}
-    sheets = {_NAMES[name]: contact_sheet(array, size) for name, array in arrays.items()}
+    tiles = {_NAMES[name]: _contact_tiles(images, size) for name, images in surveys.items()}
     if augmented is not None:
-        sheets["augmented"] = augmented_sheet(arrays["train"], size, augmented)
-    sheets["worst"] = _grid(list(_worst_tiles(arrays, problems)))
-    sheets["copies"] = _grid(list(_copy_tiles(arrays, problems)), _COLUMNS // 2)
+        tiles["augmented"] = _augmented_tiles(surveys["train"], size, augmented)
+    tiles |= {"worst": [], "copies": []}
+    for name, tile in _problem_tiles(surveys, problems):
+        tiles[name].append(tile)
     paths = {}
-    for name, sheet in sheets.items():
-        if sheet is None:
-            remove_stale(folder, _SHEETS[name], [])
-        else:
+    for name, images in tiles.items():
+        if images:
             paths[name] = folder / _SHEETS[name]
-            write_png(paths[name], sheet)
+            write_png(paths[name], grid(images, 4 if name == "copies" else 8))
+        else:
+            remove_stale(folder, _SHEETS[name], [])
     paths["plots"] = folder / _PLOTS
     write_svg(paths["plots"], _plots(surveys, forecast))
     return paths
 
 
-def contact_sheet(array: EarArray, size: int) -> np.ndarray | None:
-    """Up to 64 evenly spread images, eight in a row, uint8 `(H, W, 3)`.
-
-    Bad values are drawn too: NaN is black, and values out of range are clipped.
-    """
-    return _grid(_tiles(array, _spread(range(len(array)), _MAX_TILES), size))
+def _contact_tiles(images: Survey, size: int) -> list[np.ndarray]:
+    """Up to 64 evenly spread images; NaN is black, and values out of range are clipped."""
+    return [_tile(images, int(row), size) for row in sampled_rows(images.count, _MAX_TILES)]
 
 
-def augmented_sheet(
-    array: EarArray, size: int, strength: Strength, channels: int = 3, seed: int = 0
-) -> np.ndarray | None:
-    """64 evenly spread training inputs as the first epoch with this `seed` sees them, `(H, W, 3)`.
+def _augmented_tiles(images: Survey, size: int, strength: Strength) -> list[np.ndarray]:
+    """64 evenly spread training inputs as the first epoch with seed 0 sees them.
 
     A row that is repeated, for lack of others, is augmented as in the next epoch.
     """
     from earteach.data.augmentation import Augmentation  # imports albumentations
 
-    rows = [round(row) for row in np.linspace(0, len(array) - 1, _MAX_TILES).tolist()]
-    augment = Augmentation(strength, channels, "augmented")
+    rows = [round(row) for row in np.linspace(0, images.count - 1, _MAX_TILES).tolist()]
+    augment = Augmentation(strength, 3, "augmented")
     tiles = []
-    for index, tile in enumerate(_tiles(array, rows, size)):
-        epoch = rows[:index].count(rows[index])
-        draw = derive(seed, Purpose.AUGMENTATION, epoch, rows[index])
-        augmented, _ = augment(to_channels(tile, channels), draw)
-        tiles.append(to_channels(augmented, 3))
-    return _grid(tiles)
+    for index, row in enumerate(rows):
+        draw = derive(0, Purpose.AUGMENTATION, rows[:index].count(row), row)
+        tiles.append(augment(_tile(images, row, size), draw)[0])
+    return tiles
 
 
-def _worst_tiles(
-    arrays: Mapping[ArrayName, EarArray], problems: Sequence[Problem]
-) -> Iterator[np.ndarray]:
-    """Up to eight images of each problem with single images, captioned with row and code."""
+def _problem_tiles(
+    surveys: Mapping[ArrayName, Survey], problems: Sequence[Problem]
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Captioned images: of each problem up to 8, or up to 32 copies beside their originals."""
     for problem in problems:
-        rows = () if problem.like else _spread(problem.indices, _MAX_WORST)
-        for row, tile in zip(rows, _tiles(arrays[problem.array], rows), strict=True):
-            yield with_caption(tile, f"{problem.array} {row}", problem.code)
-
-
-def _copy_tiles(
-    arrays: Mapping[ArrayName, EarArray], problems: Sequence[Problem]
-) -> Iterator[np.ndarray]:
-    """Up to 32 copies of each problem with copies, beside the training images that they resemble."""
-    for problem in problems:
+        name, images = problem.array, surveys[problem.array]
         pairs = list(zip(problem.indices, problem.like, strict=False))
         for row, original in _spread(pairs, _MAX_COPIES):
-            pair = *_tiles(arrays[problem.array], [row]), *_tiles(arrays["train"], [original])
-            caption = f"{problem.array} {row} is like train {original}"
-            yield with_caption(side_by_side(pair), caption, problem.code)
+            pair = side_by_side([_tile(images, row), _tile(surveys["train"], original)])
+            caption = f"{name} {row} is like train {original}"
+            yield "copies", with_caption(pair, caption, problem.code)
+        for row in () if pairs else _spread(problem.indices, _MAX_WORST):
+            yield "worst", with_caption(_tile(images, row), f"{name} {row}", problem.code)
 
 
 def _spread(values: Sequence[T], count: int) -> list[T]:
     """Up to `count` evenly spread values."""
-    places = np.linspace(0, len(values) - 1, min(count, len(values)))
-    return [values[round(place)] for place in places.tolist()]
+    return [values[index] for index in sampled_rows(len(values), count)]
 
 
-def _tiles(
-    array: EarArray, rows: Sequence[int], size: int = _PROBLEM_TILE_SIZE
-) -> list[np.ndarray]:
-    values = find_value_range(array)
-    return [resized(values.to_rgb(stored_images(array, [row]))[0], size) for row in rows]
-
-
-def _grid(tiles: list[np.ndarray], columns: int = _COLUMNS) -> np.ndarray | None:
-    return grid(tiles, columns) if tiles else None
+def _tile(images: Survey, row: int, size: int = _PROBLEM_TILE_SIZE) -> np.ndarray:
+    return resized(images.values.to_rgb(stored_images(images.array, [row]))[0], size)
 
 
 def _plots(surveys: Mapping[ArrayName, Survey], forecast: Forecast | None) -> list[Chart]:
@@ -153,12 +124,11 @@ def _plots(surveys: Mapping[ArrayName, Survey], forecast: Forecast | None) -> li
     brightness = {name: each.brightness for name, each in stats.items()}
     median = max(float(np.median(stats["training"].sharpness)), 1e-9)
     sharpness = {name: each.sharpness / median for name, each in stats.items()}
+    title, mark = "% of images by sharpness, 1 is the median", "blurred, left of it"
     charts = [
-        _histogram("% of images by brightness", brightness, 255, "brightness"),
-        _histogram(
-            "% of images by sharpness, 1 is the median", sharpness, _MAX_SHARPNESS, "sharpness",
-            mark=BLURRED, mark_label="blurred, left of it",
-        ),
+        chart("% of images by brightness", _shares(brightness, 255), x_label="brightness"),
+        chart(title, _shares(sharpness, _MAX_SHARPNESS), mark=BLURRED, mark_label=mark,
+              x_label="sharpness"),
     ]  # fmt: skip
     if forecast is not None:
         points = [(float(rank), value) for rank, value in enumerate(forecast.eigenvalues, start=1)]
@@ -167,16 +137,13 @@ def _plots(surveys: Mapping[ArrayName, Survey], forecast: Forecast | None) -> li
     return [each for each in charts if each is not None]
 
 
-def _histogram(
-    title: str, values: Mapping[str, np.ndarray], maximum: float, label: str,
-    mark: float | None = None, mark_label: str = "",
-) -> Chart | None:  # fmt: skip
-    """The percentage of images in each bin from 0 to `maximum`, drawn at the bins' centres."""
+def _shares(values: Mapping[str, np.ndarray], maximum: float) -> dict[str, Points]:
+    """The percentage of images in each bin from 0 to `maximum`, at the bins' centres."""
     edges = np.linspace(0, maximum, _BINS + 1)
     centres = [0.0, *((edges[1:] + edges[:-1]) / 2).tolist(), maximum]
-    series = {}
+    series: dict[str, Points] = {}
     for name, each in values.items():
         counts, _ = np.histogram(np.clip(each, 0, maximum), edges)
         shares = [0.0, *(100 * counts / len(each)).tolist(), 0.0]
         series[name] = list(zip(centres, shares, strict=True))
-    return chart(title, series, mark=mark, mark_label=mark_label, x_label=label)
+    return series

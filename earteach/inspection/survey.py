@@ -1,4 +1,8 @@
-"""One pass over an array that measures every image."""
+"""One pass over an array that measures every image.
+
+`EarArray` rejects bad values; here they become pixels too, so that an inspection can report them. Good
+values become the same pixels as in `EarArray`.
+"""
 
 from __future__ import annotations
 
@@ -10,18 +14,70 @@ from dataclasses import dataclass, fields
 import cv2
 import numpy as np
 
-from earteach.data.arrays import EarArray
+from earteach.data.arrays import DARKEST_BYTES, EarArray, Scale, sampled_rows
 from earteach.hardware import at_most_cores
-from earteach.inspection.pixel_values import (
-    ValueRange,
-    chunk_size,
-    find_value_range,
-    stored_images,
-)
 
+VALUES_PER_CHUNK = 2**21
 THUMBNAIL_SIZE = 16
 # In levels: how far JPEG compression moves the pixels of a bar from the colour of its corner.
 BAR_NOISE = 8
+
+
+@dataclass(frozen=True)
+class ValueRange:
+    """The stored values of black and white; `scale` is None if they are not a supported range."""
+
+    scale: Scale | None
+    black: float
+    white: float
+
+    @property
+    def extent(self) -> float:
+        return self.white - self.black
+
+    def to_rgb(self, stored: np.ndarray) -> np.ndarray:
+        """Stored `(n, H, W, 1 or 3)` to uint8 `(n, H, W, 3)`; NaN is black, the rest is clipped."""
+        pixels = stored if self.scale == "uint8" else self._to_uint8(stored)
+        return np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:3], 3)))
+
+    def _to_uint8(self, stored: np.ndarray) -> np.ndarray:
+        # Clip before converting, so that a huge float64 does not overflow. float32 is the working
+        # type of EarArray, so both round alike.
+        clipped = np.clip(np.nan_to_num(stored, nan=self.black), self.black, self.white)
+        working = clipped.astype(np.float32 if self.scale else np.float64)
+        factor = 255 / self.extent
+        return np.rint((working - self.black) * factor).astype(np.uint8)
+
+
+def find_value_range(array: EarArray) -> ValueRange:
+    """The range of the array's type; for floats, of the typical one of 64 sampled images.
+
+    The typical one, the median, so that a single bad image does not change how all others are read.
+    """
+    if array.dtype.kind == "u":
+        is_bytes = array.dtype == np.uint8
+        return ValueRange("uint8", 0, 255) if is_bytes else ValueRange("uint16", 0, 65535)
+    sampled = [array.raw[int(index)] for index in sampled_rows(len(array))]
+    finite = [image[np.isfinite(image)] for image in sampled]
+    ranges = [(float(values.min()), float(values.max())) for values in finite if values.size]
+    low, high = np.median(ranges or [(0.0, 1.0)], axis=0).tolist()
+    if low < 0 or high > 255:
+        return ValueRange(None, low, high if high > low else low + 1)
+    # Values a little over 1 become a problem in `findings`.
+    return ValueRange("unit", 0, 1) if high < DARKEST_BYTES else ValueRange("byte", 0, 255)
+
+
+def chunk_size(array: EarArray) -> int:
+    """How many images bounded memory holds at once."""
+    return max(1, VALUES_PER_CHUNK // (array.height * array.width * array.channels))
+
+
+def stored_images(array: EarArray, index: slice | Sequence[int] | np.ndarray) -> np.ndarray:
+    """Images in their stored type and scale, `(n, H, W, C)`."""
+    stored = np.asarray(array.raw[index])
+    if array.layout == "nchw":
+        return np.ascontiguousarray(stored.transpose(0, 2, 3, 1))
+    return stored if array.layout == "nhwc" else stored[..., None]
 
 
 @dataclass(frozen=True)
@@ -57,28 +113,6 @@ class Survey:
     def count(self) -> int:
         return len(self.array)
 
-    @property
-    def size(self) -> str:
-        return f"{self.array.width}×{self.array.height}"
-
-    @property
-    def stored_as(self) -> str:
-        names = {"unit": "floats in [0, 1]", "byte": "floats in [0, 255]", None: "another range"}
-        return names.get(self.values.scale, f"{self.array.dtype} values")
-
-    @property
-    def maximum(self) -> float:
-        return float(self.stats.maxima.max())
-
-    @property
-    def headroom(self) -> float:
-        """The whole factor by which values could be multiplied without exceeding white."""
-        return self.values.white // max(self.maximum, 1)
-
-    @property
-    def typical_maximum(self) -> float:
-        return float(np.median(self.stats.maxima))
-
 
 def survey(array: EarArray) -> Survey:
     """Measure every image, reading the array once, in chunks, on all cores."""
@@ -101,7 +135,7 @@ def survey(array: EarArray) -> Survey:
 def _uint8_stats(stored: np.ndarray) -> dict[str, np.ndarray]:
     """The stored statistics of uint8 images. OpenCV sums exactly and without a wider copy."""
     size, channels = stored[0, ..., 0].size, stored.shape[3]
-    sums = np.array([[_sum_and_squares(plane) for plane in _planes(image)] for image in stored])
+    sums = np.array([[_sum_and_squares(plane) for plane in cv2.split(image)] for image in stored])
     ranges = np.array([cv2.minMaxLoc(image.reshape(len(image), -1))[:2] for image in stored])
     return {
         "counts": np.full((len(stored), channels), size),
@@ -112,10 +146,6 @@ def _uint8_stats(stored: np.ndarray) -> dict[str, np.ndarray]:
         "finite": np.full(len(stored), True),
         "constant": (sums[..., 1] == 0).all(axis=1),
     }
-
-
-def _planes(image: np.ndarray) -> Sequence[np.ndarray]:
-    return cv2.split(image) if image.shape[2] > 1 else [image[..., 0]]
 
 
 def _sum_and_squares(plane: np.ndarray) -> tuple[float, float]:
@@ -156,8 +186,7 @@ def _value_stats(stored: np.ndarray) -> dict[str, np.ndarray]:
 
 def _channel_sums(values: np.ndarray) -> np.ndarray:
     """Sums over axis 1 of `(n, P, C)`; a product with ones is many times faster than `sum`."""
-    sums: np.ndarray = (np.ones((1, values.shape[1])) @ values)[:, 0]
-    return sums
+    return (np.ones((1, values.shape[1])) @ values)[:, 0]
 
 
 def _pixel_stats(rgb: np.ndarray) -> dict[str, np.ndarray]:
@@ -205,7 +234,7 @@ def _bars(rgb: np.ndarray) -> np.ndarray:
 def to_luma(rgb: np.ndarray) -> np.ndarray:
     """uint8 `(n, H, W, 3)` to `(n, H, W)`, in one call on all images stacked vertically."""
     count, height, width, _ = rgb.shape
-    stacked = cv2.cvtColor(rgb.reshape(count * height, width, 3), cv2.COLOR_RGB2GRAY)
+    stacked = cv2.cvtColor(rgb.reshape(-1, width, 3), cv2.COLOR_RGB2GRAY)
     return stacked.reshape(count, height, width)
 
 

@@ -23,41 +23,42 @@ def _points(*xy: tuple[float, float]) -> Array:
     return np.array(xy, np.float32)
 
 
-# Landmarks 0-19: from the root of the helix over the top, round behind and down to the lobe.
-OUTER = _points(
-    (0.235, -0.300), (0.180, -0.400), (0.085, -0.475), (-0.030, -0.500), (-0.138, -0.474),
-    (-0.222, -0.405), (-0.274, -0.312), (-0.298, -0.208), (-0.300, -0.100), (-0.285, 0.000),
-    (-0.258, 0.092), (-0.223, 0.178), (-0.182, 0.258), (-0.137, 0.334), (-0.086, 0.404),
-    (-0.024, 0.460), (0.044, 0.493), (0.112, 0.497), (0.168, 0.468), (0.194, 0.405),
-)  # fmt: skip
-# Landmarks 20-34: inner edge of the helix, from the crus up, over the scapha and down.
-INNER_RIM = _points(
-    (0.196, -0.050), (0.190, -0.135), (0.176, -0.228), (0.128, -0.318), (0.055, -0.378),
-    (-0.035, -0.402), (-0.118, -0.376), (-0.176, -0.316), (-0.208, -0.238), (-0.220, -0.152),
-    (-0.214, -0.066), (-0.195, 0.014), (-0.167, 0.088), (-0.128, 0.156), (-0.076, 0.212),
-)  # fmt: skip
-# Landmarks 35-49: down the tragus, through the notch, over the antitragus, up the back of the
-# concha and forward under the inferior crus.
-CONCHA = _points(
-    (0.212, 0.005), (0.192, 0.050), (0.164, 0.098), (0.177, 0.146), (0.160, 0.190),
-    (0.112, 0.186), (0.062, 0.146), (0.000, 0.136), (-0.058, 0.108), (-0.097, 0.050),
-    (-0.108, -0.022), (-0.088, -0.092), (-0.030, -0.138), (0.056, -0.166), (0.140, -0.184),
-)  # fmt: skip
-# Landmarks 50-54: the antihelix, upwards into its superior crus.
-ANTIHELIX = _points(
-    (-0.152, -0.010), (-0.152, -0.084), (-0.128, -0.160), (-0.090, -0.232), (-0.052, -0.300),
-)  # fmt: skip
-ANTIHELIX_FOOT = _points((0.010, 0.186), (-0.068, 0.160), (-0.124, 0.080))
-ANTIHELIX_TOP = _points((-0.012, -0.352))
-INFERIOR_CRUS = _points((-0.130, -0.150), (-0.075, -0.186), (0.010, -0.208), (0.135, -0.228))
-HELIX_CRUS = _points((0.010, 0.010), (0.085, -0.020), (0.160, -0.055), (0.218, -0.120),
-                     (0.226, -0.215))  # fmt: skip
-TRAGUS = _points((0.222, -0.010), (0.215, 0.045), (0.194, 0.100), (0.200, 0.155))
-ANTITRAGUS = _points((0.098, 0.222), (0.050, 0.184), (-0.010, 0.176))
-ATTACHMENT = _points((0.205, 0.330), (0.235, 0.180), (0.258, 0.030), (0.256, -0.140))
-CANAL = _points((0.166, 0.058), (0.180, 0.020), (0.164, 0.098))
-LOBE = _points((0.060, 0.355))
-
+_CURVES: dict[str, Array] = {
+    # Landmarks 0-19: from the root of the helix over the top, round behind and down to the lobe.
+    "outer": _points(
+        (0.235, -0.300), (0.180, -0.400), (0.085, -0.475), (-0.030, -0.500), (-0.138, -0.474),
+        (-0.222, -0.405), (-0.274, -0.312), (-0.298, -0.208), (-0.300, -0.100), (-0.285, 0.000),
+        (-0.258, 0.092), (-0.223, 0.178), (-0.182, 0.258), (-0.137, 0.334), (-0.086, 0.404),
+        (-0.024, 0.460), (0.044, 0.493), (0.112, 0.497), (0.168, 0.468), (0.194, 0.405),
+    ),
+    # Landmarks 20-34: inner edge of the helix, from the crus up, over the scapha and down.
+    "inner_rim": _points(
+        (0.196, -0.050), (0.190, -0.135), (0.176, -0.228), (0.128, -0.318), (0.055, -0.378),
+        (-0.035, -0.402), (-0.118, -0.376), (-0.176, -0.316), (-0.208, -0.238), (-0.220, -0.152),
+        (-0.214, -0.066), (-0.195, 0.014), (-0.167, 0.088), (-0.128, 0.156), (-0.076, 0.212),
+    ),
+    # Landmarks 35-49: down the tragus, through the notch, over the antitragus, up the back of the
+    # concha and forward under the inferior crus.
+    "concha": _points(
+        (0.212, 0.005), (0.192, 0.050), (0.164, 0.098), (0.177, 0.146), (0.160, 0.190),
+        (0.112, 0.186), (0.062, 0.146), (0.000, 0.136), (-0.058, 0.108), (-0.097, 0.050),
+        (-0.108, -0.022), (-0.088, -0.092), (-0.030, -0.138), (0.056, -0.166), (0.140, -0.184),
+    ),
+    # Landmarks 50-54: the antihelix, upwards into its superior crus.
+    "antihelix": _points(
+        (-0.152, -0.010), (-0.152, -0.084), (-0.128, -0.160), (-0.090, -0.232), (-0.052, -0.300),
+    ),
+    "antihelix_foot": _points((0.010, 0.186), (-0.068, 0.160), (-0.124, 0.080)),
+    "antihelix_top": _points((-0.012, -0.352)),
+    "inferior_crus": _points((-0.130, -0.150), (-0.075, -0.186), (0.010, -0.208), (0.135, -0.228)),
+    "helix_crus": _points((0.010, 0.010), (0.085, -0.020), (0.160, -0.055), (0.218, -0.120),
+                         (0.226, -0.215)),
+    "tragus": _points((0.222, -0.010), (0.215, 0.045), (0.194, 0.100), (0.200, 0.155)),
+    "antitragus": _points((0.098, 0.222), (0.050, 0.184), (-0.010, 0.176)),
+    "attachment": _points((0.205, 0.330), (0.235, 0.180), (0.258, 0.030), (0.256, -0.140)),
+    "canal": _points((0.166, 0.058), (0.180, 0.020), (0.164, 0.098)),
+    "lobe": _points((0.060, 0.355)),
+}  # fmt: skip
 # The helix lies between these pairs of an outer landmark and an inner one.
 _RIM_PAIRS_OUTER = slice(0, 13)
 _RIM_PAIRS_INNER = slice(2, 15)
@@ -105,29 +106,16 @@ class Ear:
         return np.concatenate([self.antihelix_foot, self.antihelix, self.antihelix_top])
 
 
-_CURVES: dict[str, Array] = {
-    "outer": OUTER, "inner_rim": INNER_RIM, "concha": CONCHA, "antihelix": ANTIHELIX,
-    "antihelix_foot": ANTIHELIX_FOOT, "antihelix_top": ANTIHELIX_TOP,
-    "inferior_crus": INFERIOR_CRUS, "helix_crus": HELIX_CRUS, "tragus": TRAGUS,
-    "antitragus": ANTITRAGUS, "attachment": ATTACHMENT, "canal": CANAL, "lobe": LOBE,
-}  # fmt: skip
 _ENDS = np.cumsum([len(curve) for curve in _CURVES.values()])[:-1]
 _LANDMARK_COUNT = 55
 
 
 def draw_anatomy(rng: np.random.Generator) -> Ear:
     """Draw a random ear in a random pose."""
-    outline = _varied_curves(rng)
-    return pose(_vary_shape(rng, outline), rng)
-
-
-def _varied_curves(rng: np.random.Generator) -> Array:
-    """All points, after the variations of single structures."""
     curves = {name: curve.copy() for name, curve in _CURVES.items()}
-    _vary_rim(rng, curves)
-    _vary_lobe(rng, curves)
-    _vary_folds(rng, curves)
-    return np.concatenate(list(curves.values()))
+    for vary in (_vary_rim, _vary_lobe, _vary_folds):
+        vary(rng, curves)
+    return pose(_vary_shape(rng, np.concatenate(list(curves.values()))), rng)
 
 
 def _vary_rim(rng: np.random.Generator, curves: dict[str, Array]) -> None:
@@ -186,8 +174,7 @@ def _ripple(rng: np.random.Generator, points: Array) -> Array:
     waves = rng.uniform(-7.0, 7.0, (4, 2)).astype(np.float32)
     phase = rng.uniform(0.0, 6.28, 4).astype(np.float32)
     amplitude = rng.normal(0.0, 0.007, (4, 2)).astype(np.float32)
-    rippled: Array = np.sin(points @ waves.T + phase) @ amplitude
-    return rippled
+    return np.sin(points @ waves.T + phase) @ amplitude
 
 
 def pose(points: Array, rng: np.random.Generator) -> Ear:
@@ -214,8 +201,7 @@ def pose(points: Array, rng: np.random.Generator) -> Ear:
 
 def spline(controls: Array, count: int) -> Array:
     """`count` points on the Catmull-Rom curve through the controls, evenly spaced in between."""
-    curve: Array = _spline_weights(len(controls), count) @ controls
-    return curve
+    return _spline_weights(len(controls), count) @ controls
 
 
 @lru_cache(maxsize=256)

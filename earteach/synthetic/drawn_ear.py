@@ -21,7 +21,6 @@ import numpy as np
 from earteach.synthetic.anatomy import Array, Ear, draw_anatomy
 from earteach.synthetic.relief import Light, Relief, blur, cast_light, noise, raise_relief
 from earteach.synthetic.surroundings import (
-    Hair,
     add_stud,
     canonical_grid,
     draw_background,
@@ -69,21 +68,13 @@ def _paint(ear: Ear, rng: np.random.Generator, size: int) -> Array:
     head = _mix(head, hair.colour, hair.behind) * _contact_shadow(relief, unit)
     scene = _mix(_mix(head, background, outside), skin, relief.ear)
     scene = add_stud(scene, ear, rng)
-    scene = _add_loose_hair(scene, hair, hair.over * (1 - outside), unit)
+    loose = hair.over * (1 - outside)  # over the ear, with its shadow
+    scene = _mix(scene * (1 - 0.6 * blur(loose, 0.02 * unit)), hair.colour, loose)
     return scene * _exposure(skin, relief)
 
 
-def _add_loose_hair(scene: Array, hair: Hair, loose: Array, unit: float) -> Array:
-    """Loose hair over the ear, with its shadow."""
-    if not loose.any():
-        return scene
-    return _mix(scene * (1 - 0.6 * blur(loose, 0.02 * unit)), hair.colour, loose)
-
-
 def _mix(under: Array, over: Array, opacity: Array) -> Array:
-    if not opacity.any():
-        return under
-    mixed: Array = over - under
+    mixed = over - under
     mixed *= opacity
     mixed += under
     return mixed
@@ -114,8 +105,7 @@ def _contact_shadow(relief: Relief, unit: float) -> Array:
     close, wide = blur(relief.ear, 0.012 * unit), blur(relief.ear, 0.05 * unit)
     lowered = np.array([[1, 0, 0], [0, 1, 0.025 * unit]], np.float32)
     wide = cv2.warpAffine(wide, lowered, wide.shape, borderMode=cv2.BORDER_REPLICATE)
-    shadow: Array = 1 - (0.6 * wide + 0.32 * close) * (1 - 0.95 * relief.front)
-    return shadow
+    return 1 - (0.6 * wide + 0.32 * close) * (1 - 0.95 * relief.front)
 
 
 def _photograph(scene: Array, rng: np.random.Generator) -> Array:
@@ -129,5 +119,4 @@ def _photograph(scene: Array, rng: np.random.Generator) -> Array:
     if unsharpness:
         picture = blur(picture, unsharpness * size)
     grain = noise(rng, 128, size) * np.float32(rng.uniform(0.003, 0.009))
-    noisy: Array = cv2.add(picture, cv2.merge([grain, grain, grain]))
-    return noisy
+    return cv2.add(picture, cv2.merge([grain, grain, grain]))

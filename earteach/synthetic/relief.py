@@ -52,27 +52,23 @@ def noise(rng: np.random.Generator, cells: int, size: int) -> Array:
     """Smooth noise of about unit variance with `cells` cells along each side."""
     coarse = rng.standard_normal((cells, cells), np.float32)
     flags = cv2.INTER_CUBIC if cells < size else cv2.INTER_AREA
-    smooth: Array = cv2.resize(coarse, (size, size), interpolation=flags)
-    return smooth
+    return cv2.resize(coarse, (size, size), interpolation=flags)
 
 
 def blur(image: Array, sigma: float) -> Array:
     """Gaussian blur; a wide one works on a shrunken image, where it costs a fraction."""
     shrink = int(sigma / 3)
     if shrink < 2:
-        blurred: Array = cv2.GaussianBlur(image, (0, 0), max(sigma, 0.3))
-        return blurred
+        return cv2.GaussianBlur(image, (0, 0), max(sigma, 0.3))
     height, width = image.shape[:2]
     small = cv2.resize(image, (width // shrink, height // shrink), interpolation=cv2.INTER_AREA)
     small = cv2.GaussianBlur(small, (0, 0), sigma * small.shape[1] / width)
-    wide: Array = cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
-    return wide
+    return cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
 def smoothstep(value: np.ndarray) -> Array:
     t = np.minimum(np.maximum(value, np.float32(0)), np.float32(1))
-    stepped: Array = t * t * (3 - 2 * t)
-    return stepped
+    return t * t * (3 - 2 * t)
 
 
 def filled(outline: Array, size: int) -> Array:
@@ -124,8 +120,7 @@ def _nearest_sample(x: Array, y: Array, columns: Array, rows: Array) -> np.ndarr
     )
     sample_of_label = np.zeros(len(x) + 1, np.int32)
     sample_of_label[labels[row, column]] = np.arange(len(x))
-    nearest: np.ndarray = sample_of_label[labels]
-    return nearest
+    return sample_of_label[labels]
 
 
 def raise_relief(ear: Ear, rng: np.random.Generator, size: int) -> Relief:
@@ -161,8 +156,7 @@ def _folds(ear: Ear, rng: np.random.Generator, concha: Array, size: int) -> Arra
     )
     flap = tragus * _fold(ear.tragus, TRAGUS_FOLD, ear.height, size) * (1 - 0.6 * concha)
     bump = antitragus * _fold(ear.antitragus, ANTITRAGUS_FOLD, ear.height, size)
-    raised: Array = 0.052 * fork + 0.065 * flap + 0.036 * bump
-    return raised
+    return 0.052 * fork + 0.065 * flap + 0.036 * bump
 
 
 def _fold(crest: Array, fold: Fold, height: float, size: int) -> Array:
@@ -188,8 +182,7 @@ def _ear_mask(ear: Ear, front: Array, size: int) -> Array:
     closed = np.concatenate([spline(ear.outer, 120), ear.attachment])
     sharp = filled(closed, size)
     soft = blur(sharp, 0.022 * ear.height * size)
-    mask: Array = sharp + (soft - sharp) * front
-    return mask
+    return sharp + (soft - sharp) * front
 
 
 def frontness(ear: Ear, size: int) -> Array:
@@ -206,7 +199,7 @@ def frontness(ear: Ear, size: int) -> Array:
 def _canal(ear: Ear, concha: Array, size: int) -> Array:
     """The dark mouth of the ear canal; the edge of the tragus cuts it off."""
     spots = [_mound(point, 0.030 * ear.height, size) for point in ear.canal]
-    dark: Array = np.clip(spots[0] + 0.8 * spots[1] + 0.5 * spots[2], 0, 1) * concha
+    dark = np.clip(spots[0] + 0.8 * spots[1] + 0.5 * spots[2], 0, 1) * concha
     return blur(dark, 0.006 * ear.height * size)
 
 

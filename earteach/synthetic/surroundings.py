@@ -58,8 +58,7 @@ def draw_skin(rng: np.random.Generator, size: int) -> tuple[float, Array]:
 def interpolate(colours: np.ndarray, tone: float) -> np.ndarray:
     position = tone * (len(colours) - 1)
     below = min(int(position), len(colours) - 2)
-    mixed: np.ndarray = colours[below] + (colours[below + 1] - colours[below]) * (position - below)
-    return mixed
+    return colours[below] + (colours[below + 1] - colours[below]) * (position - below)
 
 
 def canonical_grid(ear: Ear, size: int) -> tuple[Array, Array]:
@@ -140,18 +139,16 @@ def _strands(rng: np.random.Generator, x: Array, y: Array) -> Array:
     across = radius + np.float32(wave) * np.sin(angle * np.float32(frequency) + 9 * radius)
     tile = rng.standard_normal((160, 12), np.float32)
     tile += 0.9 * cv2.resize(rng.standard_normal((40, 6), np.float32), (12, 160))
-    strands: Array = cv2.remap(
+    return cv2.remap(
         tile, ((angle + np.float32(np.pi)) * np.float32(2.4)), across * np.float32(115),
         cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT,
     )  # fmt: skip
-    return strands
 
 
 def _sheen(rng: np.random.Generator, strands: Array, y: Array) -> Array:
     band = np.float32(rng.uniform(-0.6, 0.3))
     shine = np.float32(rng.uniform(0.1, 0.7)) * np.exp(-(((y - band) / 0.16) ** 2))
-    sheen: Array = np.clip(0.78 + 0.3 * strands, 0.15, 2.0) * (1 + shine)
-    return sheen
+    return np.clip(0.78 + 0.3 * strands, 0.15, 2.0) * (1 + shine)
 
 
 def _hair_colour(rng: np.random.Generator, skin_tone: float) -> Array:
@@ -192,5 +189,4 @@ def add_stud(scene: Array, ear: Ear, rng: np.random.Generator) -> Array:
     glint = np.exp(-((x + 0.3) ** 2 + (y + 0.4) ** 2) / np.float32(0.06))
     stud = colour * (0.25 + 0.75 * facing * (1 - 0.3 * y)) + glint
     shadow = 1 - 0.5 * np.exp(-(x * x + (y - 0.5) ** 2) / np.float32(1.8))
-    worn_scene: Array = scene * shadow * (1 - inside) + stud * inside
-    return worn_scene
+    return scene * shadow * (1 - inside) + stud * inside

@@ -9,7 +9,6 @@ import pytest
 from earteach.synthetic.drawn_ear import DrawnEar, draw_ear
 
 SIZE = 128
-OUTER, CONCHA, ANTIHELIX = slice(0, 20), slice(35, 50), slice(50, 55)
 
 
 @pytest.fixture(scope="module")
@@ -53,42 +52,11 @@ def test_another_size_is_the_same_ear_at_another_resolution(size: int) -> None:
         assert np.quantile(difference, 0.99) < 40
 
 
-def test_the_outline_encloses_all_that_lies_inside_an_ear(ears: list[DrawnEar]) -> None:
-    """In front the outline is open; there the tragus may stand out over its chord a little."""
-    behind_the_tragus = [*range(22, 35), *range(40, 49), *range(50, 55)]
-    for ear in ears:
-        outline = cv2.convexHull(ear.landmarks[OUTER])
-        depth = np.array(
-            [cv2.pointPolygonTest(outline, (float(x), float(y)), True) for x, y in ear.landmarks]
-        )
-        assert depth[behind_the_tragus].min() > 0
-        assert depth.min() > -0.05
-
-
 def test_structures_lie_in_their_anatomical_order(ears: list[DrawnEar]) -> None:
     """From behind to the front: outline, inner rim, antihelix, concha, tragus."""
     for ear in ears:
         across = ear.landmarks[[9, 31, 50, 45, 36]]
         assert np.all(np.diff(across @ (across[-1] - across[0])) > 0)
-
-
-def test_the_concha_is_darker_than_the_antihelix(ears: list[DrawnEar]) -> None:
-    darker = [
-        brightness_at(ear, ear.landmarks[CONCHA].mean(0)[None]).mean()
-        < brightness_at(ear, ear.landmarks[ANTIHELIX]).mean()
-        for ear in ears
-    ]
-    assert np.mean(darker) > 0.9
-
-
-def test_the_canal_is_dark_behind_the_tragus(ears: list[DrawnEar]) -> None:
-    drop = []
-    for ear in ears:
-        inward = ear.landmarks[44] - ear.landmarks[36]
-        canal = ear.landmarks[[36]] + 0.10 * inward
-        cheek = ear.landmarks[[36]] - 0.12 * inward
-        drop.append(brightness_at(ear, cheek).mean() - brightness_at(ear, canal).mean())
-    assert np.mean(np.array(drop) > 10) > 0.9
 
 
 def test_outer_landmarks_lie_on_the_edge_that_is_seen(ears: list[DrawnEar]) -> None:
@@ -98,7 +66,7 @@ def test_outer_landmarks_lie_on_the_edge_that_is_seen(ears: list[DrawnEar]) -> N
         gray = luminance(ear.image).astype(np.float32)
         strength = np.hypot(cv2.Sobel(gray, -1, 1, 0), cv2.Sobel(gray, -1, 0, 1))
         outline = ear.landmarks[5:16]
-        centre = ear.landmarks[ANTIHELIX].mean(0)
+        centre = ear.landmarks[50:55].mean(0)
         for place, factor in enumerate((0.88, 1.0, 1.12)):
             points = centre + factor * (outline - centre)
             column, row = np.clip(np.rint(points * SIZE - 0.5).astype(int), 0, SIZE - 1).T
