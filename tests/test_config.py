@@ -122,7 +122,7 @@ def test_every_bound_is_tested():
     bounded = {
         option.name
         for _, option, _ in TrainConfig().options()
-        if any(v is not None for v in (option.opt.at_least, option.opt.above, option.opt.at_most))
+        if any(v is not None for v in (option.at_least, option.above, option.at_most))
     }
     assert bounded <= {name for _, name, _, _ in REFUSED}
 

@@ -27,7 +27,7 @@ def checkpoints(context: typer.Context, incomplete: str) -> list[str]:
 
 def of_option(option: OptionField) -> Callable[[str], list[str]] | None:
     """How the values of an option in `config.py` complete; None where Typer or the shell knows."""
-    words = ("auto", "ddp") if option.name == "strategy" else tuple(map(str, option.opt.choices))
+    words = ("auto", "ddp") if option.name == "strategy" else tuple(map(str, option.choices))
     return (lambda incomplete: [w for w in words if w.startswith(incomplete)]) if words else None
 
 

@@ -128,9 +128,9 @@ def one_of(group: type[Options], name: str) -> Any:
 
 
 def _declared(group: type[Options], option: OptionField, *, show_default: bool) -> Any:
-    choices = "|".join(map(str, option.opt.choices))
+    choices = "|".join(map(str, option.choices))
     return typer.Option(
-        help=option.opt.help,
+        help=option.help,
         rich_help_panel=group.panel,
         metavar=f"[{choices}]" if choices else None,
         autocompletion=completion.of_option(option),

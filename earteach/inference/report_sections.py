@@ -245,7 +245,7 @@ def configuration(config: TrainConfig) -> list[dict[str, Any]]:
             options.append(
                 {
                     "flag": option.flag,
-                    "help": option.opt.help,
+                    "help": option.help,
                     "value": _plain(value),
                     "default": None if same else _plain(option.default),
                 }
