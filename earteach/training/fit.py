@@ -21,11 +21,11 @@ from earteach.data.arrays import EarArray
 from earteach.environment import is_main_process
 from earteach.errors import EarTeachError
 from earteach.files.atomic_write import is_full, unwritten
-from earteach.files.folders import missing_folders, remove_empty
+from earteach.files.folders import make_writable_folder, missing_folders, remove_empty
 from earteach.metrics.diagnostics import Advice
 from earteach.randomness import Purpose, derive
 from earteach.run_files import RUN_NAME
-from earteach.training.checkpoint_callback import Checkpoints, check_writable, epochs_processed
+from earteach.training.checkpoint_callback import Checkpoints, epochs_processed
 from earteach.training.finite_loss import FiniteLoss
 from earteach.training.interruption import (
     REQUEUE,
@@ -182,7 +182,8 @@ def _make_room(config: TrainConfig, start: Start, task: Task) -> None:
     check_space_for_run(config, start.epochs_done, fresh=start.fresh)
     if start.fresh and is_main_process():
         _move_aside(config)
-    check_writable(config.run.checkpoint_dir)
+    folder = config.run.checkpoint_dir
+    make_writable_folder(folder, str(folder), "choose another folder for checkpoints")
     if start.checkpoint is None and is_main_process():
         task.prepare_folder(config.run.checkpoint_dir)
     task.note(config)

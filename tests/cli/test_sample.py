@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import statistics
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -116,28 +113,3 @@ def test_without_the_training_array_notes_tell_what_is_missing(ckpt: str) -> Non
     assert [note.split(":")[:2] for note in result.err.splitlines()] == [
         ["note", " drawing from the prior"], ["note", " no nearest training images"],
     ]  # fmt: skip
-
-
-# Runs commands one after the other and prints the libraries they imported.
-PROGRAM = """
-import json, sys
-from earteach.cli.app import app
-for line in json.loads(sys.argv[1]):
-    try:
-        app(line.split())
-    except SystemExit as end:
-        assert not end.code, line
-print(json.dumps(sorted({name.split(".")[0] for name in sys.modules})))
-"""
-
-
-@pytest.mark.slow
-def test_scikit_learn_is_imported_for_a_fit_only(ckpt: str) -> None:
-    assert earteach("sample", ckpt, "--out", "out", "-n", 2).code == 0
-    ways = ["", "--sampler prior", "--traverse 1", "--interpolate 0 1"]
-    lines = json.dumps([f"sample {ckpt} --out out {way}" for way in ways])
-    ran = subprocess.run([sys.executable, "-c", PROGRAM, lines], capture_output=True, text=True)
-    assert ran.returncode == 0, ran.stderr
-    imported = set(json.loads(ran.stdout.splitlines()[-1]))
-    assert "torch" in imported
-    assert not {"sklearn", "pytorch_lightning", "torchmetrics", "albumentations"} & imported
