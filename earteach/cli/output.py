@@ -126,8 +126,7 @@ def facts(title: str, values: Mapping[str, str]) -> Table:
     return result
 
 
-def _cell(text: str) -> Text:
-    """Literal text, not markup."""
+def _cell(text: str) -> Text:  # not markup
     return ReprHighlighter()(_harmless(text))
 
 
@@ -138,9 +137,8 @@ def _title(text: str) -> Text:
 
 def advice_table(advice: Sequence[Advice]) -> list[Table]:
     """A table of problems and what to change; empty without advice."""
-    if not advice:
-        return []
-    return [facts("Advice", {each.code.replace("_", " "): each.message for each in advice})]
+    rows = {each.code.replace("_", " "): each.message for each in advice}
+    return [facts("Advice", rows)] if rows else []
 
 
 def pictures(paths: Sequence[Path]) -> list[RenderableType]:

@@ -1,16 +1,18 @@
-"""Writes checkpoints: last.ckpt after every epoch and on interruption, and the two best."""
+"""Writes checkpoints, last.ckpt and the two best, and begins a run that one of them resumes."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
-from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.callbacks import Callback, Checkpoint
 
 from earteach import checkpoint
+from earteach.errors import EarTeachError
 from earteach.files.atomic_write import PARTIAL
 from earteach.training.interruption import StopRequest, TrainingInterrupted
 from earteach.training.lightning_module import EarVAELightning
@@ -141,6 +143,33 @@ class Checkpoints(Checkpoint):
         for path in (*self.folder.glob("best-*.ckpt"), *partial):
             if path.name not in current:
                 path.unlink(missing_ok=True)
+
+
+class ResumeCallback(Callback):
+    """Sets `done` and calls `begins` once Lightning has restored the checkpoint's state.
+
+    An error before that means that the checkpoint does not fit. A run that had stopped early gets
+    its full patience again.
+    """
+
+    def __init__(self, begins: Callable[[], None]) -> None:
+        self.done = False
+        self._begins = begins
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.done = True
+        stopping = trainer.early_stopping_callback
+        if stopping is not None and stopping.wait_count >= stopping.patience:
+            stopping.wait_count = 0
+        self._begins()
+
+
+def incompatible_state_error(path: Path) -> EarTeachError:
+    """The error for a checkpoint whose state is missing or of another network."""
+    return EarTeachError(
+        f"{path}: its training state cannot be restored; the file was altered: use another "
+        f"checkpoint, or start a new run from its weights with `earteach train --init-from {path}`"
+    )
 
 
 def epochs_processed(trainer: pl.Trainer) -> int:

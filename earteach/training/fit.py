@@ -25,7 +25,12 @@ from earteach.files.folders import make_writable_folder, missing_folders, remove
 from earteach.metrics.diagnostics import Advice
 from earteach.randomness import Purpose, derive
 from earteach.run_files import RUN_NAME
-from earteach.training.checkpoint_callback import Checkpoints, epochs_processed
+from earteach.training.checkpoint_callback import (
+    Checkpoints,
+    ResumeCallback,
+    epochs_processed,
+    incompatible_state_error,
+)
 from earteach.training.finite_loss import FiniteLoss
 from earteach.training.interruption import (
     REQUEUE,
@@ -38,7 +43,6 @@ from earteach.training.plan import Plan, plan
 from earteach.training.progress import Progress, ProgressCallback, TimeEstimate
 from earteach.training.recorder import EpochRecord, Recorder
 from earteach.training.resource_checks import check_memory_for_run, check_space_for_run
-from earteach.training.resume_callback import ResumeCallback, incompatible_state_error
 from earteach.training.task import Task
 from earteach.training.trainer import (
     Loaders,

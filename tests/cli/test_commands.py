@@ -82,11 +82,6 @@ CASES = {
         "checkpoint images.0.input images.0.output images.0.psnr images.0.ssim",
         ("{images[0][output]}", "{images[1][psnr]:.2f} dB", "{images[1][ssim]:.4f}"),
     ),
-    "reconstruct many": Case(
-        "reconstruct {folder} --input {ears}/train_teacher.npy -n 23 --out out",
-        "images.22.output",
-        ("{images[19][output]}", "and 3 more in out"),
-    ),
     "reconstruct --jitter": Case(
         "reconstruct {folder} --input {ears}/val_teacher.npy -n 2 --jitter 2 --variations 3 --out out",
         "checkpoint jitter seed images.5.input images.5.output images.5.psnr images.5.ssim",
@@ -111,11 +106,6 @@ CASES = {
             "signal-to-noise ratio {quantization[signal_to_noise]:.1f} dB",
         ),
     ),
-    "export of maps in 8 bits": Case(
-        "export {folder} --format onnx --part features --quantize int8 --out out",
-        "quantization.signal_to_noise quantization.psnr",
-        ("│ signal-to-noise ratio {quantization[signal_to_noise]:.1f} dB",),
-    ),
     "embed": Case(
         "embed {folder} --input {ears}/val_teacher.npy --features --out codes.npz",
         "checkpoint path images latent_dim features",
@@ -133,11 +123,6 @@ CASES = {
             "about {forecast[alive_units]} of 256",
             "red {train[channel_means][0]:.3f} ± {train[channel_stds][0]:.3f}",
         ),
-    ),
-    "inspect-data of one array": Case(
-        "inspect-data {ears}/train_teacher.npy --no-forecast",
-        " ".join(f"train.{key}" for key in ARRAY.split()) + " val leakage problems forecast",
-        ("{train[path]}", "{train[dtype]}"),
     ),
     "inspect-model": Case(
         "inspect-model",

@@ -86,8 +86,6 @@ def test_traversal(ckpt: str) -> None:
         ("--sampler prior --interpolate 0 1", 2, "--sampler and --interpolate exclude each other"),
         ("--interpolate 0 1 --traverse 2", 2, "exclude each other; name one of them"),
         ("--traverse 0", 2, "--traverse"),
-        ("--sampler vae", 2, "vae"),
-        ("-n 0", 2, "--number"),
         ("--interpolate 0 900", 1, "has rows 0 to 6"),
         ("--interpolate none.png 1", 1, "--interpolate none.png: no such file"),
         ("--interpolate 0 1 -n 1", 1, "--number 1: must be at least 2"),
