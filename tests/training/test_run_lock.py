@@ -148,7 +148,7 @@ def test_of_ten_runs_in_one_folder_one_trains(ears, tmp_path):
     for err in refused:
         assert "another run trains there (process" in err
         assert err.count("\n") == 1
-    assert checkpoint.read(tmp_path / "ten" / "checkpoints" / "last.ckpt").epochs_completed == 400
+    assert checkpoint.read(tmp_path / "ten" / "checkpoints" / "last.ckpt").about["stopped_by"]
     assert not list((tmp_path / "ten").glob(".*"))
 
 
