@@ -12,19 +12,10 @@ stores them as plain values. In Python:
 import logging
 import types
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import KW_ONLY, dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
-from typing import (
-    Any,
-    ClassVar,
-    Literal,
-    Self,
-    Union,
-    get_args,
-    get_origin,
-    get_type_hints,
-)
+from typing import Any, ClassVar, Literal, Self, Union, get_args, get_origin, get_type_hints
 
 from earteach.errors import EarTeachError
 
@@ -46,10 +37,19 @@ _LARGEST = 2**31 - 1
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Opt:
-    """The help and the bounds of an option."""
+def option(default: Any, help: str, **bounds: Any) -> Any:
+    """A field of an option group; `bounds` are those of `OptionField`."""
+    return field(default=default, metadata={"help": help, **bounds})
 
+
+@dataclass(frozen=True)
+class OptionField:
+    """One option of a group, with its help and bounds."""
+
+    name: str
+    type: Any
+    default: Any
+    _: KW_ONLY
     help: str
     at_least: float | None = None
     above: float | None = None
@@ -57,8 +57,18 @@ class Opt:
     multiple_of: int | None = None
     choices: tuple[int, ...] = ()
 
-    def problem(self, value: Any) -> str | None:
-        """What is wrong with `value`, worded to follow the option's name, or None."""
+    @property
+    def flag(self) -> str:
+        return "--" + self.name.replace("_", "-")
+
+    def checked(self, value: Any) -> Any:
+        """`value` as the option's type; raises `EarTeachError` where it is wrong or out of bounds."""
+        value = _checked_type(self, value)
+        if value is not None and (problem := self._problem(value)):
+            raise EarTeachError(f"{self.flag} {value}: {problem}")
+        return value
+
+    def _problem(self, value: Any) -> str | None:
         if self.choices and value not in self.choices:
             return f"must be one of {', '.join(map(str, self.choices))}"
         # Written as `not >=` so that NaN fails too.
@@ -74,41 +84,23 @@ class Opt:
         return None
 
 
-def option(default: Any, help: str, **bounds: Any) -> Any:
-    """A field of an option group; `bounds` are those of `Opt`."""
-    return field(default=default, metadata={"opt": Opt(help, **bounds)})
-
-
-@dataclass(frozen=True)
-class OptionField:
-    """One option of a group."""
-
-    name: str
-    type: Any
-    default: Any
-    opt: Opt
-
-    @property
-    def flag(self) -> str:
-        return "--" + self.name.replace("_", "-")
-
-    def checked(self, value: Any) -> Any:
-        """`value` as the option's type; raises `EarTeachError` where it is wrong or out of bounds."""
-        value = _checked_type(self, value)
-        if value is not None and (problem := self.opt.problem(value)):
-            raise EarTeachError(f"{self.flag} {value}: {problem}")
-        return value
-
-
 class Options:
     """Base of the option groups: frozen dataclasses that check their values."""
 
     panel: ClassVar[str]
 
+    def __init_subclass__(cls, panel: str) -> None:
+        cls.panel = panel
+
     @classmethod
+    @cache
     def option_fields(cls) -> tuple[OptionField, ...]:
-        key: Any = cls
-        return _option_fields(key)
+        hints = get_type_hints(cls)
+        group: Any = cls
+        return tuple(
+            OptionField(entry.name, hints[entry.name], entry.default, **entry.metadata)
+            for entry in fields(group)
+        )
 
     def __post_init__(self) -> None:
         for option in self.option_fields():
@@ -121,22 +113,13 @@ class Options:
         return {name: str(value) if isinstance(value, Path) else value for name, value in values}
 
 
-@cache
-def _option_fields(group: Any) -> tuple[OptionField, ...]:
-    hints = get_type_hints(group)
-    return tuple(
-        OptionField(entry.name, hints[entry.name], entry.default, entry.metadata["opt"])
-        for entry in fields(group)
-    )
-
-
 def _checked_type(option: OptionField, value: Any) -> Any:
     """`value` as the option's type, or an error; a float may be given as int, a Path as str."""
     expected = option.type
     if get_origin(expected) in (Union, types.UnionType):
         if value is None:
             return None
-        expected = next(t for t in get_args(expected) if t is not type(None))
+        expected = get_args(expected)[0]
     if get_origin(expected) is Literal:
         choices = get_args(expected)
         if str(value) not in choices:
@@ -154,10 +137,8 @@ def _checked_type(option: OptionField, value: Any) -> Any:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataConfig(Options):
+class DataConfig(Options, panel="Data"):
     """Where the images are, and how they are varied before training."""
-
-    panel: ClassVar[str] = "Data"
 
     train_data: Path = option(
         Path("data/preprocessed/train_teacher.npy"), "Training images, a .npy array."
@@ -178,10 +159,8 @@ class DataConfig(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelConfig(Options):
+class ModelConfig(Options, panel="Model"):
     """The network."""
-
-    panel: ClassVar[str] = "Model"
 
     in_channels: int = option(3, "Image channels: 3 for colour, 1 for gray.", choices=(1, 3))
     latent_dim: int = option(256, "Dimensions of the latent code.", at_least=1, at_most=2**16)
@@ -215,10 +194,8 @@ class ModelConfig(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class OptimConfig(Options):
+class OptimConfig(Options, panel="Optimisation"):
     """How long and how the weights are trained."""
-
-    panel: ClassVar[str] = "Optimisation"
 
     epochs: int = option(200, "Passes over the training images.", at_least=1)
     batch_size: int = option(32, "Images per step on each device.", at_least=1)
@@ -255,21 +232,17 @@ class OptimConfig(Options):
     )
 
     @property
-    def peak_learning_rate(self) -> float:
-        """The highest learning rate of the run."""
-        return self.learning_rate or self.default_learning_rate
+    def default_learning_rate(self) -> float:
+        return 2e-3 if self.lr_schedule == "cosine" else 1e-4
 
     @property
-    def default_learning_rate(self) -> float:
-        """The peak where none is given."""
-        return 2e-3 if self.lr_schedule == "cosine" else 1e-4
+    def peak_learning_rate(self) -> float:
+        return self.learning_rate or self.default_learning_rate
 
 
 @dataclass(frozen=True, kw_only=True)
-class KLDConfig(Options):
+class KLDConfig(Options, panel="KLD and its annealing"):
     """The weight of the Kullback-Leibler divergence, and its annealing schedule."""
-
-    panel: ClassVar[str] = "KLD and its annealing"
 
     kld_weight: float = option(0.00025, "Weight of the KLD in the loss.", at_least=0)
     kld_reduction: Reduction = option("mean", "Average or sum the KLD over the latent dimensions.")
@@ -290,10 +263,8 @@ class KLDConfig(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class HardwareConfig(Options):
+class HardwareConfig(Options, panel="Hardware"):
     """What the run is computed on; besides the length, the only options that a resume can change."""
-
-    panel: ClassVar[str] = "Hardware"
 
     accelerator: Literal["auto", "gpu", "cpu", "tpu"] = option("auto", "Device type to train on.")
     devices: int = option(1, "Devices per node; -1 uses all.", at_least=-1)
@@ -311,10 +282,8 @@ class HardwareConfig(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunConfig(Options):
+class RunConfig(Options, panel="Run"):
     """Where a run is written, and its random seed."""
-
-    panel: ClassVar[str] = "Run"
 
     checkpoint_dir: Path = option(Path("checkpoints"), "Folder for checkpoints.")
     log_dir: Path = option(Path("logs"), "Folder for TensorBoard logs.")
@@ -325,10 +294,8 @@ class RunConfig(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class InferenceConfig(Options):
+class InferenceConfig(Options, panel="Hardware"):
     """How a trained network is run."""
-
-    panel: ClassVar[str] = "Hardware"
 
     accelerator: Literal["auto", "gpu", "cpu"] = option("auto", "Device type to run on.")
     precision: Precision | None = option(
@@ -380,7 +347,9 @@ class TrainConfig:
                 "--help`, with underscores"
             )
         groups: dict[str, Any] = {
-            name: replace(getattr(self, name), **_of_group(group, changes))
+            name: replace(
+                getattr(self, name), **{k: v for k, v in changes.items() if hasattr(group, k)}
+            )
             for name, group in GROUPS.items()
         }
         return type(self)(**groups)
@@ -397,19 +366,7 @@ class TrainConfig:
         return values | {"learning_rate": self.optim.peak_learning_rate}
 
 
-GROUPS: dict[str, type[Options]] = {
-    "data": DataConfig,
-    "model": ModelConfig,
-    "optim": OptimConfig,
-    "kld": KLDConfig,
-    "hardware": HardwareConfig,
-    "run": RunConfig,
-}
-
-
-def _of_group(group: type[Options], changes: Mapping[str, Any]) -> dict[str, Any]:
-    names = {option.name for option in group.option_fields()}
-    return {name: value for name, value in changes.items() if name in names}
+GROUPS: dict[str, type[Options]] = get_type_hints(TrainConfig)
 
 
 def without_lr_peak(values: Mapping[str, Any], *, note: bool = False) -> dict[str, Any]:
@@ -443,16 +400,14 @@ def read_toml(path: Path) -> dict[str, Any]:
     known = {option.name: option for _, option, _ in TrainConfig().options()}
     known["lr_peak"] = _LR_PEAK
     for key, value in values.items():
-        if isinstance(value, dict):
-            raise EarTeachError(
-                f"--config {path}: has a section [{key}]; write its keys without one"
-            )
-        if key not in known:
-            raise EarTeachError(
-                f"--config {path}: unknown key {key!r}; the keys are the options of "
-                "`earteach train --help` with underscores"
-            )
         try:
+            if isinstance(value, dict):
+                raise EarTeachError(f"has a section [{key}]; write its keys without one")
+            if key not in known:
+                raise EarTeachError(
+                    f"unknown key {key!r}; the keys are the options of `earteach train --help` with "
+                    "underscores"
+                )
             values[key] = known[key].checked(value)
         except EarTeachError as error:
             raise EarTeachError(f"--config {path}: {error}") from error
@@ -460,4 +415,4 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 # An option of version 1.0, accepted for one release.
-_LR_PEAK = OptionField("lr_peak", float | None, None, Opt("", above=0, at_most=1000))
+_LR_PEAK = OptionField("lr_peak", float | None, None, help="", above=0, at_most=1000)

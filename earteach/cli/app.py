@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
+import re
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from earteach._version import __version__
-from earteach.cli import completion, output
+from earteach.cli import output
 from earteach.cli.distil import distil
 from earteach.cli.embed import embed
 from earteach.cli.evaluate import evaluate
@@ -96,29 +99,36 @@ def _about(
     """
 
 
-_COMMANDS: dict[str, Callable[..., None]] = {
-    "prepare": prepare,
-    "inspect-data": inspect_data,
-    "train": train,
-    "resume": resume,
-    "eval": evaluate,
-    "reconstruct": reconstruct,
-    "sample": sample,
-    "report": report,
-    "probe": probe,
-    "distil": distil,
-    "export": export,
-    "embed": embed,
-    "inspect-model": inspect_model,
-    "info": info,
-}
-for _name, _command in _COMMANDS.items():
+_COMMANDS: tuple[Callable[..., None], ...] = (
+    prepare, inspect_data, train, resume, evaluate, reconstruct, sample, report, probe, distil,
+    export, embed, inspect_model, info,
+)  # fmt: skip
+for _command in _COMMANDS:
+    _name = "eval" if _command is evaluate else _command.__name__.replace("_", "-")
     app.command(_name)(expanded(_command))
 
 
 def main() -> None:
     """The console script."""
     if os.environ.get("_EARTEACH_COMPLETE") == "complete_bash":
-        completion.complete_in_bash(app)
+        _complete_in_bash()
     else:
         app()
+
+
+def _complete_in_bash() -> None:
+    """Complete a command line that bash has broken at each `=`.
+
+    Names of checkpoints and `--format=onnx` hold one. Bash replaces only what follows the last `=`.
+    """
+    words = os.environ["COMP_WORDS"].split("\n")[: int(os.environ["COMP_CWORD"]) + 1]
+    words = re.sub(r"\n(=+)(\n|$)", r"\1", "\n".join(words)).split("\n")
+    os.environ.update(COMP_WORDS="\n".join(words), COMP_CWORD=str(len(words) - 1))
+    value = re.sub(r"^--[\w-]+=", "", words[-1])
+    completions = io.StringIO()
+    try:
+        with redirect_stdout(completions):
+            app()
+    finally:
+        for line in completions.getvalue().splitlines():
+            print(line.removeprefix(value[: value.rfind("=") + 1]))  # noqa: T201

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 from rich.console import RenderableType
 
-from earteach.cli import completion
-from earteach.cli.options import CheckpointDir, Ckpt, Json, LayoutChoice, found
+from earteach.cli.options import CheckpointDir, Ckpt, Json, LayoutChoice, complete_checkpoint, found
 from earteach.cli.output import Output, advice_table, facts, table
 from earteach.config import InferenceConfig
 
@@ -37,7 +36,7 @@ def evaluate(
             "--against",
             help="Another checkpoint, or a folder with one, to compare with; repeatable.",
             metavar="CKPT",
-            autocompletion=completion.checkpoints,
+            autocompletion=complete_checkpoint,
         ),
     ] = None,
     baselines: Annotated[

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import shlex
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,6 @@ from typing import Annotated, Any, Generic, TypeVar, get_args, get_origin
 
 import typer
 
-from earteach.cli import completion
 from earteach.config import (
     Fit,
     Layout,
@@ -58,11 +58,7 @@ def expanded(command: Callable[..., None]) -> Callable[..., None]:
     parameters: list[inspect.Parameter] = []
     for name, parameter in signature.parameters.items():
         expansion = expansions[name]
-        parameters += (
-            [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)]
-            if expansion is None
-            else expansion.parameters()
-        )
+        parameters += expansion.parameters() if expansion else [parameter.replace(kind=_KEYWORD)]
     call.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     # Typer reads the annotations beside the signature.
     call.__annotations__ = {p.name: p.annotation for p in parameters}
@@ -75,32 +71,27 @@ class _Expansion:
 
     group: type[Options]
     only_given: bool
-    without: frozenset[str]
-
-    @property
-    def fields(self) -> list[OptionField]:
-        return [field for field in self.group.option_fields() if field.name not in self.without]
+    fields: list[OptionField]
 
     def parameters(self) -> list[inspect.Parameter]:
-        parameters = [self._parameter(field) for field in self.fields]
+        parameters = []
+        for option in self.fields:
+            default = None if self.only_given else option.default
+            kind: Any = option.type | None if self.only_given else option.type
+            annotation = Annotated[kind, _declared(self.group, option, default)]
+            parameters.append(_keyword(option.name, annotation, default))
         if self.group is OptimConfig:
             hidden = Annotated[float | None, typer.Option("--lr-peak", hidden=True)]
             parameters.append(_keyword("lr_peak", hidden, None))
         return parameters
 
-    def _parameter(self, option: OptionField) -> inspect.Parameter:
-        default = None if self.only_given else option.default
-        kind = option.type | None if self.only_given else option.type
-        declared = _declared(self.group, option, show_default=default is not None)
-        return _keyword(option.name, Annotated[kind, declared], default)
-
-    def collect(self, values: dict[str, Any]) -> Options | Given[Any]:
+    def collect(self, values: dict[str, Any]) -> Options | dict[str, Any]:
         """Take the group's options out of `values`."""
-        options = {field.name: values.pop(field.name) for field in self.fields}
+        options = {option.name: values.pop(option.name) for option in self.fields}
         if self.group is OptimConfig:
             options = without_lr_peak(options | {"lr_peak": values.pop("lr_peak")}, note=True)
         if self.only_given:
-            return Given((name, value) for name, value in options.items() if value is not None)
+            return {name: value for name, value in options.items() if value is not None}
         return self.group(**options)
 
 
@@ -110,32 +101,46 @@ def _expansion(annotation: Any) -> _Expansion | None:
         annotation, *notes = get_args(annotation)
         without = without.union(*(note for note in notes if isinstance(note, Without)))
     only_given = get_origin(annotation) is Given
-    candidate = get_args(annotation)[0] if only_given else annotation
-    if isinstance(candidate, type) and issubclass(candidate, Options):
-        return _Expansion(candidate, only_given, without)
-    return None
+    group = get_args(annotation)[0] if only_given else annotation
+    if not (isinstance(group, type) and issubclass(group, Options)):
+        return None
+    fields = [option for option in group.option_fields() if option.name not in without]
+    return _Expansion(group, only_given, fields)
+
+
+_KEYWORD = inspect.Parameter.KEYWORD_ONLY
 
 
 def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:
-    kind = inspect.Parameter.KEYWORD_ONLY
-    return inspect.Parameter(name, kind, default=default, annotation=annotation)
+    return inspect.Parameter(name, _KEYWORD, default=default, annotation=annotation)
 
 
 def one_of(group: type[Options], name: str) -> Any:
     """A single option of a group, for `Annotated` in a command that takes no other of it."""
     option = next(option for option in group.option_fields() if option.name == name)
-    return _declared(group, option, show_default=option.default is not None)
+    return _declared(group, option, option.default)
 
 
-def _declared(group: type[Options], option: OptionField, *, show_default: bool) -> Any:
-    choices = "|".join(map(str, option.opt.choices))
+def _declared(group: type[Options], option: OptionField, default: Any) -> Any:
+    choices = [str(choice) for choice in option.choices]
+    words = ["auto", "ddp"] if option.name == "strategy" else choices
     return typer.Option(
-        help=option.opt.help,
+        help=option.help,
         rich_help_panel=group.panel,
-        metavar=f"[{choices}]" if choices else None,
-        autocompletion=completion.of_option(option),
-        show_default=show_default,
+        metavar=f"[{'|'.join(choices)}]" if choices else None,
+        # Without words, Typer or the shell completes.
+        autocompletion=(lambda incomplete: [w for w in words if w.startswith(incomplete)])
+        if words
+        else None,
+        show_default=default is not None,
     )
+
+
+def complete_checkpoint(context: typer.Context, incomplete: str) -> list[str]:
+    """The matching checkpoints in the checkpoint folder, but for names that need quotes."""
+    folder = Path(context.params.get("checkpoint_dir") or "checkpoints")
+    paths = sorted(str(path) for path in folder.glob("*.ckpt"))
+    return [path for path in paths if path.startswith(incomplete) and shlex.quote(path) == path]
 
 
 def _use_toml(context: typer.Context, path: Path | None) -> Path | None:
@@ -153,7 +158,7 @@ def typed(context: typer.Context, names: Iterable[str]) -> set[str]:
 
 def ckpt_argument(help: str) -> Any:
     """A checkpoint argument with its own help, for `Annotated`."""
-    return typer.Argument(help=help, metavar="CKPT", autocompletion=completion.checkpoints)
+    return typer.Argument(help=help, metavar="CKPT", autocompletion=complete_checkpoint)
 
 
 Json = Annotated[

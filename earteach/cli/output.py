@@ -24,8 +24,6 @@ from rich.text import Text
 from earteach.environment import is_main_process
 
 if TYPE_CHECKING:
-    from rich.progress import Progress as Bar
-
     from earteach.metrics.diagnostics import Advice
     from earteach.training.progress import Progress
 
@@ -68,20 +66,16 @@ def line(text: str, *, wrap: bool = False) -> None:
         console.print(_harmless(text), soft_wrap=soft, highlight=False, markup=False)
 
 
-def error(text: str) -> None:
+def error(text: str, label: str = "[bold red]error:[/]") -> None:
     """Print a user's problem as one line of stderr."""
-    _print_labelled("error", "bold red", text)
+    one_line = _harmless(" ".join(text.split()))  # a file name can hold a newline
+    _stderr().print(label, escape(one_line), soft_wrap=True, highlight=False)
 
 
 def note(text: str) -> None:
     """Print something worth knowing as one line of stderr."""
     if is_main_process():
-        _print_labelled("note", "cyan", text)
-
-
-def _print_labelled(label: str, style: str, text: str) -> None:
-    one_line = _harmless(" ".join(text.split()))  # a file name can hold a newline
-    _stderr().print(f"[{style}]{label}:[/] {escape(one_line)}", soft_wrap=True, highlight=False)
+        error(text, "[cyan]note:[/]")
 
 
 def _harmless(text: str) -> str:
@@ -89,25 +83,18 @@ def _harmless(text: str) -> str:
     return re.sub(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", "?", text)
 
 
-class NoteHandler(logging.Handler):
-    """Shows what the core logs as notes, each once."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._shown: set[str] = set()
-
-    def emit(self, record: logging.LogRecord) -> None:
-        message = record.getMessage()
-        if message not in self._shown:
-            self._shown.add(message)
-            note(message)
-
-
 def show_notes() -> None:
-    """Show what earteach logs as notes, in place of an earlier command's handler."""
-    logger = logging.getLogger("earteach")
-    logger.handlers = [each for each in logger.handlers if not isinstance(each, NoteHandler)]
-    logger.addHandler(NoteHandler())
+    """Show what earteach logs as notes, each once, in place of an earlier command's handler."""
+    logger, shown = logging.getLogger("earteach"), set[str]()
+
+    class NoteHandler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            message = record.getMessage()
+            if message not in shown:
+                shown.add(message)
+                note(message)
+
+    logger.handlers = [NoteHandler()]
     logger.propagate = False
     logger.setLevel(logging.INFO)
 
@@ -139,8 +126,7 @@ def facts(title: str, values: Mapping[str, str]) -> Table:
     return result
 
 
-def _cell(text: str) -> Text:
-    """Literal text, not markup, with numbers and paths highlighted."""
+def _cell(text: str) -> Text:  # not markup
     return ReprHighlighter()(_harmless(text))
 
 
@@ -151,18 +137,17 @@ def _title(text: str) -> Text:
 
 def advice_table(advice: Sequence[Advice]) -> list[Table]:
     """A table of problems and what to change; empty without advice."""
-    if not advice:
-        return []
-    return [facts("Advice", {each.code.replace("_", " "): each.message for each in advice})]
+    rows = {each.code.replace("_", " "): each.message for each in advice}
+    return [facts("Advice", rows)] if rows else []
 
 
 def pictures(paths: Sequence[Path]) -> list[RenderableType]:
     """The PNGs drawn for the terminal; none, and a note, where it lacks the colours."""
     console = Console()
-    if console.color_system not in ("256", "truecolor"):
-        note("--show needs a terminal with 256 colours or more, and no NO_COLOR; nothing is drawn")
-        return []
-    return [half_blocks(path, console.width) for path in paths]
+    if console.color_system in ("256", "truecolor"):
+        return [half_blocks(path, console.width) for path in paths]
+    note("--show needs a terminal with 256 colours or more, and no NO_COLOR; nothing is drawn")
+    return []
 
 
 def half_blocks(path: Path, columns: int) -> RenderableType:
@@ -197,44 +182,29 @@ def sparkline(values: Sequence[float]) -> str:
 @contextmanager
 def progress_bar(what: str) -> Iterator[Callable[[int, int], None] | None]:
     """A bar on stderr if that is a terminal; yields its update function of (done, total)."""
-    with _bar() as bar:
-        if bar is None:
-            yield None
-            return
-        task = bar.add_task(what, visible=False, details="")
-        yield lambda done, total: bar.update(
-            task, completed=done, total=total, visible=True, refresh=True
-        )
+    with _bar() as update:
+        yield update and (lambda done, total: update(description=what, completed=done, total=total))
 
 
 @contextmanager
 def run_bar() -> Iterator[Callable[[Progress], None] | None]:
     """A bar on stderr that follows a run if that is a terminal; yields its update function."""
-    with _bar() as bar:
-        if bar is None:
-            yield None
-            return
-        task = bar.add_task("", visible=False, details="")
-
-        def update(now: Progress) -> None:
-            bar.update(
-                task,
+    with _bar() as update:
+        yield update and (
+            lambda now: update(
                 completed=now.step,
                 total=now.steps,
                 description=f"epoch {now.epoch + 1}/{now.epochs}"
                 + (" validation" if now.phase == "validation" else ""),
                 details=f"loss {now.loss:.5f}  {now.images_per_second:.0f} images/s  "
                 + (f"{duration(now.seconds_left)} left" if now.seconds_left else ""),
-                visible=True,
-                refresh=True,
             )
-
-        yield update
+        )
 
 
 @contextmanager
-def _bar() -> Iterator[Bar | None]:
-    """A bar with the field `details`; None where stderr is no terminal."""
+def _bar() -> Iterator[Callable[..., None] | None]:
+    """The update function of a bar with the field `details`; None where stderr is no terminal."""
     global _live_console
     console = Console(stderr=True)
     if not sys.stderr.isatty() or console.is_dumb_terminal or not is_main_process():
@@ -252,8 +222,9 @@ def _bar() -> Iterator[Bar | None]:
     ) as bar:
         console.show_cursor()  # a killed process could not restore it
         _live_console = console
+        task = bar.add_task("", visible=False, details="")
         try:
-            yield bar
+            yield lambda **shown: bar.update(task, visible=True, refresh=True, **shown)
         finally:
             _live_console = None
 
@@ -278,11 +249,9 @@ def duration(seconds: float) -> str:
     if seconds < 10:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
-    hours = minutes // 60
-    if minutes == 0:
-        return f"{rest} s"
-    if hours == 0:
-        return f"{minutes} min {rest:02d} s"
-    if hours < 48:
-        return f"{hours} h {minutes % 60:02d} min"
-    return f"{hours // 24} days {hours % 24} h"
+    hours, minutes = divmod(minutes, 60)
+    if hours >= 48:
+        return f"{hours // 24} days {hours % 24} h"
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from earteach.cli import completion
-from earteach.cli.options import CheckpointDir, Json, Seed, found
+from earteach.cli.options import CheckpointDir, Json, Seed, complete_checkpoint, found
 from earteach.cli.output import Output, duration, facts
 from earteach.config import InferenceConfig
 
@@ -23,7 +22,7 @@ def report(
         typer.Argument(
             help="A checkpoint, or a folder with one; defaults to --checkpoint-dir.",
             metavar="RUN",
-            autocompletion=completion.checkpoints,
+            autocompletion=complete_checkpoint,
         ),
     ] = None,
     out: Annotated[

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from earteach.cli import completion
-from earteach.cli.options import Config, FastDevRun, Json, typed
+from earteach.cli.options import Config, FastDevRun, Json, complete_checkpoint, typed
 from earteach.cli.output import (
     Output,
     advice_table,
@@ -58,7 +57,7 @@ def train(
         typer.Option(
             "--resume",
             help="Continue the run of this checkpoint, like `earteach resume`.",
-            autocompletion=completion.checkpoints,
+            autocompletion=complete_checkpoint,
         ),
     ] = None,
     init_from: Annotated[
@@ -66,7 +65,7 @@ def train(
         typer.Option(
             "--init-from",
             help="Start a new run from the weights of this checkpoint.",
-            autocompletion=completion.checkpoints,
+            autocompletion=complete_checkpoint,
         ),
     ] = None,
     fresh: Annotated[
@@ -106,11 +105,10 @@ def _show_plan(settings: TrainConfig, init_from: Path | None, output: Output) ->
     from earteach.training.plan import plan
     from earteach.training.task import Task
 
-    task = Task()
-    task.check(settings)
+    Task().check(settings)
     if init_from is not None:
         checkpoint.read(init_from)
-    planned = plan(settings, task)
+    planned = plan(settings, Task())
     output.show(planned, _plan_table(planned))
 
 
@@ -124,11 +122,8 @@ def _resume(
     given = typed(context, [*values, "lr_peak"])
     if "lr_peak" in given:
         given.add("learning_rate")
-    differing = {
-        name: pair
-        for name, pair in checkpoint.differences(checkpoint.read(resume).config, settings).items()
-        if name in given and name != "epochs"
-    }
+    differing = checkpoint.differences(checkpoint.read(resume).config, settings)
+    differing = {name: differing[name] for name in differing if name in given - {"epochs"}}
     if differing:
         listed = checkpoint.listed(differing)
         raise EarTeachError(
@@ -148,13 +143,9 @@ def watching(output: Output) -> Iterator[Watch]:
     """Show the plan, the time estimate and a line per epoch; on a terminal also a progress bar."""
     from earteach.training.fit import Watch
 
-    def show_plan(planned: Plan) -> None:
-        if not output.json:
-            output.show(planned, _plan_table(planned))
-
-    with run_bar() if not output.json else nullcontext() as update:
+    with nullcontext() if output.json else run_bar() as update:
         yield Watch(
-            on_start=show_plan,
+            on_start=lambda plan: None if output.json else output.show(plan, _plan_table(plan)),
             on_estimate=lambda estimate: note(estimate_line(estimate, datetime.now())),
             on_progress=update,
             on_epoch=lambda record: line(epoch_line(record), wrap=True),
@@ -170,9 +161,9 @@ def estimate_line(estimate: TimeEstimate, now: datetime) -> str:
         f"first {estimate.steps} steps: {estimate.images_per_second:.3g} images/s; {epochs} "
         f"will take about {duration(estimate.seconds)}, until {when}"
     )
-    options = [f"--{name.replace('_', '-')} {value}" for name, value in estimate.smaller.items()]
-    if not options:
+    if not estimate.smaller:
         return text
+    options = [f"--{name.replace('_', '-')} {value}" for name, value in estimate.smaller.items()]
     return f"{text}; with {' '.join(options)} about {duration(estimate.smaller_seconds)}"
 
 
@@ -210,22 +201,15 @@ def _plan_table(planned: Plan) -> Table:
         f"{planned.batch_size}",
         "learning rate": f"{planned.learning_rate:g} at its peak ({planned.lr_schedule})",
         **planned.provenance,
-        **_kld_rows(planned),
-        "checkpoints": str(planned.checkpoint_dir),
-        "logs": f"tensorboard --logdir {planned.log_dir}",
     }
     if planned.epochs_done:
         values["length"] += f", {planned.epochs_done:,} of them done"
+    if planned.schedule:
+        values["KLD weight"] = f"{sparkline(planned.schedule)} up to {max(planned.schedule):g}"
+        values["β in ELBO units"] = f"{planned.elbo_beta:.4g}"
+    values["checkpoints"] = str(planned.checkpoint_dir)
+    values["logs"] = f"tensorboard --logdir {planned.log_dir}"
     return facts("What will be trained", values)
-
-
-def _kld_rows(planned: Plan) -> dict[str, str]:
-    if not planned.schedule:
-        return {}
-    return {
-        "KLD weight": f"{sparkline(planned.schedule)} up to {max(planned.schedule):g}",
-        "β in ELBO units": f"{planned.elbo_beta:.4g}",
-    }
 
 
 def show_outcome(
@@ -236,7 +220,13 @@ def show_outcome(
 ) -> None:
     """The summary after training, with `more` in its JSON; the exit code of an interrupted run."""
     if result.stopped_by == "interrupted":
-        line(_interruption(result))
+        if result.last is None:
+            line("interrupted; nothing was written (--fast-dev-run)")
+        else:
+            line(
+                f"interrupted: saved {result.last} in epoch {result.epochs_completed + 1}, after "
+                f"step {result.global_step}; continue with `earteach resume {result.last}`"
+            )
         output.show(result)
         # Lightning kills the first process where another one fails before it is done.
         raise typer.Exit(128 + (result.signal or signal.SIGTERM) if is_main_process() else 0)
@@ -255,12 +245,3 @@ def show_outcome(
         values["written"] = "nothing (--fast-dev-run)"
     tables = [facts("Trained", values), *advice_table(result.advice)]
     output.show(plain(result) | (more or {}), *tables, *more_tables)
-
-
-def _interruption(result: TrainResult) -> str:
-    if result.last is None:
-        return "interrupted; nothing was written (--fast-dev-run)"
-    return (
-        f"interrupted: saved {result.last} in epoch {result.epochs_completed + 1}, after step "
-        f"{result.global_step}; continue with `earteach resume {result.last}`"
-    )

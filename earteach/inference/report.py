@@ -130,7 +130,7 @@ def _page(
     array, evaluation = measured or (None, None)
     new = attempt(["samples"], lambda: new_ears(model, _SAMPLES, seed, config.batch_size))
     directions = attempt(
-        ["directions"], lambda: sections.directions(model, new, evaluation, batch_size)
+        ["directions"], lambda: sections.directions(model, new, evaluation, config.batch_size)
     )
     trained, summary = model.checkpoint, evaluation.summary if evaluation else None
     content = _render(
@@ -144,7 +144,7 @@ def _page(
         evaluation=summary,
         total=len(array) if array else 0,
         charts=sections.charts(record, trained, evaluation),
-        reconstructions=measured and sections.reconstructions(model, *measured, batch_size),
+        reconstructions=measured and sections.reconstructions(model, *measured, config.batch_size),
         samples=new and sections.samples(new),
         seed=seed,
         directions=directions,

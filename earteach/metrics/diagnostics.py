@@ -350,12 +350,12 @@ def _nothing_learned(run: RunStatistics, last: float) -> bool:
 
 def _scattered_codes(run: RunStatistics) -> str:
     """How codes lie farther from the prior than the KLD weight allows; empty where they do not."""
-    known = run.code_measured and run.eigenvalues and run.beta
-    if not known or run.annealed < FULLY_ANNEALED:
+    measured = run.kld_per_dimension and run.eigenvalues and run.beta and run.images >= MIN_IMAGES
+    if not measured or run.annealed < FULLY_ANNEALED:
         return ""
     middle = run.eigenvalue((run.latent_dim + 1) // 2)
     expected = max(0.0, 0.5 * math.log(middle / run.beta))
-    if (depth := median(run.klds)) < expected + MAX_EXTRA_NATS:
+    if (depth := median(run.without_side(run.kld_per_dimension))) < expected + MAX_EXTRA_NATS:
         return ""
     return f"a latent dimension has {depth:.1f} nats, and the KLD weight would leave {expected:.1f}"
 

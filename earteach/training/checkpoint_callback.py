@@ -1,13 +1,15 @@
-"""Writes checkpoints: last.ckpt after every epoch and on interruption, and the two best."""
+"""Writes checkpoints, last.ckpt and the two best, and begins a run that one of them resumes."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
-from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.callbacks import Callback, Checkpoint
 
 from earteach import checkpoint
 from earteach.errors import EarTeachError
@@ -15,7 +17,7 @@ from earteach.files.atomic_write import PARTIAL
 from earteach.training.interruption import StopRequest, TrainingInterrupted
 from earteach.training.lightning_module import EarVAELightning
 
-Best = dict[str, dict[str, Any]]  # "loss" and "ssim" → {"path", "value", "epoch"}
+_BEST_NAMES = {"loss": checkpoint.best_loss_name, "ssim": checkpoint.best_ssim_name}
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -27,6 +29,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         checkpoint.write(checkpoint_state, Path(path))
 
 
+@dataclass(eq=False)
 class Checkpoints(Checkpoint):
     """Writes `last.ckpt` and the best checkpoints by validation loss and by SSIM.
 
@@ -38,28 +41,19 @@ class Checkpoints(Checkpoint):
     new files are equal, so they are one file with several hard links.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        data: dict[str, Any],
-        stop: StopRequest,
-        every_n_steps: int | None,
-        origin: dict[str, Any],
-    ) -> None:
-        """`origin` goes into every checkpoint: where the run comes from."""
-        self._folder = folder
-        self._data = data
-        self._stop = stop
-        self._every_n_steps = every_n_steps
-        self._origin = origin
-        self.best: Best = {}
-        self._finished: str | None = None
+    folder: Path
+    data: dict[str, Any]
+    stop: StopRequest
+    every_n_steps: int | None
+    origin: dict[str, Any]  # where the run comes from; it goes into every checkpoint
+    best: dict[str, dict[str, Any]] = field(default_factory=dict)  # "loss", "ssim" → its entry
+    finished: str | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": {name: dict(entry) for name, entry in self.best.items()}}
+        return {"best": dict(self.best)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.best = {name: dict(entry) for name, entry in state_dict["best"].items()}
+        self.best = dict(state_dict["best"])
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint_state: dict[str, Any]
@@ -68,54 +62,50 @@ class Checkpoints(Checkpoint):
         validating = trainer.validating
         checkpoint_state[checkpoint.KEY] = checkpoint.about(
             pl_module.config,
-            self._data,
-            **self._origin,
+            self.data,
+            **self.origin,
             epochs_completed=epochs_processed(trainer),
-            stopped_by=self._finished,
+            stopped_by=self.finished,
             metrics={} if validating else measured(trainer),
-            best=self.state_dict()["best"],
+            best=dict(self.best),
         )
         if validating:
-            _rewind_validation(checkpoint_state)
+            # A resumed run repeats the validation: metrics of half of it are not kept.
+            loop = checkpoint_state["loops"]["fit_loop"]
+            progress = loop["epoch_loop.val_loop.batch_progress"]
+            for counters in (progress["total"], progress["current"]):
+                counters.update(ready=1, started=1, processed=0, completed=0)
+            progress["is_last_batch"] = False
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._stop.listen()
+    def on_train_start(self, *_: Any) -> None:
+        self.stop.listen()
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
-    ) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         if trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
             return  # validation follows and checks for a stop request
-        if self._every_n_steps and trainer.global_step % self._every_n_steps == 0:
+        if self.every_n_steps and trainer.global_step % self.every_n_steps == 0:
             self._save_last(trainer)
         self._stop_if_requested(trainer)
 
-    def on_validation_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
-    ) -> None:
-        self._stop_validation_if_requested(trainer)
-
-    def on_validation_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
-    ) -> None:
-        # After the last batch the epoch is as good as done.
-        if not trainer.fit_loop.epoch_loop.val_loop.batch_progress.is_last_batch:
-            self._stop_validation_if_requested(trainer)
-
-    def _stop_validation_if_requested(self, trainer: pl.Trainer) -> None:
+    def on_validation_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
         # Several devices must agree to stop, but may differ in their number of batches: they agree
         # at the end of the epoch.
         if trainer.world_size == 1:
             self._stop_if_requested(trainer)
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_validation_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        # After the last batch the epoch is as good as done.
+        if not trainer.fit_loop.epoch_loop.val_loop.batch_progress.is_last_batch:
+            self.on_validation_batch_start(trainer)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         if is_dry(trainer):
             return
         if trainer.current_epoch + 1 >= (trainer.max_epochs or 0):
-            self._finished = "finished"
+            self.finished = "finished"
         elif trainer.should_stop:
-            self._finished = "early_stopping"
-        first, *others = [*self._new_bests(trainer), self._folder / checkpoint.LAST]
+            self.finished = "early_stopping"
+        first, *others = [*self._new_bests(trainer), self.folder / checkpoint.LAST]
         trainer.save_checkpoint(first)
         if trainer.is_global_zero:
             for path in others:
@@ -124,10 +114,10 @@ class Checkpoints(Checkpoint):
         self._stop_if_requested(trainer, saved=True)
 
     def _stop_if_requested(self, trainer: pl.Trainer, saved: bool = False) -> None:
-        requested = self._stop.signal is not None
+        requested = self.stop.signal is not None
         if trainer.world_size > 1:
             requested = trainer.strategy.reduce_boolean_decision(requested, all=False)
-        if not requested or self._finished:
+        if not requested or self.finished:
             return
         if not saved:
             self._save_last(trainer)
@@ -135,27 +125,51 @@ class Checkpoints(Checkpoint):
 
     def _new_bests(self, trainer: pl.Trainer) -> list[Path]:
         """Update `best` with this epoch's scores; the paths to write where they improve."""
-        epoch, metrics = trainer.current_epoch, measured(trainer)
-        loss, ssim = metrics["val/loss"], metrics["val/ssim"]
-        paths = []
-        if "loss" not in self.best or loss < self.best["loss"]["value"]:
-            paths.append(self._folder / checkpoint.best_loss_name(epoch, loss))
-            self.best["loss"] = {"path": str(paths[-1]), "value": loss, "epoch": epoch}
-        if "ssim" not in self.best or ssim > self.best["ssim"]["value"]:
-            paths.append(self._folder / checkpoint.best_ssim_name(epoch, ssim))
-            self.best["ssim"] = {"path": str(paths[-1]), "value": ssim, "epoch": epoch}
+        epoch, metrics, paths = trainer.current_epoch, measured(trainer), []
+        for name, sign in (("loss", -1), ("ssim", 1)):
+            value = metrics[f"val/{name}"]
+            if name not in self.best or sign * value > sign * self.best[name]["value"]:
+                paths.append(self.folder / _BEST_NAMES[name](epoch, value))
+                self.best[name] = {"path": str(paths[-1]), "value": value, "epoch": epoch}
         return paths
 
     def _save_last(self, trainer: pl.Trainer) -> None:
         if not is_dry(trainer):
-            trainer.save_checkpoint(self._folder / checkpoint.LAST)
+            trainer.save_checkpoint(self.folder / checkpoint.LAST)
 
     def _remove_superseded(self) -> None:
         current = {Path(entry["path"]).name for entry in self.best.values()}
-        superseded = [p for p in self._folder.glob("best-*.ckpt") if p.name not in current]
-        partial = self._folder.glob(f".*.ckpt.*{PARTIAL}")  # left by a killed process
-        for path in (*superseded, *partial):
-            path.unlink(missing_ok=True)
+        partial = self.folder.glob(f".*.ckpt.*{PARTIAL}")  # left by a killed process
+        for path in (*self.folder.glob("best-*.ckpt"), *partial):
+            if path.name not in current:
+                path.unlink(missing_ok=True)
+
+
+class ResumeCallback(Callback):
+    """Sets `done` and calls `begins` once Lightning has restored the checkpoint's state.
+
+    An error before that means that the checkpoint does not fit. A run that had stopped early gets
+    its full patience again.
+    """
+
+    def __init__(self, begins: Callable[[], None]) -> None:
+        self.done = False
+        self._begins = begins
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.done = True
+        stopping = trainer.early_stopping_callback
+        if stopping is not None and stopping.wait_count >= stopping.patience:
+            stopping.wait_count = 0
+        self._begins()
+
+
+def incompatible_state_error(path: Path) -> EarTeachError:
+    """The error for a checkpoint whose state is missing or of another network."""
+    return EarTeachError(
+        f"{path}: its training state cannot be restored; the file was altered: use another "
+        f"checkpoint, or start a new run from its weights with `earteach train --init-from {path}`"
+    )
 
 
 def epochs_processed(trainer: pl.Trainer) -> int:
@@ -171,32 +185,5 @@ def is_dry(trainer: pl.Trainer) -> bool:
 
 def measured(trainer: pl.Trainer) -> dict[str, float]:
     """The metrics of the last validation."""
-    return {
-        name: float(value)
-        for name, value in trainer.callback_metrics.items()
-        if name.startswith("val/")
-    }
-
-
-def _rewind_validation(checkpoint_state: dict[str, Any]) -> None:
-    """Set Lightning's counters to before validation, so that a resumed run repeats it.
-
-    Metrics of half a validation are not kept.
-    """
-    progress = checkpoint_state["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]
-    for counters in (progress["total"], progress["current"]):
-        counters.update(ready=1, started=1, processed=0, completed=0)
-    progress["is_last_batch"] = False
-
-
-def check_writable(folder: Path) -> None:
-    """Raise `EarTeachError` where no checkpoint can be written to `folder`."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".earteach-probe"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise EarTeachError(
-            f"{folder}: cannot be written: {error.strerror}; choose another folder for checkpoints"
-        ) from error
+    metrics = trainer.callback_metrics.items()
+    return {name: float(value) for name, value in metrics if name.startswith("val/")}

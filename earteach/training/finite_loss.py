@@ -49,19 +49,14 @@ def _check(
     assert isinstance(module, EarVAELightning)
     assert isinstance(batch["index"], torch.Tensor)
     indices = batch["index"].tolist()
-    listed = ", ".join(map(str, indices[:_MAX_LISTED])) + (
-        ", …" if len(indices) > _MAX_LISTED else ""
-    )
+    listed = ", ".join(map(str, indices[:_MAX_LISTED])) + ", …" * (len(indices) > _MAX_LISTED)
+    optim, precision = module.config.optim, module.config.hardware.precision
+    advice = "look at these images with `earteach inspect-data`, or try a smaller --learning-rate"
+    if precision == "16":
+        advice = "try --precision bf16 or 32"
+    elif optim.peak_learning_rate > 10 * optim.default_learning_rate:
+        advice = f"try --learning-rate {optim.peak_learning_rate / 10:g}"
     raise EarTeachError(
         f"the loss is {float(loss)} in epoch {trainer.current_epoch + 1}, step {step} (images "
-        f"{listed}); the last checkpoint is kept: {_advice(module)}"
+        f"{listed}); the last checkpoint is kept: {advice}"
     )
-
-
-def _advice(module: EarVAELightning) -> str:
-    optim, hardware = module.config.optim, module.config.hardware
-    if hardware.precision == "16":
-        return "try --precision bf16 or 32"
-    if optim.peak_learning_rate > 10 * optim.default_learning_rate:
-        return f"try --learning-rate {optim.peak_learning_rate / 10:g}"
-    return "look at these images with `earteach inspect-data`, or try a smaller --learning-rate"

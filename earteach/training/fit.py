@@ -21,12 +21,17 @@ from earteach.data.arrays import EarArray
 from earteach.environment import is_main_process
 from earteach.errors import EarTeachError
 from earteach.files.atomic_write import is_full, unwritten
-from earteach.files.folders import missing_folders, remove_empty
+from earteach.files.folders import make_writable_folder, missing_folders, remove_empty
 from earteach.metrics.diagnostics import Advice
 from earteach.model.annealing import note_fewer_cycles
 from earteach.randomness import Purpose, derive
 from earteach.run_files import RUN_NAME
-from earteach.training.checkpoint_callback import Checkpoints, check_writable, epochs_processed
+from earteach.training.checkpoint_callback import (
+    Checkpoints,
+    ResumeCallback,
+    epochs_processed,
+    incompatible_state_error,
+)
 from earteach.training.finite_loss import FiniteLoss
 from earteach.training.interruption import (
     REQUEUE,
@@ -39,7 +44,6 @@ from earteach.training.plan import Plan, plan
 from earteach.training.progress import Progress, ProgressCallback, TimeEstimate
 from earteach.training.recorder import EpochRecord, Recorder
 from earteach.training.resource_checks import check_memory_for_run, check_space_for_run
-from earteach.training.resume_callback import ResumeCallback, incompatible_state_error
 from earteach.training.task import Task
 from earteach.training.trainer import (
     Loaders,
@@ -183,7 +187,8 @@ def _make_room(config: TrainConfig, start: Start, task: Task) -> None:
     check_space_for_run(config, start.epochs_done, fresh=start.fresh)
     if start.fresh and is_main_process():
         _move_aside(config)
-    check_writable(config.run.checkpoint_dir)
+    folder = config.run.checkpoint_dir
+    make_writable_folder(folder, str(folder), "choose another folder for checkpoints")
     if start.checkpoint is None and is_main_process():
         task.prepare_folder(config.run.checkpoint_dir)
     if task.kld_schedule(config):

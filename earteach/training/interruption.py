@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import threading
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any
 
 REQUEUE = signal.SIGUSR1
@@ -44,12 +44,7 @@ class StopRequest:
             for number in self._previous:
                 signal.signal(number, self._receive)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if threading.current_thread() is threading.main_thread():
             for number, handler in self._previous.items():
                 signal.signal(number, handler)

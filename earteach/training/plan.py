@@ -60,7 +60,8 @@ def plan(config: TrainConfig, task: Task, *, epochs_done: int = 0) -> Plan:
     with torch.device("meta"):
         summary = summarise(build_model(model))
     hardware = config.hardware
-    devices = hardware.num_nodes * (hardware.devices if hardware.devices > 0 else _all_devices())
+    all_devices = max(1, torch.cuda.device_count())
+    devices = hardware.num_nodes * (hardware.devices if hardware.devices > 0 else all_devices)
     steps = steps_per_epoch(len(train), optim.batch_size, devices)
     final = final_kld_weight(config.kld)
     dimensions = model.in_channels * model.image_size**2
@@ -95,7 +96,3 @@ def plan(config: TrainConfig, task: Task, *, epochs_done: int = 0) -> Plan:
 def steps_per_epoch(images: int, batch_size: int, devices: int) -> int:
     """Steps per epoch, the same number on each device."""
     return math.ceil(math.ceil(images / devices) / batch_size)
-
-
-def _all_devices() -> int:
-    return max(1, torch.cuda.device_count())

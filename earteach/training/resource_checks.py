@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 
 from earteach.config import TrainConfig
@@ -28,7 +26,9 @@ def check_space_for_run(config: TrainConfig, epochs_done: int = 0, *, fresh: boo
     """
     each, run = checkpoint_bytes(config), config.run
     logs = log_bytes(config, config.optim.epochs - epochs_done)
-    checkpoints = AT_ONCE * each - (0 if fresh else _existing_bytes(run.checkpoint_dir))
+    stats = [path.stat() for path in run.checkpoint_dir.glob("*.ckpt") if not fresh]
+    existing = {stat.st_ino: stat.st_size for stat in stats}  # hard links count once
+    checkpoints = AT_ONCE * each - sum(existing.values())
     what = f"a run of {AT_ONCE} checkpoints at once, {readable(each)} each,"
     check_space(run.checkpoint_dir, checkpoints, what, "choose another --checkpoint-dir")
     check_space(run.log_dir, logs, "TensorBoard's log of the run", "choose another --log-dir")
@@ -73,9 +73,3 @@ def log_bytes(config: TrainConfig, epochs: int) -> int:
     """A lower bound for the images that TensorBoard logs in `epochs`."""
     pixels = config.model.in_channels * config.model.image_size**2
     return int(max(0, epochs) * PICTURES * pixels * _PNG)
-
-
-def _existing_bytes(folder: Path) -> int:
-    """Bytes of the checkpoints in the folder; hard links count once."""
-    stats = {stat.st_ino: stat.st_size for stat in (p.stat() for p in folder.glob("*.ckpt"))}
-    return sum(stats.values())

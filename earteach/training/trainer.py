@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import pytorch_lightning as pl
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from lightning_fabric.utilities.warnings import PossibleUserWarning
+from pytorch_lightning.accelerators import XLAAccelerator
 from pytorch_lightning.callbacks import Callback, EarlyStopping, LearningRateMonitor
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch.utils.data import DataLoader
@@ -29,11 +30,7 @@ _PRECISIONS = {"32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"}
 
 
 def make_trainer(
-    config: TrainConfig,
-    callbacks: Sequence[Callback],
-    *,
-    purge_step: int,
-    fast_dev_run: bool,
+    config: TrainConfig, callbacks: Sequence[Callback], *, purge_step: int, fast_dev_run: bool
 ) -> pl.Trainer:
     """A trainer that logs to TensorBoard and writes checkpoints atomically.
 
@@ -41,11 +38,17 @@ def make_trainer(
     early stopping. Raises `EarTeachError` for hardware or a strategy that is not available.
     """
     hardware = config.hardware
-    if hardware.accelerator == "tpu":
-        _check_tpu()
+    if hardware.accelerator == "tpu" and not XLAAccelerator.is_available():
+        raise EarTeachError(
+            "--accelerator tpu: found no TPU (it needs torch_xla); use --accelerator auto"
+        )
     own: list[Callback] = [EarlyStopping("val/loss", patience=config.optim.patience)]
+    logger = None
     if not fast_dev_run:
         own.append(LearningRateMonitor(logging_interval="epoch"))
+        logger = TensorBoardLogger(
+            config.run.log_dir, RUN_NAME, "", default_hp_metric=False, purge_step=purge_step
+        )
     try:
         return pl.Trainer(
             accelerator=hardware.accelerator,
@@ -59,7 +62,7 @@ def make_trainer(
             # at torch's default: on for convolutions, off for matrix products, whose precision SSIM
             # and PCA need.
             benchmark=True,
-            logger=False if fast_dev_run else _logger(config, purge_step),
+            logger=logger or False,
             callbacks=[*own, *callbacks],
             plugins=[AtomicCheckpointIO()],
             enable_progress_bar=False,
@@ -78,25 +81,6 @@ def make_trainer(
         ) from error
 
 
-def _logger(config: TrainConfig, purge_step: int) -> TensorBoardLogger:
-    return TensorBoardLogger(
-        save_dir=config.run.log_dir,
-        name=RUN_NAME,
-        version="",
-        default_hp_metric=False,
-        purge_step=purge_step,
-    )
-
-
-def _check_tpu() -> None:
-    from pytorch_lightning.accelerators import XLAAccelerator
-
-    if not XLAAccelerator.is_available():
-        raise EarTeachError(
-            "--accelerator tpu: found no TPU (it needs torch_xla); use --accelerator auto"
-        )
-
-
 def _precision(hardware: HardwareConfig) -> str:
     precision = hardware.precision
     return _PRECISIONS[precision_on_cpu(precision) if on_cpu(hardware.accelerator) else precision]
@@ -107,8 +91,7 @@ class Loaders(pl.LightningDataModule):
 
     def __init__(self, config: TrainConfig, arrays: Mapping[str, EarArray]) -> None:
         super().__init__()
-        self._config = config
-        self._arrays = arrays
+        self._config, self._arrays = config, arrays
 
     def _process(self) -> dict[str, int]:
         assert self.trainer is not None

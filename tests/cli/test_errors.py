@@ -48,11 +48,7 @@ def place(ears, trained, tmp_path_factory):
     np.save(folder / "either.npy", np.zeros((4, 3, 32, 3), np.uint8))
     np.save(folder / "nan.npy", np.full((4, 32, 32, 3), np.nan, np.float32))
     np.save(folder / "objects.npy", np.array([None, 1]), allow_pickle=True)
-    (folder / "sectioned.toml").write_text("[optim]\nepochs = 3")
-    (folder / "unknown.toml").write_text("momentum = 3")
     (folder / "half.toml").write_text("epochs = 2.5")
-    (folder / "zero.toml").write_text("epochs = 0")
-    (folder / "broken.toml").write_text("epochs = ")
     return Place(folder, ears)
 
 
@@ -79,28 +75,17 @@ BAD_CHECKPOINTS = [
     ("code.ckpt", "code.ckpt: holds more than tensors|nothing of it was loaded"),
 ]
 # The folder is no checkpoint either, but has the best of its own.
-BAD_FOLDERS = [
-    (
-        "empty",
-        "empty:",
-        ["eval", "sample", "reconstruct", "export", "embed", "inspect-model", "distil"],
-    ),
-    (
-        "run",
-        "run: holds no best-epoch",
-        ["eval", "sample", "reconstruct", "export", "embed", "distil"],
-    ),
-    ("best", "best: is a folder", ["resume"]),
-]
+BAD_FOLDERS = {
+    "empty": ("empty:", "eval sample reconstruct export embed inspect-model distil"),
+    "run": ("run: holds no best-epoch", "eval sample"),
+    "best": ("best: is a folder", "resume"),
+}
 Row = tuple[str, int, str]
 TABLE: list[Row] = [
     *((f"{c} {p} {more}", 1, w) for c, more in TAKING.items() for p, w in BAD_CHECKPOINTS),
-    *((f"{c} {p} {TAKING[c]}", 1, w) for p, w, commands in BAD_FOLDERS for c in commands),
+    *((f"{c} {p} {TAKING[c]}", 1, w) for p, (w, cs) in BAD_FOLDERS.items() for c in cs.split()),
     # No checkpoint named, and none there.
     ("eval", 1, "checkpoints: no such folder|earteach train"),
-    ("sample --out new", 1, "checkpoints: no such folder|earteach train"),
-    ("reconstruct --input text.txt --out new", 1, "checkpoints: no such folder|earteach train"),
-    ("export --out new", 1, "checkpoints: no such folder|earteach train"),
     ("distil", 1, "checkpoints: no such folder|earteach train"),
     ("resume", 1, "checkpoints: holds no last.ckpt|earteach train"),
     ("eval --checkpoint-dir run", 1, "run: holds no best-epoch=|earteach train"),
@@ -123,8 +108,6 @@ TABLE: list[Row] = [
     ("inspect-data {ears}/val_teacher.npy --out text.txt", 1, "text.txt: is a file|folder"),
     ("train", 1, "data/preprocessed/train_teacher.npy: no such file|earteach prepare --synthetic"),
     ("train --train-data {ears}/train_teacher.npy --val-data none.npy", 1, "none.npy: no such file"),
-    ("train --train-data either.npy --val-data either.npy", 1, "either.npy:|--layout"),
-    ("train --train-data nan.npy --val-data nan.npy", 1, "nan.npy: image 0 holds NaN"),
     ("train --dry-run", 1, "data/preprocessed/train_teacher.npy: no such file"),
     ("distil run/last.ckpt --train-data none.npy --out new", 1, "none.npy: no such file"),
     ("distil run/last.ckpt --epochs 0 --out new", 1, "--epochs 0: must be at least 1"),
@@ -138,7 +121,6 @@ TABLE: list[Row] = [
     ("sample run/last.ckpt --out text.txt/below", 1, "text.txt/below: lies below a file|folder"),
     ("reconstruct run/last.ckpt --input {ears}/val_teacher.npy --out text.txt", 1,
      "text.txt: is a file|folder"),
-    ("export run/last.ckpt --format safetensors --out text.txt", 1, "text.txt: exists|--out"),
     ("export run/last.ckpt --out text.txt", 1, "text.txt: exists|--out"),
     ("export run/last.ckpt --out empty", 1, "empty: exists|--out"),
     ("export run/last.ckpt --format safetensors --out text.txt/below", 1, "text.txt:"),
@@ -146,10 +128,7 @@ TABLE: list[Row] = [
     ("export run/last.ckpt --format safetensors --quantize int8 --out new", 1,
      "--quantize int8: is only for --format onnx"),
     ("export run/last.ckpt --input-size 64 --out new", 1, "--input-size 64:|32×32|--image-size 64"),
-    ("embed run/last.ckpt --input none.png --out new.npz", 1, "--input none.png: no such file"),
     ("embed run/last.ckpt --input none.npy --out new.npz", 1, "none.npy: no such file"),
-    ("embed run/last.ckpt --input text.txt --out new.npz", 1, "--input text.txt:|an image"),
-    ("embed run/last.ckpt --input empty --out new.npz", 1, "empty: holds no photographs"),
     ("embed run/last.ckpt --input {ears}/val_teacher.npy --out text.txt", 1, "text.txt: must end in"),
     ("embed run/last.ckpt --input {ears}/val_teacher.npy --out text.npy", 1, "text.npy: exists|--out"),
     ("embed run/last.ckpt --input {ears}/val_teacher.npy --out new.npy --logvar", 1,
@@ -174,10 +153,6 @@ TABLE: list[Row] = [
     ("prepare text.txt", 1, "text.txt: is a file|folder"),
     ("prepare empty", 1, "empty: holds no photographs"),
     ("prepare --synthetic 1 --out new", 1, "--synthetic 1: must be at least 2"),
-    ("prepare --synthetic 0 --out new", 1, "--synthetic 0: must be at least 2"),
-    ("prepare --synthetic -5 --out new", 1, "--synthetic -5: must be at least 2"),
-    ("prepare --synthetic 8 --val-fraction 0 --out new", 1, "--val-fraction 0.0:|between 0 and 1"),
-    ("prepare --synthetic 8 --val-fraction 1 --out new", 1, "--val-fraction 1.0:|between 0 and 1"),
     ("prepare --synthetic 8 --val-fraction nan --out new", 1, "--val-fraction nan:|between"),
     ("prepare --synthetic 8 --val-groups zzz --out new", 1, "--val-groups zzz: takes none"),
     ("prepare --synthetic 8 --val-groups . --out new", 1, "--val-groups .: takes all"),
@@ -185,28 +160,15 @@ TABLE: list[Row] = [
     ("prepare --synthetic 8 --out text.txt", 1, "text.txt: is a file|folder"),
     # Options that cannot be.
     ("inspect-data {ears}/val_teacher.npy --latent-dim 0", 1, "--latent-dim 0: must be at least 1"),
-    ("inspect-data {ears}/val_teacher.npy --kld-weight -1", 1, "--kld-weight -1.0: must be at least"),
-    ("inspect-data {ears}/val_teacher.npy --image-size 40", 1, "--image-size 40: must be a multiple"),
     ("train --epochs 0", 1, "--epochs 0: must be at least 1"),
-    ("train --image-size 100", 1, "--image-size 100: must be a multiple of 16"),
-    ("train --in-channels 2", 1, "--in-channels 2: must be one of 1, 3"),
-    ("train --learning-rate nan", 1, "--learning-rate nan: must be greater than 0"),
-    ("train --devices 0", 1, "--devices 0: must be at least 1, or -1"),
     ("train --config none.toml", 1, "--config none.toml: No such file|readable file"),
     ("train --config empty", 1, "--config empty:|readable file"),
-    ("train --config broken.toml", 1, "--config broken.toml: not TOML"),
-    ("train --config sectioned.toml", 1, "--config sectioned.toml: has a section [optim]"),
-    ("train --config unknown.toml", 1, "--config unknown.toml: unknown key 'momentum'"),
     ("train --config half.toml", 1, "--config half.toml:|--epochs 2.5: must be a whole number"),
-    ("train --config zero.toml", 1, "--epochs 0: must be at least 1"),
     ("inspect-model --image-size 100", 1, "--image-size 100: must be a multiple of 16"),
     ("inspect-model run/last.ckpt --latent-dim 8", 1, "run/last.ckpt:|leave out --latent-dim"),
-    ("inspect-model run/last.ckpt --image-size 32", 1, "leave out --image-size"),
     # Wrong usage is Typer's to say.
     ("prepare", 2, "--synthetic"),
     ("prepare empty --synthetic 8", 2, "one of the two"),
-    ("sample run/last.ckpt --number 0 --out new", 2, "--number"),
-    ("sample run/last.ckpt -n -1 --out new", 2, "--number"),
     ("sample run/last.ckpt", 2, "--out"),
     ("embed run/last.ckpt --out new.npz", 2, "--input"),
     ("embed run/last.ckpt --input {ears}/val_teacher.npy", 2, "--out"),
@@ -214,33 +176,22 @@ TABLE: list[Row] = [
     ("export run/last.ckpt --part head --out new", 2, "--part"),
     ("reconstruct run/last.ckpt --input {ears}/val_teacher.npy --variations 2 --out new", 2,
      "--variations needs --jitter"),
-    ("reconstruct run/last.ckpt --input text.txt --out new -n 0", 2, "--number"),
     ("reconstruct run/last.ckpt --out new", 2, "--input"),
-    ("export run/last.ckpt --out new --format tflite", 2, "tflite"),
-    ("export run/last.ckpt --out new --part middle", 2, "middle"),
     ("prepare --synthetic 8 --fit crop", 2, "crop"),
     ("prepare --synthetic 8 --image-size 8", 2, "--image-size"),
     ("train --resume run/last.ckpt --fresh", 2, "--fresh"),
     ("train --resume run/last.ckpt --init-from run/last.ckpt", 2, "--init-from"),
-    ("train --resume run/last.ckpt --dry-run", 2, "--dry-run"),
-    ("train --resume run/last.ckpt --fast-dev-run", 2, "--fast-dev-run"),
     ("prepare --synthetic 8 --group-by folder", 2, "--group-by has no meaning beside --synthetic"),
-    ("prepare --synthetic 8 --margin 0.1", 2, "--margin has no meaning beside --synthetic"),
     ("prepare photos --group-by column --group-pattern x", 2, "--group-by has no meaning beside"),
     ("prepare photos --val-groups x --val-fraction 0.2", 2, "--val-fraction has no meaning beside"),
     ("prepare photos --side-pattern x", 2, "--side-pattern says which side"),
-    ("train --kld-reduction max", 2, "max"),
-    ("train --kld-anneal-strategy step", 2, "step"),
-    ("train --accelerator npu", 2, "npu"),
     ("train --precision 64", 2, "64"),
     ("train --epochs two", 2, "--epochs"),
     ("train --nothing", 2, "--nothing"),
     ("resume --epochs 0", 2, "--epochs"),
     ("resume run/last.ckpt --learning-rate 1", 2, "--learning-rate"),
     ("inspect-data {ears}/val_teacher.npy --layout hwc", 2, "hwc"),
-    ("inspect-data {ears}/val_teacher.npy --kld-reduction max", 2, "max"),
     ("distil run/last.ckpt --student large --out new", 2, "large"),
-    ("distil run/last.ckpt --image-size 48 --out new", 2, "--image-size"),
     ("distil run/last.ckpt --ssim-weight 1 --out new", 2, "--ssim-weight"),
     ("teach", 2, "teach"),
 ]  # fmt: skip

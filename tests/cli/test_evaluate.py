@@ -61,12 +61,6 @@ def test_the_tables_match_the_json_and_fit_80_columns(trained: Run) -> None:
     assert f"each image {found['files']['per_image']}" in text
 
 
-def test_json_without_comparisons() -> None:
-    found = earteach(*EVAL, "--no-baselines", "--json").json
-    assert found["against"] == []
-    assert (found["baselines"], found["over_pca"], found["files"]) == (None, None, None)
-
-
 def test_one_image() -> None:
     np.save("one.npy", np.load("val.npy")[:1])
     result = earteach("eval", "--data", "one.npy", "--out", "one")

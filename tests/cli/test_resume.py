@@ -158,12 +158,6 @@ def test_a_finished_run_needs_more_epochs(finished):
     assert finish(*offered(result))["epochs_completed"] > EPOCHS
 
 
-def test_fresh_begins_anew_over_any_run(finished):
-    assert finish("train", *OPTIONS, "--latent-dim", 8, "--fresh")["resumed_from"] is None
-    assert checkpoint.read(LAST).config.model.latent_dim == 8
-    assert checkpoint.read("checkpoints-old-1/last.ckpt").config.model.latent_dim == 16
-
-
 def test_a_run_that_stopped_early_says_so_and_gets_its_patience_again(finished):
     # No weight changes at this learning rate, so no epoch is better than the first.
     still = ["--learning-rate", 1e-12, "--weight-decay", 0, "--kld-weight", 0, "--patience", 2]
@@ -192,11 +186,6 @@ def test_a_changed_or_missing_array_is_not_trained_on(stopped, args, name):
     assert f"error: {path}: no such file" in error_line(earteach(*args))
 
 
-def test_a_broken_last_checkpoint_is_named(stopped):
-    LAST.write_bytes(LAST.read_bytes()[:5000])
-    assert f"error: {LAST}: is cut short" in error_line(train())
-
-
 def test_a_checkpoint_of_an_older_format_is_refused(stopped):
     state = torch.load(LAST, weights_only=True)
     state["earteach"] |= {"format": 1, "version": "0.0.9"}
@@ -220,18 +209,6 @@ def test_a_longer_run_keeps_or_stretches_the_kld_schedule(finished, options, wei
     assert [record["epoch"] for record in records()] == [0, 1, 2, 3, 4]
     assert kld_weights() == pytest.approx(weights)
     assert words in result.err
-
-
-def test_a_schedule_longer_than_the_run_is_kept(finished):
-    assert train("--fresh", "--epochs", 1, "--kld-anneal-epochs", 4).code == 0
-    for epochs, words in (
-        (2, "keeps its shape of 4 epochs, which the run leaves after 2"),
-        (4, "keeps its shape of 4 epochs"),
-    ):
-        result = earteach("resume", "--epochs", epochs)
-        (note,) = (line for line in result.err.splitlines() if "schedule" in line)
-        assert note.endswith(words)
-    assert kld_weights() == pytest.approx([0, 1 / 3, 2 / 3, 1])
 
 
 def test_train_with_resume_is_the_same_as_resume(finished, finished_run, tmp_path, monkeypatch):

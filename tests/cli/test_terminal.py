@@ -113,15 +113,6 @@ def test_another_encoding_is_no_obstacle(monkeypatch, encoding, bars):
     assert "odd ?.png" in text
 
 
-def test_a_long_path_is_folded_to_the_terminal(monkeypatch, capsys):
-    monkeypatch.setenv("COLUMNS", "40")
-    path = "folder/" * 12 + "last.ckpt"
-    Output(json=False).show({}, facts("T", {"in": path}))
-    rows = capsys.readouterr().out.splitlines()
-    assert max(map(len, rows)) <= 40
-    assert "".join(row.split("│")[2].strip() for row in rows[2:-1]) == path
-
-
 def test_without_a_terminal_nothing_is_folded(monkeypatch, capsys):
     monkeypatch.delenv("COLUMNS")
     path = "folder/" * 60

@@ -54,16 +54,6 @@ def test_a_precision_is_its_plugin(tmp_path, precision, plugin, dtype):
         assert dtype is None or torch.get_autocast_dtype("cpu") is dtype
 
 
-def test_a_gpu_runs_half_precision_with_a_scaler_and_a_cpu_as_bf16(tmp_path, monkeypatch):
-    from earteach.training import trainer
-
-    config = configured(tmp_path, precision="16", accelerator="auto")
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert trainer._precision(config.hardware) == "16-mixed"
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert trainer._precision(config.hardware) == "bf16-mixed"
-
-
 def test_convolutions_are_searched_for_and_products_stay_exact(tmp_path):
     trainer_of(tmp_path)
     assert torch.backends.cudnn.benchmark
@@ -110,10 +100,3 @@ def test_a_step_does_not_wait_for_the_device(ears, tmp_path):
         module.configure_gradient_clipping(optimizer, 1.0)
         optimizer.step()
     assert waits.seen == []
-
-
-def test_batches_are_pinned_where_there_is_a_gpu(ears, tmp_path, monkeypatch):
-    array = EarArray.open(ears / "train_teacher.npy")
-    for there in (True, False):
-        monkeypatch.setattr(torch.cuda, "is_available", lambda there=there: there)
-        assert training_loader(configured(tmp_path), array).pin_memory == there

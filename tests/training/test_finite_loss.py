@@ -1,7 +1,6 @@
 """A loss that is no number ends the run in one line and leaves its last good checkpoint."""
 
 import math
-import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -60,20 +59,11 @@ def test_the_run_stops_at_that_step(ears, tmp_path, spoil, step, value):
 
 
 def test_the_last_good_checkpoint_stays(ears, tmp_path, spoil):
-    spoil(STEPS + 3, float("nan"))
-    assert train(ears, tmp_path).code == 1
-    for path in (tmp_path / "checkpoints").iterdir():
-        found = checkpoint.read(path)
-        assert (found.epochs_completed, found.global_step) == (1, STEPS)
-        assert all(weight.isfinite().all() for weight in found.model().parameters())
-    assert (tmp_path / "checkpoints" / "last.ckpt").exists()
-
-
-def test_no_checkpoint_is_written_of_the_bad_step(ears, tmp_path, spoil):
-    spoil(4, float("nan"))
+    spoil(STEPS + 3, math.nan)
     assert train(ears, tmp_path, "--checkpoint-every-n-steps", 1).code == 1
-    found = checkpoint.last(tmp_path / "checkpoints")
-    assert checkpoint.read(found).global_step == 3
+    last = checkpoint.read(checkpoint.last(tmp_path / "checkpoints"))
+    assert (last.epochs_completed, last.global_step) == (1, STEPS + 2)
+    assert all(weight.isfinite().all() for weight in last.model().parameters())
 
 
 class OnDevice(torch.Tensor):
@@ -114,11 +104,3 @@ def test_the_advice_fits_the_run(ears, tmp_path, spoil, options, advice):
     result = train(ears, tmp_path, *options)
     assert result.code == 1
     assert advice in result.err
-
-
-def test_many_images_are_not_all_listed(ears, tmp_path, spoil):
-    batches = spoil(1, float("nan"))
-    result = train(ears, tmp_path, "--batch-size", 30)
-    listed = re.search(r"\(images ([^)]*)\)", result.err)
-    assert listed
-    assert listed[1] == ", ".join(map(str, batches[0][:16])) + ", …"
