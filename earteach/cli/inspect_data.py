@@ -24,7 +24,7 @@ _FILES = _DEFAULTS.data
 Training = Annotated[
     Optional[Path],  # noqa: UP045
     typer.Argument(
-        help=f"Training array; by default {_FILES.train_data} and its validation array.",
+        help=f"Training array. Default: {_FILES.train_data}, with its validation array.",
         metavar="TRAIN",
     ),
 ]
@@ -41,14 +41,14 @@ def inspect_data(
     out: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(
-            "--out", help="Folder for pictures: sheets of images, the worst ones and copies; plots."
+            "--out", help="Folder for plots and for sheets of images, problem images and copies."
         ),
     ] = None,
     augmented: Annotated[
         bool,
         typer.Option(
             "--augmented",
-            help="Also draw 64 training images augmented as --augmentation does (in --out, or "
+            help="Also write 64 training images with --augmentation applied (to --out, or "
             "./inspection).",
         ),
     ] = False,
@@ -74,7 +74,7 @@ def inspect_data(
     ] = _DEFAULTS.kld.kld_reduction,
     json: Json = False,
 ) -> None:
-    """Show what is in the arrays and what is wrong with them, before training on them."""
+    """Show what the arrays contain, and report problems before you train."""
     from earteach.inspection import SHEET_SIZE
     from earteach.inspection import inspect_data as core
 

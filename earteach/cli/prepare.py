@@ -36,18 +36,25 @@ Source = Annotated[
 ]
 Out = Annotated[Path, typer.Option("--out", help="Folder for the arrays.")]
 ImageSize = Annotated[
-    int, typer.Option("--image-size", help="Side of the images in pixels.", min=16, max=1024)
+    int,
+    typer.Option(
+        "--image-size", help="Height and width of the images in pixels.", min=16, max=1024
+    ),
 ]
-Gray = Annotated[bool, typer.Option("--gray", help="Write one channel instead of three.")]
+Gray = Annotated[
+    bool, typer.Option("--gray", help="Write gray images, with one channel instead of three.")
+]
 Synthetic = Annotated[
     Optional[int],  # noqa: UP045
     typer.Option(
-        "--synthetic", help="Draw this many ears in total instead of reading photographs."
+        "--synthetic", help="Draw N synthetic ears in total instead of reading photographs."
     ),
 ]
 Seed = Annotated[
     int,
-    typer.Option("--seed", help="Seed of the drawn ears and of the split.", min=0, max=2**63 - 1),
+    typer.Option(
+        "--seed", help="Random seed of the synthetic ears and of the split.", min=0, max=2**63 - 1
+    ),
 ]
 Boxes = Annotated[
     OptionalPath,
@@ -61,15 +68,15 @@ Category = Annotated[
     OptionalText,
     _ears(
         "--category",
-        "Regular expression for the categories of boxes that are ears. By default those named ear.",
+        "Regular expression for the box categories that are ears. Default: categories named ear.",
     ),
 ]
 LandmarksOption = Annotated[
     OptionalPath,
     _ears(
         "--landmarks",
-        "Landmarks of the photographs: a .csv (name, x0, y0, …; fractions of the sides), or a folder "
-        "of .pts files. Without --boxes, the box is drawn around them.",
+        "Landmarks of the photographs: a .csv (name, x0, y0, …; fractions of width and height), or a "
+        "folder of .pts files. Without --boxes, the landmarks define the box.",
     ),
 ]
 Margin = Annotated[
@@ -84,13 +91,13 @@ Margin = Annotated[
 Whole = Annotated[bool, _ears("--whole", "Keep the whole photograph, even with --landmarks.")]
 SideChoice = Annotated[
     Literal["left", "right", "as-is"],
-    _ears("--side", "Mirror ears of the other side, if their side is known."),
+    _ears("--side", "Mirror ears so that all show this side; ears of unknown side stay unchanged."),
 ]
 SidePattern = Annotated[
     OptionalText,
     _ears(
         "--side-pattern",
-        "Regular expression for the photograph's path; its first group says left or right, as in "
+        "Regular expression for the photograph's path; its first group is left or right, as in "
         "'_(left|right)_'.",
     ),
 ]
@@ -98,7 +105,7 @@ GroupBy = Annotated[
     Literal["file", "folder", "column"],
     _people(
         "--group-by",
-        "What stands for one person: a photograph, a folder, or the column person of --boxes.",
+        "What identifies a person: the file, its folder, or the column `person` of --boxes.",
     ),
 ]
 GroupPattern = Annotated[
@@ -139,11 +146,11 @@ def prepare(
     seed: Seed = 42,
     json: Json = False,
 ) -> None:
-    """Turn photographs, or drawn ears, into the training and validation arrays.
+    """Turn photographs or synthetic ears into training and validation arrays.
 
     With --group-by or --group-pattern, no person is in both arrays.
 
-    An interrupted run keeps the old arrays; repeat the command to start over.
+    An interrupted run leaves existing arrays unchanged; repeat the command to start over.
     """
     if (source is None) == (synthetic is None):
         raise typer.BadParameter("name a folder of photographs, or --synthetic N; one of the two")
