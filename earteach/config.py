@@ -153,8 +153,8 @@ class DataConfig(Options, panel="Data"):
     )
     target: Target = option(
         "augmented",
-        "Reconstruction target: with the noise, blur and occlusion of --augmentation full "
-        "(`augmented`), or without (`clean`).",
+        "Reconstruct images with (`augmented`) or without (`clean`) the noise, blur and occlusion "
+        "of --augmentation full.",
     )
 
 
@@ -176,7 +176,8 @@ class ModelConfig(Options, panel="Model"):
     )
     pca_init: bool = option(
         True,
-        "Start from a PCA of the training images and learn the residual, or from random weights.",
+        "Start from a PCA of the training images and learn the residual, or start from random "
+        "weights.",
     )
     encoder: EncoderKind = option(
         "attention",
@@ -211,7 +212,7 @@ class OptimConfig(Options, panel="Optimisation"):
     )
     lr_schedule: LRSchedule = option(
         "cosine",
-        "`cosine` warms up to the peak and decays until the last step; `plateau` halves the rate "
+        "`cosine` warms up to the peak, then decays until the last step; `plateau` halves the rate "
         "when the validation loss stops falling.",
     )
     lr_warmup_steps: int = option(
@@ -219,8 +220,8 @@ class OptimConfig(Options, panel="Optimisation"):
     )
     ema_decay: float = option(
         0.995,
-        "Decay of the moving average of the weights, which is what is evaluated and kept; 0 "
-        "disables it.",
+        "Decay of the moving average of the weights; validation and all commands use the "
+        "averaged weights. 0 disables it.",
         at_least=0,
         at_most=0.99999,
     )
@@ -246,13 +247,15 @@ class KLDConfig(Options, panel="KLD and its annealing"):
 
     kld_weight: float = option(0.00025, "Weight of the KLD in the loss.", at_least=0)
     kld_reduction: Reduction = option("mean", "Average or sum the KLD over the latent dimensions.")
-    kld_anneal_strategy: Annealing = option("cyclic", "How the weight rises over the epochs.")
+    kld_anneal_strategy: Annealing = option("cyclic", "How the KLD weight rises over the epochs.")
     kld_anneal_cycles: int = option(4, "Number of cycles of `cyclic`.", at_least=1)
     kld_anneal_ratio: float = option(
         0.5, "Fraction of a cycle of `cyclic` in which the weight rises.", above=0, at_most=1
     )
     kld_anneal_epochs: int | None = option(
-        None, "Length of the schedule; later epochs use the final weight. Default: all.", at_least=1
+        None,
+        "Epochs that the schedule spans; later epochs use the final weight. Default: all epochs.",
+        at_least=1,
     )
     kld_anneal_start: float = option(
         0.0, "Fraction of --kld-weight at the start.", at_least=0, at_most=1
@@ -288,7 +291,7 @@ class RunConfig(Options, panel="Run"):
     checkpoint_dir: Path = option(Path("checkpoints"), "Folder for checkpoints.")
     log_dir: Path = option(Path("logs"), "Folder for TensorBoard logs.")
     checkpoint_every_n_steps: int | None = option(
-        None, "Also write last.ckpt every so many steps within an epoch.", at_least=1
+        None, "Also write last.ckpt every N steps within an epoch.", at_least=1
     )
     seed: int = option(42, "Random seed of the whole run.", at_least=0, at_most=2**63 - 1)
 

@@ -94,7 +94,7 @@ def _about(
 ) -> None:
     """Teach a network what a human ear looks like.
 
-    Start with [bold]earteach prepare --synthetic 1000 --image-size 64[/], then on a CPU
+    To try it on a CPU, run [bold]earteach prepare --synthetic 1000 --image-size 64[/], then
     [bold]earteach train --image-size 64 --base-channels 32 --precision bf16 --epochs 5[/].
     """
 

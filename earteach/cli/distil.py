@@ -39,8 +39,8 @@ def distil(
 ) -> None:
     """Train a small encoder to reproduce a trained network's codes and features.
 
-    CKPT is the teacher. Unset options default to the teacher's. Every command takes the student's
-    checkpoint, which has the teacher's decoder.
+    CKPT is the teacher. Unset options keep the teacher's values. Every command accepts the student's
+    checkpoint, which includes the teacher's decoder.
     """
     from earteach.runs import distil as core
 

@@ -27,7 +27,7 @@ def evaluate(
         Optional[Path],  # noqa: UP045
         typer.Option(
             "--data",
-            help="Array to measure on; defaults to the checkpoint's validation array.",
+            help="Array to evaluate on; defaults to the checkpoint's validation array.",
         ),
     ] = None,
     against: Annotated[
@@ -50,7 +50,7 @@ def evaluate(
         Optional[Path],  # noqa: UP045
         typer.Option(
             "--out",
-            help="Folder for pictures of the worst and best images and a table of every image.",
+            help="Folder for pictures of the worst and best images and a per-image table.",
         ),
     ] = None,
     layout: LayoutChoice = None,

@@ -52,7 +52,8 @@ def export(
         bool,
         typer.Option(
             "--with-preprocessing",
-            help="Make the model take uint8 images (B, H, W, C), as read from files or cameras.",
+            help="Make the exported model take uint8 images (B, H, W, C), as read from files or "
+            "cameras.",
         ),
     ] = False,
     quantize: Annotated[
@@ -65,7 +66,7 @@ def export(
     checkpoint_dir: CheckpointDir = Path("checkpoints"),
     json: Json = False,
 ) -> None:
-    """Export a model for another runtime, and check its numbers against torch."""
+    """Export a model for another runtime and compare its output with torch's."""
     from earteach.inference.export import export as core
 
     result = core(

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from earteach.inspection import ArrayReport, Forecast, Inspection
 
 _DATA, _MODEL, _KLD = DataConfig(), ModelConfig(), KLDConfig()
-_TRAIN_HELP = f"Training array; by default {_DATA.train_data} and its validation array."
+_TRAIN_HELP = f"Training array. Default: {_DATA.train_data}, with its validation array."
 
 
 def inspect_data(
@@ -28,14 +28,14 @@ def inspect_data(
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", help="Folder for pictures: sheets of images, the worst ones and copies; plots."
+            "--out", help="Folder for plots and for sheets of images, problem images and copies."
         ),
     ] = None,
     augmented: Annotated[
         bool,
         typer.Option(
             "--augmented",
-            help="Also draw 64 training images augmented as --augmentation does (in --out, or "
+            help="Also write 64 training images with --augmentation applied (to --out, or "
             "./inspection).",
         ),
     ] = False,
@@ -57,7 +57,7 @@ def inspect_data(
     kld_reduction: Annotated[Reduction, one_of(KLDConfig, "kld_reduction")] = _KLD.kld_reduction,
     json: Json = False,
 ) -> None:
-    """Show what is in the arrays and what is wrong with them, before training on them."""
+    """Show what the arrays contain, and report problems before you train."""
     from earteach.inspection import SHEET_SIZE
     from earteach.inspection import inspect_data as core
 

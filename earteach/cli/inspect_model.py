@@ -18,13 +18,13 @@ def inspect_model(
     model: Given[ModelConfig],
     ckpt: Annotated[
         Path | None,
-        ckpt_argument("A checkpoint; left out, the options say what is built."),
+        ckpt_argument("A checkpoint. Default: a model built from the options."),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Show layers, shapes, parameters and multiply-adds of a checkpoint's model.
+    """Show the layers, shapes, parameters and multiply-adds of a model.
 
-    Without a checkpoint, of a model built from the options.
+    The model is that of a checkpoint or one built from the options.
     """
     if ckpt is not None and model:
         raise EarTeachError(

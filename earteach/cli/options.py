@@ -176,7 +176,7 @@ Config = Annotated[
     Path | None,
     typer.Option(
         "--config",
-        help="TOML file of options, keys with underscores; command-line options take precedence.",
+        help="TOML file of options, named with underscores; command-line options take precedence.",
         is_eager=True,
         callback=_use_toml,
     ),

@@ -38,10 +38,10 @@ def prepare(
         "data/preprocessed"
     ),
     image_size: Annotated[
-        int, typer.Option("--image-size", help="Side of the images in pixels.", min=16, max=1024)
+        int, typer.Option("--image-size", help="Height and width of the images in pixels.", min=16, max=1024)
     ] = 256,
     gray: Annotated[
-        bool, typer.Option("--gray", help="Write one channel instead of three.")
+        bool, typer.Option("--gray", help="Write gray images, with one channel.")
     ] = False,
     fit: FitChoice = "stretch",
     boxes: Annotated[Path | None, _ears(
@@ -51,12 +51,12 @@ def prepare(
     )] = None,
     category: Annotated[str | None, _ears(
         "--category",
-        "Regular expression for the categories of boxes that are ears. By default those named ear.",
+        "Regular expression for the box categories that are ears. Default: categories named ear.",
     )] = None,
     landmarks: Annotated[Path | None, _ears(
         "--landmarks",
-        "Landmarks of the photographs: a .csv (name, x0, y0, …; fractions of the sides), or a folder "
-        "of .pts files. Without --boxes, the box is drawn around them.",
+        "Landmarks of the photographs: a .csv (name, x0, y0, …; fractions of width and height), or a "
+        "folder of .pts files. Without --boxes, the landmarks define the box.",
     )] = None,
     margin: Annotated[float, _ears(
         "--margin", "Space on each side of the box, as a fraction of its longer side.", min=0, max=2
@@ -66,16 +66,16 @@ def prepare(
     ] = False,
     side: Annotated[
         Literal["left", "right", "as-is"],
-        _ears("--side", "Mirror ears of the other side, if their side is known."),
+        _ears("--side", "Mirror ears so that all show this side, if their side is known."),
     ] = "as-is",
     side_pattern: Annotated[str | None, _ears(
         "--side-pattern",
-        "Regular expression for the photograph's path; its first group says left or right, as in "
+        "Regular expression for the photograph's path; its first group is left or right, as in "
         "'_(left|right)_'.",
     )] = None,
     group_by: Annotated[Literal["file", "folder", "column"], _people(
         "--group-by",
-        "What stands for one person: a photograph, a folder, or the column person of --boxes.",
+        "What identifies a person: the file, its folder, or the column `person` of --boxes.",
     )] = "file",
     group_pattern: Annotated[str | None, _people(
         "--group-pattern",
@@ -95,11 +95,11 @@ def prepare(
     )] = 42,
     json: Json = False,
 ) -> None:  # fmt: skip
-    """Turn photographs, or drawn ears, into the training and validation arrays.
+    """Turn photographs or synthetic ears into training and validation arrays.
 
     With --group-by or --group-pattern, no person is in both arrays.
 
-    An interrupted run keeps the old arrays; repeat the command to start over.
+    An interrupted run leaves existing arrays unchanged; repeat the command to start over.
     """
     if (source is None) == (synthetic is None):
         raise typer.BadParameter("name a folder of photographs, or --synthetic N; one of the two")

@@ -34,26 +34,26 @@ def probe(
         Path | None,
         typer.Option(
             "--data",
-            help="Array to read from; defaults to the checkpoint's validation array.",
+            help="Array to probe on; defaults to the checkpoint's validation array.",
         ),
     ] = None,
     landmarks: Annotated[
         Path | None,
         typer.Option(
             "--landmarks",
-            help="Landmarks: .npy (N, K, 2) in fractions of the images, or .csv as `prepare` takes it; "
-            "by default the file beside the array.",
+            help="Landmarks: .npy (N, K, 2) as fractions of the image, or .csv as for `prepare`; "
+            "defaults to the file beside the array.",
         ),
     ] = None,
     identities: Annotated[
-        bool, typer.Option("--identities", help="Also probe how well people are recognised.")
+        bool, typer.Option("--identities", help="Also measure how well people are recognised.")
     ] = False,
     groups: Annotated[
         str | None,
         typer.Option(
             "--groups",
             help="Each image's person: a .csv with a column `group`, or a regular expression for file "
-            "names; by default the manifest beside the array.",
+            "names; defaults to the manifest beside the array.",
             metavar="FILE|REGEX",
         ),
     ] = None,

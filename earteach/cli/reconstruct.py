@@ -35,14 +35,16 @@ def reconstruct(
     ckpt: Ckpt = None,
     number: Annotated[
         int | None,
-        typer.Option("--number", "-n", help="Up to N ears from each input.", min=1),
+        typer.Option(
+            "--number", "-n", help="Use up to N ears from each input. Default: all.", min=1
+        ),
     ] = None,
     jitter: Annotated[
         float | None,
         typer.Option(
             "--jitter",
-            help="Write variations instead, decoded from mu + S · sigma · noise: at 1, ears that the "
-            "code cannot tell from the input; above 1, different ones.",
+            help="Write variations instead, decoded from mu + S · sigma · noise: at 1 they look almost "
+            "like the input; from about 4 on they differ visibly.",
             metavar="S",
             min=0,
         ),
@@ -50,7 +52,10 @@ def reconstruct(
     variations: Annotated[
         int | None,
         typer.Option(
-            "--variations", help="Variations of each ear, with --jitter.", min=1, show_default="1"
+            "--variations",
+            help="Number of variations of each ear, with --jitter.",
+            min=1,
+            show_default="1",
         ),
     ] = None,
     seed: Seed = 42,
@@ -60,7 +65,7 @@ def reconstruct(
     checkpoint_dir: CheckpointDir = Path("checkpoints"),
     json: Json = False,
 ) -> None:
-    """Write PNGs of ears, their reconstructions and the errors, side by side; or variations."""
+    """Write PNGs of ears beside their reconstructions and errors, or variations of the ears."""
     from earteach.inference.reconstruct import reconstruct as core
 
     if variations is not None and jitter is None:

@@ -42,7 +42,7 @@ def report(
     checkpoint_dir: CheckpointDir = Path("checkpoints"),
     json: Json = False,
 ) -> None:
-    """Write one HTML file that shows a run: quality, curves, ears, directions, options, data."""
+    """Write a self-contained HTML report of a run: quality, curves, ears, options and data."""
     from earteach.inference.report import report as core
 
     result = core(found(run, checkpoint_dir), out=out, gif=gif, seed=seed, config=config)

@@ -26,7 +26,9 @@ def resume(
     checkpoint_dir: CheckpointDir = Path("checkpoints"),
     epochs: Annotated[
         int | None,
-        typer.Option("--epochs", help="Total number of epochs to train.", min=1),
+        typer.Option(
+            "--epochs", help="Total number of epochs, including those already trained.", min=1
+        ),
     ] = None,
     reanneal: Annotated[
         bool,

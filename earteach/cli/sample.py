@@ -22,7 +22,7 @@ Number = Annotated[
     typer.Option(
         "--number",
         "-n",
-        help="Number of ears; with --traverse, in each row.",
+        help="Number of ears; with --traverse, the number in each row.",
         min=1,
         show_default="8; 7 with --traverse",
     ),
@@ -76,7 +76,7 @@ def sample(
     checkpoint_dir: CheckpointDir = Path("checkpoints"),
     json: Json = False,
 ) -> None:
-    """Draw new ears, interpolate between ears or traverse latent space; writes PNGs and a grid."""
+    """Write PNGs of new ears, of interpolations between ears, or of latent traversals."""
     exclusive = {"--sampler": sampler, "--interpolate": interpolate, "--traverse": traverse}
     given = [option for option, value in exclusive.items() if value is not None]
     if len(given) > 1:

@@ -77,7 +77,7 @@ def train(
     fast_dev_run: FastDevRun = False,
     json: Json = False,
 ) -> None:
-    """Train a model, or continue the run with the same options in the checkpoint folder."""
+    """Train a model, or continue the run in the checkpoint folder if its options match."""
     settings = TrainConfig(data=data, model=model, optim=optim, kld=kld, hardware=hardware, run=run)
     if resume is not None and (fresh or init_from is not None or dry_run or fast_dev_run):
         raise typer.BadParameter(
