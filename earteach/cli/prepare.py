@@ -38,7 +38,7 @@ def prepare(
         "data/preprocessed"
     ),
     image_size: Annotated[
-        int, typer.Option("--image-size", help="Height and width of the images in pixels.", min=16, max=1024)
+        int, typer.Option("--image-size", help="Height and width of the images.", min=16, max=1024)
     ] = 256,
     gray: Annotated[
         bool, typer.Option("--gray", help="Write gray images, with one channel.")
