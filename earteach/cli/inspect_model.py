@@ -44,7 +44,7 @@ def inspect_model(
     Output(json).show(
         result,
         table(
-            f"Network for {size}×{size}×{result.in_channels}",
+            f"EarVAE for {size}×{size}×{result.in_channels}",
             "layer", "shape", "parameters", "multiply-adds",
             rows=rows,
         ),

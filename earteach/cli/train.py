@@ -190,7 +190,7 @@ def epoch_line(record: EpochRecord) -> str:
 def _plan_table(planned: Plan) -> Table:
     size, epochs = planned.image_size, planned.epochs
     values = {
-        "model": f"ConvVAE for {size}×{size}×{planned.in_channels}, latent dimension "
+        "model": f"EarVAE for {size}×{size}×{planned.in_channels}, latent dimension "
         f"{planned.latent_dim}, base channels {planned.base_channels}",
         "parameters": f"{planned.parameters:,}",
         "multiply-adds": f"{planned.multiply_adds:,} per image",
