@@ -76,7 +76,7 @@ test: $(VENV)/installed ## run the fast tests: about 5 minutes on 2 cores
 	$(PYTEST) -n 2 --dist loadfile
 
 test-slow: $(VENV)/installed ## run the slow tests: killed processes, longer trainings, the docs
-	$(PYTEST) -m slow
+	$(PYTEST) -n 2 --dist loadfile -m slow
 
 test-all: test test-slow ## run the fast tests and the slow ones
 

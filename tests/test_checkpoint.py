@@ -194,5 +194,5 @@ def test_differences_are_the_options_that_decide_what_is_computed():
         assert other != value
         changes[option.name] = other
         if option.name not in IRRELEVANT:
-            expected[option.name] = (value, other)
+            expected[option.name] = (old.resolved_options()[option.name], other)
     assert checkpoint.differences(old, old.with_options(changes)) == expected

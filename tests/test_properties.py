@@ -141,7 +141,7 @@ def test_an_option_keeps_its_bounds_or_is_refused_by_its_name(name: str, value: 
         assert not isinstance(value, bool) or isinstance(kept, bool)
         assert math.isfinite(kept)
         assert kept == value
-        limits = option.opt
+        limits = option
         assert limits.at_least is None or kept >= limits.at_least
         assert limits.above is None or kept > limits.above
         assert kept <= (limits.at_most or 2**31)

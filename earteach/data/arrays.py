@@ -170,7 +170,8 @@ def _check_magic(path: Path) -> None:
     """Raise `EarTeachError` unless the path can be read and starts as a `.npy` file does."""
     try:
         if path.exists() and not path.is_file():  # of a pipe the first read may never end
-            raise EarTeachError(f"{path}: is no file on a disk; name a .npy file")
+            kind = "a folder" if path.is_dir() else "no file on a disk"
+            raise EarTeachError(f"{path}: is {kind}; name a .npy file")
         with path.open("rb") as file:
             start = file.read(6)
     except FileNotFoundError as error:

@@ -121,6 +121,8 @@ def traverse(
             raise EarTeachError(f"{option} {value}: must be at least {minimum} with --traverse")
     config = config or InferenceConfig()
     model = load_model(path, config)
+    if directions > (limit := model.network.latent_dim):  # before a mixture is fitted
+        raise EarTeachError(f"--traverse {directions}: a code has {limit} dimensions; name fewer")
     try:
         mixture = get_mixture(model)
     except EarTeachError as error:

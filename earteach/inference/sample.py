@@ -19,7 +19,7 @@ import torch
 
 from earteach.config import InferenceConfig
 from earteach.errors import EarTeachError
-from earteach.files.folders import make_folder
+from earteach.files.folders import make_folder, missing_folders, remove_empty
 from earteach.hardware import at_most_cores
 from earteach.images import check_overwrite, grid, remove_stale, to_uint8, write_png
 from earteach.inference.loaded_model import LoadedModel, load_model
@@ -91,8 +91,13 @@ def sample(
         raise EarTeachError(f"--sampler {sampler}: must be gmm or prior")
     config = config or InferenceConfig()
     model = load_model(path, config)
-    mixture = find_mixture(model, sampler)
-    paths = prepare_paths(out, number)
+    missing = missing_folders(out)
+    paths = prepare_paths(out, number)  # before a mixture is fitted
+    try:
+        mixture = find_mixture(model, sampler)
+    except EarTeachError:
+        remove_empty(missing)
+        raise
     metadata = {"Checkpoint": model.checkpoint.path.name, "Seed": str(seed)}
     codes = draw_codes(model.network, mixture, number, seed, config.batch_size)
     first = write_ears(decode(model, codes), paths, metadata)

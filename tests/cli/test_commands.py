@@ -164,7 +164,13 @@ def has(value: Any, key: str) -> bool:
     return True
 
 
-@pytest.mark.parametrize("name", CASES)
+SLOW = {"export in 8 bits"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in CASES],
+)
 def test_command(ears, trained, tmp_path, monkeypatch, name):
     case = CASES[name]
     results = []

@@ -187,6 +187,7 @@ def test_what_changes_the_weights(ears, tmp_path, plain, changed, equal):
     assert same(weights(other), weights(plain)) == equal
 
 
+@pytest.mark.slow
 def test_a_network_without_pca_stays_one(ears, tmp_path):
     (tmp_path / "run.toml").write_text("pca_init = false\n")
     first = run(ears, tmp_path, *QUICK, "--epochs", 1, "--config", tmp_path / "run.toml")

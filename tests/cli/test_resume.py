@@ -158,6 +158,7 @@ def test_a_finished_run_needs_more_epochs(finished):
     assert finish(*offered(result))["epochs_completed"] > EPOCHS
 
 
+@pytest.mark.slow
 def test_a_run_that_stopped_early_says_so_and_gets_its_patience_again(finished):
     # No weight changes at this learning rate, so no epoch is better than the first.
     still = ["--learning-rate", 1e-12, "--weight-decay", 0, "--kld-weight", 0, "--patience", 2]
@@ -243,6 +244,7 @@ def test_train_with_resume_refuses_other_options(finished, typed, differences):
     assert LAST.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_hardware_can_change_and_stays_as_it_was_set(finished):
     old = checkpoint.read(LAST).config
     finish("resume", "--epochs", 4, "--num-workers", 1, "--strategy", "auto")

@@ -50,6 +50,7 @@ def on_a_terminal(args, columns=80, react=None):
     return code, came.decode()
 
 
+@pytest.mark.slow
 def test_ctrl_c_on_a_terminal_keeps_the_run(ears, tmp_path):
     typed = []
 

@@ -40,6 +40,7 @@ def two(ears: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_validation_counts_every_image_once(two):
     """Seven images over two processes: padded with one that is there twice, means would differ.
 

@@ -144,6 +144,7 @@ def next_second() -> None:
     time.sleep(1.05 - time.time() % 1)
 
 
+@pytest.mark.slow
 def test_workers_do_not_matter(ears, uninterrupted, tmp_path):
     finished("train", *options(ears, tmp_path, 2))
     assert_same_run(uninterrupted, Run(tmp_path, None))

@@ -102,6 +102,7 @@ def test_the_optimizer_has_the_rate_of_the_formula_also_after_a_resume(ears, tmp
     assert [*before, *after] == expected
 
 
+@pytest.mark.slow
 def test_plateau_keeps_the_rate_while_the_loss_falls(ears, tmp_path, monkeypatch):
     rates = recorded(monkeypatch)
     options = ["--lr-schedule", "plateau", "--lr-warmup-steps", 3, "--lr-peak", 7]

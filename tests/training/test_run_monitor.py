@@ -83,6 +83,7 @@ def unweighted(ears: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
     return folder / "checkpoints" / "last.ckpt", train(ears, folder, *options)
 
 
+@pytest.mark.slow
 def test_advice_is_logged_once_when_it_first_applies(unweighted: tuple[Path, Result]) -> None:
     _, result = unweighted
     assert codes(result) == ["kld_weight_low"]
@@ -93,6 +94,7 @@ def test_advice_is_logged_once_when_it_first_applies(unweighted: tuple[Path, Res
     assert before[-1] == "10/12"
 
 
+@pytest.mark.slow
 def test_a_resumed_run_shows_old_advice_without_logging_it_again(
     unweighted: tuple[Path, Result], tmp_path: Path
 ) -> None:
@@ -103,6 +105,7 @@ def test_a_resumed_run_shows_old_advice_without_logging_it_again(
     assert "try --kld-weight" in " ".join(longer.out.replace("│", " ").split())
 
 
+@pytest.mark.slow
 def test_eval_gives_the_same_advice(unweighted: tuple[Path, Result]) -> None:
     last, result = unweighted
     assert command("eval", last, "--no-baselines", "--json").json["advice"] == result.json["advice"]
@@ -156,6 +159,7 @@ def recorder_state(folder: Path) -> dict[str, Any]:
     return state
 
 
+@pytest.mark.slow
 def test_a_resumed_run_remembers_its_history_wherever_it_logs(
     ears: Path, tmp_path: Path, trained: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
