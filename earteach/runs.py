@@ -193,7 +193,7 @@ def _check_continues(run: Checkpoint, config: TrainConfig, task: Task) -> None:
         old, new = differing["epochs"]
         raise EarTeachError(
             f"{run.path}: is a run of {old} epochs, not {new}; continue it with "
-            f"`earteach resume {run.path} --epochs {new}` or start anew with --fresh"
+            f"`earteach resume {run.path} --epochs {new}` or start over with --fresh"
         )
     mismatch = task.mismatch(run)
     if differing:
@@ -201,7 +201,7 @@ def _check_continues(run: Checkpoint, config: TrainConfig, task: Task) -> None:
     if mismatch:
         raise EarTeachError(
             f"{run.path}: is a run {mismatch}; continue it as it was with `earteach resume {run.path}`, "
-            "or start anew with --fresh, which moves it aside"
+            "or start over with --fresh, which moves it aside"
         )
     _check_unfinished(run, config.optim.epochs)
 
@@ -213,7 +213,7 @@ def _check_unfinished(run: Checkpoint, epochs: int) -> None:
         how = "stopped early" if stopped_early else "finished"
         raise EarTeachError(
             f"{run.path}: this run {how} after {done} epochs; train it longer with `earteach "
-            f"resume {run.path} --epochs {max(2 * done, epochs + 1)}`, or start anew with "
+            f"resume {run.path} --epochs {max(2 * done, epochs + 1)}`, or start over with "
             "--fresh, which moves it aside"
         )
 
