@@ -114,7 +114,13 @@ def load(path: str | Path) -> ConvVAE:
     path = Path(path)
     if (path / pretrained.CONFIG).exists():
         return pretrained.load_pretrained(path)
-    return read(best(path) if path.is_dir() else path).model()
+    return find(path).model()
+
+
+def find(path: str | Path) -> Checkpoint:
+    """The checkpoint at `path`, or a folder's best by validation loss; raises as `read` does."""
+    path = Path(path)
+    return read(best(path) if path.is_dir() else path)
 
 
 def read(path: str | Path) -> Checkpoint:

@@ -70,8 +70,7 @@ def distil(
 
     Raises `EarTeachError` where the teacher is a student itself, and as `train` does.
     """
-    path = Path(teacher)
-    trained = checkpoint.read(checkpoint.best(path) if path.is_dir() else path)
+    trained = checkpoint.find(teacher)
     folders = {"checkpoint_dir": STUDENTS, "log_dir": STUDENTS / "logs"}
     config = trained.config.with_options({**folders, **(options or {}), "encoder": student})
     if fresh and trained.path.resolve().parent == config.run.checkpoint_dir.resolve():

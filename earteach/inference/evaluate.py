@@ -309,7 +309,7 @@ def _check_comparable(path: Path, model: LoadedModel) -> Path:
     It is loaded again when its turn comes, to hold one network at a time in memory.
     """
     try:
-        other = checkpoint.read(checkpoint.best(path) if path.is_dir() else path)
+        other = checkpoint.find(path)
         other.model()  # raises before the long work if weights do not fit
     except EarTeachError as error:
         raise EarTeachError(f"--against {error}") from error

@@ -55,7 +55,7 @@ def load_model(path: str | Path, config: InferenceConfig | None = None) -> Loade
     Raises `EarTeachError` for a checkpoint that cannot be read, and for a GPU that does not exist.
     """
     config = config or InferenceConfig()
-    loaded = checkpoint.read(checkpoint.best(Path(path)) if Path(path).is_dir() else path)
+    loaded = checkpoint.find(path)
     precision = config.precision or loaded.config.hardware.precision
     device = torch.device("cuda")
     if on_cpu(config.accelerator):

@@ -30,6 +30,7 @@ from earteach.model.annealing import final_kld_weight, kld_weight
 from earteach.model.loss import elbo_beta, squared_error
 from earteach.model.vae import ConvVAE, reparameterise
 from earteach.randomness import validation_noise
+from earteach.run_files import RECORDER_STATE
 
 # Younger runs are not judged, and neither are codes of fewer images.
 MIN_EPOCHS, MIN_STEPS, MIN_IMAGES = 5, 100, 5
@@ -96,7 +97,7 @@ class EpochLosses:
 
 def recorded_history(state: Mapping[str, Any]) -> tuple[EpochLosses, ...]:
     """The epochs that training's `Recorder` stored in a checkpoint's state."""
-    recorder = state.get("callbacks", {}).get("Recorder", {})
+    recorder = state.get("callbacks", {}).get(RECORDER_STATE, {})
     return tuple(EpochLosses(**epoch) for epoch in recorder.get("history", ()))
 
 

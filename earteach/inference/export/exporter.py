@@ -73,7 +73,7 @@ def export(
     """
     _check_options(format, part, opset, with_preprocessing, quantize)
     check_packages(format)
-    source = checkpoint.read(checkpoint.best(Path(path)) if Path(path).is_dir() else path)
+    source = checkpoint.find(path)
     model = source.model()
     size = check_size(model, part, input_size)
     job = Job(source, model, part, size, with_preprocessing, opset or OPSET)
