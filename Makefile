@@ -22,7 +22,7 @@ MINUTES ?= 45
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help install demo format lint types test test-slow test-all test-lowest coverage mutants \
+.PHONY: help install demo format lint types test test-slow test-outputs test-all test-lowest coverage mutants \
   bench bench-quality docs outputs site audit dist check clean
 
 help: ## list the targets
@@ -76,7 +76,10 @@ test: $(VENV)/installed ## run the fast tests: about 5 minutes on 2 cores
 	$(PYTEST) -n 2 --dist loadfile
 
 test-slow: $(VENV)/installed ## run the slow tests: killed processes, longer trainings, the docs
-	$(PYTEST) -n 2 --dist loadfile -m slow
+	$(PYTEST) -n 2 --dist loadfile -m 'slow and not outputs'
+
+test-outputs: $(VENV)/installed ## compare the output shown in README and tutorial with a full run (20 minutes)
+	$(PYTEST) -m outputs
 
 test-all: test test-slow ## run the fast tests and the slow ones
 

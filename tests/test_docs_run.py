@@ -79,6 +79,7 @@ def shape(line: str) -> str:
     return re.sub(r"([ ─━])\1+", r"\1", DURATION.sub("#", NUMBER.sub("#", line))).strip()
 
 
+@pytest.mark.outputs
 @pytest.mark.parametrize("page", [outputs.README, outputs.TUTORIAL], ids=["README", "tutorial"])
 @pytest.mark.timeout(1800)
 def test_the_output_shown_is_the_output_printed(page: Path, tmp_path: Path) -> None:
