@@ -91,6 +91,15 @@ _TASKS: dict[str, Callable[[Checkpoint], Task]] = {
 }
 
 
+def _task_of(run: Checkpoint) -> Task:
+    if run.task not in _TASKS:
+        raise EarTeachError(
+            f"{run.path}: its task {run.task!r} is none of {', '.join(_TASKS)}; the file was altered: "
+            "take another checkpoint"
+        )
+    return _TASKS[run.task](run)
+
+
 def _log_dir(named: Path, checkpoint_dir: Path) -> Path:
     """Where a resumed run continues its log: in the folder it names, or beside its checkpoints.
 
@@ -153,7 +162,7 @@ def resume(
         log_dir = _log_dir(config.run.log_dir, folder)
         config = replace(config, run=replace(config.run, checkpoint_dir=folder, log_dir=log_dir))
         _check_unfinished(run, epochs or config.optim.epochs)
-        task = _TASKS[run.task](run)
+        task = _task_of(run)
         if epochs is not None:
             config = _extended(config, epochs, reanneal)
             if epochs != run.config.optim.epochs and task.kld_schedule(config):
