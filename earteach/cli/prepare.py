@@ -28,73 +28,74 @@ def _people(name: str, help: str) -> Any:
     return typer.Option(name, help=help, rich_help_panel="Training and validation")
 
 
+_SOURCE = typer.Argument(help="Folder of photographs; subfolders are read too.", metavar="SOURCE")
+_OUT = typer.Option("--out", help="Folder for the arrays.")
+_IMAGE_SIZE = typer.Option("--image-size", help="Height and width of the images.", min=16, max=1024)
+_GRAY = typer.Option("--gray", help="Write gray images, with one channel.")
+_SYNTHETIC = typer.Option(
+    "--synthetic", help="Draw this many ears in total instead of reading photographs."
+)
+_SEED = typer.Option(
+    "--seed", help="Seed of the drawn ears and of the split.", min=0, max=2**63 - 1
+)
+_BOXES = _ears(
+    "--boxes",
+    "Where the ears are: a .json (COCO), a .csv (photograph, x, y, w, h), or a folder of .xml "
+    "(Pascal VOC) or .txt (YOLO).",
+)
+_CATEGORY = _ears(
+    "--category",
+    "Regular expression for the box categories that are ears. Default: categories named ear.",
+)
+_LANDMARKS = _ears(
+    "--landmarks",
+    "Landmarks of the photographs: a .csv (name, x0, y0, …; fractions of width and height), or a "
+    "folder of .pts files. Without --boxes, the landmarks define the box.",
+)
+_MARGIN = _ears(
+    "--margin", "Space on each side of the box, as a fraction of its longer side.", min=0, max=2
+)
+_WHOLE = _ears("--whole", "Keep the whole photograph, even with --landmarks.")
+_SIDE = _ears("--side", "Mirror ears so that all show this side, if their side is known.")
+_SIDE_PATTERN = _ears(
+    "--side-pattern",
+    "Regular expression for the photograph's path; its first group is left or right, as in "
+    "'_(left|right)_'.",
+)
+_GROUP_BY = _people(
+    "--group-by",
+    "What identifies a person: the file, its folder, or the column `person` of --boxes.",
+)
+_GROUP_PATTERN = _people(
+    "--group-pattern",
+    r"Regular expression for the file name; its first group is the person, as in '^(\d+)_'.",
+)
+_VAL_FRACTION = _people("--val-fraction", "Fraction of the images used for validation.")
+_VAL_GROUPS = _people("--val-groups", "Regular expression for the groups used for validation.")
+
+
 def prepare(
     context: typer.Context,
-    source: Annotated[
-        Path | None,
-        typer.Argument(help="Folder of photographs; subfolders are read too.", metavar="SOURCE"),
-    ] = None,
-    out: Annotated[Path, typer.Option("--out", help="Folder for the arrays.")] = Path(
-        "data/preprocessed"
-    ),
-    image_size: Annotated[
-        int, typer.Option("--image-size", help="Height and width of the images.", min=16, max=1024)
-    ] = 256,
-    gray: Annotated[
-        bool, typer.Option("--gray", help="Write gray images, with one channel.")
-    ] = False,
+    source: Annotated[Path | None, _SOURCE] = None,
+    out: Annotated[Path, _OUT] = Path("data/preprocessed"),
+    image_size: Annotated[int, _IMAGE_SIZE] = 256,
+    gray: Annotated[bool, _GRAY] = False,
     fit: FitChoice = "stretch",
-    boxes: Annotated[Path | None, _ears(
-        "--boxes",
-        "Where the ears are: a .json (COCO), a .csv (photograph, x, y, w, h), or a folder of .xml "
-        "(Pascal VOC) or .txt (YOLO).",
-    )] = None,
-    category: Annotated[str | None, _ears(
-        "--category",
-        "Regular expression for the box categories that are ears. Default: categories named ear.",
-    )] = None,
-    landmarks: Annotated[Path | None, _ears(
-        "--landmarks",
-        "Landmarks of the photographs: a .csv (name, x0, y0, …; fractions of width and height), or a "
-        "folder of .pts files. Without --boxes, the landmarks define the box.",
-    )] = None,
-    margin: Annotated[float, _ears(
-        "--margin", "Space on each side of the box, as a fraction of its longer side.", min=0, max=2
-    )] = 0.15,
-    whole: Annotated[
-        bool, _ears("--whole", "Keep the whole photograph, even with --landmarks.")
-    ] = False,
-    side: Annotated[
-        Literal["left", "right", "as-is"],
-        _ears("--side", "Mirror ears so that all show this side, if their side is known."),
-    ] = "as-is",
-    side_pattern: Annotated[str | None, _ears(
-        "--side-pattern",
-        "Regular expression for the photograph's path; its first group is left or right, as in "
-        "'_(left|right)_'.",
-    )] = None,
-    group_by: Annotated[Literal["file", "folder", "column"], _people(
-        "--group-by",
-        "What identifies a person: the file, its folder, or the column `person` of --boxes.",
-    )] = "file",
-    group_pattern: Annotated[str | None, _people(
-        "--group-pattern",
-        r"Regular expression for the file name; its first group is the person, as in '^(\d+)_'.",
-    )] = None,
-    val_fraction: Annotated[
-        float, _people("--val-fraction", "Fraction of the images used for validation.")
-    ] = 0.15,
-    val_groups: Annotated[
-        str | None, _people("--val-groups", "Regular expression for the groups used for validation.")
-    ] = None,
-    synthetic: Annotated[int | None, typer.Option(
-        "--synthetic", help="Draw this many ears in total instead of reading photographs."
-    )] = None,
-    seed: Annotated[int, typer.Option(
-        "--seed", help="Seed of the drawn ears and of the split.", min=0, max=2**63 - 1
-    )] = 42,
+    boxes: Annotated[Path | None, _BOXES] = None,
+    category: Annotated[str | None, _CATEGORY] = None,
+    landmarks: Annotated[Path | None, _LANDMARKS] = None,
+    margin: Annotated[float, _MARGIN] = 0.15,
+    whole: Annotated[bool, _WHOLE] = False,
+    side: Annotated[Literal["left", "right", "as-is"], _SIDE] = "as-is",
+    side_pattern: Annotated[str | None, _SIDE_PATTERN] = None,
+    group_by: Annotated[Literal["file", "folder", "column"], _GROUP_BY] = "file",
+    group_pattern: Annotated[str | None, _GROUP_PATTERN] = None,
+    val_fraction: Annotated[float, _VAL_FRACTION] = 0.15,
+    val_groups: Annotated[str | None, _VAL_GROUPS] = None,
+    synthetic: Annotated[int | None, _SYNTHETIC] = None,
+    seed: Annotated[int, _SEED] = 42,
     json: Json = False,
-) -> None:  # fmt: skip
+) -> None:
     """Turn photographs or synthetic ears into training and validation arrays.
 
     With --group-by or --group-pattern, no person is in both arrays.
