@@ -31,6 +31,7 @@ Annealing = Literal["cyclic", "linear", "monotonic"]
 Precision = Literal["32", "16", "bf16"]
 ExportFormat = Literal["onnx", "torchscript", "torch-export", "safetensors", "openvino"]
 ExportPart = Literal["full", "encoder", "decoder", "features"]
+Sampler = Literal["gmm", "prior"]
 
 # A larger number of anything, infinity included, is a mistake, and some libraries' integers overflow.
 _LARGEST = 2**31 - 1

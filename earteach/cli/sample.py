@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from earteach.cli.options import CheckpointDir, Ckpt, Json, Seed, Show, found
 from earteach.cli.output import Output, facts, pictures
-from earteach.config import InferenceConfig
+from earteach.config import InferenceConfig, Sampler
 
 if TYPE_CHECKING:
     from earteach.inference.latent_traversal import Interpolation, Traversal
@@ -28,7 +28,7 @@ Number = Annotated[
     ),
 ]
 SamplerChoice = Annotated[
-    Literal["gmm", "prior"] | None,
+    Sampler | None,
     typer.Option(
         "--sampler",
         help="Draw codes from a Gaussian mixture of the training images' codes, stored beside the "

@@ -13,18 +13,19 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import torch
 
-from earteach.config import InferenceConfig
+from earteach.config import InferenceConfig, Sampler
 from earteach.errors import EarTeachError
 from earteach.files.folders import make_folder, missing_folders, remove_empty
 from earteach.hardware import at_most_cores
 from earteach.images import check_overwrite, grid, remove_stale, to_uint8, write_png
 from earteach.inference.loaded_model import LoadedModel, load_model
 from earteach.inference.nearest_images import Nearest, Neighbours, find_neighbours
-from earteach.inference.samplers import Sampler, draw_codes, find_mixture
+from earteach.inference.samplers import draw_codes, find_mixture
 from earteach.metrics.gaussian_mixture import CodeMixture
 
 GRID = "grid.png"
@@ -87,8 +88,8 @@ def sample(
     """
     if number < 1:
         raise EarTeachError(f"--number {number}: must be at least 1")
-    if sampler not in (None, "gmm", "prior"):
-        raise EarTeachError(f"--sampler {sampler}: must be gmm or prior")
+    if sampler not in (None, *get_args(Sampler)):
+        raise EarTeachError(f"--sampler {sampler}: must be {' or '.join(get_args(Sampler))}")
     config = config or InferenceConfig()
     model = load_model(path, config)
     missing = missing_folders(out)

@@ -1,8 +1,8 @@
-"""Where the latent codes of new ears come from: each `--sampler` is here and nowhere else.
+"""Where the latent codes of new ears come from: the two of `--sampler`.
 
 `gmm` draws from a Gaussian mixture of the training images' codes, which is fitted once and stored
 beside the checkpoint; `prior` draws from a standard normal distribution. To add a sampler, name it in
-`Sampler` and draw from it in `draw_codes`.
+`config.Sampler` and draw from it in `draw_codes`.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import hashlib
 import logging
 from collections.abc import Iterator
 from itertools import count, islice
-from typing import Literal
 
 import numpy as np
 import torch
 from torch.nn import functional
 
+from earteach.config import Sampler
 from earteach.data.arrays import EarArray, sampled_rows
 from earteach.data.image_batches import image_batches
 from earteach.errors import EarTeachError
@@ -25,8 +25,6 @@ from earteach.metrics.gaussian_mixture import CodeMixture, fit_mixture
 from earteach.metrics.npz_cache import load_npz, store_npz
 from earteach.model.canonical_side import mirrored
 from earteach.model.vae import ConvVAE
-
-Sampler = Literal["gmm", "prior"]
 
 _CACHE_VERSION = 1
 _MAX_IMAGES = 4096
