@@ -312,8 +312,16 @@ class EarVAELightning(pl.LightningModule):
         checkpoint[_SUMS] = dict(zip(names, sums, strict=False))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint.update(upgraded(checkpoint))
         sums = checkpoint.get(_SUMS, {})
-        # Before format 4 the sums had no names; the epoch's means then start over.
-        values = list(sums.values()) if isinstance(sums, dict) and self.global_rank == 0 else []
+        values = self._sums_of_format_3(sums) if isinstance(sums, list) else list(sums.values())
         self._sums = torch.tensor(values, dtype=torch.float64)
+        if self.global_rank > 0:
+            self._sums.zero_()  # they are of all devices
+        checkpoint.update(upgraded(checkpoint))
+
+    def _sums_of_format_3(self, sums: list[float]) -> list[float]:
+        """The sums of loss, reconstruction, KLD in nats, 1 − SSIM and images as this format has them."""
+        _, recon, kld, unlike, images = sums
+        config = self.config
+        per = config.model.latent_dim if config.kld.kld_reduction == "mean" else 1
+        return [recon, kld / per, *([unlike] if config.optim.ssim_weight else []), images]
