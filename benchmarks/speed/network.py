@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from benchmarks.quality.standard_vae import StandardVAE
 from benchmarks.speed.pairs import Pair, Row, in_turn, peak_megabytes
-from earteach.config import ModelConfig
+from earteach.config import ModelConfig, OptimConfig, TrainConfig
 from earteach.model.build import build_model
 from earteach.model.loss import VAEBatch, objective, vae_terms
 from earteach.model.vae import ConvVAE
@@ -93,8 +93,9 @@ def training_loss(
     noise = torch.randn(len(images), model.latent_dim, device=images.device)
     decoded, mu, logvar = model(images, noise)
     batch = VAEBatch(decoded, target, mu, logvar)
-    terms = vae_terms(KLD_WEIGHT, "mean", model.latent_dim, SSIM_WEIGHT)
-    return objective(terms, {term.name: term.value_of(batch) for term in terms})
+    config = TrainConfig(model=model.config, optim=OptimConfig(ssim_weight=SSIM_WEIGHT))
+    terms = vae_terms(config, KLD_WEIGHT)
+    return objective(terms, {term.name: term.values_of(batch) for term in terms})
 
 
 def descend(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import RenderableType
@@ -24,14 +24,14 @@ def evaluate(
     config: InferenceConfig,
     ckpt: Ckpt = None,
     data: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option(
             "--data",
             help="Array to evaluate on; defaults to the checkpoint's validation array.",
         ),
     ] = None,
     against: Annotated[
-        Optional[list[Path]],  # noqa: UP045
+        list[Path] | None,
         typer.Option(
             "--against",
             help="Another checkpoint, or a folder with one, to compare with; repeatable.",
@@ -47,7 +47,7 @@ def evaluate(
         ),
     ] = True,
     out: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option(
             "--out",
             help="Folder for pictures of the worst and best images and a per-image table.",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def report(
     config: InferenceConfig,
     run: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Argument(
             help="A checkpoint, or a folder with one; defaults to --checkpoint-dir.",
             metavar="RUN",
@@ -26,13 +26,13 @@ def report(
         ),
     ] = None,
     out: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option(
             "--out", help="HTML file to write; defaults to report.html beside the checkpoint."
         ),
     ] = None,
     gif: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option(
             "--gif",
             help="Also animate the fixed validation ears over the epochs, as .gif or .webp.",

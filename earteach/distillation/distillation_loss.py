@@ -41,7 +41,7 @@ def distillation_terms(teacher: ConvVAE) -> list[LossTerm[DistillationBatch]]:
     pca = teacher.pca if isinstance(teacher, PCAVAE) else None
 
     def codes(batch: DistillationBatch) -> torch.Tensor:
-        return code_error(batch.student, batch.teacher, pca).mean()
+        return code_error(batch.student, batch.teacher, pca)
 
     def features(batch: DistillationBatch) -> torch.Tensor:
         pairs = zip(batch.student.maps, batch.teacher.maps, strict=True)
@@ -50,7 +50,7 @@ def distillation_terms(teacher: ConvVAE) -> list[LossTerm[DistillationBatch]]:
     def side(batch: DistillationBatch) -> torch.Tensor:
         if batch.side_logits is None:
             return torch.zeros((), device=batch.teacher.mu.device)
-        return side_error(batch.side_logits, batch.teacher).mean()
+        return side_error(batch.side_logits, batch.teacher)
 
     return [LossTerm("codes", codes), LossTerm("features", features), LossTerm("side", side)]
 

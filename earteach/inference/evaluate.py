@@ -39,7 +39,7 @@ from earteach.metrics.diagnostics import (
 from earteach.metrics.image_quality import ImageQuality, Intervals, Margins, QualityMeter
 from earteach.metrics.latent import LatentStatistics
 from earteach.model.annealing import final_kld_weight
-from earteach.model.loss import image_losses, total_loss
+from earteach.model.loss import VAEBatch, reported_loss, vae_terms
 from earteach.model.vae import reparameterise
 from earteach.randomness import validation_noise
 
@@ -242,7 +242,7 @@ def _measure(model: LoadedModel, array: EarArray, rows: np.ndarray, batch_size: 
             "%s was trained on the images of %s; it may do worse on others",
             model.checkpoint.path, array.path,
         )  # fmt: skip
-    weight, reduction = final_kld_weight(config.kld), config.kld.kld_reduction
+    terms = vae_terms(config, final_kld_weight(config.kld))
     losses: list[list[float]] = []
     meter, codes = QualityMeter(), LatentStatistics(network.latent_dim)
     with model.running():
@@ -251,9 +251,10 @@ def _measure(model: LoadedModel, array: EarArray, rows: np.ndarray, batch_size: 
             mu, logvar = network.encode(images)
             noise = validation_noise(config.run.seed, batch.indices, mu.shape[1]).to(model.device)
             noisy = network.decode(reparameterise(mu, logvar, noise))
-            recon, kld = image_losses(noisy, images, mu, logvar)
-            loss = total_loss(recon, kld, weight, reduction, mu.shape[1])
-            losses += torch.stack([loss, recon, kld], dim=1).tolist()
+            batch_terms = VAEBatch(noisy, images, mu, logvar)
+            values = {t.name: t.values_of(batch_terms) for t in terms if t.in_loss}
+            loss = reported_loss(terms, values)
+            losses += torch.stack([loss, values["recon"], values["kld"]], dim=1).tolist()
             codes.update(mu, logvar)
             meter.update(network.decode(mu), images)
     return Measurement(rows, np.array(losses), meter.compute(), codes, network.latent_dim)

@@ -8,8 +8,9 @@ likelihood of variance s² with β = w · D / 2 at s² = 1 (Higgins et al. 2017,
 https://openreview.net/forum?id=Sy2fzU9gl). Training also lowers 1 − SSIM, which `loss` leaves out, so
 that it compares between runs with different weights of it.
 
-To add a term, add it to the list that `vae_terms` returns: its mean, its share of the whole and its
-curves follow from its name.
+To add a term, add it to the list that `vae_terms` returns, with its weight from the configuration. Its
+mean, its share of the whole, its part of `loss` in training, validation and eval, and its curves follow
+from its name.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 import torch
 
-from earteach.config import Reduction
+from earteach.config import Reduction, TrainConfig
 
 # The window and the constants of SSIM, for a data range of 1.
 _WINDOW, _SIGMA = 11, 1.5
@@ -32,27 +33,39 @@ Batch = TypeVar("Batch")
 
 @dataclass(frozen=True)
 class LossTerm(Generic[Batch]):
-    """One term: training lowers `weight` times `value_of` a batch, a mean over its images.
-
-    What is logged of the value's mean v is a · v + b under `logged_as`, with (a, b) = `logged_scale`.
-    """
+    """One term: training lowers weight / divisor times the mean of its values."""
 
     name: str
-    value_of: Callable[[Batch], torch.Tensor]
+    values_of: Callable[[Batch], torch.Tensor]  # of each image, (B,), or of the batch, ()
     weight: float = 1.0
+    divisor: float = 1.0
     in_loss: bool = True  # whether the `loss` that is reported includes it
-    logged_as: str = ""
-    logged_scale: tuple[float, float] = (1.0, 0.0)
+    scalar: str = ""  # the name under which its mean is logged, if not its own
+    complement: bool = False  # whether 1 − mean is logged
 
-    def logged(self, mean: float) -> dict[str, float]:
-        """The name and value to log for a mean over batches."""
-        scale, offset = self.logged_scale
-        return {self.logged_as or self.name: scale * mean + offset}
+    def weighted(self, values: torch.Tensor) -> torch.Tensor:
+        return self.weight * (values / self.divisor)
+
+    @property
+    def logged_as(self) -> str:
+        return self.scalar or self.name
+
+    def logged(self, mean: float) -> float:
+        return 1 - mean if self.complement else mean
 
 
-def objective(terms: Sequence[LossTerm[Batch]], values: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    """What training descends: the weighted sum of the terms' values."""
-    return torch.stack([term.weight * values[term.name] for term in terms]).sum()
+Values = Mapping[str, torch.Tensor]  # those of each term, by its name
+
+
+def objective(terms: Sequence[LossTerm[Batch]], values: Values) -> torch.Tensor:
+    """What training descends: the weighted sum of the means of all terms."""
+    return torch.stack([term.weighted(values[term.name].mean()) for term in terms]).sum()
+
+
+def reported_loss(terms: Sequence[LossTerm[Batch]], values: Values) -> torch.Tensor:
+    """The `loss` that is reported, of each image or of means, elementwise."""
+    parts = [term.weighted(values[term.name]) for term in terms if term.in_loss]
+    return torch.stack(parts).sum(dim=0)
 
 
 class VAEBatch(NamedTuple):
@@ -64,46 +77,30 @@ class VAEBatch(NamedTuple):
     logvar: torch.Tensor  # (B, D)
 
 
-def vae_terms(
-    kld_weight: float, reduction: Reduction, latent_dim: int, ssim_weight: float
-) -> list[LossTerm[VAEBatch]]:
-    """Reconstruction, KLD with its weight of the moment, and 1 − SSIM unless its weight is 0."""
-    per = latent_dim if reduction == "mean" else 1
-    terms = [
-        LossTerm[VAEBatch](
+def vae_terms(config: TrainConfig, kld_weight: float) -> list[LossTerm[VAEBatch]]:
+    """Reconstruction, KLD in nats with the given weight, and 1 − SSIM unless its weight is 0."""
+    divisor = config.model.latent_dim if config.kld.kld_reduction == "mean" else 1
+    terms: list[LossTerm[VAEBatch]] = [
+        LossTerm(
             "recon",
-            lambda batch: squared_error(batch.reconstruction, batch.target).mean(),
-            logged_as="recon_loss",
+            lambda batch: squared_error(batch.reconstruction, batch.target),
+            scalar="recon_loss",
         ),
-        LossTerm[VAEBatch](
+        LossTerm(
             "kld",
-            lambda batch: kl_divergence(batch.mu, batch.logvar).sum(dim=1).mean() / per,
+            lambda batch: kl_divergence(batch.mu, batch.logvar).sum(dim=1),
             weight=kld_weight,
-            logged_scale=(per, 0.0),
+            divisor=divisor,
         ),
-        LossTerm[VAEBatch](
+        LossTerm(
             "ssim",
-            lambda batch: dissimilarity(batch.reconstruction, batch.target).mean(),
-            weight=ssim_weight,
+            lambda batch: dissimilarity(batch.reconstruction, batch.target),
+            weight=config.optim.ssim_weight,
             in_loss=False,
-            logged_scale=(-1.0, 1.0),
+            complement=True,
         ),
     ]
     return [term for term in terms if term.in_loss or term.weight]
-
-
-def image_losses(
-    reconstruction: torch.Tensor, target: torch.Tensor, mu: torch.Tensor, logvar: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Reconstruction loss and KLD (nats) of each image, `(B,)` each."""
-    return squared_error(reconstruction, target), kl_divergence(mu, logvar).sum(dim=1)
-
-
-def total_loss(
-    recon: torch.Tensor, kld: torch.Tensor, weight: float, reduction: Reduction, latent_dim: int
-) -> torch.Tensor:
-    """The `loss` of each image or batch, elementwise; `kld` is in nats."""
-    return recon + weight * (kld / latent_dim if reduction == "mean" else kld)
 
 
 def squared_error(reconstruction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

@@ -21,7 +21,7 @@ from earteach.images import to_float
 from earteach.metrics.latent import LatentStatistics
 from earteach.model.annealing import final_kld_weight, kld_weight
 from earteach.model.build import build_model
-from earteach.model.loss import LossTerm, VAEBatch, image_losses, objective, total_loss, vae_terms
+from earteach.model.loss import LossTerm, VAEBatch, objective, reported_loss, vae_terms
 from earteach.model.vae import ConvVAE, reparameterise
 from earteach.randomness import training_noise, validation_noise
 from earteach.training.lr_schedule import CosineSchedule
@@ -48,9 +48,10 @@ class EarVAELightning(pl.LightningModule):
         self.config = TrainConfig.from_dict(config)
         self.model = self._build()
         self.averaged = self._copy_of_model() if self.config.optim.ema_decay else self.model
-        self.val_loss = MeanMetric(nan_strategy="disable")
-        self.val_recon = MeanMetric(nan_strategy="disable")
-        self.val_kld = MeanMetric(nan_strategy="disable")
+        names = ["loss", *(term.logged_as for term in self._validation_terms())]
+        self.val_means = torch.nn.ModuleDict(
+            {name: MeanMetric(nan_strategy="disable") for name in names}
+        )
         self.val_ssim = StructuralSimilarityIndexMeasure(data_range=1.0)
         self.val_psnr = PeakSignalNoiseRatio(
             data_range=1.0, dim=(1, 2, 3), reduction="elementwise_mean"
@@ -110,14 +111,16 @@ class EarVAELightning(pl.LightningModule):
 
     def loss_terms(self) -> Sequence[LossTerm[Any]]:
         """The terms of the loss, with their weights in the current epoch."""
-        kld, model = self.config.kld, self.config.model
-        return vae_terms(
-            self.kld_weight, kld.kld_reduction, model.latent_dim, self.config.optim.ssim_weight
-        )
+        return vae_terms(self.config, self.kld_weight)
+
+    def _validation_terms(self) -> list[LossTerm[VAEBatch]]:
+        """The terms that validation reports: the KLD has its final weight, whatever the epoch."""
+        terms = vae_terms(self.config, final_kld_weight(self.config.kld))
+        return [term for term in terms if term.in_loss]
 
     def training_step(self, batch: Sample, batch_idx: int) -> torch.Tensor:
         terms, outputs = self.loss_terms(), self._outputs(batch)
-        values = {term.name: term.value_of(outputs) for term in terms}
+        values = {term.name: term.values_of(outputs) for term in terms}
         self._add_to_sums(values, len(batch["input"]))
         return objective(terms, values)
 
@@ -138,7 +141,8 @@ class EarVAELightning(pl.LightningModule):
         return VAEBatch(reconstruction, target, mu, logvar)
 
     def _add_to_sums(self, values: Mapping[str, torch.Tensor], images: int) -> None:
-        row = torch.stack([*values.values(), torch.ones_like(next(iter(values.values())))]).detach()
+        means = [value.mean().detach() for value in values.values()]
+        row = torch.stack([*means, torch.ones_like(means[0])])
         if not len(self._sums):
             self._sums = torch.zeros(len(row), dtype=torch.float64)
         self._sums = self._sums.to(self.device) + row * images
@@ -151,15 +155,16 @@ class EarVAELightning(pl.LightningModule):
         return self._loss((self._sums[:-1] / self._sums[-1]).tolist())
 
     def _loss(self, means: Sequence[float]) -> float:
-        terms = zip(self.loss_terms(), means, strict=True)
-        return sum(term.weight * mean for term, mean in terms if term.in_loss)
+        terms = self.loss_terms()
+        values = zip(terms, torch.tensor(means, dtype=torch.float64), strict=True)
+        return float(reported_loss(terms, {term.name: mean for term, mean in values}))
 
     def training_means(self) -> dict[str, float]:
         """Means over the images of the epoch so far, over all devices."""
         means = self._means_of_terms()
         scalars = {"train/loss": self._loss(means)}
         for term, mean in zip(self.loss_terms(), means, strict=True):
-            scalars |= {f"train/{name}": value for name, value in term.logged(mean).items()}
+            scalars[f"train/{term.logged_as}"] = term.logged(mean)
         return scalars | self._scheduled()
 
     def _scheduled(self) -> dict[str, float]:
@@ -169,7 +174,8 @@ class EarVAELightning(pl.LightningModule):
     def shares(self) -> dict[str, float]:
         """Each term's share of what training lowers, over the images of the epoch so far."""
         means = self._means_of_terms()
-        parts = {t.name: t.weight * mean for t, mean in zip(self.loss_terms(), means, strict=True)}
+        terms = zip(self.loss_terms(), means, strict=True)
+        parts = {term.name: term.weight * mean / term.divisor for term, mean in terms}
         whole = sum(parts.values())
         return {name: part / whole if whole else 0.0 for name, part in parts.items()}
 
@@ -203,19 +209,15 @@ class EarVAELightning(pl.LightningModule):
             self.config.run.seed, index.tolist(), self.config.model.latent_dim
         ).to(self.device)
         noisy = self.averaged.decode(reparameterise(mu, logvar, noise))
-        recon, kld = image_losses(noisy, images, mu, logvar)
-        loss = total_loss(
-            recon,
-            kld,
-            final_kld_weight(self.config.kld),
-            self.config.kld.kld_reduction,
-            mu.shape[1],
-        )
+        terms, batch = self._validation_terms(), VAEBatch(noisy, images, mu, logvar)
+        values = {term.name: term.values_of(batch) for term in terms}
+        means = {"loss": reported_loss(terms, values)}
+        means |= {term.logged_as: values[term.name] for term in terms}
+        for name, metric in self.val_means.items():
+            assert isinstance(metric, MeanMetric)
+            metric.update(means[name])
         clean = self.averaged.decode(mu)
         self._val_codes.update(mu, logvar)
-        self.val_loss.update(loss)
-        self.val_recon.update(recon)
-        self.val_kld.update(kld)
         # The windows of SSIM lose a third of its value in bfloat16.
         with torch.autocast(self.device.type, enabled=False):
             self.val_ssim.update(clean, images)
@@ -223,10 +225,8 @@ class EarVAELightning(pl.LightningModule):
 
     def _validation_metrics(self) -> dict[str, torch.Tensor]:
         """The means over the validation images, over all devices; then the metrics start over."""
-        metrics = {
-            "val/loss": self.val_loss,
-            "val/recon_loss": self.val_recon,
-            "val/kld": self.val_kld,
+        metrics: dict[str, Any] = {
+            **{f"val/{name}": metric for name, metric in self.val_means.items()},
             "val/ssim": self.val_ssim,
             "val/psnr": self.val_psnr,
         }
@@ -320,8 +320,6 @@ class EarVAELightning(pl.LightningModule):
         checkpoint.update(upgraded(checkpoint))
 
     def _sums_of_format_3(self, sums: list[float]) -> list[float]:
-        """The sums of loss, reconstruction, KLD in nats, 1 − SSIM and images as this format has them."""
+        """The sums of loss, reconstruction, KLD, 1 − SSIM and images, without what is no term."""
         _, recon, kld, unlike, images = sums
-        config = self.config
-        per = config.model.latent_dim if config.kld.kld_reduction == "mean" else 1
-        return [recon, kld / per, *([unlike] if config.optim.ssim_weight else []), images]
+        return [recon, kld, *([unlike] if self.config.optim.ssim_weight else []), images]

@@ -67,7 +67,7 @@ def test_agreement_over_two_devices_is_that_of_all_images_at_once(pca_init):
     both = halves[0].reduced(lambda sums: sums + others.pop(0))
     terms = distillation_terms(teacher)
     batch = DistillationBatch(student, target, logits)
-    loss = objective(terms, {term.name: term.value_of(batch) for term in terms})
+    loss = objective(terms, {term.name: term.values_of(batch) for term in terms})
     assert both.loss() == pytest.approx(loss.item(), rel=1e-5)
     assert both.side_agreement() == (pytest.approx(4 / 6) if pca_init else None)
     size = 15 if pca_init else 16

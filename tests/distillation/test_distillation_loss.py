@@ -28,8 +28,8 @@ def loss_of(
     teacher: ConvVAE, student: EncoderOutput, target: EncoderOutput, logits: torch.Tensor | None
 ) -> dict[str, float]:
     terms = distillation_terms(teacher)
-    values = {t.name: t.value_of(DistillationBatch(student, target, logits)) for t in terms}
-    return {**{n: v.item() for n, v in values.items()}, "total": objective(terms, values).item()}
+    values = {t.name: t.values_of(DistillationBatch(student, target, logits)) for t in terms}
+    return {**{n: v.mean().item() for n, v in values.items()}, "total": objective(terms, values).item()}
 
 
 @pytest.mark.parametrize("pca_init", [True, False])

@@ -66,7 +66,7 @@ def test_validation_takes_the_loss_of_training(student: Student, untrained: Stud
         assert torch.equal(output.is_canonical, target.is_canonical)
         batch = DistillationBatch(output, target, trained.side(x))
         terms = distillation_terms(teacher)
-        loss = objective(terms, {term.name: term.value_of(batch) for term in terms}).item()
+        loss = objective(terms, {term.name: term.values_of(batch) for term in terms}).item()
         logged = checkpoint.read(student.last).about["metrics"]
         assert logged["val/loss"] == pytest.approx(loss, rel=1e-4)
         # In training, a student that sees the other side is shown the teacher's.
@@ -75,7 +75,7 @@ def test_validation_takes_the_loss_of_training(student: Student, untrained: Stud
         bytes_ = (x * 255).round().to(torch.uint8)
         step = untrained.training_step({"input": bytes_, "target": bytes_}, 0)
         flipped = batch._replace(side_logits=-trained.side(x))
-        expected = objective(terms, {term.name: term.value_of(flipped) for term in terms})
+        expected = objective(terms, {term.name: term.values_of(flipped) for term in terms})
     torch.testing.assert_close(step, expected, rtol=1e-4, atol=0)
 
 

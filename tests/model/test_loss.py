@@ -9,15 +9,15 @@ from skimage.metrics import structural_similarity
 from torch.distributions import Normal
 from torch.distributions import kl_divergence as reference_kl
 
+from earteach.config import TrainConfig
 from earteach.model import loss as module
 from earteach.model.loss import (
     VAEBatch,
     dissimilarity,
     elbo_beta,
-    image_losses,
     kl_divergence,
     objective,
-    total_loss,
+    reported_loss,
     vae_terms,
 )
 
@@ -47,6 +47,11 @@ def test_kld_is_that_of_torch_distributions(name, dtype):
     torch.testing.assert_close(kld.double(), reference(mu, logvar), rtol=1e-5, atol=1e-6)
 
 
+def options(reduction: str, ssim_weight: float = 0.0) -> TrainConfig:
+    names = {"latent_dim": 7, "kld_reduction": reduction, "ssim_weight": ssim_weight}
+    return TrainConfig().with_options(names)
+
+
 def random_batch(dtype: torch.dtype = torch.float32) -> VAEBatch:
     torch.manual_seed(0)
     images = [torch.rand(5, 3, 16, 16).to(dtype) for _ in range(2)]
@@ -58,16 +63,16 @@ def random_batch(dtype: torch.dtype = torch.float32) -> VAEBatch:
 @pytest.mark.parametrize("ssim_weight", [0.0, 0.3])
 def test_the_terms_are_means_over_the_batch(reduction, divisor, ssim_weight, dtype):
     batch = random_batch(dtype)
-    terms = vae_terms(0.01, reduction, 7, ssim_weight)
+    terms = vae_terms(options(reduction, ssim_weight), 0.01)
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype is torch.bfloat16):
-        values = {term.name: term.value_of(batch) for term in terms}
+        values = {term.name: term.values_of(batch) for term in terms}
         total = objective(terms, values)
     x, y = batch.reconstruction.double(), batch.target.double()
     recon = (x - y).square().mean().item()
     kld = reference(batch.mu, batch.logvar).sum(dim=1).mean().item()
     similarity = ssim_of_whole_windows(x, y).mean()
     expected = {"recon_loss": recon, "kld": kld, "ssim": similarity}
-    logged = {n: v for t in terms for n, v in t.logged(float(values[t.name])).items()}
+    logged = {t.logged_as: t.logged(values[t.name].mean().item()) for t in terms}
     for name, value in logged.items():
         assert value == pytest.approx(expected[name], rel=1e-5, abs=1e-5), name
     assert ("ssim" in logged) == (ssim_weight > 0)
@@ -75,10 +80,8 @@ def test_the_terms_are_means_over_the_batch(reduction, divisor, ssim_weight, dty
     whole = in_loss + ssim_weight * (1 - similarity)
     assert total.item() == pytest.approx(whole, rel=1e-5)
     assert total.dtype == torch.float32
-    reported = sum(t.weight * values[t.name] for t in terms if t.in_loss)
-    assert reported.item() == pytest.approx(in_loss, rel=1e-5)
     # Validation takes the same loss, image by image.
-    losses = total_loss(*image_losses(*batch), 0.01, reduction, 7)
+    losses = reported_loss(terms, values)
     assert losses.shape == (5,)
     assert losses.mean().item() == pytest.approx(in_loss, rel=1e-5)
 
@@ -87,7 +90,9 @@ def test_the_terms_are_means_over_the_batch(reduction, divisor, ssim_weight, dty
 def test_beta_makes_the_loss_a_negative_elbo(reduction):
     batch = random_batch()
     size, weight = batch.target[0].numel(), 0.03
-    loss = total_loss(*image_losses(*batch), weight, reduction, 7)[0].item()
+    terms = vae_terms(options(reduction), weight)
+    values = {term.name: term.values_of(batch) for term in terms}
+    loss = reported_loss(terms, values)[0].item()
     likelihood = Normal(batch.reconstruction[0].double(), 1.0).log_prob(batch.target[0].double())
     beta = elbo_beta(weight, reduction, 7, size)
     negative_elbo = -likelihood.sum() + beta * reference(batch.mu[0], batch.logvar[0]).sum()
