@@ -15,7 +15,7 @@ from earteach.images import to_float
 from earteach.model.loss import LossTerm
 from earteach.model.mobile_encoder import COARSE_SIZE, MobileEncoder
 from earteach.model.pca_path import PCAPath
-from earteach.model.pca_vae import PCAVAE, MobilePCAVAE
+from earteach.model.pca_vae import PCAVAE, ImageOnlyPCAVAE
 from earteach.model.vae import ConvVAE
 from earteach.training.lightning_module import EarVAELightning
 
@@ -70,9 +70,10 @@ class StudentLightning(EarVAELightning):
         images = to_float(batch["input"])
         with torch.no_grad():
             teacher = self.teacher.encode_all(images)
-        if not isinstance(self.model, MobilePCAVAE):
+        if not isinstance(self.model, ImageOnlyPCAVAE):
             return DistillationBatch(self.model.encode_all(images), teacher, None)
-        student = self.model.encode_all(images, is_canonical=teacher.is_canonical)
+        assert teacher.is_canonical is not None
+        student = self.model.encode_from_side(images, teacher.is_canonical)
         return DistillationBatch(student, teacher, self.model.side(images))
 
     def _sums_of_format_3(self, sums: list[float]) -> list[float]:
@@ -111,7 +112,7 @@ class StudentLightning(EarVAELightning):
 
 def side_logits(network: ConvVAE, images: torch.Tensor) -> torch.Tensor | None:
     """A student's logits of the side, `(B,)`; None without sides."""
-    return network.side(images) if isinstance(network, MobilePCAVAE) else None
+    return network.side(images) if isinstance(network, ImageOnlyPCAVAE) else None
 
 
 def init_from_coarse_images(encoder: MobileEncoder, pca: PCAPath) -> None:

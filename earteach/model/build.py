@@ -7,7 +7,7 @@ from earteach.model.canonical_side import SideClassifier
 from earteach.model.encoder_decoder import AttentionEncoder, Decoder
 from earteach.model.mobile_encoder import MobileEncoder
 from earteach.model.pca_path import PCAPath
-from earteach.model.pca_vae import PCAVAE, MobilePCAVAE
+from earteach.model.pca_vae import PCAVAE, ImageOnlyPCAVAE
 from earteach.model.vae import ConvVAE
 
 
@@ -20,7 +20,7 @@ def build_model(config: ModelConfig) -> ConvVAE:
     if config.encoder == "mobile":
         mobile = MobileEncoder(config.in_channels, *_shape(config))
         side = SideClassifier(config.image_size)
-        return MobilePCAVAE(mobile, _decoder(config), config, pca, side)
+        return ImageOnlyPCAVAE(mobile, _decoder(config), config, pca, side)
     # The encoder sees the image and, beside it, what PCA leaves of it.
     encoder = AttentionEncoder(2 * config.in_channels, *_shape(config))
     model = PCAVAE(encoder, _decoder(config), config, pca)

@@ -29,23 +29,23 @@ class Encoder(nn.Module):
     squeeze: nn.Module
     to_code: ToCode
 
-    def blocks_of(self, x: torch.Tensor) -> list[torch.Tensor]:
-        """The blocks' outputs for images `(B, C, H, W)` in [0, 1], finest first."""
-        outputs, x = [], 2 * x - 1
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        """The levels: the blocks' outputs for images `(B, C, H, W)` in [0, 1], finest first."""
+        levels, x = [], 2 * x - 1
         for block in self.blocks:
             x = block(x)
-            outputs.append(x)
-        return outputs
+            levels.append(x)
+        return levels
 
     def posterior(
         self, x: torch.Tensor, deepest: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """mu and logvar `(B, latent_dim)` from images and the last block's output."""
+        """mu and logvar `(B, latent_dim)` from images and their deepest level."""
         return self.to_code(self.squeeze(deepest))
 
-    def maps(self, blocks: list[torch.Tensor]) -> list[torch.Tensor]:
-        """The feature maps: the blocks' outputs, with `base · (1, 2, 4, 8)` channels."""
-        return blocks
+    def maps(self, levels: list[torch.Tensor]) -> list[torch.Tensor]:
+        """The feature maps: the levels, with `base · (1, 2, 4, 8)` channels."""
+        return levels
 
 
 class AttentionEncoder(Encoder):

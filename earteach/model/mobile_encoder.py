@@ -50,8 +50,8 @@ class MobileEncoder(Encoder):
         mu, logvar = super().posterior(x, deepest)
         return mu + self.coarse_head(x), logvar
 
-    def maps(self, blocks: list[torch.Tensor]) -> list[torch.Tensor]:
-        return [head(block) for head, block in zip(self.heads, blocks, strict=True)]
+    def maps(self, levels: list[torch.Tensor]) -> list[torch.Tensor]:
+        return [head(level) for head, level in zip(self.heads, levels, strict=True)]
 
 
 def _mobile_blocks(in_channels: int, widths: list[int]) -> nn.ModuleList:

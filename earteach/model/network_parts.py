@@ -8,7 +8,7 @@ from torch import nn
 
 from earteach.config import ExportPart
 from earteach.errors import EarTeachError
-from earteach.model.pca_vae import MobilePCAVAE
+from earteach.model.pca_vae import ImageOnlyPCAVAE
 from earteach.model.vae import ConvVAE
 
 _CODE_MODULES = ("encoder.squeeze", "encoder.to_code", "encoder.coarse_head")
@@ -31,7 +31,7 @@ def keep_part(network: ConvVAE, part: ExportPart, source: str) -> ConvVAE:
 def _unused(network: ConvVAE, part: ExportPart) -> list[tuple[str, str]]:
     """The modules that a part does not need, each after the half of the network it belongs to."""
     # A mobile encoder works without PCA.
-    decoder = ["decoder", "pca"] if isinstance(network, MobilePCAVAE) else ["decoder"]
+    decoder = ["decoder", "pca"] if isinstance(network, ImageOnlyPCAVAE) else ["decoder"]
     unused = {
         "full": [],
         "encoder": decoder,

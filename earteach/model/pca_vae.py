@@ -47,24 +47,22 @@ class PCAVAE(ConvVAE):
     def side_dimension(self) -> int:
         return self.latent_dim - 1
 
-    def encode_all(
-        self, x: torch.Tensor, *, maps: bool = True, is_canonical: torch.Tensor | None = None
-    ) -> EncoderOutput:
-        """As `ConvVAE.encode_all`; `is_canonical` overrides the network's own decision."""
+    def encode_all(self, x: torch.Tensor, *, maps: bool = True) -> EncoderOutput:
         self._check_images(x)
-        view = self.canonical_view(x, is_canonical)
-        blocks = self.encoder.blocks_of(view.encoder_input)
-        mu, logvar = self.encoder.posterior(view.encoder_input, blocks[-1])
+        return self._encode_view(self.canonical_view(x), maps)
+
+    def _encode_view(self, view: CanonicalView, maps: bool = True) -> EncoderOutput:
+        output = self._encode(view.encoder_input, maps)
         # The encoder's own last dimension gives way to the side.
-        mu, logvar = with_side(mu[:, :-1] + view.pca_code, logvar[:, :-1], view.is_canonical)
-        turned_back = self._turned_back(blocks, view) if maps else []
-        return EncoderOutput(mu, logvar, turned_back, view.is_canonical)
+        mu, logvar = output.mu[:, :-1] + view.pca_code, output.logvar[:, :-1]
+        code = with_side(mu, logvar, view.is_canonical)
+        return EncoderOutput(*code, _turned_back(output.maps, view), view.is_canonical)
 
     def features(self, x: torch.Tensor) -> list[torch.Tensor]:
         """As `ConvVAE.features`; the maps lie as the images do, whichever way the ear faces."""
         self._check_channels(x)
         view = self.canonical_view(x)
-        return self._turned_back(self.encoder.blocks_of(view.encoder_input), view)
+        return _turned_back(self.encoder.maps(self.encoder(view.encoder_input)), view)
 
     def decode(self, z: torch.Tensor) -> torch.Tensor:
         self._check_codes(z)
@@ -74,11 +72,8 @@ class PCAVAE(ConvVAE):
         residual = self.decoder(functional.pad(code, (0, 1)), picture).float()
         return mirrored(torch.sigmoid(logits(picture) + residual), side < 0)
 
-    def canonical_view(
-        self, x: torch.Tensor, is_canonical: torch.Tensor | None = None
-    ) -> CanonicalView:
+    def canonical_view(self, x: torch.Tensor) -> CanonicalView:
         """The images on their canonical side, beside what PCA leaves of them; PCA decides the side."""
-        assert is_canonical is None, "PCA decides the side"
         is_canonical, code = side_by_residual(self._at_own_size(x), self.pca)
         x = mirrored(x, ~is_canonical)
         # Centred as an image is: the encoder maps [0, 1] to [−1, 1].
@@ -88,11 +83,8 @@ class PCAVAE(ConvVAE):
     def _at_own_size(self, x: torch.Tensor) -> torch.Tensor:
         return resized(x, torch.Size([self.image_size, self.image_size]))
 
-    def _turned_back(self, blocks: list[torch.Tensor], view: CanonicalView) -> list[torch.Tensor]:
-        return [mirrored(level, ~view.is_canonical) for level in self.encoder.maps(blocks)]
 
-
-class MobilePCAVAE(PCAVAE):
+class ImageOnlyPCAVAE(PCAVAE):
     """A `PCAVAE` whose encoder sees the image alone, while a small network decides the side.
 
     Only the decoder uses the PCA path.
@@ -109,13 +101,21 @@ class MobilePCAVAE(PCAVAE):
         super().__init__(encoder, decoder, config, pca)
         self.side = side
 
-    def canonical_view(
-        self, x: torch.Tensor, is_canonical: torch.Tensor | None = None
-    ) -> CanonicalView:
-        if is_canonical is None:
-            is_canonical = self.side(self._at_own_size(x)) >= 0
+    def canonical_view(self, x: torch.Tensor) -> CanonicalView:
+        return self._view_from(x, self.side(self._at_own_size(x)) >= 0)
+
+    def encode_from_side(self, x: torch.Tensor, is_canonical: torch.Tensor) -> EncoderOutput:
+        """As `encode_all`, with the sides given, bool `(B,)`."""
+        self._check_images(x)
+        return self._encode_view(self._view_from(x, is_canonical))
+
+    def _view_from(self, x: torch.Tensor, is_canonical: torch.Tensor) -> CanonicalView:
         no_code = torch.zeros((), device=x.device)
         return CanonicalView(mirrored(x, ~is_canonical), no_code, is_canonical)
+
+
+def _turned_back(maps: list[torch.Tensor], view: CanonicalView) -> list[torch.Tensor]:
+    return [mirrored(level, ~view.is_canonical) for level in maps]
 
 
 def resized(x: torch.Tensor, size: torch.Size) -> torch.Tensor:

@@ -69,7 +69,7 @@ def _traced(model: ConvVAE) -> tuple[dict[str, tuple[int, ...]], dict[str, int],
 
     def watch(name: str, module: nn.Module) -> None:
         def note(module: nn.Module, inputs: object, output: object) -> None:
-            first = output[0] if isinstance(output, tuple) else output
+            first = output[0] if isinstance(output, tuple | list) else output
             assert isinstance(first, torch.Tensor)
             shapes[name] = tuple(first.shape[1:])
 

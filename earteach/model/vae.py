@@ -71,9 +71,12 @@ class ConvVAE(nn.Module):
         Raises `ValueError` for images of another shape.
         """
         self._check_images(x)
-        blocks = self.encoder.blocks_of(x)
-        mu, logvar = self.encoder.posterior(x, blocks[-1])
-        return EncoderOutput(mu, logvar, self.encoder.maps(blocks) if maps else [])
+        return self._encode(x, maps)
+
+    def _encode(self, x: torch.Tensor, maps: bool) -> EncoderOutput:
+        levels = self.encoder(x)
+        mu, logvar = self.encoder.posterior(x, levels[-1])
+        return EncoderOutput(mu, logvar, self.encoder.maps(levels) if maps else [])
 
     def encode(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Images `(B, C, S, S)` in [0, 1] to mu and logvar, float32 `(B, D)`."""
@@ -93,7 +96,7 @@ class ConvVAE(nn.Module):
         images with other channels.
         """
         self._check_channels(x)
-        return self.encoder.maps(self.encoder.blocks_of(x))
+        return self.encoder.maps(self.encoder(x))
 
     def decode(self, z: torch.Tensor) -> torch.Tensor:
         """Codes `(B, D)` to images `(B, C, S, S)` in (0, 1), float32.

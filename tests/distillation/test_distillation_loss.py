@@ -29,7 +29,10 @@ def loss_of(
 ) -> dict[str, float]:
     terms = distillation_terms(teacher)
     values = {t.name: t.values_of(DistillationBatch(student, target, logits)) for t in terms}
-    return {**{n: v.mean().item() for n, v in values.items()}, "total": objective(terms, values).item()}
+    return {
+        **{n: v.mean().item() for n, v in values.items()},
+        "total": objective(terms, values).item(),
+    }
 
 
 @pytest.mark.parametrize("pca_init", [True, False])

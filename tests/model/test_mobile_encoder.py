@@ -10,7 +10,7 @@ from tests.model.networks import images_for, lively
 def test_the_code_is_the_convolutions_plus_a_linear_map_of_the_coarse_image():
     model = lively(pca_init=False, encoder="mobile")
     encoder, x = model.encoder, images_for(model)
-    by_convolutions, logvar = encoder.to_code(encoder.squeeze(encoder.blocks_of(x)[-1]))
+    by_convolutions, logvar = encoder.to_code(encoder.squeeze(encoder(x)[-1]))
     linear = encoder.coarse_head.linear
     coarse = x.reshape(6, 3, 16, 2, 16, 2).mean(dim=(3, 5)).flatten(1)
     from_coarse = coarse @ linear.weight.T + linear.bias

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from earteach.model.canonical_side import side_by_residual
-from earteach.model.pca_vae import MobilePCAVAE
+from earteach.model.pca_vae import ImageOnlyPCAVAE
 from tests.model.networks import SHAPES, images_for, lively
 
 
@@ -96,7 +96,7 @@ def test_the_encoder_gets_the_image_on_its_canonical_side_and_the_residual_of_pc
 
 def test_a_mobile_network_encodes_without_pca_and_can_be_given_the_side():
     model = lively(encoder="mobile")
-    assert isinstance(model, MobilePCAVAE)
+    assert isinstance(model, ImageOnlyPCAVAE)
     images = images_for(model)
     with torch.no_grad():
         output = model.encode_all(images)
@@ -106,8 +106,8 @@ def test_a_mobile_network_encodes_without_pca_and_can_be_given_the_side():
         assert torch.equal(model.encode(images)[0], output.mu)
         given = torch.tensor([True, False] * 3)
         turned = torch.where(given[:, None, None, None], images, images.flip(3))
-        deepest = model.encoder.blocks_of(turned)[-1]
+        deepest = model.encoder(turned)[-1]
         expected, _ = model.encoder.posterior(turned, deepest)
-        mu = model.encode_all(images, is_canonical=given).mu
+        mu = model.encode_from_side(images, given).mu
     assert torch.equal(mu[:, :-1], expected[:, :-1])
     assert mu[:, -1].tolist() == [1, -1] * 3
