@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from earteach.files.atomic_write import write_atomically
-from earteach.files.overwrite_guard import carries, foreign
+from earteach.files.overwrite_guard import carries, foreign_file_error
 
 Points = Sequence[tuple[float, float]]
 
@@ -120,7 +120,7 @@ def write_svg(path: Path, charts: Sequence[Chart]) -> None:
 def refuse_foreign_svg(path: Path) -> None:
     """Raise `EarTeachError` if `path` exists and `write_svg` did not write it."""
     if path.exists() and not carries(path, _MARK):
-        raise foreign(path)
+        raise foreign_file_error(path)
 
 
 def number(value: float) -> str:

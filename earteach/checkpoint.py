@@ -28,12 +28,10 @@ from earteach.files.folders import make_folder
 from earteach.model import pretrained
 from earteach.model.build import build_model
 from earteach.model.vae import ConvVAE
+from earteach.run_files import BEST, BEST_SSIM, LAST
 
 FORMAT, OLDEST_FORMAT = 4, 3
 KEY = "earteach"
-LAST = "last.ckpt"
-BEST = "best-epoch="
-BEST_SSIM = "best-ssim-epoch="
 # What the `earteach` entry says of a run, with the defaults of what it leaves out.
 _DEFAULTS: dict[str, Any] = {
     "task": "train", "epochs_completed": 0, "stopped_by": None, "data": {}, "metrics": {}, "best": {},

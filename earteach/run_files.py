@@ -1,6 +1,20 @@
-"""Names inside a run's files, which training writes and inference reads."""
+"""The names of what a run writes: training writes it, inference reads it.
 
-RUN_NAME = "ear_vae"  # the folder below --log-dir
+`training/checkpoint_callback.py` writes the checkpoints, `training/recorder.py` the log of each epoch.
+"""
+
+# In --checkpoint-dir.
+LAST = "last.ckpt"
+BEST, BEST_SSIM = "best-epoch=", "best-ssim-epoch="  # the beginnings of two names
+TEACHER_COPY = "teacher.ckpt"  # beside a student's checkpoints
+REPORT_PAGE = "report.html"
+
+# In --log-dir.
+RUN_NAME = "ear_vae"  # its folder there
 METRICS_FILE = "metrics.jsonl"  # a JSON object for each epoch, in that folder
 VALIDATION_EARS = "val/reconstructions"  # TensorBoard's tag of the same few ears in each epoch
-RECORDER_STATE = "Recorder"  # the run's history, among the callbacks' states in a checkpoint
+
+# In a checkpoint.
+RECORDER_STATE = "Recorder"  # the run's history, among the callbacks' states
+
+STUDENTS = "students"  # the folder of `distil`, for checkpoints and logs

@@ -21,12 +21,11 @@ from earteach.distillation.student_task import StudentTask
 from earteach.distillation.teacher import TEACHER, find_teacher
 from earteach.environment import is_main_process
 from earteach.errors import EarTeachError
-from earteach.run_files import RUN_NAME
+from earteach.run_files import LAST, RUN_NAME, STUDENTS
 from earteach.training.fit import Start, TrainResult, Watch, fit
 from earteach.training.run_lock import sole_run
 from earteach.training.task import Task
 
-STUDENTS = Path("students")
 _log = logging.getLogger(__name__)
 
 
@@ -49,7 +48,7 @@ def train(
     task = Task()
     task.check(config)
     weights = checkpoint.read(init_from) if init_from is not None else None
-    start = Start(weights=weights, fresh=fresh, dry=fast_dev_run)
+    start = Start(weights=weights, fresh=fresh, fast_dev_run=fast_dev_run)
     return _begin_or_continue(config, start, watch or Watch(), task)
 
 
@@ -71,7 +70,7 @@ def distil(
     Raises `EarTeachError` where the teacher is a student itself, and as `train` does.
     """
     trained = checkpoint.find(teacher)
-    folders = {"checkpoint_dir": STUDENTS, "log_dir": STUDENTS / "logs"}
+    folders = {"checkpoint_dir": Path(STUDENTS), "log_dir": Path(STUDENTS, "logs")}
     config = trained.config.with_options({**folders, **(options or {}), "encoder": student})
     if fresh and trained.path.resolve().parent == config.run.checkpoint_dir.resolve():
         raise EarTeachError(
@@ -80,7 +79,7 @@ def distil(
         )
     task = StudentTask(trained)
     task.check(config)
-    start = Start(fresh=fresh, dry=fast_dev_run)
+    start = Start(fresh=fresh, fast_dev_run=fast_dev_run)
     return _begin_or_continue(config, start, watch or Watch(), task)
 
 
@@ -114,15 +113,15 @@ def _log_dir(named: Path, checkpoint_dir: Path) -> Path:
     return beside
 
 
-def _sole_run(checkpoint_dir: Path, dry: bool = False) -> AbstractContextManager[None]:
-    """The lock on the folder, held by the first process of a run; a dry run takes none."""
-    return nullcontext() if dry or not is_main_process() else sole_run(checkpoint_dir)
+def _sole_run(checkpoint_dir: Path, fast_dev_run: bool = False) -> AbstractContextManager[None]:
+    """The lock on the folder, held by the first process of a run; `fast_dev_run` takes none."""
+    return nullcontext() if fast_dev_run or not is_main_process() else sole_run(checkpoint_dir)
 
 
 def _begin_or_continue(config: TrainConfig, start: Start, watch: Watch, task: Task) -> TrainResult:
-    with _sole_run(config.run.checkpoint_dir, start.dry):
-        last = config.run.checkpoint_dir / checkpoint.LAST
-        if last.exists() and not start.fresh and not start.dry:
+    with _sole_run(config.run.checkpoint_dir, start.fast_dev_run):
+        last = config.run.checkpoint_dir / LAST
+        if last.exists() and not start.fresh and not start.fast_dev_run:
             start = _continued(last, config, start, task)
         return fit(config, start, watch, task)
 
@@ -183,16 +182,16 @@ def _note_schedule(old: TrainConfig, new: TrainConfig) -> None:
     before = old.kld.kld_anneal_epochs or old.optim.epochs
     epochs, horizon = new.optim.epochs, new.kld.kld_anneal_epochs or new.optim.epochs
     if horizon != before:
-        told = (
+        change = (
             f"is stretched to {horizon} epochs" if horizon > before else f"takes {horizon} epochs"
         )
     else:
-        told = f"keeps its shape of {horizon} epochs"
+        change = f"keeps its shape of {horizon} epochs"
         if epochs > horizon:
-            told += " and then holds its final weight"
+            change += " and then holds its final weight"
         elif epochs < horizon:
-            told += f", which the run leaves after {epochs}"
-    _log.info("the KLD weight's schedule %s", told)
+            change += f", which the run leaves after {epochs}"
+    _log.info("the KLD weight's schedule %s", change)
 
 
 def _check_continues(run: Checkpoint, config: TrainConfig, task: Task) -> None:

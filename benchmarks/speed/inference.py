@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -20,6 +22,7 @@ from earteach.data.image_batches import image_batches
 from earteach.inference.embed import embed
 from earteach.inference.evaluate import evaluate
 from earteach.inference.reconstruct import reconstruct
+from earteach.metrics.image_quality import METRICS
 from earteach.model.build import build_model
 from earteach.model.vae import ConvVAE
 
@@ -92,11 +95,11 @@ def _nothing_measured() -> Iterator[None]:
     def zeros(images: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
         return torch.zeros(len(images))
 
-    quality, command = "earteach.metrics.image_quality", "earteach.inference.reconstruct"
-    replaced = {
-        f"{quality}.psnr": zeros,
-        f"{quality}.ssim": zeros,
-        f"{quality}.ms_ssim": zeros,
+    command = "earteach.inference.reconstruct"
+    replaced: dict[str, Any] = {
+        "earteach.metrics.image_quality.METRICS": {
+            name: replace(metric, measure=zeros) for name, metric in METRICS.items()
+        },
         f"{command}.psnr": zeros,
         f"{command}.ssim": zeros,
         f"{command}._write_pictures": lambda *_: None,

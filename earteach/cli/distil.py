@@ -8,11 +8,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from earteach.cli.options import CheckpointDir, Ckpt, FastDevRun, Given, Json, Without, found
+from earteach.cli.options import (
+    CheckpointDir,
+    Ckpt,
+    FastDevRun,
+    Given,
+    Json,
+    Without,
+    checkpoint_or_folder,
+)
 from earteach.cli.output import Output, facts, table
 from earteach.cli.train import show_outcome, watching
 from earteach.config import DataConfig, HardwareConfig, OptimConfig, Student
 from earteach.environment import is_main_process
+from earteach.run_files import STUDENTS
 
 if TYPE_CHECKING:
     from earteach.distillation.comparison import Comparison, EncoderReport
@@ -30,7 +39,7 @@ def distil(
     checkpoint_dir: CheckpointDir = Path("checkpoints"),
     out: Annotated[
         Path, typer.Option("--out", help="Folder for the student's checkpoints and logs.")
-    ] = Path("students"),
+    ] = Path(STUDENTS),
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Move an old student's folder aside and start over.")
     ] = False,
@@ -48,7 +57,7 @@ def distil(
     folders = {"checkpoint_dir": out, "log_dir": out / "logs"}
     with watching(output) as watch:
         result = core(
-            found(ckpt, checkpoint_dir),
+            checkpoint_or_folder(ckpt, checkpoint_dir),
             student=student,
             options={**data, **optim, **hardware, **folders},
             fresh=fresh,

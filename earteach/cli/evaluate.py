@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import RenderableType
 
-from earteach.cli.options import CheckpointDir, Ckpt, Json, LayoutChoice, complete_checkpoint, found
+from earteach.cli.options import (
+    CheckpointDir,
+    Ckpt,
+    Json,
+    LayoutChoice,
+    checkpoint_or_folder,
+    complete_checkpoint,
+)
 from earteach.cli.output import Output, advice_table, facts, table
 from earteach.config import InferenceConfig
 
@@ -60,7 +67,7 @@ def evaluate(
     """Measure how well a model reconstructs ears, compared with PCA and other models."""
     from earteach.inference.evaluate import evaluate as core
 
-    path = found(ckpt, checkpoint_dir)
+    path = checkpoint_or_folder(ckpt, checkpoint_dir)
     result = core(
         path, data, layout=layout, baselines=baselines, against=against or (), out=out,
         config=config,
@@ -85,9 +92,12 @@ def _parts(result: Evaluation) -> list[RenderableType]:
 
 
 def _cells(name: str, score: Score) -> dict[str, str]:
-    cells = {"": name, "PSNR": f"{score.psnr:.2f} dB", "SSIM": f"{score.ssim:.4f}"}
-    if score.ms_ssim is not None:
-        cells["MS-SSIM"] = f"{score.ms_ssim:.4f}"
+    from earteach.metrics.image_quality import METRICS
+
+    cells = {"": name}
+    for field, metric in METRICS.items():
+        if (mean := getattr(score, field)) is not None:
+            cells[metric.label] = metric.form.format(mean)
     kld, active = "{kld:.2f} nats", "{active_units}/{latent_dim}"
     coded = "kld" in (values := vars(score))
     cells["KLD"] = kld.format(**values) if coded else "–"

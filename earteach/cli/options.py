@@ -199,7 +199,7 @@ FitChoice = Annotated[
 ]
 
 
-def found(ckpt: Path | None, checkpoint_dir: Path) -> Path:
+def checkpoint_or_folder(ckpt: Path | None, checkpoint_dir: Path) -> Path:
     """The checkpoint that was named, or the folder whose best one to use."""
     if ckpt is not None:
         return ckpt

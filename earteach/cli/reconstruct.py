@@ -17,7 +17,6 @@ from earteach.cli.options import (
     LayoutChoice,
     Seed,
     Show,
-    found,
 )
 from earteach.cli.output import Output, pictures, table
 from earteach.config import InferenceConfig
@@ -71,7 +70,7 @@ def reconstruct(
     if variations is not None and jitter is None:
         raise typer.BadParameter("--variations needs --jitter; name both")
     result = core(
-        found(ckpt, checkpoint_dir), inputs, out, number=number, layout=layout, fit=fit,
+        checkpoint_or_folder(ckpt, checkpoint_dir), inputs, out, number=number, layout=layout, fit=fit,
         jitter=jitter, variations=variations or 1, seed=seed, config=config,
     )  # fmt: skip
     images = result.images

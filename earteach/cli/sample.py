@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from earteach.cli.options import CheckpointDir, Ckpt, Json, Seed, Show, found
+from earteach.cli.options import CheckpointDir, Ckpt, Json, Seed, Show, checkpoint_or_folder
 from earteach.cli.output import Output, facts, pictures
 from earteach.config import InferenceConfig, Sampler
 
@@ -81,7 +81,7 @@ def sample(
     given = [option for option, value in exclusive.items() if value is not None]
     if len(given) > 1:
         raise typer.BadParameter(f"{' and '.join(given)} exclude each other; name one of them")
-    path = found(ckpt, checkpoint_dir)
+    path = checkpoint_or_folder(ckpt, checkpoint_dir)
     result: Samples | Interpolation | Traversal
     from earteach.inference import latent_traversal
     from earteach.inference.sample import sample as core

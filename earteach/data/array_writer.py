@@ -16,9 +16,9 @@ from filelock import FileLock, Timeout
 
 from earteach.data.manifest import ManifestRow, beside, is_manifest, write_manifest
 from earteach.errors import EarTeachError
-from earteach.files.atomic_write import unwritten
+from earteach.files.atomic_write import write_error
 from earteach.files.folders import make_folder, missing_folders, remove_empty
-from earteach.files.overwrite_guard import foreign
+from earteach.files.overwrite_guard import foreign_file_error
 
 ImageShape = tuple[int, int, int]
 
@@ -63,7 +63,7 @@ class _PartialArray:
     def refuse_foreign(self) -> None:
         for path in self._paths:
             if path.exists() and not is_manifest(self._manifest_path):
-                raise foreign(path, "prepare")
+                raise foreign_file_error(path, "prepare")
 
     def open(self) -> None:
         self._file = _partial(self.path).open("wb")
@@ -170,7 +170,7 @@ def _writing_to(out: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise unwritten(out, error) from error
+        raise write_error(out, error) from error
 
 
 @contextmanager

@@ -84,7 +84,7 @@ def compare(
     teacher = load_model(original.path, config)
     array = open_array(student, data, layout)
     agreement = Agreement(teacher.network)
-    qualities = QualityMeter(multiscale=False), QualityMeter(multiscale=False)
+    qualities = QualityMeter("psnr", "ssim"), QualityMeter("psnr", "ssim")
     timed = torch.empty(0)
     for batch in image_batches(
         array,

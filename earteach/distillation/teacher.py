@@ -8,9 +8,9 @@ from typing import Any
 from earteach import checkpoint
 from earteach.checkpoint import Checkpoint
 from earteach.errors import EarTeachError
+from earteach.run_files import TEACHER_COPY
 
-# The entry of a student's checkpoint that names its teacher, and the teacher's copy in its folder.
-TEACHER, TEACHER_COPY = "teacher", "teacher.ckpt"
+TEACHER = "teacher"  # the entry of a student's checkpoint that names it
 
 
 def teacher_entry(teacher: Checkpoint) -> dict[str, Any]:

@@ -43,7 +43,7 @@ def write_atomically(
         with suppress(OSError):  # the first error is the one to report
             partial.unlink()
         if isinstance(error, OSError):
-            raise unwritten(path, error, again) from error
+            raise write_error(path, error, again) from error
         raise
 
 
@@ -53,7 +53,7 @@ def is_full(error: OSError) -> bool:
     return error.errno in _FULL or (error.errno is None and "requested and" in str(error))
 
 
-def unwritten(path: Path, error: OSError, again: str = "try again") -> EarTeachError:
+def write_error(path: Path, error: OSError, again: str = "try again") -> EarTeachError:
     """The error for a file that could not be written."""
     full = f"the disk is full; free space, then {again}"
     reason = full if is_full(error) else error.strerror or str(error)

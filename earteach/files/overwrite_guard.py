@@ -18,7 +18,7 @@ def carries(path: Path, mark: str) -> bool:
         return False
 
 
-def foreign(path: Path, command: str = "", option: str = "") -> EarTeachError:
+def foreign_file_error(path: Path, command: str = "", option: str = "") -> EarTeachError:
     """The error for an existing file that earteach, or this `command`, did not write.
 
     `option` is the one that named the file, if the command has several options for files.

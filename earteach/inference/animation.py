@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from earteach.data.arrays import sampled_rows
 from earteach.errors import EarTeachError
-from earteach.files.overwrite_guard import foreign
+from earteach.files.overwrite_guard import foreign_file_error
 from earteach.inference.run_record import EpochMetrics
 
 _FORMATS = {".gif": "GIF", ".webp": "WEBP"}
@@ -30,7 +30,7 @@ def check_animation(path: Path) -> None:
     if path.is_dir():
         raise EarTeachError(f"--gif {path}: is a folder; name a file")
     if path.exists() and not _is_ours(path):
-        raise foreign(path, "report", "--gif")
+        raise foreign_file_error(path, "report", "--gif")
 
 
 def _is_ours(path: Path) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +14,13 @@ from earteach.data.arrays import EarArray
 from earteach.data.image_batches import ImageBatch, image_batches
 from earteach.errors import EarTeachError
 from earteach.inference.loaded_model import LoadedModel
-from earteach.metrics.image_quality import ImageQuality, Intervals, QualityMeter
+from earteach.metrics.image_quality import (
+    METRICS,
+    ImageQuality,
+    Intervals,
+    QualityMeans,
+    QualityMeter,
+)
 from earteach.metrics.npz_cache import load_npz, store_npz
 
 if TYPE_CHECKING:
@@ -23,17 +29,14 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class BaselineScore:
+@dataclass(frozen=True, kw_only=True)
+class BaselineScore(QualityMeans):
     """Means over the evaluated images."""
 
-    psnr: float
-    ssim: float
-    ms_ssim: float | None
     intervals: Intervals
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PCAScore(BaselineScore):
     """PCA fitted on `images` training images and their mirrors."""
 
@@ -58,12 +61,12 @@ class BaselineQuality:
     eigenears: Eigenears
 
     def scores(self) -> Baselines:
-        mean_image, pca = self.mean_image, self.pca
-        size = self.eigenears.count, self.eigenears.images
-        return Baselines(
-            BaselineScore(*mean_image.means(), Intervals.of(mean_image)),
-            PCAScore(*pca.means(), Intervals.of(pca), *size),
-        )
+        def fields(quality: ImageQuality) -> dict[str, Any]:
+            return {**quality.means(), "intervals": Intervals.of(quality)}
+
+        fitted = self.eigenears
+        pca = PCAScore(components=fitted.count, images=fitted.images, **fields(self.pca))
+        return Baselines(BaselineScore(**fields(self.mean_image)), pca)
 
 
 def model_batches(
@@ -104,8 +107,7 @@ def measure_baselines(
         entries = {
             f"{name}_{metric}": values
             for name, each in quality.items()
-            for metric, values in asdict(each).items()
-            if values is not None
+            for metric, values in each.values.items()
         }
         store_npz(cache, key, **entries)
     return BaselineQuality(**quality, eigenears=fitted)
@@ -134,11 +136,11 @@ def _cache_key(array: EarArray, fitted: Eigenears) -> dict[str, Any]:
         "changed": stat.st_mtime_ns,
         "bytes": stat.st_size,
         "pca_sha256": digest.hexdigest(),
+        "metrics": sorted(METRICS),
         "version": 1,
     }
 
 
 def _from_cache(cached: dict[str, np.ndarray], name: str, rows: np.ndarray) -> ImageQuality:
-    ms_ssim = cached.get(f"{name}_ms_ssim")
-    psnr, ssim = cached[f"{name}_psnr"][rows], cached[f"{name}_ssim"][rows]
-    return ImageQuality(psnr, ssim, None if ms_ssim is None else ms_ssim[rows])
+    keys = {metric: f"{name}_{metric}" for metric in METRICS}
+    return ImageQuality({m: cached[key][rows] for m, key in keys.items() if key in cached})

@@ -24,7 +24,7 @@ from earteach.data.image_batches import to_batch
 from earteach.errors import EarTeachError
 from earteach.files.atomic_write import write_atomically
 from earteach.files.folders import make_folder, missing_folders, remove_empty
-from earteach.files.overwrite_guard import foreign
+from earteach.files.overwrite_guard import foreign_file_error
 from earteach.inference.inputs import Ear, ears
 from earteach.inference.loaded_model import LoadedModel, load_model
 
@@ -154,7 +154,7 @@ def _check_replaceable(out: Path) -> None:
             "another --out"
         )
     if not _is_ours(out):
-        raise foreign(out, "embed")
+        raise foreign_file_error(out, "embed")
 
 
 def _is_ours(path: Path) -> bool:

@@ -36,7 +36,13 @@ from earteach.metrics.diagnostics import (
     diagnose,
     recorded_history,
 )
-from earteach.metrics.image_quality import ImageQuality, Intervals, Margins, QualityMeter
+from earteach.metrics.image_quality import (
+    ImageQuality,
+    Intervals,
+    Margins,
+    QualityMeans,
+    QualityMeter,
+)
 from earteach.metrics.latent import LatentStatistics
 from earteach.model.annealing import final_kld_weight
 from earteach.model.loss import VAEBatch, reported_loss, vae_terms
@@ -46,21 +52,18 @@ from earteach.randomness import validation_noise
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Metrics:
+@dataclass(frozen=True, kw_only=True)
+class Metrics(QualityMeans):
     """Means over images. PSNR (dB) and SSIM decode mu; loss and recon_loss decode a noisy code.
 
-    `kld` is in nats, summed over dimensions. `ms_ssim` is None for images smaller than 176 pixels.
+    `kld` is in nats, summed over dimensions.
     """
 
     loss: float
     recon_loss: float
     kld: float
-    ssim: float
-    psnr: float
     active_units: int
     latent_dim: int
-    ms_ssim: float | None
 
 
 Score = Metrics | BaselineScore
@@ -134,9 +137,14 @@ class Measurement:
 
     def metrics(self) -> Metrics:
         loss, recon, kld = self.losses.mean(axis=0).tolist()
-        psnr, ssim, ms_ssim = self.quality.means()
-        active_units = self.codes.active_units()
-        return Metrics(loss, recon, kld, ssim, psnr, active_units, self.latent_dim, ms_ssim)
+        return Metrics(
+            loss=loss,
+            recon_loss=recon,
+            kld=kld,
+            active_units=self.codes.active_units(),
+            latent_dim=self.latent_dim,
+            **self.quality.means(),
+        )
 
 
 @dataclass(frozen=True)

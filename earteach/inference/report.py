@@ -21,15 +21,16 @@ from earteach.data.arrays import EarArray
 from earteach.errors import EarTeachError
 from earteach.files.atomic_write import write_atomically
 from earteach.files.folders import make_writable_folder
-from earteach.files.overwrite_guard import carries, foreign
+from earteach.files.overwrite_guard import carries, foreign_file_error
 from earteach.inference import report_sections as sections
 from earteach.inference.animation import animate, check_animation
 from earteach.inference.evaluate import DetailedEvaluation, evaluate_model, open_array
 from earteach.inference.loaded_model import LoadedModel, load_model
 from earteach.inference.run_record import RunRecord, read_record, read_validation_ears
 from earteach.inference.sample import new_ears
+from earteach.run_files import REPORT_PAGE
 
-PAGE, _MARK = "report.html", '<meta name="generator" content="earteach">'
+_MARK = '<meta name="generator" content="earteach">'
 # Enough for accurate means.
 MAX_IMAGES = 512
 _SAMPLES = 16
@@ -85,7 +86,7 @@ def report(
     start = time.monotonic()
     config = config or InferenceConfig()
     model = load_model(Path(run), config)
-    path = out or model.checkpoint.path.with_name(PAGE)
+    path = out or model.checkpoint.path.with_name(REPORT_PAGE)
     _refuse_foreign_page(path)
     make_writable_folder(path.parent, f"--out {path}")
     record = read_record(model.checkpoint)
@@ -169,9 +170,9 @@ def _render(**values: Any) -> bytes:
 def _refuse_foreign_page(path: Path) -> None:
     """Raise `EarTeachError` if `path` is a folder, or a file that `report` did not write."""
     if path.is_dir():
-        raise EarTeachError(f"--out {path}: is a folder; name a file, such as {path / PAGE}")
+        raise EarTeachError(f"--out {path}: is a folder; name a file, such as {path / REPORT_PAGE}")
     if path.exists() and not carries(path, _MARK):
-        raise foreign(path, "report", "--out")
+        raise foreign_file_error(path, "report", "--out")
 
 
 def _evaluate(model: LoadedModel, config: InferenceConfig) -> tuple[EarArray, DetailedEvaluation]:

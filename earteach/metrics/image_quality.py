@@ -2,13 +2,16 @@
 
 SSIM is that of the training loss with torchmetrics' reflected edges, and a test holds that the two
 agree: commands that only decode need not wait seconds for torchmetrics to import.
+
+To add a metric of `eval`, write its function, and name it in `METRICS` and `QualityMeans`.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -18,24 +21,37 @@ from earteach.metrics.bootstrap import Interval, mean_interval
 from earteach.model.loss import dissimilarity, squared_error
 
 _WINDOW_RADIUS = 5
-# torchmetrics' five scales with their 11×11 window need this many pixels.
-MS_SSIM_MIN_SIDE = 176
 # Values per piece: what fits into a CPU core's cache is several times as fast.
 _PIECE_VALUES = 2**17
 
 
+@dataclass(frozen=True, kw_only=True)
+class QualityMeans:
+    """Means over images. `ms_ssim` is None for images smaller than 176 pixels."""
+
+    psnr: float
+    ssim: float
+    ms_ssim: float | None
+
+
 @dataclass(frozen=True)
 class ImageQuality:
-    """The quality of N images, float64 `(N,)` each; `ms_ssim` is None for small images."""
+    """The values of N images by metric, float64 `(N,)`, without metrics they are too small for."""
 
-    psnr: np.ndarray
-    ssim: np.ndarray
-    ms_ssim: np.ndarray | None
+    values: dict[str, np.ndarray]
 
-    def means(self) -> tuple[float, float, float | None]:
-        """PSNR, SSIM and MS-SSIM."""
-        ms_ssim = None if self.ms_ssim is None else float(self.ms_ssim.mean())
-        return float(self.psnr.mean()), float(self.ssim.mean()), ms_ssim
+    @property
+    def psnr(self) -> np.ndarray:
+        return self.values["psnr"]
+
+    @property
+    def ssim(self) -> np.ndarray:
+        return self.values["ssim"]
+
+    def means(self) -> dict[str, Any]:
+        """The fields of `QualityMeans`."""
+        means = {name: float(values.mean()) for name, values in self.values.items()}
+        return {name: means.get(name) for name in METRICS}
 
 
 @dataclass(frozen=True)
@@ -103,24 +119,21 @@ class Margins:
 
 
 class QualityMeter:
-    """Collects the quality of images batch by batch."""
+    """Collects the quality of images batch by batch, by all metrics or by those named."""
 
-    def __init__(self, *, multiscale: bool = True) -> None:
-        self._multiscale = multiscale
+    def __init__(self, *names: str) -> None:
         # Floats, not tensors: small tensors kept between batches fragment the heap.
-        self._values: dict[str, list[float]] = {"psnr": [], "ssim": [], "ms_ssim": []}
+        self._values: dict[str, list[float]] = {name: [] for name in names or METRICS}
 
     def update(self, images: torch.Tensor, targets: torch.Tensor) -> None:
         """Compare a batch of images with their targets, `(B, C, H, W)` in [0, 1] each."""
-        self._values["psnr"] += psnr(images, targets).tolist()
-        self._values["ssim"] += ssim(images, targets).tolist()
-        if self._multiscale and min(images.shape[2:]) >= MS_SSIM_MIN_SIDE:
-            self._values["ms_ssim"] += ms_ssim(images, targets).tolist()
+        for name, values in self._values.items():
+            if min(images.shape[2:]) >= METRICS[name].min_side:
+                values += METRICS[name].measure(images, targets).tolist()
 
     def compute(self) -> ImageQuality:
         """The quality of all images so far, in order."""
-        psnr, ssim, ms_ssim = map(np.array, self._values.values())
-        return ImageQuality(psnr, ssim, ms_ssim if len(ms_ssim) else None)
+        return ImageQuality({n: np.array(values) for n, values in self._values.items() if values})
 
 
 def psnr(images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -157,3 +170,21 @@ def ms_ssim(images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     with torch.autocast(images.device.type, enabled=False):
         pairs = zip(torch.split(images.float(), 1), torch.split(targets.float(), 1), strict=True)
         return torch.stack([measure(*pair, data_range=1.0) for pair in pairs])
+
+
+@dataclass(frozen=True)
+class QualityMetric:
+    """A metric of images `(B, C, H, W)` beside their targets, `(B,)`, and how its mean is shown."""
+
+    label: str
+    form: str
+    measure: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    min_side: int = 1
+
+
+METRICS = {
+    "psnr": QualityMetric("PSNR", "{:.2f} dB", psnr),
+    "ssim": QualityMetric("SSIM", "{:.4f}", ssim),
+    # torchmetrics' five scales with their 11×11 window need 176 pixels.
+    "ms_ssim": QualityMetric("MS-SSIM", "{:.4f}", ms_ssim, min_side=176),
+}

@@ -55,8 +55,8 @@ class _Recomputing(torch.autograd.Function):
         ctx.save_for_backward(x, scale, shift, weight)
         ctx.groups, ctx.eps = groups, eps
         with torch.autocast(x.device.type, enabled=False):
-            seen = _activated(x, scale, shift, groups, eps).to(weight.dtype)
-            return functional.conv2d(seen, weight, bias, padding=1)
+            hidden = _activated(x, scale, shift, groups, eps).to(weight.dtype)
+            return functional.conv2d(hidden, weight, bias, padding=1)
 
     @staticmethod
     @once_differentiable
@@ -64,13 +64,13 @@ class _Recomputing(torch.autograd.Function):
         x, scale, shift, weight = ctx.saved_tensors
         x, scale, shift = (value.detach().requires_grad_() for value in (x, scale, shift))
         with torch.enable_grad(), torch.autocast(x.device.type, enabled=False):
-            seen = _activated(x, scale, shift, ctx.groups, ctx.eps).to(weight.dtype)
+            hidden = _activated(x, scale, shift, ctx.groups, ctx.eps).to(weight.dtype)
         of_seen, of_weight, of_bias = torch.ops.aten.convolution_backward(
-            gradients[0], seen.detach(), weight, [weight.shape[0]],
+            gradients[0], hidden.detach(), weight, [weight.shape[0]],
             [1, 1], [1, 1], [1, 1], False, [0, 0], 1, [True, True, True],
         )  # fmt: skip
         return (
-            *torch.autograd.grad(seen, (x, scale, shift), of_seen),
+            *torch.autograd.grad(hidden, (x, scale, shift), of_seen),
             of_weight,
             of_bias,
             None,

@@ -14,6 +14,7 @@ from pytorch_lightning.callbacks import Callback, Checkpoint
 from earteach import checkpoint
 from earteach.errors import EarTeachError
 from earteach.files.atomic_write import PARTIAL
+from earteach.run_files import LAST
 from earteach.training.interruption import StopRequest, TrainingInterrupted
 from earteach.training.lightning_module import EarVAELightning
 
@@ -99,13 +100,13 @@ class Checkpoints(Checkpoint):
             self.on_validation_batch_start(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        if is_dry(trainer):
+        if is_fast_dev_run(trainer):
             return
         if trainer.current_epoch + 1 >= (trainer.max_epochs or 0):
             self.finished = "finished"
         elif trainer.should_stop:
             self.finished = "early_stopping"
-        first, *others = [*self._new_bests(trainer), self.folder / checkpoint.LAST]
+        first, *others = [*self._new_bests(trainer), self.folder / LAST]
         trainer.save_checkpoint(first)
         if trainer.is_global_zero:
             for path in others:
@@ -134,8 +135,8 @@ class Checkpoints(Checkpoint):
         return paths
 
     def _save_last(self, trainer: pl.Trainer) -> None:
-        if not is_dry(trainer):
-            trainer.save_checkpoint(self.folder / checkpoint.LAST)
+        if not is_fast_dev_run(trainer):
+            trainer.save_checkpoint(self.folder / LAST)
 
     def _remove_superseded(self) -> None:
         current = {Path(entry["path"]).name for entry in self.best.values()}
@@ -178,7 +179,7 @@ def epochs_processed(trainer: pl.Trainer) -> int:
     return int(progress.processed)
 
 
-def is_dry(trainer: pl.Trainer) -> bool:
+def is_fast_dev_run(trainer: pl.Trainer) -> bool:
     """Whether this is a `--fast-dev-run`, which writes nothing."""
     return bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
 

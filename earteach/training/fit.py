@@ -14,18 +14,17 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from earteach import checkpoint
 from earteach.checkpoint import Checkpoint
 from earteach.config import TrainConfig
 from earteach.data.arrays import EarArray
 from earteach.environment import is_main_process
 from earteach.errors import EarTeachError
-from earteach.files.atomic_write import is_full, unwritten
+from earteach.files.atomic_write import is_full, write_error
 from earteach.files.folders import make_writable_folder, missing_folders, remove_empty
 from earteach.metrics.diagnostics import Advice
 from earteach.model.annealing import note_fewer_cycles
 from earteach.randomness import Purpose, derive
-from earteach.run_files import RUN_NAME
+from earteach.run_files import LAST, RUN_NAME
 from earteach.training.checkpoint_callback import (
     Checkpoints,
     ResumeCallback,
@@ -99,13 +98,13 @@ class Watch:
 class Start:
     """Where a run begins: at a checkpoint to continue, or anew, from old weights or none.
 
-    `fresh` moves an old run aside; `dry` writes nothing.
+    `fresh` moves an old run aside; `fast_dev_run` writes nothing.
     """
 
     checkpoint: Checkpoint | None = None
     weights: Checkpoint | None = None
     fresh: bool = False
-    dry: bool = False
+    fast_dev_run: bool = False
 
     @property
     def epochs_done(self) -> int:
@@ -141,15 +140,15 @@ def fit(config: TrainConfig, start: Start, watch: Watch, task: Task) -> TrainRes
             config,
             [*([resume_callback] if resumed else []), FiniteLoss(), progress, recorder, keeper],
             purge_step=resumed.global_step if resumed else 0,
-            fast_dev_run=start.dry,
+            fast_dev_run=start.fast_dev_run,
         )
         module = _module(config, start, task)
-        if not start.dry:
+        if not start.fast_dev_run:
             _make_room(config, start, task)
         if resumed is None:
             _show_plan(config, start, watch, task)  # before the minute that fitting PCA may take
             if start.weights is None:
-                task.initialise(module, arrays["train"], keep=not start.dry)
+                task.initialise(module, arrays["train"], keep=not start.fast_dev_run)
         interrupted = _run(trainer, module, arrays, resume_callback, resumed)
         advice = recorder.diagnose(module, trainer.global_step, finished=not interrupted)
     if interrupted and stop.signal == REQUEUE and is_main_process():
@@ -158,13 +157,13 @@ def fit(config: TrainConfig, start: Start, watch: Watch, task: Task) -> TrainRes
         epochs_completed=epochs_processed(trainer),
         global_step=trainer.global_step,
         stopped_by="interrupted" if interrupted else _ending(trainer, config.optim.epochs),
-        last=None if start.dry else run.checkpoint_dir / checkpoint.LAST,
+        last=None if start.fast_dev_run else run.checkpoint_dir / LAST,
         best={
             name: Best(Path(entry["path"]), entry["value"], entry["epoch"])
             for name, entry in keeper.best.items()
         },
         resumed_from=resumed.path if resumed else None,
-        log_dir=None if start.dry else run.log_dir / RUN_NAME,
+        log_dir=None if start.fast_dev_run else run.log_dir / RUN_NAME,
         seconds=time.monotonic() - began,
         task=task.name,
         signal=stop.signal if interrupted else None,
@@ -251,9 +250,9 @@ def _run(
     except OSError as error:
         if not is_full(error):
             raise
-        last = module.config.run.checkpoint_dir / checkpoint.LAST
+        last = module.config.run.checkpoint_dir / LAST
         again = f"`earteach resume {last}`" if last.exists() else "train again"
-        raise unwritten(log, error, again) from error
+        raise write_error(log, error, again) from error
     except (RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
         if not _is_out_of_memory(error):
             if resumed is not None and not resume_callback.done:

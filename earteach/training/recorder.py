@@ -20,7 +20,7 @@ from earteach.data.arrays import EarArray, sampled_rows
 from earteach.data.image_batches import to_batch
 from earteach.images import grid, heat_map, side_by_side, to_uint8
 from earteach.run_files import METRICS_FILE, VALIDATION_EARS
-from earteach.training.checkpoint_callback import is_dry, measured
+from earteach.training.checkpoint_callback import is_fast_dev_run, measured
 from earteach.training.lightning_module import EarVAELightning
 from earteach.training.run_monitor import RunMonitor
 
@@ -65,7 +65,7 @@ class Recorder(RunMonitor):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # A run that resumes inside an epoch gets no `on_train_epoch_start` for it.
         self._begin_epoch()
-        if is_dry(trainer) or not trainer.is_global_zero:
+        if is_fast_dev_run(trainer) or not trainer.is_global_zero:
             return
         _drop_records(self._folder / METRICS_FILE, trainer.current_epoch)
         assert isinstance(pl_module, EarVAELightning)
@@ -92,7 +92,7 @@ class Recorder(RunMonitor):
         record = self._record(trainer, pl_module)
         self.add_epoch(record.metrics, record.learning_rate)
         if trainer.is_global_zero:
-            if not is_dry(trainer):
+            if not is_fast_dev_run(trainer):
                 self._write(trainer, pl_module, record)
             if self._on_epoch is not None:
                 self._on_epoch(record)
