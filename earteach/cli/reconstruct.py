@@ -17,6 +17,7 @@ from earteach.cli.options import (
     LayoutChoice,
     Seed,
     Show,
+    checkpoint_or_folder,
 )
 from earteach.cli.output import Output, pictures, table
 from earteach.config import InferenceConfig
