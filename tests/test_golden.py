@@ -83,7 +83,10 @@ def moments(state: dict[str, Any]) -> list[torch.Tensor]:
 
 @pytest.mark.parametrize(
     ("kind", "task", "frozen"),
-    [("pca", "train", (".pca.",)), ("pca-mobile", "distil", (".pca.", ".decoder."))],
+    [
+        ("pca", "train", (".pca.",)),
+        pytest.param("pca-mobile", "distil", (".pca.", ".decoder."), marks=pytest.mark.slow),
+    ],
 )
 def test_an_interrupted_run_of_the_old_version_resumes(kind, task, frozen, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

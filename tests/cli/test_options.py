@@ -136,6 +136,7 @@ def test_annealing_options_shape_the_kld_weight(ears, typed, epochs, expected):
     assert plan["schedule"] == pytest.approx(expected)
 
 
+@pytest.mark.slow
 def test_arrays_are_those_named(ears, tmp_path):
     swapped = ["--train-data", ears / "val_teacher.npy", "--val-data", ears / "train_teacher.npy"]
     result = run(ears, tmp_path, *QUICK, "--batch-size", 2, "--epochs", 1, *swapped)
@@ -173,12 +174,17 @@ def plain(ears, tmp_path_factory):
     ("changed", "equal"),
     [
         ("--seed 43", False),
-        ("--augmentation full", False),
-        ("--no-pca-init", False),
-        ("--ssim-weight 0", False),
-        ("--lr-schedule plateau", False),
-        ("--learning-rate 5e-3", False),
-        ("--ema-decay 0.1", False),
+        *(
+            pytest.param(options, same, marks=pytest.mark.slow)
+            for options, same in [
+                ("--augmentation full", False),
+                ("--no-pca-init", False),
+                ("--ssim-weight 0", False),
+                ("--lr-schedule plateau", False),
+                ("--learning-rate 5e-3", False),
+                ("--ema-decay 0.1", False),
+            ]
+        ),
         ("--seed 42 --num-workers 1 --patience 3", True),
     ],
 )
@@ -214,6 +220,7 @@ def test_missing_hardware_is_a_users_problem(ears, tmp_path, monkeypatch, typed,
     assert list((tmp_path / "checkpoints").glob("*")) == []
 
 
+@pytest.mark.slow
 def test_folders_are_those_named(ears, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folders = ["--checkpoint-dir", "my_runs/a_1", "--log_dir", "my_logs"]  # underscores too

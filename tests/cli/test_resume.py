@@ -212,6 +212,7 @@ def test_a_longer_run_keeps_or_stretches_the_kld_schedule(finished, options, wei
     assert words in result.err
 
 
+@pytest.mark.slow
 def test_train_with_resume_is_the_same_as_resume(finished, finished_run, tmp_path, monkeypatch):
     Path("run.toml").write_text("latent_dim = 16\nepochs = 4\n")
     results = [finish("train", "--resume", LAST, "--config", "run.toml", "--kld-weight", 1)]

@@ -326,7 +326,10 @@ prepare_drawn(20, Path(sys.argv[1]), size=32, progress=wait)
 """
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, None], ids=["killed", "interrupted"])
+@pytest.mark.parametrize(
+    "how",
+    [pytest.param(signal.SIGKILL, marks=pytest.mark.slow, id="killed"), None],
+)
 def test_an_interrupted_run_keeps_the_old_arrays_and_starts_over(photos, out, how) -> None:
     prepare(photos, out, crop=Crop(16))
     old = contents(out)

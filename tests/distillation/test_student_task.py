@@ -31,6 +31,7 @@ def test_a_checkpoint_names_its_teacher_and_the_folder_holds_it(student):
     assert (student.folder / "teacher.ckpt").read_bytes() == student.teacher.read_bytes()
 
 
+@pytest.mark.slow
 def test_stopped_and_resumed_it_is_the_same_student(student, tmp_path):
     command = ["distil", student.teacher, "--out", tmp_path / "s", *RUN, "--json"]
     stopped = signalled_at("training_step", 9, signal.SIGTERM, *command)

@@ -62,7 +62,9 @@ def evaluation(trained: Run) -> Evaluation:
     return evaluate(trained.last)
 
 
-@pytest.mark.parametrize("name", ["trained", "trained_in_bf16"])
+@pytest.mark.parametrize(
+    "name", ["trained", pytest.param("trained_in_bf16", marks=pytest.mark.slow)]
+)
 def test_values_are_those_that_training_logged(request, name):
     run: Run = request.getfixturevalue(name)
     best = run.result["best"]["ssim"]

@@ -154,7 +154,7 @@ SIGNALS = {
     "a step": ("training_step", 5, 5, signal.SIGINT),
     "the first step": slow("training_step", 1, 1, signal.SIGTERM),
     "an epoch's last step": slow("training_step", STEPS_PER_EPOCH, STEPS_PER_EPOCH, signal.SIGTERM),
-    "validation": ("validation_step", 2, STEPS_PER_EPOCH, signal.SIGTERM),
+    "validation": slow("validation_step", 2, STEPS_PER_EPOCH, signal.SIGTERM),
     "the first validation batch": slow("validation_step", 1, STEPS_PER_EPOCH, signal.SIGTERM),
     "the second validation": slow("validation_step", 3, 2 * STEPS_PER_EPOCH, signal.SIGTERM),
 }
@@ -214,7 +214,7 @@ MOMENTS = {
     "validation": slow(MODULE, "validation_step", 4),
     "record before the checkpoint": slow("earteach.training.recorder:Recorder", "_write", 2),
     "best written, not in place": slow("earteach.files.atomic_write", "_sync", 1),
-    "best in place, last not written": ("earteach.checkpoint", "name_again", 4),
+    "best in place, last not written": slow("earteach.checkpoint", "name_again", 4),
     "last written, old bests there": slow(CALLBACK, "_remove_superseded", 2),
 }
 

@@ -71,6 +71,7 @@ def test_slurms_signal_keeps_the_step_and_requeues_the_job(
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_line_and_leaves_the_checkpoint_before(ears, tmp_path):
     """The limit lets the logs through and stops the checkpoint, as a full disk would."""
     assert earteach(*command(ears, tmp_path), "--epochs", 1).code == 0

@@ -89,6 +89,7 @@ def recorded(monkeypatch, stop_at=None):
     return rates
 
 
+@pytest.mark.slow
 def test_the_optimizer_has_the_rate_of_the_formula_also_after_a_resume(ears, tmp_path):
     stop_at = STEPS_PER_EPOCH + 2
     with pytest.MonkeyPatch.context() as patch:

@@ -18,6 +18,7 @@ from tests.conftest import data_options
 HOUR = 3600.0
 
 
+@pytest.mark.slow
 def test_the_estimate_and_the_progress_of_a_run(ears, tmp_path, monkeypatch):
     """Each step takes 3 s after two that take 100; nothing else takes any time."""
     now, steps, reports = 100.0, 0, []
