@@ -87,7 +87,7 @@ class Checkpoint:
         except RuntimeError as error:
             raise EarTeachError(
                 f"{self.path}: its weights do not fit its configuration; the file was altered: "
-                "train again or take another checkpoint"
+                "train again or use another checkpoint"
             ) from error
         return model.eval().requires_grad_(True)
 
@@ -133,10 +133,10 @@ def read(path: str | Path) -> Checkpoint:
     if not path.exists():
         raise EarTeachError(f"{path}: no such checkpoint; `earteach train` writes one")
     if not path.is_file():  # of a pipe the first read may never end
-        raise EarTeachError(f"{path}: is no file on a disk; name a checkpoint")
+        raise EarTeachError(f"{path}: is not a regular file; name a checkpoint")
     state = _load_safely(path)
     if not _is_ours(state):
-        raise EarTeachError(f"{path}: is not a checkpoint of earteach; name one that it wrote")
+        raise EarTeachError(f"{path}: is not an earteach checkpoint; name one that earteach wrote")
     _check_format(path, state[KEY])
     state = upgraded(state)
     entry = {**_DEFAULTS, **state[KEY]}
@@ -173,8 +173,8 @@ def _check_format(path: Path, entry: Mapping[str, Any]) -> None:
         )
     if entry["format"] < OLDEST_FORMAT:
         raise EarTeachError(
-            f"{path}: was written by earteach {entry.get('version')}, whose networks were others; "
-            "train again with `earteach train --fresh`"
+            f"{path}: was written by earteach {entry.get('version')}, whose networks were "
+            "different; train again with `earteach train --fresh`"
         )
 
 
@@ -187,11 +187,11 @@ def _load_safely(path: Path) -> Any:
     except Exception as error:  # whatever a damaged file makes torch's unpickler raise
         if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error):
             raise EarTeachError(
-                f"{path}: holds more than tensors and plain values and may carry code, so nothing of "
-                "it was loaded; take a checkpoint that earteach wrote"
+                f"{path}: holds more than tensors and plain values and may contain code, so it was "
+                "not loaded; use a checkpoint that earteach wrote"
             ) from error
         raise EarTeachError(
-            f"{path}: is cut short or not a checkpoint; take another one, such as {LAST}"
+            f"{path}: is cut short or not a checkpoint; use another one, such as {LAST}"
         ) from error
 
 
@@ -242,7 +242,7 @@ def last(folder: Path) -> Path:
 
 def _missing(folder: Path, name: str) -> Path:
     raise EarTeachError(
-        f"{folder}: holds no {name}; `earteach train` writes it, "
+        f"{folder}: holds no {name}; run `earteach train` first, "
         "or name a checkpoint or another --checkpoint-dir"
     )
 

@@ -57,6 +57,7 @@ class OptionField:
     at_most: float | None = None
     multiple_of: int | None = None
     choices: tuple[int, ...] = ()
+    vae_only: bool = False  # whether it means something for `train` alone, not for `distil`
 
     @property
     def flag(self) -> str:
@@ -156,6 +157,7 @@ class DataConfig(Options, panel="Data"):
         "augmented",
         "Reconstruct images with (`augmented`) or without (`clean`) the noise, blur and occlusion "
         "of --augmentation full.",
+        vae_only=True,
     )
 
 
@@ -209,7 +211,10 @@ class OptimConfig(Options, panel="Optimisation"):
     )
     weight_decay: float = option(1e-5, "Weight decay of AdamW.", at_least=0, at_most=10)
     ssim_weight: float = option(
-        0.02, "Weight of 1 − SSIM in the training objective; 0 disables it.", at_least=0
+        0.02,
+        "Weight of 1 − SSIM in the training objective; 0 disables it.",
+        at_least=0,
+        vae_only=True,
     )
     lr_schedule: LRSchedule = option(
         "cosine",
@@ -249,9 +254,9 @@ class KLDConfig(Options, panel="KLD and its annealing"):
     kld_weight: float = option(0.00025, "Weight of the KLD in the loss.", at_least=0)
     kld_reduction: Reduction = option("mean", "Average or sum the KLD over the latent dimensions.")
     kld_anneal_strategy: Annealing = option("cyclic", "How the KLD weight rises over the epochs.")
-    kld_anneal_cycles: int = option(4, "Number of cycles of `cyclic`.", at_least=1)
+    kld_anneal_cycles: int = option(4, "Number of cycles (`cyclic` only).", at_least=1)
     kld_anneal_ratio: float = option(
-        0.5, "Fraction of a cycle of `cyclic` in which the weight rises.", above=0, at_most=1
+        0.5, "Fraction of each cycle in which the weight rises (`cyclic` only).", above=0, at_most=1
     )
     kld_anneal_epochs: int | None = option(
         None,
@@ -347,8 +352,8 @@ class TrainConfig:
         known = {option.name for _, option, _ in self.options()}
         if unknown := sorted(changes.keys() - known):
             raise EarTeachError(
-                f"{unknown[0]}: is not an option of training; the names are those of `earteach train "
-                "--help`, with underscores"
+                f"{unknown[0]}: is not a training option; `earteach train --help` lists them "
+                "(write underscores for hyphens)"
             )
         groups: dict[str, Any] = {
             name: replace(

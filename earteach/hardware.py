@@ -39,7 +39,7 @@ def precision_on_cpu(precision: Precision) -> Precision:
         _log.info("--precision %s would be many times slower on this CPU: running as 32", precision)
         return "32"
     if precision == "16":
-        _log.info("--precision 16 has no use on a CPU: running as bf16")
+        _log.info("--precision 16 has no benefit on a CPU: running as bf16")
         return "bf16"
     return precision
 

@@ -93,8 +93,8 @@ _TASKS: dict[str, Callable[[Checkpoint], Task]] = {
 def _task_of(run: Checkpoint) -> Task:
     if run.task not in _TASKS:
         raise EarTeachError(
-            f"{run.path}: its task {run.task!r} is none of {', '.join(_TASKS)}; the file was altered: "
-            "take another checkpoint"
+            f"{run.path}: its task {run.task!r} is not {' or '.join(_TASKS)}; the file was "
+            "altered: use another checkpoint"
         )
     return _TASKS[run.task](run)
 
@@ -183,14 +183,16 @@ def _note_schedule(old: TrainConfig, new: TrainConfig) -> None:
     epochs, horizon = new.optim.epochs, new.kld.kld_anneal_epochs or new.optim.epochs
     if horizon != before:
         change = (
-            f"is stretched to {horizon} epochs" if horizon > before else f"takes {horizon} epochs"
+            f"is stretched to {horizon} epochs"
+            if horizon > before
+            else f"now spans {horizon} epochs"
         )
     else:
-        change = f"keeps its shape of {horizon} epochs"
+        change = f"still spans {horizon} epochs"
         if epochs > horizon:
-            change += " and then holds its final weight"
+            change += "; later epochs use the final weight"
         elif epochs < horizon:
-            change += f", which the run leaves after {epochs}"
+            change += f", but the run ends after {epochs}"
     _log.info("the KLD weight's schedule %s", change)
 
 
@@ -199,16 +201,16 @@ def _check_continues(run: Checkpoint, config: TrainConfig, task: Task) -> None:
     if set(differing) == {"epochs"}:
         old, new = differing["epochs"]
         raise EarTeachError(
-            f"{run.path}: is a run of {old} epochs, not {new}; continue it with "
+            f"{run.path}: belongs to a run of {old} epochs, not {new}; continue it with "
             f"`earteach resume {run.path} --epochs {new}` or start over with --fresh"
         )
     mismatch = task.mismatch(run)
     if differing:
-        mismatch = f"with other options ({checkpoint.listed(differing)})"
+        mismatch = f"with different options ({checkpoint.listed(differing)})"
     if mismatch:
         raise EarTeachError(
-            f"{run.path}: is a run {mismatch}; continue it as it was with `earteach resume {run.path}`, "
-            "or start over with --fresh, which moves it aside"
+            f"{run.path}: belongs to a run {mismatch}; continue that run with `earteach resume "
+            f"{run.path}`, or start over with --fresh, which moves it aside"
         )
     _check_unfinished(run, config.optim.epochs)
 

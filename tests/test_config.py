@@ -145,7 +145,7 @@ def test_with_options_changes_only_those():
     ("options", "words"),
     [
         ({"epochs": 0}, "--epochs 0: must be at least 1"),
-        ({"epoch": 10}, "epoch: is not an option"),
+        ({"epoch": 10}, "epoch: is not a training option"),
         ({"latent_dim": 1}, r"--latent-dim 1: .* --no-pca-init"),
     ],
 )

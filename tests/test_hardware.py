@@ -6,7 +6,7 @@ import torch
 from earteach.errors import EarTeachError
 from earteach.hardware import on_cpu, precision_on_cpu
 
-AS_BF16 = "--precision 16 has no use on a CPU: running as bf16"
+AS_BF16 = "--precision 16 has no benefit on a CPU: running as bf16"
 AS_32 = "--precision {} would be many times slower on this CPU: running as 32"
 
 

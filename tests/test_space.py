@@ -45,7 +45,7 @@ def test_it_asks_the_disk_that_the_folder_will_be_on(tmp_path: Path) -> None:
     below = tmp_path / "not" / "yet"
     check_space(below, free // 2, "it", "wait")
     with pytest.raises(
-        EarTeachError, match=r"yet: it needs .*, and .* are free; free space, or wait"
+        EarTeachError, match=r"yet: it needs .*, but only .* is free; free space, or wait"
     ):
         check_space(below, 3 * free, "it", "wait")
     assert list(tmp_path.iterdir()) == []
@@ -89,7 +89,7 @@ def test_checkpoints_that_are_there_are_not_counted_again(trained: Run, leave) -
     there = {path.stat().st_ino: path.stat().st_size for path in trained.checkpoints.glob("*.ckpt")}
     leave(4 * checkpoint_bytes(config) - sum(there.values()))
     check_space_for_run(config, epochs_done=4)
-    with pytest.raises(EarTeachError, match="4 checkpoints at once"):
+    with pytest.raises(EarTeachError, match="keeps 4 checkpoints"):
         check_space_for_run(config, epochs_done=4, fresh=True)
 
 
@@ -103,8 +103,8 @@ def test_train_refuses_before_it_writes_or_moves_anything(
         "train", *data_options(ears), *run_options(tmp_path), *TINY_RUN, "--epochs", 1, "--fresh"
     )
     assert (result.code, result.out) == (1, "")
-    assert "checkpoints: a run of 4 checkpoints at once," in result.err
-    assert "and 1.0 kB are free; free space, or choose another --checkpoint-dir" in result.err
+    assert "checkpoints: a run that keeps 4 checkpoints of" in result.err
+    assert "but only 1.0 kB is free; free space, or choose another --checkpoint-dir" in result.err
     assert [path.name for path in tmp_path.rglob("*")] == ["checkpoints", "last.ckpt"]
 
 
@@ -113,7 +113,7 @@ def test_prepare_refuses_before_it_makes_a_folder(tmp_path: Path, leave) -> None
     leave(10 * 32 * 32 * 3 - 1)
     result = earteach(*drawn)
     assert (result.code, result.out) == (1, "")
-    assert "new: an array of 10 images needs 31 kB there, and 31 kB are free" in result.err
+    assert "new: an array of 10 images needs 31 kB there, but only 31 kB is free" in result.err
     assert list(tmp_path.iterdir()) == []
     leave(10 * 32 * 32 * 3)
     assert earteach(*drawn).code == 0

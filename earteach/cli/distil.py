@@ -14,7 +14,6 @@ from earteach.cli.options import (
     FastDevRun,
     Given,
     Json,
-    Without,
     checkpoint_or_folder,
 )
 from earteach.cli.output import Output, facts, table
@@ -29,8 +28,8 @@ if TYPE_CHECKING:
 
 
 def distil(
-    data: Annotated[Given[DataConfig], Without(["target"])],
-    optim: Annotated[Given[OptimConfig], Without(["ssim_weight"])],
+    data: Given[DataConfig],
+    optim: Given[OptimConfig],
     hardware: Given[HardwareConfig],
     ckpt: Ckpt = None,
     student: Annotated[
@@ -91,11 +90,11 @@ def _comparison_tables(compared: Comparison) -> list[Table]:
         f"{compared.timed_images} images",
     }  # fmt: skip
     if compared.side_agreement is not None:
-        agreement["side"] = f"the teacher's for {compared.side_agreement:.1%} of the images"
+        agreement["side"] = f"same as the teacher's for {compared.side_agreement:.1%} of the images"
     return [
         table(
-            f"{compared.images:,} images of {compared.data}",
-            "encoder", "parameters", "fixed numbers", "PSNR", "SSIM", "images/s",
+            f"{compared.images:,} images from {compared.data}",
+            "encoder", "parameters", "fixed values", "PSNR", "SSIM", "images/s",
             rows=[_row(name, report) for name, report in reports.items()],
         ),
         facts("The student's agreement with its teacher", agreement),

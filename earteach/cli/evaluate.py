@@ -80,7 +80,7 @@ def _parts(result: Evaluation) -> list[RenderableType]:
     rows = result.scores()
     cells = [_cells(name, score) for name, score, _ in rows]
     values = [tuple(row.values()) for row in cells]
-    parts: list[RenderableType] = [table(f"{images} of {result.data}", *cells[0], rows=values)]
+    parts: list[RenderableType] = [table(f"{images} from {result.data}", *cells[0], rows=values)]
     if result.intervals.ssim is not None:
         intervals = [
             (name, _range(interval.psnr, ".2f", " dB"), _range(interval.ssim, ".4f"))
@@ -92,17 +92,17 @@ def _parts(result: Evaluation) -> list[RenderableType]:
 
 
 def _cells(name: str, score: Score) -> dict[str, str]:
+    from earteach.inference.evaluate import COLUMNS
     from earteach.metrics.image_quality import METRICS
 
     cells = {"": name}
     for field, metric in METRICS.items():
         if (mean := getattr(score, field)) is not None:
             cells[metric.label] = metric.form.format(mean)
-    kld, active = "{kld:.2f} nats", "{active_units}/{latent_dim}"
-    coded = "kld" in (values := vars(score))
-    cells["KLD"] = kld.format(**values) if coded else "–"
-    cells["active"] = active.format(**values) if coded else "–"
-    return cells
+    measured = "kld" in vars(score)
+    return cells | {
+        label: form.format(**vars(score)) if measured else "–" for label, form in COLUMNS.items()
+    }
 
 
 def _range(interval: Interval | None, form: str, unit: str = "") -> str:
@@ -136,8 +136,8 @@ def _verdict(other: str, margin: Margin, digits: int, unit: str = "") -> str:
     mean, low, high = margin.difference, margin.low, margin.high
     text = f"{margin.standing} {other}"
     if margin.standing == "not comparable with":
-        return f"{text}: an image without any error"
-    if margin.standing == "undecided against":
+        return f"{text}: an image has zero error"
+    if margin.standing == "not clearly different from":
         interval = "" if low is None else f" ({low:+.{digits}f} to {high:+.{digits}f})"
         return f"{text}: {mean:+.{digits}f}{unit}{interval}"
     text += f" by {abs(mean):.{digits}f}{unit}"

@@ -28,7 +28,8 @@ def inspect_data(
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", help="Folder for plots and for sheets of images, problem images and copies."
+            "--out",
+            help="Folder for plots and contact sheets of sample, problem and duplicate images.",
         ),
     ] = None,
     augmented: Annotated[
@@ -86,7 +87,8 @@ def _parts(result: Inspection, config: TrainConfig) -> list[RenderableType]:
     parts: list[RenderableType] = [table("What is in the arrays", "", *reports, rows=rows)]
     if result.val is not None:
         exact, near = result.leakage.exact, result.leakage.near
-        parts.append(f"validation images that are in training: {exact} exactly, {near} nearly")
+        copies = f"{exact} exact copies, {near} near copies"
+        parts.append(f"validation images also in training: {copies}")
     if result.forecast is not None:
         size = result.forecast.image_size
         parts.append(facts(f"Forecast at {size}×{size}", _forecast(result.forecast, config.kld)))
@@ -94,7 +96,7 @@ def _parts(result: Inspection, config: TrainConfig) -> list[RenderableType]:
     parts += [
         f"[{styles[problem.severity]}]{problem.severity}:[/] {escape(problem.message)}"
         for problem in result.problems
-    ] or ["[green]nothing is wrong with them[/]"]
+    ] or ["[green]no problems found[/]"]
     if result.pictures:
         parts.append(facts("Pictures", {name: str(path) for name, path in result.pictures.items()}))
     return parts
@@ -104,10 +106,10 @@ def _forecast(forecast: Forecast, kld: KLDConfig) -> dict[str, str]:
     components, number = forecast.components, f"{forecast.psnr_images:,}"
     measured_on = {
         "val": f"{number} validation images",
-        "train": f"{number} training images; unseen ears will have less",
+        "train": f"{number} training images; expect less on unseen ears",
     }[forecast.psnr_of]
     alive = forecast.alive_units
-    note = "" if alive <= components else f", those beyond {components} by extrapolation"
+    note = "" if alive <= components else f", extrapolated beyond {components}"
     return {
         "PCA": f"{components} components: {forecast.psnr:.2f} dB on {measured_on}",
         "latent units": f"about {alive} of {forecast.latent_dim} stay alive at "

@@ -24,11 +24,11 @@ def inspect_model(
 ) -> None:
     """Show the layers, shapes, parameters and multiply-adds of a model.
 
-    The model is that of a checkpoint or one built from the options.
+    The model comes from a checkpoint or is built from the options.
     """
     if ckpt is not None and model:
         raise EarTeachError(
-            f"{ckpt}: a checkpoint knows its model; leave out --{next(iter(model)).replace('_', '-')}"
+            f"{ckpt}: defines its model; leave out --{next(iter(model)).replace('_', '-')}"
         )
     from earteach.model.summary import summarise
 
@@ -39,7 +39,7 @@ def inspect_model(
         rows.append((layer.name, shape, f"{layer.parameters:,}", f"{layer.multiply_adds:,}"))
     values = {name: f"{count:,} parameters" for name, count in result.parts.items()}
     values["in all"] = f"{result.parameters:,} parameters, {result.multiply_adds:,} multiply-adds"
-    values["code"] = f"{result.latent_dim} numbers"
+    values["code"] = f"{result.latent_dim} dimensions"
     size = result.image_size
     Output(json).show(
         result,

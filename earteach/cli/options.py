@@ -35,12 +35,8 @@ from earteach.errors import EarTeachError
 Group = TypeVar("Group", bound=Options)
 
 
-class Without(frozenset[str]):
-    """`Annotated[Given[Group], Without(["name"])]`: the group without these options."""
-
-
 class Given(dict[str, Any], Generic[Group]):
-    """`Given[Group]`: the group's options that were given, by name."""
+    """`Given[Group]`: the options that were given, by name; the group has none that are `vae_only`."""
 
 
 def expanded(command: Callable[..., None]) -> Callable[..., None]:
@@ -78,7 +74,9 @@ class _Expansion:
         for option in self.fields:
             default = None if self.only_given else option.default
             kind: Any = option.type | None if self.only_given else option.type
-            annotation = Annotated[kind, _declared(self.group, option, default)]
+            # An unset option keeps another run's value, not the default that its help names.
+            help = option.help.partition(" Default:")[0] if self.only_given else option.help
+            annotation = Annotated[kind, _declared(self.group, option, help, default)]
             parameters.append(_keyword(option.name, annotation, default))
         if self.group is OptimConfig:
             hidden = Annotated[float | None, typer.Option("--lr-peak", hidden=True)]
@@ -96,15 +94,11 @@ class _Expansion:
 
 
 def _expansion(annotation: Any) -> _Expansion | None:
-    without: frozenset[str] = frozenset()
-    if get_origin(annotation) is Annotated:
-        annotation, *notes = get_args(annotation)
-        without = without.union(*(note for note in notes if isinstance(note, Without)))
     only_given = get_origin(annotation) is Given
     group = get_args(annotation)[0] if only_given else annotation
     if not (isinstance(group, type) and issubclass(group, Options)):
         return None
-    fields = [option for option in group.option_fields() if option.name not in without]
+    fields = [option for option in group.option_fields() if not (only_given and option.vae_only)]
     return _Expansion(group, only_given, fields)
 
 
@@ -118,14 +112,14 @@ def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:
 def one_of(group: type[Options], name: str) -> Any:
     """A single option of a group, for `Annotated` in a command that takes no other of it."""
     option = next(option for option in group.option_fields() if option.name == name)
-    return _declared(group, option, option.default)
+    return _declared(group, option, option.help, option.default)
 
 
-def _declared(group: type[Options], option: OptionField, default: Any) -> Any:
+def _declared(group: type[Options], option: OptionField, help: str, default: Any) -> Any:
     choices = [str(choice) for choice in option.choices]
     words = ["auto", "ddp"] if option.name == "strategy" else choices
     return typer.Option(
-        help=option.help,
+        help=help,
         rich_help_panel=group.panel,
         metavar=f"[{'|'.join(choices)}]" if choices else None,
         # Without words, Typer or the shell completes.
@@ -176,7 +170,7 @@ Config = Annotated[
     Path | None,
     typer.Option(
         "--config",
-        help="TOML file of options, named with underscores; command-line options take precedence.",
+        help="TOML file of options, with underscores in names; the command line takes precedence.",
         is_eager=True,
         callback=_use_toml,
     ),

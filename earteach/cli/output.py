@@ -146,7 +146,7 @@ def pictures(paths: Sequence[Path]) -> list[RenderableType]:
     console = Console()
     if console.color_system in ("256", "truecolor"):
         return [half_blocks(path, console.width) for path in paths]
-    note("--show needs a terminal with 256 colours or more, and no NO_COLOR; nothing is drawn")
+    note("--show needs at least 256 colours and NO_COLOR unset; nothing was drawn")
     return []
 
 

@@ -103,7 +103,7 @@ def prepare(
     An interrupted run leaves existing arrays unchanged; repeat the command to start over.
     """
     if (source is None) == (synthetic is None):
-        raise typer.BadParameter("name a folder of photographs, or --synthetic N; one of the two")
+        raise typer.BadParameter("give either a folder of photographs or --synthetic N")
     _refuse_pairs(typed(context, context.params))
     from earteach.data.crops import Crop
     from earteach.data.prepare import prepare as core
@@ -135,11 +135,9 @@ def _refuse_pairs(given: set[str]) -> None:
     for one, other in pairs:
         if {one, other} <= given:
             first, second = (f"--{name.replace('_', '-')}" for name in (one, other))
-            raise typer.BadParameter(
-                f"{second} has no meaning beside {first}; leave one of them out"
-            )
+            raise typer.BadParameter(f"{second} cannot be used with {first}; leave one of them out")
     if "side_pattern" in given and "side" not in given:
-        raise typer.BadParameter("--side-pattern says which side an ear is, for --side; add it")
+        raise typer.BadParameter("--side-pattern has no effect without --side; add --side")
 
 
 def _show(result: Prepared, output: Output) -> None:

@@ -64,7 +64,7 @@ def probe(
     checkpoint_dir: CheckpointDir = Path("checkpoints"),
     json: Json = False,
 ) -> None:
-    """Measure how well linear probes predict landmarks and people from codes and features.
+    """Measure how well codes and features predict landmarks (linearly) and identify people.
 
     PCA codes, pixels and a network with random weights are probed for comparison.
     """

@@ -65,11 +65,11 @@ def reconstruct(
     checkpoint_dir: CheckpointDir = Path("checkpoints"),
     json: Json = False,
 ) -> None:
-    """Write PNGs of ears beside their reconstructions and errors, or variations of the ears."""
+    """Write PNGs that compare ears with their reconstructions, or that show variations of ears."""
     from earteach.inference.reconstruct import reconstruct as core
 
     if variations is not None and jitter is None:
-        raise typer.BadParameter("--variations needs --jitter; name both")
+        raise typer.BadParameter("--variations needs --jitter; add it")
     result = core(
         checkpoint_or_folder(ckpt, checkpoint_dir), inputs, out, number=number, layout=layout, fit=fit,
         jitter=jitter, variations=variations or 1, seed=seed, config=config,

@@ -41,7 +41,7 @@ def report(
         Path | None,
         typer.Option(
             "--gif",
-            help="Also animate the fixed validation ears over the epochs, as .gif or .webp.",
+            help="Also write a .gif or .webp of the same validation ears over the epochs.",
         ),
     ] = None,
     seed: Seed = 42,

@@ -31,8 +31,8 @@ SamplerChoice = Annotated[
     Sampler | None,
     typer.Option(
         "--sampler",
-        help="Draw codes from a Gaussian mixture of the training images' codes, stored beside the "
-        "checkpoint, or from the prior.",
+        help="Draw codes from a Gaussian mixture fitted to the training images' codes (stored "
+        "beside the checkpoint), or from the prior.",
         show_default="gmm",
     ),
 ]
@@ -80,7 +80,7 @@ def sample(
     exclusive = {"--sampler": sampler, "--interpolate": interpolate, "--traverse": traverse}
     given = [option for option, value in exclusive.items() if value is not None]
     if len(given) > 1:
-        raise typer.BadParameter(f"{' and '.join(given)} exclude each other; name one of them")
+        raise typer.BadParameter(f"{' and '.join(given)} cannot be used together; choose one")
     path = checkpoint_or_folder(ckpt, checkpoint_dir)
     result: Samples | Interpolation | Traversal
     from earteach.inference import latent_traversal
@@ -89,10 +89,10 @@ def sample(
     if interpolate is not None:
         ends = _end(interpolate[0]), _end(interpolate[1])
         result = latent_traversal.interpolate(path, out, ends, number=number or 8, config=config)
-        table = facts(f"From ear to ear by {result.checkpoint}", _interpolation(result))
+        table = facts(f"Interpolation by {result.checkpoint}", _interpolation(result))
     elif traverse is not None:
         result = latent_traversal.traverse(path, out, traverse, number=number or 7, config=config)
-        table = facts(f"How ears of {result.checkpoint} differ", _traversal(result))
+        table = facts(f"Latent traversal of {result.checkpoint}", _traversal(result))
     else:
         result = core(
             path,
@@ -103,7 +103,7 @@ def sample(
             nearest=nearest,
             config=config,
         )
-        title = f"{len(result.images)} new ears of {result.checkpoint}"
+        title = f"{len(result.images)} new ears from {result.checkpoint}"
         table = facts(title, _samples(result))
     Output(json).show(result, *(pictures([result.grid]) if show and not json else []), table)
 
@@ -119,19 +119,15 @@ def _files(result: Samples | Interpolation | Traversal, grid: str = "") -> dict[
 
 
 def _samples(result: Samples) -> dict[str, str]:
-    source = "the prior"
-    if result.components is not None:
-        plural = "s" if result.components > 1 else ""
-        source = f"a mixture of {result.components} Gaussian{plural}, fitted to the training codes"
-    values = _files(result, ", each ear over its nearest training image" if result.nearest else "")
-    values["drawn from"] = f"{source}, seed {result.seed}"
+    values = _files(result, ", each ear above its nearest training image" if result.nearest else "")
+    values["drawn from"] = f"{result.drawn_from}, seed {result.seed}"
     if result.nearest is not None:
         distances = [match.distance for match in result.nearest]
         values["nearest training image"] = (
-            f"{median(distances):.3f} away in the median, {min(distances):.3f} at least (RMSE)"
+            f"median distance {median(distances):.3f}, minimum {min(distances):.3f} (RMSE)"
         )
     if result.validation_distance is not None:
-        values["of a validation image"] = f"{result.validation_distance:.3f} away in the median"
+        values["for validation images"] = f"median distance {result.validation_distance:.3f}"
     return values
 
 
@@ -145,5 +141,5 @@ def _traversal(result: Traversal) -> dict[str, str]:
     return {
         **_files(result, ", a row for each direction"),
         "along each": f"{result.sigmas[0]:+g} to {result.sigmas[-1]:+g} standard deviations",
-        "of the pictures' variance": ", ".join(f"{each.share:.1%}" for each in result.directions),
+        "share of the variance": ", ".join(f"{each.share:.1%}" for each in result.directions),
     }

@@ -127,8 +127,8 @@ def _resume(
     if differing:
         listed = checkpoint.listed(differing)
         raise EarTeachError(
-            f"{resume}: was trained with other options ({listed}); leave them out to continue it, or "
-            "start a new run with --init-from"
+            f"{resume}: was trained with different options ({listed}); leave them out to continue "
+            "it, or start a new run with --init-from"
         )
     return core(
         resume,

@@ -135,7 +135,7 @@ class ArrayWriter:
                 first = self.rejected[0] if self.rejected else None
                 raise EarTeachError(
                     f"{self._out}: no ear for {array.path.name} could be read"
-                    + (f" ({first.path}: {first.reason})" if first else "; name others")
+                    + (f" ({first.path}: {first.reason})" if first else "; add photographs")
                 )
         with _writing_to(self._out):
             for array in self.arrays:
@@ -183,7 +183,7 @@ def _locked(out: Path) -> Iterator[None]:
             yield
     except Timeout as error:
         raise EarTeachError(
-            f"{out}: another `earteach prepare` writes there; wait for it, or choose another --out"
+            f"{out}: another `earteach prepare` is writing there; wait, or choose another --out"
         ) from error
 
 

@@ -90,7 +90,7 @@ class EarArray:
         if 1.0 < largest < DARKEST_BYTES:
             raise EarTeachError(
                 f"{self.path}: its values reach {largest:g}, a little over 1, and would be nearly black "
-                "in [0, 255]; clip them with `array.clip(0, 1)`, or multiply by 255"
+                "if read as [0, 255]; clip them with `array.clip(0, 1)`, or multiply by 255"
             )
         return "unit" if largest <= 1.0 else "byte"
 
@@ -132,8 +132,8 @@ class EarArray:
     def note_conversions(self, size: int, channels: int) -> None:
         """Log how images are converted for this size and number of channels."""
         if self.channels != channels:
-            change = "gray becomes equal channels" if channels == 3 else "colour becomes luma"
-            _log.info("%s: %s, as the network takes them", self.path, change)
+            change = "gray is copied to three channels" if channels == 3 else "colour becomes gray"
+            _log.info("%s: %s, as the network expects", self.path, change)
         if (self.height, self.width) != (size, size):
             _log.info(
                 "%s: images of %d×%d are resized to %d×%d",
@@ -170,7 +170,7 @@ def _check_magic(path: Path) -> None:
     """Raise `EarTeachError` unless the path can be read and starts as a `.npy` file does."""
     try:
         if path.exists() and not path.is_file():  # of a pipe the first read may never end
-            kind = "a folder" if path.is_dir() else "no file on a disk"
+            kind = "a folder" if path.is_dir() else "not a regular file"
             raise EarTeachError(f"{path}: is {kind}; name a .npy file")
         with path.open("rb") as file:
             start = file.read(6)
@@ -185,7 +185,7 @@ def _check_magic(path: Path) -> None:
     if not start:
         raise EarTeachError(f"{path}: is empty (0 bytes); copy or save it again")
     if start[:2] == b"PK":
-        raise EarTeachError(f"{path}: is an .npz archive; save the one array with numpy.save")
+        raise EarTeachError(f"{path}: is an .npz archive; save its array with numpy.save")
     if start != b"\x93NUMPY":
         raise EarTeachError(f"{path}: is not a .npy file; save the array with numpy.save")
 
@@ -205,7 +205,7 @@ def find_layout(path: Path, shape: tuple[int, ...], layout: Layout | None = None
     Raises `EarTeachError` if no order fits, or if two do and `layout` does not choose one of them.
     """
     if 0 in shape:
-        raise EarTeachError(f"{path}: has shape {shape} and so no images; it needs at least one")
+        raise EarTeachError(f"{path}: has shape {shape}: no images; it needs at least one")
     fitting = _fitting_layouts(shape)
     if layout is not None:
         if layout not in fitting and not (layout == "nhw" and len(shape) == 3):

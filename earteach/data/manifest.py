@@ -76,8 +76,8 @@ def read_manifest(array: Path, length: int) -> list[ManifestRow] | None:
         ) from error
     if len(rows) != length:
         raise EarTeachError(
-            f"{path}: has {len(rows)} rows and {array} {length}; they are of different runs of "
-            "`earteach prepare`: run it again"
+            f"{path}: has {len(rows)} rows but {array} has {length}; they come from different runs "
+            "of `earteach prepare`: run it again"
         )
     return rows
 

@@ -101,7 +101,7 @@ class Photograph:
 
     def __init__(self, path: Path) -> None:
         if path.suffix.lower() in _UNREAD:
-            raise Unreadable(f"{path.suffix} is not read; convert it to JPEG or PNG")
+            raise Unreadable(f"{path.suffix} is not supported; convert it to JPEG or PNG")
         self._data = _bytes(path)
         with _pillow():
             self._picture = Image.open(io.BytesIO(self._data), formats=_FORMATS)
@@ -192,7 +192,7 @@ def square(image: np.ndarray, size: int, channels: int = 3, fit: Fit = "stretch"
 def _bytes(path: Path) -> bytes:
     try:
         if path.exists() and not path.is_file():
-            raise Unreadable("is no file")  # a pipe may never end
+            raise Unreadable("is not a regular file")  # a pipe may never end
         if path.stat().st_size > _MOST_BYTES:
             raise Unreadable(f"{path.stat().st_size:,} bytes are too many")
         data = path.read_bytes()
@@ -211,7 +211,7 @@ def _pillow() -> Iterator[None]:
         try:
             yield
         except Image.DecompressionBombError as error:
-            raise Unreadable("its pixels are too many") from error
+            raise Unreadable("it has too many pixels") from error
         except _DAMAGE as error:
             raise Unreadable("not an image that can be read") from error
 

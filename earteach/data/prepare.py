@@ -135,7 +135,7 @@ def _annotated_photographs(
     if boxes is None and category is not None:
         raise EarTeachError(f"--category {category}: needs --boxes")
     if boxes is not None and crop.whole:
-        raise EarTeachError("--whole: takes no --boxes; leave one of the two out")
+        raise EarTeachError("--whole: cannot be used with --boxes; leave one of them out")
     paths = photographs.find(source)
     names = [path.relative_to(source) for path in paths]
     points = _landmarks(landmarks, names, keep_all=crop.whole or boxes is not None)
@@ -171,8 +171,8 @@ def _check_point_counts(ears: Iterable[Annotation | None], landmarks: Path | Non
     counts = {len(ear.points) for ear in ears if ear is not None and ear.points is not None}
     if len(counts) > 1:
         raise EarTeachError(
-            f"--landmarks {landmarks}: has another number of points than ears of --boxes have "
-            f"({' and '.join(map(str, sorted(counts)))}); leave out one of the two"
+            f"--landmarks {landmarks}: has a different number of points from the ears in --boxes "
+            f"({' and '.join(map(str, sorted(counts)))}); leave one of them out"
         )
 
 

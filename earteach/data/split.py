@@ -41,8 +41,8 @@ class Split:
             share = "none" if not chosen else "all"
             how = f"--val-groups {self.val_groups}" if self.val_groups else "the split"
             raise EarTeachError(
-                f"{how}: takes {share} of the {len(counts)} groups for validation; there must be some "
-                f"for each array (a few of the groups: {', '.join(list(counts)[:5])})"
+                f"{how}: puts {share} of the {len(counts)} groups in validation; each array needs "
+                f"at least one (some of the groups: {', '.join(list(counts)[:5])})"
             )
         return chosen
 

@@ -30,7 +30,7 @@ class StudentTask(Task):
         if teacher.config.model.encoder == config.model.encoder:
             own = teacher.about.get(TEACHER, {}).get("path")
             raise EarTeachError(
-                f"{teacher.path}: its encoder is a {config.model.encoder} one itself; name "
+                f"{teacher.path}: its encoder is already {config.model.encoder}; name "
                 + (f"its teacher, {own}, or another checkpoint" if own else "another checkpoint")
             )
 
@@ -53,7 +53,7 @@ class StudentTask(Task):
             return different
         theirs = run.about[TEACHER]
         same = theirs["sha256"] == self._entry[TEACHER]["sha256"]
-        return None if same else f"of another teacher, {theirs['path']}"
+        return None if same else f"with another teacher, {theirs['path']}"
 
     def kld_schedule(self, config: TrainConfig) -> tuple[float, ...]:
         return ()

@@ -30,12 +30,12 @@ def find_teacher(student: Checkpoint) -> Checkpoint:
     more.
     """
     if TEACHER not in student.about:
-        raise EarTeachError(f"{student.path}: is no student; `earteach distil` trains one from it")
+        raise EarTeachError(f"{student.path}: not a student; `earteach distil` trains one from it")
     entry = student.about[TEACHER]
     for path in (student.path.with_name(TEACHER_COPY), Path(entry["path"])):
         if path.is_file() and checkpoint.file_hash(path) == entry["sha256"]:
             return checkpoint.read(path)
     raise EarTeachError(
-        f"{student.path}: its teacher is gone, {entry['path']} (SHA-256 {entry['sha256'][:12]}…); put "
-        f"it back, or beside the student as {TEACHER_COPY}"
+        f"{student.path}: its teacher, {entry['path']} (SHA-256 {entry['sha256'][:12]}…), is "
+        f"missing; put it back, or copy it beside the student as {TEACHER_COPY}"
     )

@@ -21,8 +21,8 @@ def check_space(folder: Path, needed: int, what: str, advice: str) -> None:
         return  # a file system that does not report it
     if needed > free:
         raise EarTeachError(
-            f"{folder}: {what} needs {readable(needed)} there, and {readable(free)} are free; free "
-            f"space, or {advice}"
+            f"{folder}: {what} needs {readable(needed)} there, but only {readable(free)} is free; "
+            f"free space, or {advice}"
         )
 
 

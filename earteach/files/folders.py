@@ -17,9 +17,9 @@ def make_folder(path: Path) -> Path:
     except FileExistsError as error:
         raise EarTeachError(f"{path}: is a file; name a folder") from error
     except NotADirectoryError as error:
-        raise EarTeachError(f"{path}: lies below a file; name a folder") from error
+        raise EarTeachError(f"{path}: is below a file, not a folder; name a folder") from error
     except OSError as error:
-        raise EarTeachError(f"{path}: cannot be made: {error.strerror}") from error
+        raise EarTeachError(f"{path}: cannot be created: {error.strerror}") from error
     return path
 
 

@@ -55,7 +55,7 @@ class EarBackbone(nn.Module):
         super().__init__()
         chosen = sorted(set(strides))
         if not chosen or not set(chosen) <= set(STRIDES):
-            raise EarTeachError(f"strides {tuple(strides)}: must be some of {STRIDES}")
+            raise EarTeachError(f"strides {tuple(strides)}: must be a subset of {STRIDES}")
         self.frozen = frozen
         # A copy, without weights that would get no gradients.
         self.network = keep_part(copy.deepcopy(network), "features", "EarBackbone")

@@ -85,7 +85,7 @@ def embed(
             names = _fill(spools, model, inputs, config.batch_size)
             if not names:
                 raise EarTeachError(
-                    f"--input {source}: none of the photographs could be read; name other ones"
+                    f"--input {source}: none of the photographs could be read; try others"
                 )
             sha256 = file_hash(model.checkpoint.path)
             about = {"checkpoint": model.checkpoint.path.name, "checkpoint_sha256": sha256}
@@ -136,7 +136,7 @@ def _check_suffix(out: Path, *, logvar: bool, features: bool) -> None:
     for option, chosen in (("--logvar", logvar), ("--features", features)):
         if suffix == ".npy" and chosen:
             raise EarTeachError(
-                f"{option}: a .npy file holds mu alone; write --out {out.with_suffix('.npz')}"
+                f"{option}: a .npy file holds only mu; use --out {out.with_suffix('.npz')}"
             )
     if suffix == ".parquet" and find_spec("pyarrow") is None:
         raise EarTeachError(

@@ -67,6 +67,8 @@ class Metrics(QualityMeans):
 
 
 Score = Metrics | BaselineScore
+# The columns of eval's table beside those of `METRICS`: fields of `Metrics`, which baselines lack.
+COLUMNS = {"KLD": "{kld:.2f} nats", "active": "{active_units}/{latent_dim}"}
 
 
 @dataclass(frozen=True)
@@ -272,13 +274,14 @@ def _diagnose(model: LoadedModel, measurement: Measurement) -> tuple[Health, tup
     trained, metrics, codes = model.checkpoint, measurement.metrics(), measurement.codes
     seed, batch_size = trained.config.run.seed, trained.config.optim.batch_size
     loss, recon_loss, train_recon_loss = metrics.loss, metrics.recon_loss, None
+    kld = next(term for term in _loss_terms(trained.config) if term.name == "kld")
     if (subset := _training_subset(model)) is not None:
         with model.running() as network:
             train_recon_loss = subset.reconstruction_loss(network, seed=seed, batch_size=batch_size)
     health = Health(
         kld_per_dimension=tuple(codes.kld_per_dimension().tolist()),
         share_recon=recon_loss / loss if loss else 0.0,
-        share_kld=(loss - recon_loss) / loss if loss else 0.0,
+        share_kld=float(kld.weighted(torch.tensor(metrics.kld))) / loss if loss else 0.0,
         train_recon_loss=train_recon_loss,
         gap=None if train_recon_loss is None else recon_loss - train_recon_loss,
     )
@@ -326,8 +329,8 @@ def _check_comparable(path: Path, model: LoadedModel) -> Path:
     if (theirs.image_size, theirs.in_channels) != (ours.image_size, ours.in_channels):
         shape = "{0.image_size}×{0.image_size}×{0.in_channels}".format
         raise EarTeachError(
-            f"--against {other.path}: takes images of {shape(theirs)}, and {model.checkpoint.path} "
-            f"of {shape(ours)}; their PSNR and SSIM cannot be compared: evaluate it by itself"
+            f"--against {other.path}: takes {shape(theirs)} images, but {model.checkpoint.path} "
+            f"takes {shape(ours)}; their PSNR and SSIM cannot be compared: evaluate it by itself"
         )
     return other.path
 

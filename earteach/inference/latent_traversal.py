@@ -122,7 +122,7 @@ def traverse(
     config = config or InferenceConfig()
     model = load_model(path, config)
     if directions > (limit := model.network.latent_dim):  # before a mixture is fitted
-        raise EarTeachError(f"--traverse {directions}: a code has {limit} dimensions; name fewer")
+        raise EarTeachError(f"--traverse {directions}: must be at most {limit}, the code's length")
     try:
         mixture = get_mixture(model)
     except EarTeachError as error:
@@ -130,7 +130,7 @@ def traverse(
     if directions > len(mixture.axes):
         raise EarTeachError(
             f"--traverse {directions}: the codes of the training images vary in "
-            f"{len(mixture.axes)} directions; name at most that many"
+            f"{len(mixture.axes)} directions; use at most that many"
         )
     paths = prepare_paths(out, directions * number)
     sigmas, ears = traverse_axes(model, mixture, directions, number, config.batch_size)

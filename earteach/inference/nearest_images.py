@@ -61,7 +61,7 @@ def find_neighbours(model: LoadedModel, ears: np.ndarray) -> Neighbours | None:
     try:
         array = training_images(model)
     except EarTeachError as error:
-        _log.info("no nearest training images: %s", error)
+        _log.info("nearest training images are not shown: %s", error)
         return None
     nearest = nearest_images(np.stack([*ears, *_validation_images(model)]), array)
     distances = [match.distance for match in nearest[len(ears) :]]
@@ -114,5 +114,5 @@ def _validation_images(model: LoadedModel) -> list[np.ndarray]:
         array = model.open_array("val")
         return [model.image(array, row) for row in sampled_rows(len(array)).tolist()]
     except EarTeachError as error:
-        _log.info("no distance of validation images to compare with: %s", error)
+        _log.info("no validation images to compare distances with: %s", error)
         return []

@@ -54,7 +54,7 @@ def read_labels(
     if identities and len(set(people)) in (1, len(people)):
         raise EarTeachError(
             f"{array.path}: has {len(people)} images of {len(set(people))} people; --identities needs "
-            "two images of a person and two people: name each image's person with --groups"
+            "at least two people and two images of one: name each image's person with --groups"
         )
     return Labels(people, points)
 
@@ -72,8 +72,8 @@ def _read_landmarks(
         if not required:
             return None
         raise EarTeachError(
-            f"{array.path}: nothing to probe, {stored.name} is not beside it; name landmarks with "
-            "--landmarks, or ask for --identities"
+            f"{array.path}: nothing to probe: {stored.name} is not beside it; name landmarks with "
+            "--landmarks, or add --identities"
         )
     if (path or stored).suffix == ".npy":
         return _landmarks_of_rows(array, path or stored)
@@ -125,8 +125,8 @@ def _points_in_crop(path: Path, row: ManifestRow, ear: Annotation) -> np.ndarray
     size = row.photograph or (row.box[2:] if row.box[:2] == (0, 0) else None)
     if size is None:
         raise EarTeachError(
-            f"--landmarks {path}: the manifest does not give the size of {row.source}, which the row "
-            "is a crop of; run `earteach prepare` again"
+            f"--landmarks {path}: the manifest does not give the size of the photograph "
+            f"{row.source}; run `earteach prepare` again"
         )
     points = ear.in_pixels(size).points_in(row.box)
     assert points is not None

@@ -102,7 +102,7 @@ def reconstruct(
                 written += _write(model, sources, paths, images, output.float().cpu(), jitter)
             position += len(batch)
     if not written:
-        raise EarTeachError("--input: none of the photographs could be read; name other ones")
+        raise EarTeachError("--input: none of the photographs could be read; try others")
     return Reconstructions(
         model.checkpoint.path, tuple(written), jitter, None if jitter is None else seed
     )

@@ -51,7 +51,7 @@ def read_record(trained: Checkpoint) -> RunRecord:
 
 def _read_epochs(path: Path) -> tuple[EpochMetrics, ...]:
     if not path.is_file():
-        raise EarTeachError(f"{path}: is gone")
+        raise EarTeachError(f"{path}: is missing")
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     epochs = []
     for line in lines:

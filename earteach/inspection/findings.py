@@ -73,7 +73,7 @@ def _training_faults(train: Survey) -> list[Finding]:
         ("warning", "few-images", 2 <= train.count < FEW_IMAGES,
          f"holds only {train.count} images: {add}"),
         ("warning", "near-duplicates", near_duplicates.near_repeats(train),
-         "nearly the same image earlier in the array ({pair}); near copies weigh double in training; "
+         "nearly the same as an earlier image ({pair}); near copies count double in training; "
          "keep one of each"),
     ]  # fmt: skip
 
@@ -159,7 +159,7 @@ def _channel_faults(images: Survey) -> list[Finding]:
          "gray images stored as three equal channels: train with --in-channels 1, or store one "
          "channel"),
         ("warning", "channels-swapped", is_colour and images.count >= FEW_IMAGES and is_blue,
-         "more blue than red in nearly all images, as when OpenCV's BGR is stored for RGB: look at "
+         "more blue than red in nearly all images, as if OpenCV's BGR were stored as RGB: look at "
          "them, and swap with array[..., ::-1]"),
     ]  # fmt: skip
 
@@ -169,17 +169,17 @@ def _differences(val: Survey, train: Survey) -> list[Finding]:
     ours, other, path = val.array, train.array, train.array.path
     sizes = [f"{array.width}×{array.height}" for array in (ours, other)]
     types = [_stored_as(val), _stored_as(train)]
-    same = "make both arrays in one way"
-    leak = "({pair}); validation would measure memory; remove {them} from one of the arrays"
+    same = "make both arrays the same way"
+    leak = "({pair}); validation would reward memorization; remove {them} from one of the arrays"
     return [
         ("warning", "size-mismatch", sizes[0] != sizes[1],
-         f"images of {sizes[0]}, where {path} has {sizes[1]}: resizing makes one of them softer; "
+         f"images are {sizes[0]}, but in {path} {sizes[1]}: resizing blurs one of them; "
          f"{same}"),
         ("warning", "channels-mismatch", ours.channels != other.channels,
-         f"channels: {ours.channels}, where {path} has {other.channels}: they are converted as "
-         f"--in-channels asks; {same}"),
+         f"channels: {ours.channels}, but {path} has {other.channels}: they are converted to match "
+         f"--in-channels; {same}"),
         ("warning", "scale-mismatch", types[0] != types[1],
-         f"stored as {types[0]}, where {path} has {types[1]}: both are read as 0 to 1; {same}"),
+         f"stored as {types[0]}, but {path} as {types[1]}: both are read as 0 to 1; {same}"),
         ("error", "leakage-exact", near_duplicates.exact_matches(val, train),
          f"the same image in {path} {leak}"),
         ("warning", "leakage-near", near_duplicates.near_matches(val, train),

@@ -33,7 +33,7 @@ def forecast(
         pca = eigenears(train, components=model.latent_dim, size=size, channels=channels)
         quality = _psnr(pca, train if val is None else val, size, channels)
     except EarTeachError:
-        _log.info("no forecast: training would refuse values that are found here")
+        _log.info("no forecast: training would reject some of these values")
         return None, []
     run = RunStatistics(config=config, eigenvalues=tuple(pca.variances.tolist()))
     prediction = Forecast(

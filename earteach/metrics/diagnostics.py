@@ -249,7 +249,7 @@ def _weight_high(run: RunStatistics) -> Advice | None:
         symptom = f"only {active} of {run.latent_dim} latent dimensions are active"
     # A code that starts as PCA drops no dimension: all of them become noisy.
     elif depth < SHALLOW_KLD and run.kept < run.latent_dim / 2:
-        symptom = f"at {depth:.2g} nats a latent dimension is mostly noise"
+        symptom = f"the median latent dimension, with {depth:.2g} nats, is mostly noise"
     else:
         return None
     return _lower_weight(run, f"collapse: {symptom}, and")
@@ -259,8 +259,8 @@ def _lower_weight(run: RunStatistics, symptom: str) -> Advice:
     """Bring β below what every dimension explains."""
     mean_beta = run.beta / run.config.model.latent_dim
     problem = (
-        f"{symptom} β, {run.beta:.2g} in ELBO units, is more than "
-        f"{run.latent_dim - run.kept} of {run.latent_dim} dimensions explain"
+        f"{symptom} β, {run.beta:.2g} in ELBO units, exceeds what "
+        f"{run.latent_dim - run.kept} of {run.latent_dim} dimensions each explain"
     )
     affordable = mean_beta * MEAN_MARGIN <= run.eigenvalue(run.latent_dim)
     if run.config.kld.kld_reduction == "sum" and affordable:
@@ -286,11 +286,11 @@ def _weight_low(run: RunStatistics) -> Advice | None:
     weighted = beta * 2 / run.pixels * sum(klds)
     share = weighted / (weighted + (run.recon_loss or 0.0))
     if (depth := median(klds)) > DEEP_KLD:
-        symptom = f"at {depth:.1f} nats a latent dimension has almost no noise"
+        symptom = f"the median latent dimension, with {depth:.1f} nats, has almost no noise"
     elif (variance := median(run.without_side(run.variance))) > WIDE_VARIANCE:
         symptom = f"codes have a variance of {variance:.3g}, and the prior has 1"
     elif share < SMALL_KLD_SHARE:
-        symptom = f"it is {share:.1g} of the loss"
+        symptom = f"the KLD is only {share:.1g} of the loss"
     else:
         return None
     problem = f"the KLD weight is too low: {symptom}, so samples will not look like ears"
@@ -358,7 +358,7 @@ def _scattered_codes(run: RunStatistics) -> str:
     expected = max(0.0, 0.5 * math.log(middle / run.beta))
     if (depth := median(run.without_side(run.kld_per_dimension))) < expected + MAX_EXTRA_NATS:
         return ""
-    return f"a latent dimension has {depth:.1f} nats, and the KLD weight would leave {expected:.1f}"
+    return f"the median latent dimension has {depth:.1f} nats; the KLD weight allows {expected:.1f}"
 
 
 def _overfitting(run: RunStatistics) -> Advice | None:

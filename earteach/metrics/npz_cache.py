@@ -39,4 +39,4 @@ def store_npz(path: Path, key: Mapping[str, Any], **arrays: np.ndarray) -> None:
     try:
         write_atomically(path, write_to)
     except EarTeachError as error:
-        _log.info("%s; it is not kept", error)
+        _log.info("%s; the result is not cached", error)

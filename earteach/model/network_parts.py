@@ -23,7 +23,7 @@ def keep_part(network: ConvVAE, part: ExportPart, source: str) -> ConvVAE:
     """
     for half, name in _unused(network, part):
         parent, _, child = name.rpartition(".")
-        reason = f"{source}: holds {part} of the network and no {half}; export it with --part full"
+        reason = f"{source}: holds the network's {part} but no {half}; export it with --part full"
         setattr(network.get_submodule(parent), child, _MissingPart(reason))
     return network
 

@@ -202,7 +202,7 @@ def _open_data(config: TrainConfig, resumed: Checkpoint | None) -> dict[str, Ear
         array.note_conversions(config.model.image_size, config.model.in_channels)
         if resumed and resumed.about["data"].get(name) != array.fingerprint():
             raise EarTeachError(
-                f"{array.path}: is not the {name} array of {resumed.path} any more; put the old one "
+                f"{array.path}: is no longer the {name} array of {resumed.path}; put the old one "
                 "back, or begin a new run from the weights with `earteach train --fresh --init-from`"
             )
     if len(arrays["train"]) < config.optim.batch_size:
@@ -222,8 +222,8 @@ def _module(config: TrainConfig, start: Start, task: Task) -> EarVAELightning:
             module.init_from_model(start.weights.model())
         except RuntimeError as error:
             raise EarTeachError(
-                f"--init-from {start.weights.path}: is a network of another shape; give the options "
-                "that it was trained with (`earteach inspect-model` shows them)"
+                f"--init-from {start.weights.path}: its network does not match these options; use "
+                "those that it was trained with (`earteach inspect-model` shows them)"
             ) from error
     return module
 

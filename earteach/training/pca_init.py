@@ -68,7 +68,7 @@ def first_weights(array: EarArray, model: ModelConfig, *, keep: bool = True) -> 
     )
     if (cached := load_npz(cache, key)) is not None:
         return PCAWeights(**{name: torch.from_numpy(value) for name, value in cached.items()})
-    _log.info("fitting the first weights: PCA of %s, all ears mirrored to one side", array.path)
+    _log.info("initializing from PCA of %s, with all ears mirrored to one side", array.path)
     ears = _read(array, size // shrink_factor(size), channels)
     weights = fit(ears, latent_dim=latent_dim, grid=code_grid(latent_dim, size))
     if keep:

@@ -29,7 +29,7 @@ def check_space_for_run(config: TrainConfig, epochs_done: int = 0, *, fresh: boo
     stats = [path.stat() for path in run.checkpoint_dir.glob("*.ckpt") if not fresh]
     existing = {stat.st_ino: stat.st_size for stat in stats}  # hard links count once
     checkpoints = AT_ONCE * each - sum(existing.values())
-    what = f"a run of {AT_ONCE} checkpoints at once, {readable(each)} each,"
+    what = f"a run that keeps {AT_ONCE} checkpoints of {readable(each)}"
     check_space(run.checkpoint_dir, checkpoints, what, "choose another --checkpoint-dir")
     check_space(run.log_dir, logs, "TensorBoard's log of the run", "choose another --log-dir")
 
@@ -50,8 +50,8 @@ def check_memory_for_run(config: TrainConfig, images: int) -> None:
     if needed > available:
         raise EarTeachError(
             f"--base-channels {model.base_channels} --image-size {model.image_size} --batch-size "
-            f"{config.optim.batch_size}: a step needs at least {readable(needed)} of memory, and this "
-            f"machine has {readable(available)}; lower one of them"
+            f"{config.optim.batch_size}: a step needs at least {readable(needed)} of memory, but "
+            f"this machine has {readable(available)}; lower one of these options"
         )
 
 

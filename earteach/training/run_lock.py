@@ -36,8 +36,8 @@ def sole_run(checkpoint_dir: Path) -> Iterator[None]:
         path.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
     except Timeout as error:
         raise EarTeachError(
-            f"{checkpoint_dir}: another run trains there ({_holder(path)}); wait for it, stop it, or "
-            "choose another --checkpoint-dir"
+            f"{checkpoint_dir}: another run is training there ({_holder(path)}); wait for it, stop "
+            "it, or choose another --checkpoint-dir"
         ) from error
     except OSError as error:
         remove_empty(missing)

@@ -25,7 +25,7 @@ class Task:
         """Raise `EarTeachError` for a network that this task cannot train."""
         if config.model.encoder == "mobile" and config.model.pca_init:
             raise EarTeachError(
-                "--encoder mobile: cannot begin as PCA by itself; add --no-pca-init, or distil a "
+                "--encoder mobile: cannot start from PCA by itself; add --no-pca-init, or distil a "
                 "trained network with `earteach distil`"
             )
 
@@ -55,7 +55,7 @@ class Task:
         return {}
 
     def mismatch(self, run: Checkpoint) -> str | None:
-        """How a run in the way differs from this task, in words that follow "is a run", or None."""
+        """How a run in the way differs from this task, in words that follow "a run", or None."""
         return None if run.task == self.name else f"of `earteach {run.task}`"
 
     def kld_schedule(self, config: TrainConfig) -> tuple[float, ...]:

@@ -32,7 +32,7 @@ SYSTEM = b"names: !!python/object/apply:os.system ['touch planted']"
 # (what, the name of the file or folder, what is in it, words of the error)
 BOXES: list[tuple[str, str, Made | Mapping[str, Made], str]] = [
     *((f"COCO of {n} bytes", "b.json", GOOD[:n], "is not a JSON file") for n in (0, 1, 50, 100)),
-    ("COCO without annotations", "b.json", b'{"images": []}', "is not COCO's JSON"),
+    ("COCO without annotations", "b.json", b'{"images": []}', "is not COCO JSON"),
     ("COCO with none", "b.json", coco(annotations=[]), "holds no boxes"),
     ("COCO, a hundred thousand deep", "b.json", b"[" * 100_000, "is not a JSON file"),
     ("COCO, a strange image", "b.json", coco(annotations=[{**EAR, "image_id": 9}]), "annotation 0"),
@@ -46,28 +46,28 @@ BOXES: list[tuple[str, str, Made | Mapping[str, Made], str]] = [
     ("COCO, 5 and 3 landmarks", "b.json", coco(annotations=[
         {**EAR, "keypoints": [1] * 15}, {**EAR, "keypoints": [1] * 9}]), "with 3 landmarks and with 5"),
     ("COCO of other photographs", "b.json", coco(images=[{"id": 1, "file_name": "z.png"}]),
-     "has nothing for a.png"),
+     "has no entry for a.png"),
     ("a CSV without rows", "b.csv", HEAD, "holds no rows"),
     ("a CSV without a header", "b.csv", b"a.png,1,2,3,4\n" * 2, "has the columns a.png, 1, 2, 3, 4"),
     ("a CSV, a row too short", "b.csv", HEAD + b"a.png,1,2,3\n",
-     "line 2 has 4 columns, and the header 5"),
+     "line 2 has 4 columns but the header has 5"),
     ("a CSV, a word", "b.csv", HEAD + b"a.png,1,2,three,4\n", "line 2 holds a value that is"),
-    *((f"VOC of {n} bytes", "v", {"v/a.xml": voc("")[:n]}, "v/a.xml: is not as") for n in (0, 5, 30)),
+    *((f"VOC of {n} bytes", "v", {"v/a.xml": voc("")[:n]}, "v/a.xml: is not valid") for n in (0, 5, 30)),
     ("VOC without a box", "v", {"v/a.xml": voc("")}, "an object has no bndbox"),
     ("VOC that laughs", "v", {"v/a.xml": ENTITIES}, "it declares entities"),
     ("VOC that reads files", "v", {"v/a.xml": OUTSIDE}, "it declares entities"),
-    ("VOC, ten thousand deep", "v", {"v/a.xml": b"<a>" * 10_000}, "v/a.xml: is not as"),
+    ("VOC, ten thousand deep", "v", {"v/a.xml": b"<a>" * 10_000}, "v/a.xml: is not valid"),
     *(
-        (f"YOLO, {line[:20]!r}", "y", {"y/a.txt": line}, "y/a.txt: is not as YOLO has it")
+        (f"YOLO, {line[:20]!r}", "y", {"y/a.txt": line}, "y/a.txt: is not valid YOLO")
         for line in (b"0", b"0 1 2 3", b"ear 1 1 1 1", b"0 1 1 1 x", b"0 1 1 1 1 1 1 1", b"\xff\xfe",
                      b"inf 1 1 1 1")
     ),
     ("YOLO of 2 TB", "y", {"y/a.txt": of_size(2**41, b"0")}, "too large"),
     ("YOLO, a yaml that runs", "y",
      {"y/a.txt": CENTRE, "y/data.yaml": SYSTEM},
-     "data.yaml: does not name the classes"),
+     "data.yaml: does not list class names"),
     ("an empty folder", "y", {"y/b": b""}, "holds no .xml (Pascal VOC) and no .txt"),
     ("nothing", "none.json", {}, "no such file"),
     ("a pipe", "b.json", pipe, "is none of"),
-    ("a pickle", "b.pkl", hostile("planted")["plain pickle"](), "is a pickle, which could run anything"),
+    ("a pickle", "b.pkl", hostile("planted")["plain pickle"](), "is a pickle, which could run any code"),
 ]  # fmt: skip

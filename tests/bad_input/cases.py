@@ -111,8 +111,8 @@ READ_VALUES = ("train", "eval", "reconstruct", "embed")
 PLACES: list[tuple[str, Made, str]] = [
     ("a folder", folder, "name a"),
     ("a link to itself", link_to_itself, ""),
-    ("a pipe", pipe, "is no file|name a"),
-    ("a device", link_to("/dev/zero"), "is no file|name a"),
+    ("a pipe", pipe, "not a regular file|name a"),
+    ("a device", link_to("/dev/zero"), "not a regular file|name a"),
 ]
 
 # Photographs.
@@ -122,9 +122,9 @@ PHOTOGRAPHS: list[tuple[str, bytes, str]] = [
     ("cut in its header", png(8, 8)[:20], "not an image"),
     ("without pixels", png(8, 8), "not an image"),
     ("padding without end", b"\xff\xd8\xff" + b"\xff" * 10**4, "not an image"),
-    ("PNG, 60000 × 60000", png(60000, 60000), "its pixels are too many"),
+    ("PNG, 60000 × 60000", png(60000, 60000), "it has too many pixels"),
     ("PNG of zeros, 12000 × 12000", png(12000, 12000, bytes(12000 * 36)), "pixels are too many"),
-    ("JPEG, 60000 × 60000", jpeg(60000, 60000), "its pixels are too many"),
+    ("JPEG, 60000 × 60000", jpeg(60000, 60000), "it has too many pixels"),
     ("PNM, 30000 × 30000", b"P6 30000 30000 255\n" + bytes(3000), "not an image"),
 ]  # fmt: skip
 
@@ -146,9 +146,9 @@ CHECKPOINTS: list[tuple[str, Made, str]] = [
       for share in (1e-6, 1e-4, 0.01, 0.5, 0.99, 0.999999)),
     ("a picture", png(8, 8), "is cut short or not a checkpoint"),
     ("of the old format", torch_saved({}, _use_new_zipfile_serialization=False), "not a checkpoint"),
-    ("a number", torch_saved(3.0), "is not a checkpoint of earteach"),
+    ("a number", torch_saved(3.0), "is not an earteach checkpoint"),
     ("of text", b"not what you think", "is cut short or not a checkpoint"),
-    ("of another tool", torch_saved({"state_dict": {}}), "is not a checkpoint of earteach"),
+    ("of another tool", torch_saved({"state_dict": {}}), "is not an earteach checkpoint"),
     ("a pickle that ends early", archive(b"\x80\x02}"), "is cut short or not a checkpoint"),
     ("a pickle of lists in lists", archive(b"\x80\x02" + b"]" * 10**5 + b"a" * (10**5 - 1) + b"."),
      "checkpoint"),
@@ -167,13 +167,13 @@ NO_FIT = "its weights do not fit its configuration"
 NO_CONFIG = "its configuration cannot be read"
 # Of a good checkpoint: what is changed, and words of the error.
 ALTERED: list[tuple[str, Made, str]] = [
-    ("without its entry", altered(without("earteach")), "is not a checkpoint of earteach"),
-    ("without weights", altered(without("state_dict")), "is not a checkpoint of earteach"),
+    ("without its entry", altered(without("earteach")), "is not an earteach checkpoint"),
+    ("without weights", altered(without("state_dict")), "is not an earteach checkpoint"),
     ("a number for a weight's name", altered(lambda s: {**s, "state_dict": {3: 4}}), "is not a"),
     ("of the future", altered(with_about(format=FORMAT + 1, version="9.8.7")),
      "was written by earteach 9.8.7, newer than this"),
     ("of the past", altered(with_about(format=1, version="0.0.9")),
-     "was written by earteach 0.0.9, whose networks were others; train again with `earteach train"),
+     "was written by earteach 0.0.9, whose networks were different; train again with `earteach train"),
     ("a number for its configuration", altered(with_about(config=3)), NO_CONFIG),
     ("an option out of range", altered(with_config(latent_dim=0)), NO_CONFIG),
     ("another size of code", altered(with_config(latent_dim=32)), NO_FIT),
@@ -190,8 +190,8 @@ STATES: list[tuple[str, Made, str]] = [
     ("a number for an optimizer", altered(lambda s: {**s, "optimizer_states": [3]}), UNFIT),
     ("another optimizer", altered(lambda s: {**s, "optimizer_states": [
         {"state": {}, "param_groups": [{"params": [0]}]}]}), UNFIT),
-    ("a word for its step", altered(lambda s: {**s, "global_step": "x"}), "is not a checkpoint of"),
-    ("without its data", altered(with_about(data={})), "is not the train array of"),
+    ("a word for its step", altered(lambda s: {**s, "global_step": "x"}), "is not an earteach"),
+    ("without its data", altered(with_about(data={})), "is no longer the train array of"),
 ]  # fmt: skip
 READ_CHECKPOINTS = {
     "inspect-model": "inspect-model bad.ckpt",

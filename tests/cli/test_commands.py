@@ -118,7 +118,7 @@ CASES = {
         (
             "{train[path]}",
             "{val[images]}",
-            "{leakage[exact]} exactly",
+            "{leakage[exact]} exact copies",
             "{forecast[components]} components: {forecast[psnr]:.2f} dB",
             "about {forecast[alive_units]} of 256",
             "red {train[channel_means][0]:.3f} ± {train[channel_stds][0]:.3f}",
@@ -127,7 +127,7 @@ CASES = {
     "inspect-model": Case(
         "inspect-model",
         "parameters parts multiply_adds latent_dim image_size",
-        ("{parameters:,} parameters", "{multiply_adds:,} multiply-adds", "{latent_dim} numbers"),
+        ("{parameters:,} parameters", "{multiply_adds:,} multiply-adds", "{latent_dim} dimensions"),
     ),
     "inspect-model of a checkpoint": Case(
         "inspect-model {run}/checkpoints/last.ckpt",

@@ -71,8 +71,8 @@ BAD_CHECKPOINTS = [
     ("text.ckpt", "text.ckpt:|not a checkpoint"),
     ("zero.ckpt", "zero.ckpt:|not a checkpoint"),
     ("cut.ckpt", "cut.ckpt: is cut short"),
-    ("foreign.ckpt", "foreign.ckpt: is not a checkpoint of earteach"),
-    ("code.ckpt", "code.ckpt: holds more than tensors|nothing of it was loaded"),
+    ("foreign.ckpt", "foreign.ckpt: is not an earteach checkpoint"),
+    ("code.ckpt", "code.ckpt: holds more than tensors|it was not loaded"),
 ]
 # The folder is no checkpoint either, but has the best of its own.
 BAD_FOLDERS = {
@@ -118,7 +118,7 @@ TABLE: list[Row] = [
     ("reconstruct run/last.ckpt --input empty --out new", 1, "empty: holds no photographs"),
     ("reconstruct run/last.ckpt --input rgba.npy --out new", 1, "rgba.npy:|four channels"),
     ("sample run/last.ckpt --out text.txt", 1, "text.txt: is a file|folder"),
-    ("sample run/last.ckpt --out text.txt/below", 1, "text.txt/below: lies below a file|folder"),
+    ("sample run/last.ckpt --out text.txt/below", 1, "text.txt/below: is below a file|folder"),
     ("reconstruct run/last.ckpt --input {ears}/val_teacher.npy --out text.txt", 1,
      "text.txt: is a file|folder"),
     ("export run/last.ckpt --out text.txt", 1, "text.txt: exists|--out"),
@@ -132,14 +132,14 @@ TABLE: list[Row] = [
     ("embed run/last.ckpt --input {ears}/val_teacher.npy --out text.txt", 1, "text.txt: must end in"),
     ("embed run/last.ckpt --input {ears}/val_teacher.npy --out text.npy", 1, "text.npy: exists|--out"),
     ("embed run/last.ckpt --input {ears}/val_teacher.npy --out new.npy --logvar", 1,
-     "--logvar: a .npy file holds mu alone|new.npz"),
+     "--logvar: a .npy file holds only mu|new.npz"),
     ("reconstruct run/last.ckpt --input {ears}/val_teacher.npy --jitter inf --out new", 1,
      "--jitter inf: must be a finite number, 0 or more"),
     # Probes.
     ("probe", 1, "checkpoints: no such folder|earteach train"),
     ("probe run/last.ckpt --data none.npy", 1, "none.npy: no such file|--data"),
     ("probe run/last.ckpt --data {ears}/val_teacher.npy", 1, "landmarks of 7 people|--groups"),
-    ("probe run/last.ckpt --data {ears}/train_teacher.npy --identities", 1, "two images of a person"),
+    ("probe run/last.ckpt --data {ears}/train_teacher.npy --identities", 1, "two images of one"),
     ("probe run/last.ckpt --data {ears}/val_teacher.npy --landmarks none.csv", 1,
      "--landmarks none.csv: no such file"),
     ("probe run/last.ckpt --data {ears}/val_teacher.npy --landmarks text.npy", 1,
@@ -154,8 +154,8 @@ TABLE: list[Row] = [
     ("prepare empty", 1, "empty: holds no photographs"),
     ("prepare --synthetic 1 --out new", 1, "--synthetic 1: must be at least 2"),
     ("prepare --synthetic 8 --val-fraction nan --out new", 1, "--val-fraction nan:|between"),
-    ("prepare --synthetic 8 --val-groups zzz --out new", 1, "--val-groups zzz: takes none"),
-    ("prepare --synthetic 8 --val-groups . --out new", 1, "--val-groups .: takes all"),
+    ("prepare --synthetic 8 --val-groups zzz --out new", 1, "--val-groups zzz: puts none"),
+    ("prepare --synthetic 8 --val-groups . --out new", 1, "--val-groups .: puts all"),
     ("prepare --synthetic 8 --val-groups ( --out new", 1, "--val-groups (:|regular expression"),
     ("prepare --synthetic 8 --out text.txt", 1, "text.txt: is a file|folder"),
     # Options that cannot be.
@@ -168,7 +168,7 @@ TABLE: list[Row] = [
     ("inspect-model run/last.ckpt --latent-dim 8", 1, "run/last.ckpt:|leave out --latent-dim"),
     # Wrong usage is Typer's to say.
     ("prepare", 2, "--synthetic"),
-    ("prepare empty --synthetic 8", 2, "one of the two"),
+    ("prepare empty --synthetic 8", 2, "give either"),
     ("sample run/last.ckpt", 2, "--out"),
     ("embed run/last.ckpt --out new.npz", 2, "--input"),
     ("embed run/last.ckpt --input {ears}/val_teacher.npy", 2, "--out"),
@@ -181,10 +181,10 @@ TABLE: list[Row] = [
     ("prepare --synthetic 8 --image-size 8", 2, "--image-size"),
     ("train --resume run/last.ckpt --fresh", 2, "--fresh"),
     ("train --resume run/last.ckpt --init-from run/last.ckpt", 2, "--init-from"),
-    ("prepare --synthetic 8 --group-by folder", 2, "--group-by has no meaning beside --synthetic"),
-    ("prepare photos --group-by column --group-pattern x", 2, "--group-by has no meaning beside"),
-    ("prepare photos --val-groups x --val-fraction 0.2", 2, "--val-fraction has no meaning beside"),
-    ("prepare photos --side-pattern x", 2, "--side-pattern says which side"),
+    ("prepare --synthetic 8 --group-by folder", 2, "--group-by cannot be used with --synthetic"),
+    ("prepare photos --group-by column --group-pattern x", 2, "--group-by cannot be used with"),
+    ("prepare photos --val-groups x --val-fraction 0.2", 2, "--val-fraction cannot be used with"),
+    ("prepare photos --side-pattern x", 2, "--side-pattern has no effect"),
     ("train --precision 64", 2, "64"),
     ("train --epochs two", 2, "--epochs"),
     ("train --nothing", 2, "--nothing"),
@@ -233,4 +233,4 @@ def test_a_checkpoint_knows_its_model_and_no_option_contradicts_it(place):
     assert earteach("inspect-model", checkpoint, "--json").json["latent_dim"] == 16
     result = earteach("inspect-model", checkpoint, *TINY)
     assert result.code == 1
-    assert "a checkpoint knows its model" in result.err
+    assert "defines its model" in result.err

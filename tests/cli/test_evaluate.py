@@ -76,8 +76,8 @@ def test_one_image() -> None:
     [
         (Margin(0.52, 0.47, 0.57), "ahead of PCA by 0.52 dB (0.47 to 0.57)"),
         (Margin(-1.3, -1.35, -1.25), "behind PCA by 1.30 dB (1.25 to 1.35)"),
-        (Margin(0.02, -0.03, 0.07), "undecided against PCA: +0.02 dB (-0.03 to +0.07)"),
-        (Margin(float("nan"), None, None), "not comparable with PCA: an image without any error"),
+        (Margin(0.02, -0.03, 0.07), "not clearly different from PCA: +0.02 dB (-0.03 to +0.07)"),
+        (Margin(float("nan"), None, None), "not comparable with PCA: an image has zero error"),
     ],
 )
 def test_the_verdict(monkeypatch: pytest.MonkeyPatch, margin: Margin, text: str) -> None:

@@ -325,7 +325,7 @@ def test_init_from_begins_with_the_weights_and_a_new_optimizer(ears, tmp_path, t
 @pytest.mark.parametrize(
     ("name", "options", "words"),
     [
-        ("last.ckpt", "--latent-dim 8", "is a network of another shape|inspect-model"),
+        ("last.ckpt", "--latent-dim 8", "its network does not match these options|inspect-model"),
         ("none.ckpt", "", "none.ckpt: no such checkpoint"),
     ],
 )

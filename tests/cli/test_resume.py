@@ -181,7 +181,7 @@ def test_a_changed_or_missing_array_is_not_trained_on(stopped, args, name):
     array[0] = 255 - array[0]
     np.save(path, array)
     error = error_line(earteach(*args))
-    assert f"{path}: is not the {name} array of {LAST} any more" in error
+    assert f"{path}: is no longer the {name} array of {LAST}" in error
     assert "--init-from" in error
     path.unlink()
     assert f"error: {path}: no such file" in error_line(earteach(*args))
@@ -192,13 +192,13 @@ def test_a_checkpoint_of_an_older_format_is_refused(stopped):
     state["earteach"] |= {"format": 1, "version": "0.0.9"}
     checkpoint.write(state, LAST)
     for args in (["resume"], ["eval", LAST], ["train", *OPTIONS]):
-        assert "earteach 0.0.9, whose networks were others" in error_line(earteach(*args))
+        assert "earteach 0.0.9, whose networks were different" in error_line(earteach(*args))
 
 
 @pytest.mark.parametrize(
     ("options", "weights", "words"),
     [
-        (["--epochs", 5], [0, 0.5, 1, 1, 1], "keeps its shape of 3 epochs"),
+        (["--epochs", 5], [0, 0.5, 1, 1, 1], "still spans 3 epochs"),
         # 3/4 and 4/4 of the way, where the first three had thirds of their own
         (["--epochs", 5, "--reanneal"], [0, 0.5, 1, 0.75, 1], "stretched to 5 epochs"),
     ],

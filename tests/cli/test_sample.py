@@ -34,13 +34,15 @@ def test_ears_of_the_mixture(ckpt: str) -> None:
     result, text = both(ckpt, "--out", "out", "-n", 3)
     assert (result["sampler"], result["seed"]) == ("gmm", 42)
     assert f"a mixture of {result['components']} Gaussian" in text
-    assert "3 new ears of a.ckpt" in text
+    assert "3 new ears from a.ckpt" in text
     assert {tuple(match) for match in result["nearest"]} == {("row", "distance", "mirrored")}
     distances = [match["distance"] for match in result["nearest"]]
     assert len(distances) == len(result["images"]) == 3
-    assert f"{statistics.median(distances):.3f} away in the median, {min(distances):.3f} at" in text
-    assert f"validation image {result['validation_distance']:.3f} away in the median" in text
-    assert "each ear over its nearest training image" in text
+    assert (
+        f"median distance {statistics.median(distances):.3f}, minimum {min(distances):.3f}" in text
+    )
+    assert f"validation images median distance {result['validation_distance']:.3f}" in text
+    assert "each ear above its nearest training image" in text
 
 
 def test_ears_of_the_prior_without_nearest_images(ckpt: str) -> None:
@@ -84,8 +86,12 @@ def test_traversal(ckpt: str) -> None:
 @pytest.mark.parametrize(
     ("typed", "code", "message"),
     [
-        ("--sampler gmm --traverse 2", 2, "--sampler and --traverse exclude each other"),
-        ("--interpolate 0 1 --traverse 2", 2, "--interpolate and --traverse exclude each other"),
+        ("--sampler gmm --traverse 2", 2, "--sampler and --traverse cannot be used together"),
+        (
+            "--interpolate 0 1 --traverse 2",
+            2,
+            "--interpolate and --traverse cannot be used together",
+        ),
         ("--sampler vae", 2, "vae"),
         ("-n 0", 2, "--number"),
         ("--interpolate 0 900", 1, "has rows 0 to 6"),

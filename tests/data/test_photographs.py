@@ -162,7 +162,7 @@ def test_a_transparent_colour_of_a_palette_or_of_gray_lies_over_white(tmp_path: 
 def test_a_format_that_is_not_read_says_so(tmp_path: Path) -> None:
     path = written(tmp_path, "ear.HEIC", b"x")
     assert find(tmp_path) == [path]
-    with pytest.raises(Unreadable, match=r"\.HEIC is not read; convert it to JPEG"):
+    with pytest.raises(Unreadable, match=r"\.HEIC is not supported; convert it to JPEG"):
         read(path)
 
 

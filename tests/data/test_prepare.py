@@ -147,7 +147,7 @@ ERRORS: list[tuple[Callable[[Path], object], str]] = [
     (lambda p: prepare(p / "none", p.parent / "out"), "none: no such folder"),
     (lambda p: prepare(p / "bo" / "bo_0.png", p.parent / "out"), "is a file; name the folder"),
     (lambda p: prepare(p, p / "bo" / "bo_0.png"), "bo_0.png: is a file"),
-    (lambda p: prepare(p, p / "bo" / "bo_0.png" / "out"), "lies below a file"),
+    (lambda p: prepare(p, p / "bo" / "bo_0.png" / "out"), "is below a file"),
     (lambda p: prepare(p / "bo", p.parent / "out", group_by="folder"), "of the 1 groups"),
     (with_options(group_pattern="("), r"--group-pattern \(: not a regular expression"),
     (with_options(split=Split(val_groups="[")), r"--val-groups \[: not a regular expression"),
@@ -156,10 +156,10 @@ ERRORS: list[tuple[Callable[[Path], object], str]] = [
     # Everybody without the optional group would be one person.
     (with_options(group_pattern=r"(xyz)?_"), "anna_0.png"),
     (with_options(group_by="folder", split=Split(val_groups="zoe")),
-     "--val-groups zoe: takes none of the 6 groups .*anna"),
-    (with_options(group_by="folder", split=Split(val_groups=".")), r"takes all of the 6 groups"),
+     "--val-groups zoe: puts none of the 6 groups .*anna"),
+    (with_options(group_by="folder", split=Split(val_groups=".")), r"puts all of the 6 groups"),
     (with_options(category="ear"), "--category ear: needs --boxes"),
-    (with_options(boxes=Path("b.csv"), crop=Crop(whole=True)), "--whole: takes no --boxes"),
+    (with_options(boxes=Path("b.csv"), crop=Crop(whole=True)), "--whole: cannot be used with --boxes"),
     (lambda p: with_options(boxes=table_of(p, "zoe.png,0,0,9,9"))(p), "no photograph|zoe"),
     (lambda p: with_options(category="nose", boxes=table_of(p, "anna/anna_0.png,0,0,9,9"))(p),
      "--category nose"),
@@ -347,7 +347,7 @@ def test_an_interrupted_run_keeps_the_old_arrays_and_starts_over(photos, out, ho
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None
             assert process.stdout.readline() == "writing\n"
-            with pytest.raises(EarTeachError, match="another `earteach prepare` writes there"):
+            with pytest.raises(EarTeachError, match="another `earteach prepare` is writing there"):
                 prepare(photos, out, crop=Crop(SIZE))
             process.send_signal(how)
         left = contents(out)

@@ -53,8 +53,8 @@ def test_a_split_that_leaves_an_array_empty_names_a_few_groups() -> None:
     with pytest.raises(EarTeachError) as error:
         Split(val_groups="x").validation(groups)
     assert str(error.value) == (
-        "--val-groups x: takes none of the 9 groups for validation; there must be some for each array "
-        "(a few of the groups: g0, g1, g2, g3, g4)"
+        "--val-groups x: puts none of the 9 groups in validation; each array needs at least one "
+        "(some of the groups: g0, g1, g2, g3, g4)"
     )
-    with pytest.raises(EarTeachError, match=r"^the split: takes all of the 1 groups"):
+    with pytest.raises(EarTeachError, match=r"^the split: puts all of the 1 groups"):
         Split().validation(["only"] * 3)

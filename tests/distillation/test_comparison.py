@@ -41,5 +41,5 @@ def test_the_comparison_at_the_end_of_a_run(student: Student):
 
 
 def test_only_students_are_compared(trained: Run):
-    with pytest.raises(EarTeachError, match="is no student"):
+    with pytest.raises(EarTeachError, match="not a student"):
         compare(trained.last)

@@ -51,13 +51,13 @@ def test_runs_that_do_not_continue_the_one_in_the_folder_are_refused(student, tm
     torch.save({**state, "global_step": 1}, tmp_path / "other.ckpt")
     into = ["--out", student.folder, *RUN]
     cases: list[tuple[list[Any], str]] = [
-        ([student.teacher, *into, "--epochs", 9], "is a run of 4 epochs, not 9; continue it"),
+        ([student.teacher, *into, "--epochs", 9], "belongs to a run of 4 epochs, not 9; continue it"),
         ([student.teacher, *into, "--learning-rate", 0.5], "--learning-rate 0.004 → 0.5"),
         ([student.teacher, *into], "this run finished after 4 epochs; train it longer"),
-        ([tmp_path / "other.ckpt", *into], "is a run of another teacher"),
+        ([tmp_path / "other.ckpt", *into], "belongs to a run with another teacher"),
         ([student.folder / "teacher.ckpt", *into, "--fresh"], "--fresh moves aside; choose another"),
         ([student.last, "--out", tmp_path / "new"],
-         f"its encoder is a mobile one itself; name its teacher, {student.teacher}"),
+         f"its encoder is already mobile; name its teacher, {student.teacher}"),
     ]  # fmt: skip
     files, before = sorted(student.folder.iterdir()), student.last.read_bytes()
     for args, words in cases:
@@ -76,8 +76,8 @@ def test_without_its_teacher_a_student_does_not_resume(student, tmp_path):
     (tmp_path / "teacher.ckpt").write_bytes(b"another")
     result = earteach("resume", tmp_path / "last.ckpt", "--epochs", 12)
     assert result.code == 1
-    assert "its teacher is gone" in result.err
-    with pytest.raises(EarTeachError, match="its teacher is gone"):
+    assert "is missing; put it back" in result.err
+    with pytest.raises(EarTeachError, match=r"its teacher, .*, is missing"):
         compare(tmp_path / "last.ckpt")
 
 

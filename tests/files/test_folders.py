@@ -12,7 +12,7 @@ from earteach.files.folders import make_folder, missing_folders, remove_empty
 
 @pytest.mark.parametrize(
     ("name", "says"),
-    [("file", "is a file"), ("file/below", "lies below a file"), ("n" * 300, "cannot be made")],
+    [("file", "is a file"), ("file/below", "is below a file"), ("n" * 300, "cannot be created")],
 )
 def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path, name: str, says: str) -> None:
     (tmp_path / "file").touch()

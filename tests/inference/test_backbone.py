@@ -77,7 +77,7 @@ def test_a_copy_keeps_only_what_maps_need():
     backbone = copy.deepcopy(EarBackbone(lively()))
     parts = {tuple(name.split(".")[:2]) for name, _ in backbone.network.named_parameters()}
     assert parts == {("encoder", "blocks")}
-    with pytest.raises(EarTeachError, match="holds features of the network and no decoder"):
+    with pytest.raises(EarTeachError, match="holds the network's features but no decoder"):
         backbone.network.decode(torch.zeros(1, 16))
 
 
@@ -86,7 +86,7 @@ def test_channels_and_strides():
     assert EarBackbone(lively(), strides=[16]).out_channels == 64
     assert not hasattr(EarBackbone(lively()), "out_channels")
     for strides in ([], [3], [2, 32]):
-        with pytest.raises(EarTeachError, match="must be some of"):
+        with pytest.raises(EarTeachError, match="must be a subset of"):
             EarBackbone(lively(), strides=strides)
 
 

@@ -97,7 +97,7 @@ def test_rows_of_arrays_are_named_by_their_manifest_or_number(trained, ears, val
     ):
         result = embed(trained.last, array, tmp_path / "codes.npz")
         assert read(result.path)["names"].tolist() == expected
-    assert "has 1 rows and" in caplog.text
+    assert "has 1 rows but" in caplog.text
 
 
 @pytest.mark.parametrize("kind", [".npz", ".parquet"])
@@ -130,7 +130,7 @@ def test_files_that_cannot_be_written_are_refused(trained, ears, tmp_path, monke
     monkeypatch.setattr("earteach.inference.embed.find_spec", lambda name: None)
     for name, options, words in (
         ("codes.npz.bak", {}, r"must end in \.npz, \.npy, \.parquet"),
-        ("a.npy", {"logvar": True}, r"^--logvar: a .npy file holds mu alone; .*\.npz$"),
+        ("a.npy", {"logvar": True}, r"^--logvar: a .npy file holds only mu; .*\.npz$"),
         ("a.parquet", {}, r"needs pyarrow; .*'earteach\[parquet\]'"),
         ("n" * 300 + ".npz", {}, "cannot be written: File name too long"),
     ):

@@ -358,7 +358,7 @@ def contents(path: Path) -> dict[str, bytes | None]:
 def test_a_foreign_file_stays(trained, tmp_path, format, make):
     make(tmp_path / "out")
     before = contents(tmp_path)
-    with pytest.raises(EarTeachError, match=rf"not an unchanged {format} export .*; move it away"):
+    with pytest.raises(EarTeachError, match=rf"not exported to {format} .*; move it away"):
         decoder(trained, tmp_path / "out", format)
     assert contents(tmp_path) == before
 
@@ -374,7 +374,7 @@ def test_our_folder_is_replaced_unless_it_was_changed(trained, tmp_path):
     assert (out / "notes.md").read_text() == "mine"
     (out / "README.md").write_bytes(b"mine")
     before = contents(tmp_path)
-    with pytest.raises(EarTeachError, match="not an unchanged safetensors export"):
+    with pytest.raises(EarTeachError, match="not exported to safetensors"):
         export(trained.last, out, format="safetensors")
     assert contents(tmp_path) == before
 

@@ -167,14 +167,14 @@ def test_nothing_to_probe_and_nobody_to_tell_apart(array: Path, tmp_path: Path):
     alone = tmp_path / "alone.npy"
     shutil.copy(array, alone)
     with pytest.raises(
-        EarTeachError, match=r"nothing to probe, alone_landmarks\.npy is not beside"
+        EarTeachError, match=r"nothing to probe: alone_landmarks\.npy is not beside"
     ):
         read_labels(EarArray.open(alone), None, None, identities=False)
     with pytest.raises(
         EarTeachError, match=r"alone_manifest\.csv is not beside it; name each image's person"
     ):
         read_labels(EarArray.open(alone), None, None, identities=True)
-    with pytest.raises(EarTeachError, match="two images of a person"):
+    with pytest.raises(EarTeachError, match="two images of one"):
         read_labels(EarArray.open(array), None, r"\d+$", identities=True)
 
 

@@ -188,7 +188,7 @@ def test_the_data_are_described(made, ears):
         assert facts["images"] == str(len(array))
         assert facts["size"] == "32×32, 3 channels"
         assert facts["state"] == "as in training"
-    assert "Validation images that are in training: 0 exactly, 0 nearly." in made.page.text
+    assert "Validation images also in training: 0 exact copies, 0 near copies." in made.page.text
 
 
 def squares(sheet: np.ndarray, count: int) -> list[np.ndarray]:
@@ -225,7 +225,7 @@ def test_new_ears_are_those_of_sample(made, tmp_path):
         with Image.open(path) as png:
             assert np.array_equal(sheet[:32], np.asarray(png))
     assert f"mixture of {drawn.components} Gaussians" in made.page.text
-    assert f"validation images are at {drawn.validation_distance:.3f} from theirs" in made.page.text
+    assert f"for validation images it is {drawn.validation_distance:.3f}" in made.page.text
 
 
 def test_the_networks_directions_are_those_of_traverse(made, tmp_path):
@@ -297,7 +297,7 @@ def test_names_are_escaped_and_what_is_gone_is_said(trained, tmp_path, epochs):
     assert "script" not in names
     assert found.page.text.count(f"the validation images, {EVIL}/val_data, are gone") == 3
     assert "bold</b>&amp;/last.ckpt" in found.page.text
-    assert f"{EVIL}/log_dir/ear_vae/metrics.jsonl: is gone" in found.page.text
+    assert f"{EVIL}/log_dir/ear_vae/metrics.jsonl: is missing" in found.page.text
     assert set(found.result.missing) == {
         "quality", "advice", "reconstructions", "curves", "directions"
     }  # fmt: skip

@@ -107,7 +107,7 @@ def test_without_the_training_array_the_prior_is_used_with_a_note(placed, tmp_pa
     assert (result.nearest, result.validation_distance) == (None, None)
     first, second = (record.getMessage() for record in caplog.records)
     assert first.startswith("drawing from the prior: no mixture of codes is stored beside")
-    assert second.startswith("no nearest training images: ")
+    assert second.startswith("nearest training images are not shown: ")
     assert "gone.npy: no such file" in first
     prior = sample(bereft, tmp_path / "prior", number=2, sampler="prior")
     assert np.array_equal(stacked(result.images), stacked(prior.images))
@@ -125,7 +125,7 @@ def test_without_readable_validation_images_only_their_distance_is_missing(
         result = sample(placed, tmp_path / "out", number=2)
     assert result.validation_distance is None
     assert len(result.nearest) == 2
-    assert "no distance of validation images to compare with" in caplog.text
+    assert "no validation images to compare distances with" in caplog.text
 
 
 def test_own_files_of_an_earlier_call_are_removed_and_others_kept(trained, tmp_path):

@@ -83,7 +83,7 @@ SICK: dict[str, tuple[RunStatistics, str, str, Any, str]] = {
     "collapse under sum": (
         # β 1.5 drops the ranks from 12 on.
         at_weight(kld_reduction="sum", kld_weight=0.001), "kld_weight_high", "kld_reduction", "mean",
-        "β, 1.5 in ELBO units, is more than 5 of 16 dimensions explain",
+        "β, 1.5 in ELBO units, exceeds what 5 of 16 dimensions each explain",
     ),
     "collapse under mean": (
         at_weight(kld_weight=2.5), "kld_weight_high", "kld_weight", 0.00093,
@@ -93,11 +93,11 @@ SICK: dict[str, tuple[RunStatistics, str, str, Any, str]] = {
         # β 4.8: 100 · 5^−1.7 is the last eigenvalue above it.
         run(config=config(kld_weight=0.05), history=(), kld_per_dimension=(0.6,) * LATENT,
             variance=(0.8,) * LATENT),
-        "kld_weight_high", "kld_weight", 0.00093, "more than 11 of 16 dimensions explain",
+        "kld_weight_high", "kld_weight", 0.00093, "exceeds what 11 of 16 dimensions each explain",
     ),
     "almost no KLD weight": (
         run(config=config(kld_weight=1e-9), **codes(1e-9 * PIXELS / 2 / LATENT)),
-        "kld_weight_low", "kld_weight", 0.00093, "nats a latent dimension has almost no noise",
+        "kld_weight_low", "kld_weight", 0.00093, "nats, has almost no noise",
     ),
     "wide codes": (
         run(config=config(kld_weight=1e-9), variance=(37.0,) * LATENT),
@@ -123,7 +123,7 @@ SICK: dict[str, tuple[RunStatistics, str, str, Any, str]] = {
     ),
     "scattered codes": (
         run(kld_per_dimension=(12.0,) * LATENT), "learning_rate_high", "learning_rate", 1e-4,
-        f"would leave {math.log(EIGENVALUES[7] / BETA) / 2:.1f}",
+        f"the KLD weight allows {math.log(EIGENVALUES[7] / BETA) / 2:.1f}",
     ),
     "overfitting": (
         run(config=config(augmentation="light"), history=OVERFITTED, finished=False),

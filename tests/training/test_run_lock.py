@@ -71,7 +71,7 @@ def test_a_second_run_is_told_who_trains_in_the_folder(ears, tmp_path, impatient
             "train", *data_options(ears), *run_options(tmp_path / "run"), *TINY_RUN, "--epochs", 1
         )
         assert result.code == 1
-        assert f"{folder}: another run trains there (process {other.pid} on " in result.err
+        assert f"{folder}: another run is training there (process {other.pid} on " in result.err
         assert result.err.count("\n") == 1
         assert not folder.exists()
 
@@ -146,7 +146,7 @@ def test_of_four_runs_in_one_folder_one_trains(ears, tmp_path):
     refused = [err for run, (_, err) in zip(runs, said, strict=True) if run.returncode]
     assert len(trained) == 1
     for err in refused:
-        assert "another run trains there (process" in err
+        assert "another run is training there (process" in err
         assert err.count("\n") == 1
     assert checkpoint.read(tmp_path / "runs" / "checkpoints" / "last.ckpt").about["stopped_by"]
     assert not list((tmp_path / "runs").glob(".*"))

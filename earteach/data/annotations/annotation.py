@@ -61,9 +61,7 @@ class Annotation:
         width, height = self.photograph
         turn = _TURNS.get(orientation()) if (height, width) == size else None
         if turn is None:
-            raise Misfit(
-                f"has {size[0]}×{size[1]} pixels, and was annotated when it had {width}×{height}"
-            )
+            raise Misfit(f"has {size[0]}×{size[1]} pixels but was annotated at {width}×{height}")
         return self._moved(lambda xy: turn(xy, width, height))
 
     def _moved(self, move: Callable[[np.ndarray], np.ndarray]) -> Annotation:
@@ -90,7 +88,7 @@ class Annotation:
             raise Misfit(f"its box {where} has no area")
         inside = _overlap(left, width, size[0]) * _overlap(top, height, size[1])
         if inside < _INSIDE * width * height:
-            raise Misfit(f"its box {where} lies outside of its {size[0]}×{size[1]} pixels")
+            raise Misfit(f"its box {where} lies outside the {size[0]}×{size[1]} photograph")
         side = max(1, round(max(width, height) * (1 + 2 * margin)))
         return round(left + (width - side) / 2), round(top + (height - side) / 2), side, side
 

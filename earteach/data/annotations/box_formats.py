@@ -1,4 +1,7 @@
-"""The formats of boxes: COCO's JSON, a `.csv` with a row for each ear, Pascal VOC and YOLO."""
+"""The formats of boxes: COCO's JSON, a `.csv` with a row for each ear, Pascal VOC and YOLO.
+
+To add a format, write its reader and name it in `FORMATS`.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import csv
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -54,7 +58,7 @@ def read_coco(path: Path) -> dict[str, list[Annotation]]:
                 by_name[_name(image)].append(_coco_annotation(entry, image, category))
     except (*_DAMAGE, TypeError, AttributeError) as error:
         raise EarTeachError(
-            f"--boxes {path}: {where} is not as COCO has it ({type(error).__name__}: {error}); export "
+            f"--boxes {path}: {where} is not valid COCO ({type(error).__name__}: {error}); export "
             "it again"
         ) from error
     return by_name
@@ -69,8 +73,8 @@ def _json(path: Path) -> dict[str, Any]:
         ) from error
     if not isinstance(data, dict) or not {"images", "annotations"} <= data.keys():
         raise EarTeachError(
-            f"--boxes {path}: is not COCO's JSON, which has `images` and `annotations`; export it as "
-            "that"
+            f"--boxes {path}: is not COCO JSON, which has `images` and `annotations`; export it in "
+            "that format"
         )
     return data
 
@@ -125,8 +129,8 @@ def read_table(path: Path) -> dict[str, list[Annotation]]:
     for line, cells in rows[1:]:
         if len(cells) != len(header):
             raise EarTeachError(
-                f"--boxes {path}: line {line} has {len(cells)} columns, and the header {len(header)}; "
-                "write them as the header says"
+                f"--boxes {path}: line {line} has {len(cells)} columns but the header has "
+                f"{len(header)}; make them match"
             )
         entry = dict(zip(header, (cell.strip() for cell in cells), strict=True))
         try:
@@ -233,7 +237,7 @@ def _read_label_files(
             by_name["/".join(parts)] = parse(_small_file(path))
         except _DAMAGE as error:
             raise EarTeachError(
-                f"--boxes {path}: is not as {standard} has it ({error}); write it again"
+                f"--boxes {path}: is not valid {standard} ({error}); export it again"
             ) from error
     return by_name
 
@@ -289,7 +293,7 @@ def _yolo_box(values: list[float]) -> Box:
         return x - width / 2, y - height / 2, width, height
     if len(values) < 6 or len(values) % 2:
         raise ValueError(
-            f"a line has {len(values) + 1} columns; it has class x y width height, or an outline"
+            f"a line has {len(values) + 1} columns; it needs class x y width height, or an outline"
         )
     return bounding_box(np.array(values).reshape(-1, 2))
 
@@ -313,5 +317,26 @@ def _class_names(folder: Path) -> dict[int, str]:
     except (*_DAMAGE, TypeError, yaml.YAMLError) as error:
         reason = type(error).__name__
         raise EarTeachError(
-            f"--boxes {path}: does not name the classes as YOLO has it ({reason}); it needs `names`"
+            f"--boxes {path}: does not list class names as YOLO does ({reason}); it needs `names`"
         ) from error
+
+
+@dataclass(frozen=True)
+class BoxFormat:
+    """A format, the suffix of its files, whether one file or a folder of them holds it, its reader."""
+
+    name: str
+    suffix: str
+    is_folder: bool
+    read: Callable[[Path], dict[str, list[Annotation]]]
+
+    def __str__(self) -> str:
+        return f"{self.suffix} ({self.name})"
+
+
+FORMATS = (
+    BoxFormat("COCO", ".json", False, read_coco),
+    BoxFormat("a table", ".csv", False, read_table),
+    BoxFormat("Pascal VOC", ".xml", True, read_voc),
+    BoxFormat("YOLO", ".txt", True, read_yolo),
+)

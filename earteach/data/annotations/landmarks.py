@@ -77,8 +77,8 @@ def _read_folder(folder: Path) -> dict[str, Annotation]:
         count = len(points) if count is None else count
         if len(points) != count:
             raise EarTeachError(
-                f"--landmarks {path}: holds {len(points)} points, and {paths[0]} {count}; all must have "
-                "as many"
+                f"--landmarks {path}: holds {len(points)} points, but {paths[0]} holds {count}; "
+                "all need the same number"
             )
         by_name[path.relative_to(folder).with_suffix("").as_posix()] = Annotation(points=points)
     return by_name

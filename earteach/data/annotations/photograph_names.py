@@ -40,20 +40,20 @@ class Annotations:
         names = [self._match(photograph) for photograph in photographs]
         if not any(names):
             raise EarTeachError(
-                f"{self._origin}: has nothing for {photographs[0].as_posix()} nor for any other "
+                f"{self._origin}: has no entry for {photographs[0].as_posix()} or any other "
                 f"photograph; it names {next(iter(self._by_name), 'none')}"
             )
         uses = Counter(name for name in names if name is not None)
         for name, number in uses.items():
             if number > 1:
                 raise EarTeachError(
-                    f"{self._origin}: {name} fits {number} photographs; write their folders too, as in "
-                    f"{photographs[names.index(name)].as_posix()}"
+                    f"{self._origin}: {name} matches {number} photographs; add their folders, as "
+                    f"in {photographs[names.index(name)].as_posix()}"
                 )
         unused = [name for name in self._by_name if name not in uses]
         if unused:
             _log.info(
-                "%d of the %d photographs that %s names are not there (the first: %s)",
+                "%d of the %d photographs named in %s are missing (the first: %s)",
                 len(unused), len(self._by_name), self._origin, unused[0],
             )  # fmt: skip
         return [None if name is None else self._by_name[name] for name in names]
@@ -69,8 +69,8 @@ class Annotations:
         longer = list(dict.fromkeys((*self._by_suffix[path], *self._by_suffix[bare])))
         if len(longer) > 1:
             raise EarTeachError(
-                f"{self._origin}: both {longer[0]} and {longer[1]} fit {path}; name the folder above "
-                "their folders as SOURCE"
+                f"{self._origin}: both {longer[0]} and {longer[1]} match {path}; name the folder "
+                "above their folders as SOURCE"
             )
         return longer[0] if longer else None
 

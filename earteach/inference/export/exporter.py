@@ -167,8 +167,8 @@ class Destination:
             return
         if wrong_kind or not self._describes(existing, format):
             raise EarTeachError(
-                f"{self.path if self.path.exists() else self.sidecar}: exists and is not an "
-                f"unchanged {format} export of earteach; move it away or choose another --out"
+                f"{self.path if self.path.exists() else self.sidecar}: exists but was "
+                f"changed or not exported to {format} by earteach; move it away or choose another --out"
             )
 
     def fill(self, staged: Mapping[str, Path], description: Mapping[str, Any]) -> None:

@@ -304,14 +304,14 @@ def test_a_large_jpeg_is_cut_where_the_box_is(tmp_path: Path) -> None:
         assert not np.any(np.array(box) % 4)
 
 
-SIZE_OF_ANOTHER = "has 200×150 pixels, and was annotated when it had 999"
+SIZE_OF_ANOTHER = "has 200×150 pixels but was annotated at 999"
 # The box of the ear in anna/1.png, and why it does not fit.
 REJECTED = {
     "40,30,0,60": "its box 40, 30, 0×60 has no area",
     "40,30,-5,60": "has no area",
     "40,nan,5,60": "has no area",
     "40,30,inf,60": "has no area",
-    "180,30,60,60": "its box 180, 30, 60×60 lies outside of its 200×150 pixels",
+    "180,30,60,60": "its box 180, 30, 60×60 lies outside the 200×150 photograph",
     "1e300,30,60,60": "lies outside",
     "width of another": SIZE_OF_ANOTHER,
 }
@@ -347,7 +347,7 @@ def test_an_ear_that_does_not_fit_costs_no_other_one(tmp_path: Path) -> None:
         photos, tmp_path / "out", crop=Crop(SIZE, side="left"), boxes=boxes, split=split
     )
     assert [entry.reason for entry in result.rejected] == [
-        "ear 1: its box 900, 0, 9×9 lies outside of its 200×150 pixels",
+        "ear 1: its box 900, 0, 9×9 lies outside the 200×150 photograph",
         "a square of 39000×39000 pixels is too large",
     ]
     assert [box_of(row) for _, row in rows_of(result)] == [
@@ -403,6 +403,8 @@ def test_keypoints_and_landmarks_of_different_numbers_are_refused(
     data = json.loads(boxes.read_text())
     data["annotations"][0]["keypoints"] = [50, 40, 2, 60, 80, 2, 70, 60, 2]
     boxes.write_text(json.dumps(data))
-    with pytest.raises(EarTeachError, match=r"points.csv: has another number of points .*2 and 3"):
+    with pytest.raises(
+        EarTeachError, match=r"points.csv: has a different number of points .*2 and 3"
+    ):
         prepare(photos, tmp_path / "out", boxes=boxes, landmarks=tmp_path / "points.csv")
     assert not (tmp_path / "out").exists()

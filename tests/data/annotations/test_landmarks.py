@@ -84,7 +84,7 @@ def test_landmarks_follow_into_the_array(photos, tmp_path, fit, written):
 
 
 BAD = {
-    "f,x0,y0\n1.png,0.5,0.5": "1.png fits 2 photographs",
+    "f,x0,y0\n1.png,0.5,0.5": "1.png matches 2 photographs",
     "f,x0,y0\nanna/1.png,20,30": "line 2 holds values over 2",
     "f,x0,y0,x1\nanna/1.png,0.5,0.5,0.5": "line 2 has 4 columns",
     "f,x0,y0\nanna/1.png,0.5,a": "line 2 holds a value that is not a number",
@@ -109,7 +109,10 @@ BAD_FOLDERS = [
     ({"a.pts": "no braces"}, "is not a .pts file"),
     ({"a.pts": "{\n}"}, "is not a .pts"),
     ({"a.txt": "{\n1 2\n}"}, r"holds no \.pts files; name a \.csv or their folder"),
-    ({"a.pts": "{\n1 2\n}", "b.pts": "{\n1 2\n3 4\n}"}, r"b.pts: holds 2 points, and .*a.pts 1"),
+    (
+        {"a.pts": "{\n1 2\n}", "b.pts": "{\n1 2\n3 4\n}"},
+        r"b.pts: holds 2 points, but .*a.pts holds 1",
+    ),
 ]
 
 

@@ -38,12 +38,12 @@ def test_a_name_fits_where_one_ends_as_the_other(
 
 MISFITS = [
     # The folder's end is not the other's beginning.
-    (["bo/1.png"], ["anna/1.png"], "has nothing for anna/1.png nor for any other photograph"),
-    (["1.png"], ["11.png"], "has nothing for 11.png"),
-    (["1.jpg"], ["1.png"], "has nothing for 1.png"),
-    (["1.png"], ["anna/1.png", "bo/1.png"], "1.png fits 2 photographs; write their folders too"),
-    (["1"], ["1.png", "1.jpg"], "1 fits 2 photographs"),
-    (["x/a/1.png", "y/a/1.png"], ["a/1.png"], "both x/a/1.png and y/a/1.png fit a/1.png"),
+    (["bo/1.png"], ["anna/1.png"], "has no entry for anna/1.png or any other photograph"),
+    (["1.png"], ["11.png"], "has no entry for 11.png"),
+    (["1.jpg"], ["1.png"], "has no entry for 1.png"),
+    (["1.png"], ["anna/1.png", "bo/1.png"], "1.png matches 2 photographs; add their folders"),
+    (["1"], ["1.png", "1.jpg"], "1 matches 2 photographs"),
+    (["x/a/1.png", "y/a/1.png"], ["a/1.png"], "both x/a/1.png and y/a/1.png match a/1.png"),
 ]
 
 
