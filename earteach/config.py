@@ -57,6 +57,7 @@ class OptionField:
     at_most: float | None = None
     multiple_of: int | None = None
     choices: tuple[int, ...] = ()
+    vae_only: bool = False  # whether it means something for `train` alone, not for `distil`
 
     @property
     def flag(self) -> str:
@@ -156,6 +157,7 @@ class DataConfig(Options, panel="Data"):
         "augmented",
         "Reconstruct images with (`augmented`) or without (`clean`) the noise, blur and occlusion "
         "of --augmentation full.",
+        vae_only=True,
     )
 
 
@@ -209,7 +211,10 @@ class OptimConfig(Options, panel="Optimisation"):
     )
     weight_decay: float = option(1e-5, "Weight decay of AdamW.", at_least=0, at_most=10)
     ssim_weight: float = option(
-        0.02, "Weight of 1 − SSIM in the training objective; 0 disables it.", at_least=0
+        0.02,
+        "Weight of 1 − SSIM in the training objective; 0 disables it.",
+        at_least=0,
+        vae_only=True,
     )
     lr_schedule: LRSchedule = option(
         "cosine",

@@ -14,7 +14,6 @@ from earteach.cli.options import (
     FastDevRun,
     Given,
     Json,
-    Without,
     checkpoint_or_folder,
 )
 from earteach.cli.output import Output, facts, table
@@ -29,8 +28,8 @@ if TYPE_CHECKING:
 
 
 def distil(
-    data: Annotated[Given[DataConfig], Without(["target"])],
-    optim: Annotated[Given[OptimConfig], Without(["ssim_weight"])],
+    data: Given[DataConfig],
+    optim: Given[OptimConfig],
     hardware: Given[HardwareConfig],
     ckpt: Ckpt = None,
     student: Annotated[

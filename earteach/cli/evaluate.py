@@ -92,17 +92,17 @@ def _parts(result: Evaluation) -> list[RenderableType]:
 
 
 def _cells(name: str, score: Score) -> dict[str, str]:
+    from earteach.inference.evaluate import COLUMNS
     from earteach.metrics.image_quality import METRICS
 
     cells = {"": name}
     for field, metric in METRICS.items():
         if (mean := getattr(score, field)) is not None:
             cells[metric.label] = metric.form.format(mean)
-    kld, active = "{kld:.2f} nats", "{active_units}/{latent_dim}"
-    coded = "kld" in (values := vars(score))
-    cells["KLD"] = kld.format(**values) if coded else "–"
-    cells["active"] = active.format(**values) if coded else "–"
-    return cells
+    measured = "kld" in vars(score)
+    return cells | {
+        label: form.format(**vars(score)) if measured else "–" for label, form in COLUMNS.items()
+    }
 
 
 def _range(interval: Interval | None, form: str, unit: str = "") -> str:

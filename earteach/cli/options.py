@@ -35,12 +35,8 @@ from earteach.errors import EarTeachError
 Group = TypeVar("Group", bound=Options)
 
 
-class Without(frozenset[str]):
-    """`Annotated[Given[Group], Without(["name"])]`: the group without these options."""
-
-
 class Given(dict[str, Any], Generic[Group]):
-    """`Given[Group]`: the group's options that were given, by name."""
+    """`Given[Group]`: the options that were given, by name; the group has none that are `vae_only`."""
 
 
 def expanded(command: Callable[..., None]) -> Callable[..., None]:
@@ -96,15 +92,11 @@ class _Expansion:
 
 
 def _expansion(annotation: Any) -> _Expansion | None:
-    without: frozenset[str] = frozenset()
-    if get_origin(annotation) is Annotated:
-        annotation, *notes = get_args(annotation)
-        without = without.union(*(note for note in notes if isinstance(note, Without)))
     only_given = get_origin(annotation) is Given
     group = get_args(annotation)[0] if only_given else annotation
     if not (isinstance(group, type) and issubclass(group, Options)):
         return None
-    fields = [option for option in group.option_fields() if option.name not in without]
+    fields = [option for option in group.option_fields() if not (only_given and option.vae_only)]
     return _Expansion(group, only_given, fields)
 
 

@@ -119,12 +119,8 @@ def _files(result: Samples | Interpolation | Traversal, grid: str = "") -> dict[
 
 
 def _samples(result: Samples) -> dict[str, str]:
-    source = "the prior"
-    if result.components is not None:
-        plural = "s" if result.components > 1 else ""
-        source = f"a mixture of {result.components} Gaussian{plural}, fitted to the training codes"
     values = _files(result, ", each ear over its nearest training image" if result.nearest else "")
-    values["drawn from"] = f"{source}, seed {result.seed}"
+    values["drawn from"] = f"{result.drawn_from}, seed {result.seed}"
     if result.nearest is not None:
         distances = [match.distance for match in result.nearest]
         values["nearest training image"] = (

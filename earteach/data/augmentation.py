@@ -3,6 +3,9 @@
 Geometry and colour change both the input and the reconstruction target. Noise, blur, occlusion, shadow
 and fog change only the input, so that the network learns to see through them.
 
+To add an augmentation: one that moves pixels goes into `geometric.py`, one of colour, noise, blur or
+occlusion into `photometric.py`; each has its own table of probabilities and ranges.
+
 Everything works on uint8, because albumentations' limits are meant for 0 to 255 and saturate float
 images. Each call sets its own random state, because albumentations' repeats itself in worker processes
 and `set_random_seed` gives every transform the same one.
@@ -17,19 +20,8 @@ import cv2
 import numpy as np
 
 from earteach.config import Strength, Target
-from earteach.data.geometric import Geometry, warp
+from earteach.data.geometric import GEOMETRY, warp
 
-GEOMETRY: dict[Strength, Geometry] = {
-    "none": Geometry(flip_p=0),
-    "light": Geometry(
-        affine_p=0.8, scale=(0.94, 1.06), shift=(-0.04, 0.04), rotate=(-6, 6)
-    ),
-    "full": Geometry(
-        affine_p=0.5, scale=(0.94, 1.08), shift=(-0.04, 0.04), rotate=(-10, 10), shear=(-5, 5),
-        perspective_p=0.15, corners=(0.02, 0.06),
-        elastic_p=0.1, elastic_alpha=20, elastic_sigma=6,
-    ),
-}  # fmt: skip
 # Probability, and the largest change of brightness and of contrast.
 TONE: dict[Strength, tuple[float, float]] = {
     "none": (0, 0),

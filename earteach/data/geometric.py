@@ -13,6 +13,8 @@ from statistics import NormalDist
 import cv2
 import numpy as np
 
+from earteach.config import Strength
+
 Range = tuple[float, float]
 # Pixels between the nodes of an elastic displacement: half the smallest sigma.
 _STEP = 3
@@ -39,6 +41,19 @@ class Geometry:
     elastic_p: float = 0.0
     elastic_alpha: float = 0.0
     elastic_sigma: float = _LEAST_SIGMA
+
+
+GEOMETRY: dict[Strength, Geometry] = {
+    "none": Geometry(flip_p=0),
+    "light": Geometry(
+        affine_p=0.8, scale=(0.94, 1.06), shift=(-0.04, 0.04), rotate=(-6, 6)
+    ),
+    "full": Geometry(
+        affine_p=0.5, scale=(0.94, 1.08), shift=(-0.04, 0.04), rotate=(-10, 10), shear=(-5, 5),
+        perspective_p=0.15, corners=(0.02, 0.06),
+        elastic_p=0.1, elastic_alpha=20, elastic_sigma=6,
+    ),
+}  # fmt: skip
 
 
 def warp(image: np.ndarray, geometry: Geometry, rng: np.random.Generator) -> np.ndarray:

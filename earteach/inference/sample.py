@@ -25,8 +25,7 @@ from earteach.hardware import at_most_cores
 from earteach.images import check_overwrite, grid, remove_stale, to_uint8, write_png
 from earteach.inference.loaded_model import LoadedModel, load_model
 from earteach.inference.nearest_images import Nearest, Neighbours, find_neighbours
-from earteach.inference.samplers import draw_codes, find_mixture
-from earteach.metrics.gaussian_mixture import CodeMixture
+from earteach.inference.samplers import CodeSource, draw_codes, find_source
 
 GRID = "grid.png"
 # A larger grid is unreadable, and each of its ears costs a nearest-image search.
@@ -38,14 +37,15 @@ _log = logging.getLogger(__name__)
 class Samples:
     """The PNGs written: one for each ear, and a grid of up to 64.
 
-    `components` is the number of Gaussians of `gmm`. `nearest` has the nearest training image of each
-    ear in the grid. To compare with, `validation_distance` is the median distance of validation images
-    to theirs.
+    `drawn_from` says in words what the sampler drew from, and `components` is the number of Gaussians
+    of `gmm`. `nearest` has the nearest training image of each ear in the grid. To compare with,
+    `validation_distance` is the median distance of validation images to theirs.
     """
 
     checkpoint: Path
     seed: int
     sampler: Sampler
+    drawn_from: str
     components: int | None
     images: tuple[Path, ...]
     grid: Path
@@ -55,10 +55,10 @@ class Samples:
 
 @dataclass(frozen=True)
 class NewEars:
-    """Ears, uint8 `(N, S, S, C)`, the mixture they were drawn from, and their nearest images."""
+    """Ears, uint8 `(N, S, S, C)`, what they were drawn from, and their nearest images."""
 
     ears: np.ndarray
-    mixture: CodeMixture | None
+    source: CodeSource
     neighbours: Neighbours | None
 
     @property
@@ -95,23 +95,24 @@ def sample(
     missing = missing_folders(out)
     paths = prepare_paths(out, number)  # before a mixture is fitted
     try:
-        mixture = find_mixture(model, sampler)
+        source = find_source(model, sampler)
     except EarTeachError:
         remove_empty(missing)
         raise
     metadata = {"Checkpoint": model.checkpoint.path.name, "Seed": str(seed)}
-    codes = draw_codes(model.network, mixture, number, seed, config.batch_size)
+    codes = draw_codes(source, number, seed, config.batch_size)
     first = write_ears(decode(model, codes), paths, metadata)
     if number > len(first):
         _log.info("%s: shows the first %d of %d ears", out / GRID, len(first), number)
     neighbours = find_neighbours(model, first) if nearest else None
-    tiles = NewEars(first, mixture, neighbours).tiles
+    tiles = NewEars(first, source, neighbours).tiles
     columns = math.ceil(math.sqrt(len(tiles) * tiles[0].shape[0] / tiles[0].shape[1]))
     return Samples(
         checkpoint=model.checkpoint.path,
         seed=seed,
-        sampler="gmm" if mixture else "prior",
-        components=mixture.components if mixture else None,
+        sampler=source.name,
+        drawn_from=source.description,
+        components=source.mixture.components if source.mixture else None,
         images=paths,
         grid=write_grid(tiles, columns, paths, metadata),
         nearest=neighbours.nearest if neighbours else None,
@@ -121,10 +122,9 @@ def sample(
 
 def new_ears(model: LoadedModel, number: int, seed: int, batch_size: int) -> NewEars:
     """Draw a few ears, without writing them; with their nearest images unless from the prior."""
-    mixture = find_mixture(model, None)
-    codes = draw_codes(model.network, mixture, number, seed, batch_size)
-    ears = np.concatenate(list(decode(model, codes)))
-    return NewEars(ears, mixture, find_neighbours(model, ears) if mixture else None)
+    source = find_source(model, None)
+    ears = np.concatenate(list(decode(model, draw_codes(source, number, seed, batch_size))))
+    return NewEars(ears, source, find_neighbours(model, ears) if source.mixture else None)
 
 
 def decode(model: LoadedModel, codes: Iterable[torch.Tensor]) -> Iterator[np.ndarray]:

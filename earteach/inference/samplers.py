@@ -1,15 +1,16 @@
-"""Where the latent codes of new ears come from: the two of `--sampler`.
+"""Where the latent codes of new ears come from: the choices of `--sampler`.
 
 `gmm` draws from a Gaussian mixture of the training images' codes, which is fitted once and stored
-beside the checkpoint; `prior` draws from a standard normal distribution. To add a sampler, name it in
-`config.Sampler` and draw from it in `draw_codes`.
+beside the checkpoint; `prior` draws from a standard normal distribution. To add a sampler, write the
+function that makes its `CodeSource`, and name it in `SAMPLERS` and in `config.Sampler`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import count, islice
 
 import numpy as np
@@ -24,7 +25,6 @@ from earteach.inference.loaded_model import LoadedModel
 from earteach.metrics.gaussian_mixture import CodeMixture, fit_mixture
 from earteach.metrics.npz_cache import load_npz, store_npz
 from earteach.model.canonical_side import mirrored
-from earteach.model.vae import ConvVAE
 
 _CACHE_VERSION = 1
 _MAX_IMAGES = 4096
@@ -34,20 +34,52 @@ _THUMBNAIL_SIZE = 16
 _log = logging.getLogger(__name__)
 
 
-def find_mixture(model: LoadedModel, sampler: Sampler | None) -> CodeMixture | None:
-    """What `sampler` draws from; None is the prior. By default the mixture, or else the prior.
+@dataclass(frozen=True)
+class CodeSource:
+    """What a sampler draws from; `codes` gives endless codes, float32 `(D,)`, for a seed."""
 
-    Raises `EarTeachError` if `gmm` is asked for and not available.
+    name: Sampler
+    description: str  # as in "drawn from the prior"
+    codes: Callable[[int], Iterator[torch.Tensor]]
+    mixture: CodeMixture | None = None
+
+
+def find_source(model: LoadedModel, sampler: Sampler | None) -> CodeSource:
+    """What `sampler` draws from. By default the mixture, or else the prior.
+
+    Raises `EarTeachError` if `sampler` is not available.
     """
-    if sampler == "prior":
-        return None
     try:
-        return get_mixture(model)
+        return SAMPLERS[sampler or "gmm"](model)
     except EarTeachError as error:
         if sampler is not None:
             raise EarTeachError(f"--sampler {sampler}: {error}; or use --sampler prior") from error
         _log.info("drawing from the prior: %s", error)
-        return None
+        return prior_source(model)
+
+
+def prior_source(model: LoadedModel) -> CodeSource:
+    """The standard normal distribution."""
+
+    def codes(seed: int) -> Iterator[torch.Tensor]:
+        generator = torch.Generator().manual_seed(seed)
+        return (torch.randn(model.network.latent_dim, generator=generator) for _ in count())
+
+    return CodeSource("prior", "the prior", codes)
+
+
+def mixture_source(model: LoadedModel) -> CodeSource:
+    """A Gaussian mixture of the training images' codes; raises as `get_mixture`."""
+    mixture = get_mixture(model)
+    gaussians = "1 Gaussian" if mixture.components == 1 else f"{mixture.components} Gaussians"
+    description = f"a mixture of {gaussians}, fitted to the training codes"
+    return CodeSource("gmm", description, mixture.codes, mixture)
+
+
+SAMPLERS: dict[Sampler, Callable[[LoadedModel], CodeSource]] = {
+    "gmm": mixture_source,
+    "prior": prior_source,
+}
 
 
 def get_mixture(model: LoadedModel) -> CodeMixture:
@@ -75,12 +107,10 @@ def get_mixture(model: LoadedModel) -> CodeMixture:
 
 
 def draw_codes(
-    network: ConvVAE, mixture: CodeMixture | None, number: int, seed: int, batch_size: int
+    source: CodeSource, number: int, seed: int, batch_size: int
 ) -> Iterator[torch.Tensor]:
-    """Batches of `number` codes in all, float32 `(B, D)`, from the mixture or else from the prior."""
-    generator = torch.Generator().manual_seed(seed)
-    prior = (torch.randn(network.latent_dim, generator=generator) for _ in count())
-    remaining = islice(mixture.codes(seed) if mixture else prior, number)
+    """Batches of `number` codes in all, float32 `(B, D)`."""
+    remaining = islice(source.codes(seed), number)
     while batch := list(islice(remaining, batch_size)):
         yield torch.stack(batch)
 

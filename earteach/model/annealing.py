@@ -1,14 +1,16 @@
 """How the weight of the KLD rises over the epochs: a pure function, without state and without torch.
 
-Cyclic annealing is from Fu et al. 2019, https://arxiv.org/abs/1903.10145.
+Cyclic annealing is from Fu et al. 2019, https://arxiv.org/abs/1903.10145. To add a shape, write its
+function, and name it in `SHAPES` and in `config.Annealing`.
 """
 
 from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable
 
-from earteach.config import KLDConfig
+from earteach.config import Annealing, KLDConfig
 
 _log = logging.getLogger(__name__)
 
@@ -32,14 +34,29 @@ def progress(epoch: int, epochs: int, config: KLDConfig) -> float:
     horizon = config.kld_anneal_epochs or epochs
     if horizon == 1 or epoch >= horizon:
         return 1.0
-    if config.kld_anneal_strategy == "cyclic":
-        # (epoch mod L) / L in whole numbers: with L rounded, a cycle could begin an epoch late.
-        share = epoch * cycles(horizon, config) % horizon / horizon
-        return min(1.0, share / config.kld_anneal_ratio)
-    linear = epoch / (horizon - 1)
-    if config.kld_anneal_strategy == "linear":
-        return linear
-    return (1 - math.cos(math.pi * linear)) / 2
+    return SHAPES[config.kld_anneal_strategy](epoch, horizon, config)
+
+
+def _cyclic(epoch: int, horizon: int, config: KLDConfig) -> float:
+    # (epoch mod L) / L in whole numbers: with L rounded, a cycle could begin an epoch late.
+    share = epoch * cycles(horizon, config) % horizon / horizon
+    return min(1.0, share / config.kld_anneal_ratio)
+
+
+def _linear(epoch: int, horizon: int, config: KLDConfig) -> float:
+    return epoch / (horizon - 1)
+
+
+def _monotonic(epoch: int, horizon: int, config: KLDConfig) -> float:
+    return (1 - math.cos(math.pi * epoch / (horizon - 1))) / 2
+
+
+# The rise from 0 to 1 over `horizon` epochs, at least 2.
+SHAPES: dict[Annealing, Callable[[int, int, KLDConfig], float]] = {
+    "cyclic": _cyclic,
+    "linear": _linear,
+    "monotonic": _monotonic,
+}
 
 
 def cycles(epochs: int, config: KLDConfig) -> int:

@@ -62,12 +62,11 @@ def _options(folder: Path) -> Mapping[str, Any]:
 
 
 def _model_config(path: Path, options: Mapping[str, Any]) -> ModelConfig:
+    if "earteach" not in options:
+        raise EarTeachError(f"{path}: earteach did not write it; {_ADVICE}")
+    names = [field.name for field in fields(ModelConfig)]
     try:
-        return ModelConfig(**{field.name: options[field.name] for field in fields(ModelConfig)})
-    except KeyError as error:
-        raise EarTeachError(
-            f"{path}: has no {error.args[0]}, so earteach did not write it; name another folder"
-        ) from error
+        return ModelConfig(**{name: options[name] for name in names if name in options})
     except EarTeachError as error:
         raise EarTeachError(f"{path}: {error}") from error
 

@@ -307,19 +307,23 @@ class EarVAELightning(pl.LightningModule):
             )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        names = [*(term.name for term in self.loss_terms()), _IMAGES]
+        names = self._names_of_sums()
         sums = self._over_devices(self._sums.clone()).tolist()
         checkpoint[_SUMS] = dict(zip(names, sums, strict=False))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         sums = checkpoint.get(_SUMS, {})
-        values = self._sums_of_format_3(sums) if isinstance(sums, list) else list(sums.values())
+        if isinstance(sums, list):
+            sums = self._sums_of_format_3(sums)
+        values = [sums.get(name, 0.0) for name in self._names_of_sums()] if sums else []
         self._sums = torch.tensor(values, dtype=torch.float64)
         if self.global_rank > 0:
             self._sums.zero_()  # they are of all devices
         checkpoint.update(upgraded(checkpoint))
 
-    def _sums_of_format_3(self, sums: list[float]) -> list[float]:
-        """The sums of loss, reconstruction, KLD, 1 − SSIM and images, without what is no term."""
-        _, recon, kld, unlike, images = sums
-        return [recon, kld, *([unlike] if self.config.optim.ssim_weight else []), images]
+    def _names_of_sums(self) -> list[str]:
+        return [*(term.name for term in self.loss_terms()), _IMAGES]
+
+    def _sums_of_format_3(self, sums: list[float]) -> dict[str, float]:
+        """The sums of loss, reconstruction, KLD, 1 − SSIM and images, by name."""
+        return dict(zip(("loss", "recon", "kld", "ssim", _IMAGES), sums, strict=True))

@@ -1,4 +1,7 @@
-"""The formats of boxes: COCO's JSON, a `.csv` with a row for each ear, Pascal VOC and YOLO."""
+"""The formats of boxes: COCO's JSON, a `.csv` with a row for each ear, Pascal VOC and YOLO.
+
+To add a format, write its reader and name it in `FORMATS`.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import csv
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -315,3 +319,24 @@ def _class_names(folder: Path) -> dict[int, str]:
         raise EarTeachError(
             f"--boxes {path}: does not name the classes as YOLO has it ({reason}); it needs `names`"
         ) from error
+
+
+@dataclass(frozen=True)
+class BoxFormat:
+    """A format, the suffix of its files, whether one file or a folder of them holds it, its reader."""
+
+    name: str
+    suffix: str
+    is_folder: bool
+    read: Callable[[Path], dict[str, list[Annotation]]]
+
+    def __str__(self) -> str:
+        return f"{self.suffix} ({self.name})"
+
+
+FORMATS = (
+    BoxFormat("COCO", ".json", False, read_coco),
+    BoxFormat("a table", ".csv", False, read_table),
+    BoxFormat("Pascal VOC", ".xml", True, read_voc),
+    BoxFormat("YOLO", ".txt", True, read_yolo),
+)

@@ -1,34 +1,35 @@
-"""Boxes of ears: COCO, tables, Pascal VOC and YOLO."""
+"""Boxes of ears, from any of `box_formats.FORMATS`."""
 
 from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from earteach.data.annotations.annotation import Annotation, is_ear
-from earteach.data.annotations.box_formats import read_coco, read_table, read_voc, read_yolo
+from earteach.data.annotations.box_formats import FORMATS, BoxFormat
 from earteach.data.annotations.photograph_names import Annotations
 from earteach.data.patterns import compiled
 from earteach.errors import EarTeachError
 
 _ByName = dict[str, list[Annotation]]
 _log = logging.getLogger(__name__)
-_READERS: dict[str, Callable[[Path], _ByName]] = {".json": read_coco, ".csv": read_table}
-_FOLDER_READERS: dict[str, Callable[[Path], _ByName]] = {".xml": read_voc, ".txt": read_yolo}
 _PICKLES = (".pkl", ".pickle", ".p")
 _SHOWN = 5
+_FILES = " or ".join(str(entry) for entry in FORMATS if not entry.is_folder)
+_FOLDERS = " or ".join(str(entry) for entry in FORMATS if entry.is_folder)
+_KINDS = f"a file, {_FILES}, or a folder of {_FOLDERS}"
 
 
 def read_boxes(path: Path, category: str | None = None) -> Annotations:
-    """The boxes in a `.json` (COCO) or `.csv` file, or in a folder of `.xml` (VOC) or `.txt` (YOLO).
+    """The boxes in a file, or in a folder of files, of one of the formats.
 
     If there are several categories, those are taken that match the regular expression `category`, or
     without it those whose name says ear. Raises `EarTeachError` for a path that is missing, damaged or
     holds no box of an ear.
     """
-    by_name = _reader(path)(path)
+    by_name = _format(path).read(path)
     if not any(by_name.values()):
         raise EarTeachError(f"--boxes {path}: holds no boxes; name a file that has some")
     names = dict.fromkeys(ear.category for ear in _all(by_name) if ear.category is not None)
@@ -59,30 +60,24 @@ def _check_landmarks(path: Path, by_name: _ByName) -> None:
         )
 
 
-def _reader(path: Path) -> Callable[[Path], _ByName]:
+def _format(path: Path) -> BoxFormat:
     if not path.exists():
-        raise EarTeachError(
-            f"--boxes {path}: no such file; name a .json (COCO), a .csv, or a folder of .xml "
-            "(Pascal VOC) or .txt (YOLO)"
-        )
+        raise EarTeachError(f"--boxes {path}: no such file; name {_KINDS}")
     if path.is_dir():
-        for suffix, reader in _FOLDER_READERS.items():
-            if any(path.rglob(f"*{suffix}")):
-                return reader
-        raise EarTeachError(
-            f"--boxes {path}: holds no .xml (Pascal VOC) and no .txt (YOLO); name their folder"
-        )
+        for entry in FORMATS:
+            if entry.is_folder and any(path.rglob(f"*{entry.suffix}")):
+                return entry
+        raise EarTeachError(f"--boxes {path}: a folder without labels; name {_KINDS}")
     suffix = path.suffix.lower()
     if suffix in _PICKLES:
         raise EarTeachError(
             f"--boxes {path}: is a pickle, which could run anything; convert it to a .csv as "
             "docs/guides/photographs.md shows"
         )
-    if suffix not in _READERS or not path.is_file():
-        raise EarTeachError(
-            f"--boxes {path}: is none of {', '.join(_READERS)}; name one, or a folder of .xml or .txt"
-        )
-    return _READERS[suffix]
+    for entry in FORMATS:
+        if suffix == entry.suffix and not entry.is_folder and path.is_file():
+            return entry
+    raise EarTeachError(f"--boxes {path}: is not a file of boxes; name {_KINDS}")
 
 
 def _chosen(path: Path, names: Sequence[str], pattern: str | None) -> set[str]:
