@@ -21,12 +21,25 @@ os.environ["NO_COLOR"] = "1"
 os.environ["COLUMNS"] = "200"
 
 import pytest
+from hypothesis import HealthCheck, settings
 from typer.testing import CliRunner
 
 from tests import browser as browser_module
 
 TINY = ["--image-size", "32", "--base-channels", "8", "--latent-dim", "16"]
 TINY_RUN = [*TINY, "--batch-size", "8", "--learning-rate", "2e-2", "--num-workers", "0"]
+
+
+# A busy machine is slow for reasons of its own.
+settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("any machine")
+
+
+def slow(*values: object) -> Any:
+    """A case that `make test` leaves to `make test-slow`."""
+    return pytest.param(*values, marks=pytest.mark.slow)
 
 
 @dataclass(frozen=True)

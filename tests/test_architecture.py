@@ -169,6 +169,7 @@ def imported(ears: Path, trained: Run, tmp_path_factory: pytest.TempPathFactory)
     return json.loads(ran.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("library", ["pytorch_lightning", "albumentations", "torchmetrics"])
 @pytest.mark.parametrize("command", ["sample", "reconstruct", "export", "embed"])
 def test_light_command_does_not_import(imported: Any, command: str, library: str) -> None:

@@ -20,14 +20,7 @@ def export(
         Path, typer.Option("--out", help="File to write, or folder (safetensors, openvino).")
     ],
     ckpt: Ckpt = None,
-    format: Annotated[
-        ExportFormat,
-        typer.Option(
-            "--format",
-            help="onnx, torchscript, torch-export, safetensors or openvino.",
-            metavar="FORMAT",
-        ),
-    ] = "onnx",
+    format: Annotated[ExportFormat, typer.Option("--format", help="File format.")] = "onnx",
     part: Annotated[
         ExportPart,
         typer.Option(

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from earteach import checkpoint
-from earteach.config import InferenceConfig, Layout
+from earteach.config import InferenceConfig, Layout, TrainConfig
 from earteach.data.arrays import EarArray, sampled_rows
 from earteach.errors import EarTeachError
 from earteach.inference import evaluation_files
@@ -45,7 +45,7 @@ from earteach.metrics.image_quality import (
 )
 from earteach.metrics.latent import LatentStatistics
 from earteach.model.annealing import final_kld_weight
-from earteach.model.loss import VAEBatch, reported_loss, vae_terms
+from earteach.model.loss import LossTerm, VAEBatch, reported_loss, vae_terms
 from earteach.model.vae import reparameterise
 from earteach.randomness import validation_noise
 
@@ -252,7 +252,7 @@ def _measure(model: LoadedModel, array: EarArray, rows: np.ndarray, batch_size: 
             "%s was trained on the images of %s; it may do worse on others",
             model.checkpoint.path, array.path,
         )  # fmt: skip
-    terms = vae_terms(config, final_kld_weight(config.kld))
+    terms = _loss_terms(config)
     losses: list[list[float]] = []
     meter, codes = QualityMeter(), LatentStatistics(network.latent_dim)
     with model.running():
@@ -270,6 +270,11 @@ def _measure(model: LoadedModel, array: EarArray, rows: np.ndarray, batch_size: 
     return Measurement(rows, np.array(losses), meter.compute(), codes, network.latent_dim)
 
 
+def _loss_terms(config: TrainConfig) -> list[LossTerm[VAEBatch]]:
+    """With the final KLD weight, as in validation."""
+    return vae_terms(config, final_kld_weight(config.kld))
+
+
 def _diagnose(model: LoadedModel, measurement: Measurement) -> tuple[Health, tuple[Advice, ...]]:
     trained, metrics, codes = model.checkpoint, measurement.metrics(), measurement.codes
     seed, batch_size = trained.config.run.seed, trained.config.optim.batch_size
@@ -281,7 +286,7 @@ def _diagnose(model: LoadedModel, measurement: Measurement) -> tuple[Health, tup
     health = Health(
         kld_per_dimension=tuple(codes.kld_per_dimension().tolist()),
         share_recon=recon_loss / loss if loss else 0.0,
-        share_kld=float(kld.weighted(torch.tensor(metrics.kld))) / loss if loss else 0.0,
+        share_kld=kld.weight * metrics.kld / kld.divisor / loss if loss else 0.0,
         train_recon_loss=train_recon_loss,
         gap=None if train_recon_loss is None else recon_loss - train_recon_loss,
     )

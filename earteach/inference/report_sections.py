@@ -134,7 +134,7 @@ def samples(new: NewEars) -> dict[str, Any]:
         "pictures": [
             picture([tile], f"new ear {index}") for index, tile in enumerate(new.tiles, start=1)
         ],
-        "mixture": new.mixture,
+        "mixture": new.source.mixture,
         "distance": near and float(np.median([entry.distance for entry in near.nearest])),
         "validation_distance": near and near.validation_distance,
     }
@@ -153,9 +153,9 @@ def directions(
     columns = []
     if evaluation is not None and evaluation.baselines is not None:
         columns.append(_eigenears(evaluation.baselines.eigenears, model.checkpoint.config))
-    if new is not None and new.mixture is not None:
-        count, shares = min(_DIRECTIONS, len(new.mixture.axes)), new.mixture.shares
-        _, ears = traverse_axes(model, new.mixture, count, _STEPS, batch_size)
+    if new is not None and (mixture := new.source.mixture) is not None:
+        count, shares = min(_DIRECTIONS, len(mixture.axes)), mixture.shares
+        _, ears = traverse_axes(model, mixture, count, _STEPS, batch_size)
         strips = enumerate(np.split(ears, count))
         columns.append([_strip(x, f"Network direction {i + 1}", shares[i]) for i, x in strips])
     if not columns:

@@ -37,9 +37,9 @@ _log = logging.getLogger(__name__)
 class Samples:
     """The PNGs written: one for each ear, and a grid of up to 64.
 
-    `drawn_from` says in words what the sampler drew from. `components` is the number of Gaussians of `gmm`. `nearest` has the nearest training image of each
-    ear in the grid. To compare with, `validation_distance` is the median distance of validation images
-    to theirs.
+    `drawn_from` says in words what the sampler drew from, and `components` is the number of Gaussians
+    of `gmm`. `nearest` has the nearest training image of each ear in the grid. To compare with,
+    `validation_distance` is the median distance of validation images to theirs.
     """
 
     checkpoint: Path

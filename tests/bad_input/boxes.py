@@ -66,8 +66,8 @@ BOXES: list[tuple[str, str, Made | Mapping[str, Made], str]] = [
     ("YOLO, a yaml that runs", "y",
      {"y/a.txt": CENTRE, "y/data.yaml": SYSTEM},
      "data.yaml: does not list class names"),
-    ("an empty folder", "y", {"y/b": b""}, "holds no .xml (Pascal VOC) and no .txt"),
+    ("an empty folder", "y", {"y/b": b""}, "a folder without labels; name a file, .json (COCO)"),
     ("nothing", "none.json", {}, "no such file"),
-    ("a pipe", "b.json", pipe, "is none of"),
+    ("a pipe", "b.json", pipe, "is not a file of boxes"),
     ("a pickle", "b.pkl", hostile("planted")["plain pickle"](), "is a pickle, which could run any code"),
 ]  # fmt: skip

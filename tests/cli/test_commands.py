@@ -164,7 +164,7 @@ def has(value: Any, key: str) -> bool:
     return True
 
 
-SLOW = {"export in 8 bits"}
+SLOW = {"export in 8 bits", "train --resume"}
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ SHAPES = {
 }
 # torch takes seconds for a graph, which these formats share, and again to store its own.
 GRAPHS = ["onnx", "openvino", "torch-export"]
-QUICK = {("onnx", "encoder"), ("torchscript", "full"), *(("safetensors", part) for part in PARTS)}
+QUICK = {("torchscript", "full"), *(("safetensors", part) for part in PARTS)}
 TABLE = [
     pytest.param(format, part, marks=[] if (format, part) in QUICK else [pytest.mark.slow])
     for format in ("safetensors", "torchscript", *GRAPHS)

@@ -16,7 +16,7 @@ from earteach.errors import EarTeachError
 from earteach.inference.loaded_model import load_model
 from earteach.inference.nearest_images import nearest_images
 from earteach.inference.sample import sample
-from earteach.inference.samplers import draw_codes, get_mixture
+from earteach.inference.samplers import draw_codes, find_source, get_mixture
 from tests.inference.conftest import levels, pixels, rename_arrays, stacked
 
 SAMPLERS = ["gmm", "prior"]
@@ -49,7 +49,7 @@ def test_ears_are_decoded_codes_of_the_sampler(placed, tmp_path, sampler):
     result = sample(placed, tmp_path, number=4, seed=9, sampler=sampler)
     model = load_model(placed)
     mixture = get_mixture(model) if sampler == "gmm" else None
-    (codes,) = draw_codes(model.network, mixture, 4, seed=9, batch_size=4)
+    (codes,) = draw_codes(find_source(model, sampler), 4, seed=9, batch_size=4)
     if mixture is None:
         generator = torch.Generator().manual_seed(9)
         prior = torch.stack([torch.randn(16, generator=generator) for _ in range(4)])

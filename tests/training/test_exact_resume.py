@@ -25,15 +25,12 @@ from tests.conftest import (
     earteach,
     earteach_process,
     run_options,
+    slow,
 )
 
 EPOCHS = 4
 STEPS_PER_EPOCH = 11
 MODULE = "earteach.training.lightning_module:EarVAELightning"
-
-
-def slow(*values: object) -> Any:
-    return pytest.param(*values, marks=pytest.mark.slow)
 
 
 def options(ears: Path, folder: Path, workers: int, *more: object) -> list[object]:
@@ -151,7 +148,7 @@ def test_workers_do_not_matter(ears, uninterrupted, tmp_path):
 
 
 SIGNALS = {
-    "a step": ("training_step", 5, 5, signal.SIGINT),
+    "a step": slow("training_step", 5, 5, signal.SIGINT),
     "the first step": slow("training_step", 1, 1, signal.SIGTERM),
     "an epoch's last step": slow("training_step", STEPS_PER_EPOCH, STEPS_PER_EPOCH, signal.SIGTERM),
     "validation": slow("validation_step", 2, STEPS_PER_EPOCH, signal.SIGTERM),

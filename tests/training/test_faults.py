@@ -13,7 +13,7 @@ import pytest
 
 from earteach import checkpoint
 from earteach.training.lightning_module import EarVAELightning
-from tests.conftest import TINY_RUN, data_options, earteach, files_of_at_most, run_options
+from tests.conftest import TINY_RUN, data_options, earteach, files_of_at_most, run_options, slow
 
 
 def command(ears: Path, folder: Path, *more: object) -> list[object]:
@@ -34,7 +34,7 @@ def signalled(monkeypatch: pytest.MonkeyPatch, *signals: int) -> None:
     monkeypatch.setattr(EarVAELightning, "training_step", step)
 
 
-@pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("second", [signal.SIGINT, slow(signal.SIGTERM)])
 def test_a_second_signal_ends_the_process_at_once(ears, tmp_path, second):
     child = os.fork()
     if child == 0:
@@ -50,7 +50,7 @@ ARRAY_JOB = {"SLURM_JOB_ID": "79", "SLURM_ARRAY_JOB_ID": "78", "SLURM_ARRAY_TASK
 
 
 @pytest.mark.parametrize(
-    ("job", "requeued"), [({"SLURM_JOB_ID": "77"}, "requeue 77"), (ARRAY_JOB, "requeue 78_3")]
+    ("job", "requeued"), [slow({"SLURM_JOB_ID": "77"}, "requeue 77"), (ARRAY_JOB, "requeue 78_3")]
 )
 def test_slurms_signal_keeps_the_step_and_requeues_the_job(
     ears, tmp_path, monkeypatch, job, requeued
@@ -88,6 +88,7 @@ def test_a_full_disk_is_one_line_and_leaves_the_checkpoint_before(ears, tmp_path
     assert earteach("resume", last, "--epochs", 2, "--json").json["epochs_completed"] == 2
 
 
+@pytest.mark.slow
 def test_a_batch_larger_than_the_data_is_noted_before_training(ears, tmp_path):
     for name in ("train", "val"):
         images = np.load(ears / f"{name}_teacher.npy")

@@ -13,7 +13,7 @@ from earteach.config import TrainConfig
 from earteach.errors import EarTeachError
 from earteach.training.finite_loss import FiniteLoss
 from earteach.training.lightning_module import EarVAELightning
-from tests.conftest import TINY, Result, data_options, earteach, run_options
+from tests.conftest import TINY, Result, data_options, earteach, run_options, slow
 
 STEPS = 6  # of 8 images each, with 41 in all
 
@@ -44,7 +44,8 @@ def spoil(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("step", "value"), [(1, math.nan), (STEPS, math.inf), (STEPS + 3, math.nan)]
+    ("step", "value"),
+    [(1, math.nan), slow(STEPS, math.inf), slow(STEPS + 3, math.nan)],
 )
 def test_the_run_stops_at_that_step(ears, tmp_path, spoil, step, value):
     batches = spoil(step, value)
@@ -58,6 +59,7 @@ def test_the_run_stops_at_that_step(ears, tmp_path, spoil, step, value):
     assert "earteach inspect-data" in line
 
 
+@pytest.mark.slow
 def test_the_last_good_checkpoint_stays(ears, tmp_path, spoil):
     spoil(STEPS + 3, math.nan)
     assert train(ears, tmp_path, "--checkpoint-every-n-steps", 1).code == 1
@@ -95,7 +97,7 @@ def test_on_a_gpu_too_no_checkpoint_is_written_of_the_bad_step():
     ("options", "advice"),
     [
         (["--learning-rate", 0.5], "try --learning-rate 0.05"),
-        (["--precision", "16"], "try --precision bf16 or 32"),
+        slow(["--precision", "16"], "try --precision bf16 or 32"),
         ([], "look at these images with `earteach inspect-data`"),
     ],
 )

@@ -185,6 +185,7 @@ def trained_with(ears: Path, folder: Path, *options: object) -> dict[str, Any]:
     return state
 
 
+@pytest.mark.slow
 def test_a_run_on_a_plateau_without_an_average_and_without_ssim(ears, tmp_path, trained):
     options = ["--lr-schedule", "plateau", "--ema-decay", 0, "--ssim-weight", 0]
     state = trained_with(ears, tmp_path, "--epochs", 2, *options)
@@ -206,6 +207,7 @@ def flat(module: torch.nn.Module) -> torch.Tensor:
     return torch.cat([p.detach().double().flatten() for p in module.parameters()])
 
 
+@pytest.mark.slow
 def test_the_average_follows_its_recurrence(ears, tmp_path, monkeypatch):
     weights: list[tuple[torch.Tensor, torch.Tensor]] = []
     original = EarVAELightning.optimizer_step

@@ -16,6 +16,7 @@ from earteach.model.pca_path import PCAWeights
 from earteach.model.pca_vae import PCAVAE
 from earteach.training import pca_init as module
 from earteach.training.pca_init import find_sides, first_weights, fit, init_from_pca
+from tests.conftest import slow
 from tests.model.networks import images_for, network, pca_network, random_weights
 
 
@@ -45,7 +46,7 @@ def array(folder: Path, images: torch.Tensor) -> EarArray:
     return EarArray.open(folder / "train.npy")
 
 
-@pytest.mark.parametrize(("number", "sample"), [(40, None), (250, None), (200, 64)])
+@pytest.mark.parametrize(("number", "sample"), [(40, None), slow(250, None), (200, 64)])
 def test_sides_are_found_and_most_ears_are_canonical(number, sample, monkeypatch):
     if sample:  # few of many ears decide
         monkeypatch.setattr(module, "_SIDE_EARS", sample)
@@ -68,7 +69,7 @@ def oriented_rows(images: torch.Tensor) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("size", "channels", "latent"), [(32, 3, 16), (32, 1, 32), (48, 1, 9), (64, 1, 16)]
+    ("size", "channels", "latent"), [slow(32, 3, 16), (32, 1, 32), slow(48, 1, 9), (64, 1, 16)]
 )
 def test_the_network_starts_as_scikit_learns_pca(size, channels, latent):
     images, _ = both_sides(120, size=size, channels=channels)
@@ -111,7 +112,7 @@ def test_the_rotation_gives_each_code_a_place_in_the_image():
     assert share > share_in_own_quarter(torch.eye(15)) + 0.05
 
 
-@pytest.mark.parametrize("number", [1, 2, 6, 200])
+@pytest.mark.parametrize("number", [1, 2, 6, slow(200)])
 def test_components_that_too_few_images_leave_undetermined_are_zero(number):
     images, _ = both_sides(number)
     assert find_sides(images).float().mean() >= 0.5
