@@ -137,7 +137,7 @@ def _verdict(other: str, margin: Margin, digits: int, unit: str = "") -> str:
     text = f"{margin.standing} {other}"
     if margin.standing == "not comparable with":
         return f"{text}: an image has zero error"
-    if margin.standing == "not clearly different from":
+    if margin.standing == "tied with":
         interval = "" if low is None else f" ({low:+.{digits}f} to {high:+.{digits}f})"
         return f"{text}: {mean:+.{digits}f}{unit}{interval}"
     text += f" by {abs(mean):.{digits}f}{unit}"

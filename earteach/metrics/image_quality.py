@@ -70,7 +70,7 @@ class Intervals:
         return cls(mean_interval(quality.psnr), mean_interval(quality.ssim))
 
 
-Standing = Literal["ahead of", "behind", "not clearly different from", "not comparable with"]
+Standing = Literal["ahead of", "behind", "tied with", "not comparable with"]
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class Margin:
         low, high = self.interval or (self.difference, self.difference)
         if low > 0:
             return "ahead of"
-        return "behind" if high < 0 else "not clearly different from"
+        return "behind" if high < 0 else "tied with"
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,7 @@ def test_one_image() -> None:
     np.save("one.npy", np.load("val.npy")[:1])
     result = earteach("eval", "--data", "one.npy", "--out", "one")
     assert result.code == 0, result.err
-    assert "1 image of one.npy" in result.out
+    assert "1 image from one.npy" in result.out
     assert "intervals" not in result.out
     assert " dB, on one image" in result.out
     assert "one/worst.png: row 0" in result.out
@@ -76,7 +76,7 @@ def test_one_image() -> None:
     [
         (Margin(0.52, 0.47, 0.57), "ahead of PCA by 0.52 dB (0.47 to 0.57)"),
         (Margin(-1.3, -1.35, -1.25), "behind PCA by 1.30 dB (1.25 to 1.35)"),
-        (Margin(0.02, -0.03, 0.07), "not clearly different from PCA: +0.02 dB (-0.03 to +0.07)"),
+        (Margin(0.02, -0.03, 0.07), "tied with PCA: +0.02 dB (-0.03 to +0.07)"),
         (Margin(float("nan"), None, None), "not comparable with PCA: an image has zero error"),
     ],
 )

@@ -95,7 +95,7 @@ def test_quality_is_collected_image_by_image(side, multiscale):
     [
         (Margin(0.5, 0.4, 0.6), "ahead of"),
         (Margin(-0.5, -0.6, -0.4), "behind"),
-        (Margin(0.1, -0.1, 0.3), "not clearly different from"),
+        (Margin(0.1, -0.1, 0.3), "tied with"),
         (Margin(-2.0, None, None), "behind"),
         (Margin(float("nan"), None, None), "not comparable with"),
     ],

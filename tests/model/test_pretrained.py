@@ -64,7 +64,7 @@ def test_a_part_does_what_it_can_and_says_what_it_cannot(saved, folders, part, c
             ):
                 torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
         for name, side in cannot.items():
-            with pytest.raises(EarTeachError, match=f"holds {part} of the network and no {side}"):
+            with pytest.raises(EarTeachError, match=f"holds the network's {part} but no {side}"):
                 getattr(loaded, name)(IMAGES)
         if part == "decoder":
             codes = torch.zeros(1, 16)
