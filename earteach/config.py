@@ -58,6 +58,7 @@ class OptionField:
     multiple_of: int | None = None
     choices: tuple[int, ...] = ()
     vae_only: bool = False  # whether it means something for `train` alone, not for `distil`
+    hidden: bool = False  # whether only checkpoints have it
 
     @property
     def flag(self) -> str:
@@ -187,6 +188,15 @@ class ModelConfig(Options, panel="Model"):
         "Encoder architecture; `mobile` is small and fast (with --pca-init, use `earteach distil` "
         "to train it).",
     )
+    pyramid_channels: int = option(
+        48,
+        "Channels of the feature pyramid, which the teaching objective trains; 0 leaves it out.",
+        at_least=0,
+        at_most=2**12,
+    )
+    residual_input: bool = option(
+        False, "Whether the encoder also sees the PCA residual, as in version 1.", hidden=True
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -213,6 +223,13 @@ class OptimConfig(Options, panel="Optimisation"):
     ssim_weight: float = option(
         0.02,
         "Weight of 1 − SSIM in the training objective; 0 disables it.",
+        at_least=0,
+        vae_only=True,
+    )
+    teach_weight: float = option(
+        0.02,
+        "Weight of the teaching objective, which makes features recognise the same point of an ear "
+        "under other poses, colours and blur; 0 disables it.",
         at_least=0,
         vae_only=True,
     )
@@ -324,6 +341,11 @@ class TrainConfig:
     hardware: HardwareConfig = field(default_factory=HardwareConfig)
     run: RunConfig = field(default_factory=RunConfig)
 
+    def __post_init__(self) -> None:
+        """Leave out the pyramid where nothing trains it."""
+        if self.optim.teach_weight == 0 and self.model.pyramid_channels:
+            object.__setattr__(self, "model", replace(self.model, pyramid_channels=0))
+
     def to_dict(self) -> dict[str, dict[str, Any]]:
         """The groups as nested dicts of builtin values, as a checkpoint stores them."""
         return {name: getattr(self, name).to_dict() for name in GROUPS}
@@ -335,9 +357,13 @@ class TrainConfig:
         Raises `EarTeachError` for unknown names and bad values.
         """
         try:
+            of_1_0 = "pyramid_channels" not in values["model"]
             groups: dict[str, Any] = {
                 name: group(**without_lr_peak(values[name])) for name, group in GROUPS.items()
             }
+            if of_1_0:
+                groups["model"] = ModelConfig(**model_options(values["model"]))
+                groups["optim"] = replace(groups["optim"], teach_weight=0.0)
             return cls(**groups)
         except (KeyError, TypeError) as error:
             raise EarTeachError(
@@ -376,6 +402,15 @@ class TrainConfig:
 
 
 GROUPS: dict[str, type[Options]] = get_type_hints(TrainConfig)
+
+
+def model_options(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a network; those of version 1 had no pyramid, and their encoder the residual."""
+    return {
+        "pyramid_channels": 0,
+        "residual_input": values["pca_init"] and values.get("encoder") != "mobile",
+        **values,
+    }
 
 
 def without_lr_peak(values: Mapping[str, Any], *, note: bool = False) -> dict[str, Any]:

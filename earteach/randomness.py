@@ -24,6 +24,7 @@ class Purpose(IntEnum):
     SPLIT = 4
     WEIGHTS = 5
     VARIATION_NOISE = 6
+    VIEWS = 7
 
 
 def derive(seed: int, purpose: Purpose, *parts: int) -> int:
@@ -41,6 +42,11 @@ def training_noise(seed: int, step: int, rank: int, shape: tuple[int, ...]) -> t
     """Standard normal latent noise of one training step on one device, float32 on the CPU."""
     generator = torch.Generator().manual_seed(derive(seed, Purpose.TRAINING_NOISE, step, rank))
     return torch.randn(shape, generator=generator)
+
+
+def views_generator(seed: int, step: int, rank: int) -> torch.Generator:
+    """What the second views of one training step on one device are drawn from."""
+    return torch.Generator().manual_seed(derive(seed, Purpose.VIEWS, step, rank))
 
 
 def validation_noise(seed: int, indices: list[int], latent_dim: int) -> torch.Tensor:

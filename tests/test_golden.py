@@ -13,14 +13,14 @@ import torch
 from torch.nn import functional
 
 from earteach import checkpoint
-from earteach.model.pca_vae import PCAVAE, ImageOnlyPCAVAE
+from earteach.model.pca_vae import PCAVAE, SideClassifierPCAVAE
 from earteach.model.vae import ConvVAE
 from earteach.runs import resume
 from earteach.training.lightning_module import EarVAELightning
 
 GOLDEN = Path(__file__).with_name("golden")
 CLASSES = {
-    "pca": PCAVAE, "plain": ConvVAE, "pca-mobile": ImageOnlyPCAVAE, "plain-mobile": ConvVAE,
+    "pca": PCAVAE, "plain": ConvVAE, "pca-mobile": SideClassifierPCAVAE, "plain-mobile": ConvVAE,
 }  # fmt: skip
 
 

@@ -98,7 +98,11 @@ def _expansion(annotation: Any) -> _Expansion | None:
     group = get_args(annotation)[0] if only_given else annotation
     if not (isinstance(group, type) and issubclass(group, Options)):
         return None
-    fields = [option for option in group.option_fields() if not (only_given and option.vae_only)]
+    fields = [
+        option
+        for option in group.option_fields()
+        if not option.hidden and not (only_given and option.vae_only)
+    ]
     return _Expansion(group, only_given, fields)
 
 

@@ -22,7 +22,7 @@ from earteach.distillation.teacher import find_teacher
 from earteach.inference.evaluate import open_array
 from earteach.inference.loaded_model import LoadedModel, load_model
 from earteach.metrics.image_quality import QualityMeter
-from earteach.model.pca_vae import PCAVAE, ImageOnlyPCAVAE
+from earteach.model.pca_vae import PCAVAE, SideClassifierPCAVAE
 from earteach.model.vae import ConvVAE
 
 _TIMED_IMAGES, _ROUNDS = 16, 5
@@ -133,7 +133,7 @@ def encoder_size(network: ConvVAE) -> tuple[int, int]:
     """The parameters that `encode` and `features` need, and the fixed numbers."""
     parts: list[nn.Module] = [network.encoder]
     fixed = 0
-    if isinstance(network, ImageOnlyPCAVAE):
+    if isinstance(network, SideClassifierPCAVAE):
         parts.append(network.side)
     elif isinstance(network, PCAVAE):
         fixed = sum(buffer.numel() for buffer in network.pca.buffers())

@@ -15,7 +15,7 @@ from earteach.images import to_float
 from earteach.model.loss import LossTerm
 from earteach.model.mobile_encoder import COARSE_SIZE, MobileEncoder
 from earteach.model.pca_path import PCAPath
-from earteach.model.pca_vae import PCAVAE, ImageOnlyPCAVAE
+from earteach.model.pca_vae import PCAVAE, SideClassifierPCAVAE
 from earteach.model.vae import ConvVAE
 from earteach.training.lightning_module import EarVAELightning
 
@@ -33,6 +33,8 @@ class StudentLightning(EarVAELightning):
     def _build(self) -> ConvVAE:
         model = super()._build()
         model.decoder.requires_grad_(False)
+        if model.pyramid is not None:
+            model.pyramid.requires_grad_(False)
         return model
 
     def with_teacher(self, teacher: ConvVAE) -> Self:
@@ -49,6 +51,8 @@ class StudentLightning(EarVAELightning):
         teacher = self.teacher
         for network in self.networks():
             network.decoder.load_state_dict(teacher.decoder.state_dict())
+            if network.pyramid is not None and teacher.pyramid is not None:
+                network.pyramid.load_state_dict(teacher.pyramid.state_dict())
             # What the images add to it is zero at first.
             network.encoder.to_code.init_logvar(teacher.encoder.to_code.first_logvar)
             if isinstance(network, PCAVAE) and isinstance(teacher, PCAVAE):
@@ -70,7 +74,7 @@ class StudentLightning(EarVAELightning):
         images = to_float(batch["input"])
         with torch.no_grad():
             teacher = self.teacher.encode_all(images)
-        if not isinstance(self.model, ImageOnlyPCAVAE):
+        if not isinstance(self.model, SideClassifierPCAVAE):
             return DistillationBatch(self.model.encode_all(images), teacher, None)
         assert teacher.is_canonical is not None
         student = self.model.encode_from_side(images, teacher.is_canonical)
@@ -112,7 +116,7 @@ class StudentLightning(EarVAELightning):
 
 def side_logits(network: ConvVAE, images: torch.Tensor) -> torch.Tensor | None:
     """A student's logits of the side, `(B,)`; None without sides."""
-    return network.side(images) if isinstance(network, ImageOnlyPCAVAE) else None
+    return network.side(images) if isinstance(network, SideClassifierPCAVAE) else None
 
 
 def init_from_coarse_images(encoder: MobileEncoder, pca: PCAPath) -> None:

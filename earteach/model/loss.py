@@ -5,8 +5,8 @@
 
 With D = pixels · channels, mse + w · KLD is, up to a constant factor, the negative ELBO of a Gaussian
 likelihood of variance s² with β = w · D / 2 at s² = 1 (Higgins et al. 2017,
-https://openreview.net/forum?id=Sy2fzU9gl). Training also lowers 1 − SSIM, which `loss` leaves out, so
-that it compares between runs with different weights of it.
+https://openreview.net/forum?id=Sy2fzU9gl). Training also lowers 1 − SSIM and the teaching objective,
+which `loss` leaves out, so that it compares between runs with different weights of them.
 
 To add a term, add it to the list that `vae_terms` returns, with its weight from the configuration. Its
 mean, its share of the whole, its part of `loss` in training, validation and eval, and its curves follow
@@ -23,6 +23,7 @@ from typing import Generic, NamedTuple, TypeVar
 import torch
 
 from earteach.config import Reduction, TrainConfig
+from earteach.model.correspondence import Matches, matching_loss
 
 # The window and the constants of SSIM, for a data range of 1.
 _WINDOW, _SIGMA = 11, 1.5
@@ -75,10 +76,12 @@ class VAEBatch(NamedTuple):
     target: torch.Tensor  # (B, C, S, S)
     mu: torch.Tensor  # (B, D)
     logvar: torch.Tensor  # (B, D)
+    matches: Matches | None = None  # in training with the teaching objective
 
 
 def vae_terms(config: TrainConfig, kld_weight: float) -> list[LossTerm[VAEBatch]]:
-    """Reconstruction, KLD in nats with the given weight, and 1 − SSIM unless its weight is 0."""
+    """Reconstruction, KLD in nats with the given weight, and unless their weights are 0, 1 − SSIM and
+    the teaching objective."""
     divisor = config.model.latent_dim if config.kld.kld_reduction == "mean" else 1
     terms: list[LossTerm[VAEBatch]] = [
         LossTerm(
@@ -99,8 +102,14 @@ def vae_terms(config: TrainConfig, kld_weight: float) -> list[LossTerm[VAEBatch]
             in_loss=False,
             complement=True,
         ),
+        LossTerm("teach", _taught, weight=config.optim.teach_weight, in_loss=False),
     ]
     return [term for term in terms if term.in_loss or term.weight]
+
+
+def _taught(batch: VAEBatch) -> torch.Tensor:
+    assert batch.matches is not None
+    return matching_loss(batch.matches)
 
 
 def squared_error(reconstruction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

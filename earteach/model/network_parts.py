@@ -8,7 +8,7 @@ from torch import nn
 
 from earteach.config import ExportPart
 from earteach.errors import EarTeachError
-from earteach.model.pca_vae import ImageOnlyPCAVAE
+from earteach.model.pca_vae import SideClassifierPCAVAE
 from earteach.model.vae import ConvVAE
 
 _CODE_MODULES = ("encoder.squeeze", "encoder.to_code", "encoder.coarse_head")
@@ -31,11 +31,11 @@ def keep_part(network: ConvVAE, part: ExportPart, source: str) -> ConvVAE:
 def _unused(network: ConvVAE, part: ExportPart) -> list[tuple[str, str]]:
     """The modules that a part does not need, each after the half of the network it belongs to."""
     # A mobile encoder works without PCA.
-    decoder = ["decoder", "pca"] if isinstance(network, ImageOnlyPCAVAE) else ["decoder"]
+    decoder = ["decoder", "pca"] if isinstance(network, SideClassifierPCAVAE) else ["decoder"]
     unused = {
         "full": [],
         "encoder": decoder,
-        "decoder": ["encoder", "side"],
+        "decoder": ["encoder", "side", "pyramid"],
         "features": [*decoder, *_CODE_MODULES],
     }[part]
     names = {name for name, _ in network.named_modules()}

@@ -1,7 +1,7 @@
 """The VAE that begins as PCA and learns what PCA leaves over.
 
     image → canonical side → PCA code ─────────────(+)→ code → PCA picture ─→ logit ─(+)→ sigmoid → image
-                   │             └ residual ─┐      ↑     │         │                 ↑     (turned back)
+                   │                                ↑     │         │                 ↑     (turned back)
                    └───────────────────→ encoder ───┘     └────→ decoder ─────────────┘
 
 Encoder and decoder add nothing before the first step, when the network is PCA with latent_dim − 1
@@ -10,7 +10,7 @@ components. Its last latent dimension is the ear's side.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch.nn import functional
@@ -26,7 +26,7 @@ from earteach.model.vae import ConvVAE, EncoderOutput
 class CanonicalView:
     """Images turned to the canonical side, as the encoder takes them."""
 
-    encoder_input: torch.Tensor  # (B, C or 2 · C, H, W)
+    encoder_input: torch.Tensor  # (B, C, H, W); with a `ResidualInputPCAVAE` (B, 2 · C, H, W)
     pca_code: torch.Tensor  # (B, D − 1), or a zero of no shape
     is_canonical: torch.Tensor  # bool (B,), of the images as they were
 
@@ -73,22 +73,27 @@ class PCAVAE(ConvVAE):
         return mirrored(torch.sigmoid(logits(picture) + residual), side < 0)
 
     def canonical_view(self, x: torch.Tensor) -> CanonicalView:
-        """The images on their canonical side, beside what PCA leaves of them; PCA decides the side."""
+        """The images on their canonical side, which PCA decides."""
         is_canonical, code = side_by_residual(self._at_own_size(x), self.pca)
-        x = mirrored(x, ~is_canonical)
-        # Centred as an image is: the encoder maps [0, 1] to [−1, 1].
-        residual = x - resized(self.pca.decode(code), x.shape[2:]) + 0.5
-        return CanonicalView(torch.cat([x, residual], dim=1), code, is_canonical)
+        return CanonicalView(mirrored(x, ~is_canonical), code, is_canonical)
 
     def _at_own_size(self, x: torch.Tensor) -> torch.Tensor:
         return resized(x, torch.Size([self.image_size, self.image_size]))
 
 
-class ImageOnlyPCAVAE(PCAVAE):
-    """A `PCAVAE` whose encoder sees the image alone, while a small network decides the side.
+class ResidualInputPCAVAE(PCAVAE):
+    """A `PCAVAE` of version 1, whose encoder also sees what PCA leaves of the image."""
 
-    Only the decoder uses the PCA path.
-    """
+    def canonical_view(self, x: torch.Tensor) -> CanonicalView:
+        view = super().canonical_view(x)
+        image = view.encoder_input
+        # Centred as an image is: the encoder maps [0, 1] to [−1, 1].
+        residual = image - resized(self.pca.decode(view.pca_code), x.shape[2:]) + 0.5
+        return replace(view, encoder_input=torch.cat([image, residual], dim=1))
+
+
+class SideClassifierPCAVAE(PCAVAE):
+    """A `PCAVAE` whose encoder does without PCA: a small network decides the side."""
 
     def __init__(
         self,

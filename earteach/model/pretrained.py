@@ -13,7 +13,7 @@ from typing import Any, get_args
 
 import torch
 
-from earteach.config import ExportPart, ModelConfig
+from earteach.config import ExportPart, ModelConfig, model_options
 from earteach.errors import EarTeachError
 from earteach.model.build import build_model
 from earteach.model.network_parts import keep_part
@@ -66,7 +66,10 @@ def _model_config(path: Path, options: Mapping[str, Any]) -> ModelConfig:
         raise EarTeachError(f"{path}: earteach did not write it; {_ADVICE}")
     names = [field.name for field in fields(ModelConfig)]
     try:
-        return ModelConfig(**{name: options[name] for name in names if name in options})
+        options = model_options(options)
+        return ModelConfig(**{name: options[name] for name in names})
+    except KeyError as error:
+        raise EarTeachError(f"{path}: has no {error.args[0]}; {_ADVICE}") from error
     except EarTeachError as error:
         raise EarTeachError(f"{path}: {error}") from error
 

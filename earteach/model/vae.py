@@ -14,6 +14,7 @@ from torch import nn
 from earteach.config import ModelConfig
 from earteach.model.blocks import feature_widths
 from earteach.model.encoder_decoder import Decoder, Encoder
+from earteach.model.feature_pyramid import FeaturePyramid
 from earteach.model.pooled_features import pooled
 
 
@@ -38,6 +39,11 @@ class ConvVAE(nn.Module):
         self.config = config
         self.encoder = encoder
         self.decoder = decoder
+        self.pyramid = (
+            FeaturePyramid(feature_widths(config.base_channels), config.pyramid_channels)
+            if config.pyramid_channels
+            else None
+        )
 
     @property
     def in_channels(self) -> int:

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from earteach.model.canonical_side import side_by_residual
-from earteach.model.pca_vae import ImageOnlyPCAVAE
+from earteach.model.pca_vae import SideClassifierPCAVAE
 from tests.model.networks import SHAPES, images_for, lively
 
 
@@ -96,7 +96,7 @@ def test_the_encoder_gets_the_image_on_its_canonical_side_and_the_residual_of_pc
 
 def test_a_mobile_network_encodes_without_pca_and_can_be_given_the_side():
     model = lively(encoder="mobile")
-    assert isinstance(model, ImageOnlyPCAVAE)
+    assert isinstance(model, SideClassifierPCAVAE)
     images = images_for(model)
     with torch.no_grad():
         output = model.encode_all(images)
