@@ -28,6 +28,7 @@ README, TUTORIAL = ROOT / "README.md", DOCS / "tutorial.md"
 PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]
 BASH = re.compile(r"```bash\n(.*?)```(?:\n\n```text\n(.*?)```)?", re.DOTALL)
 OMITTED = "…"
+OF_THIS_CPU = "note: --precision bf16 would be"  # a reader's CPU may have bf16
 # Commands that no test runs, as words that follow each other, and the reason.
 NOT_RUN = {
     ("make",): "runs what other tests run",
@@ -70,7 +71,8 @@ def output(block: str, folder: Path) -> str:
         )  # fmt: skip
         if done.returncode:
             raise RuntimeError(f"{shlex.join(command)}\n{done.stdout}")
-        printed += "".join(f"{line.rstrip()}\n" for line in done.stdout.splitlines())
+        lines = [line.rstrip() for line in done.stdout.splitlines()]
+        printed += "".join(f"{line}\n" for line in lines if not line.startswith(OF_THIS_CPU))
     return printed
 
 
