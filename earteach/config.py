@@ -342,7 +342,12 @@ class TrainConfig:
     run: RunConfig = field(default_factory=RunConfig)
 
     def __post_init__(self) -> None:
-        """Leave out the pyramid where nothing trains it."""
+        """Leave out the pyramid where nothing trains it; raises `EarTeachError` where one is missing."""
+        if self.optim.teach_weight and not self.model.pyramid_channels:
+            raise EarTeachError(
+                f"--teach-weight {self.optim.teach_weight:g}: needs a feature pyramid; add "
+                "--teach-weight 0, or leave out --pyramid-channels 0"
+            )
         if self.optim.teach_weight == 0 and self.model.pyramid_channels:
             object.__setattr__(self, "model", replace(self.model, pyramid_channels=0))
 

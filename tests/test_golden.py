@@ -13,14 +13,15 @@ import torch
 from torch.nn import functional
 
 from earteach import checkpoint
-from earteach.model.pca_vae import PCAVAE, SideClassifierPCAVAE
+from earteach.model.pca_vae import ResidualInputPCAVAE, SideClassifierPCAVAE
 from earteach.model.vae import ConvVAE
 from earteach.runs import resume
 from earteach.training.lightning_module import EarVAELightning
 
 GOLDEN = Path(__file__).with_name("golden")
 CLASSES = {
-    "pca": PCAVAE, "plain": ConvVAE, "pca-mobile": SideClassifierPCAVAE, "plain-mobile": ConvVAE,
+    "pca": ResidualInputPCAVAE, "plain": ConvVAE,
+    "pca-mobile": SideClassifierPCAVAE, "plain-mobile": ConvVAE,
 }  # fmt: skip
 
 
@@ -59,7 +60,7 @@ def test_a_checkpoint_older_than_the_encoder_option_has_an_attention_encoder(tmp
     state = torch.load(GOLDEN / "pca.ckpt", weights_only=True)
     del state["earteach"]["config"]["model"]["encoder"]
     torch.save(state, tmp_path / "old.ckpt")
-    assert type(checkpoint.load(tmp_path / "old.ckpt")) is PCAVAE
+    assert type(checkpoint.load(tmp_path / "old.ckpt")) is ResidualInputPCAVAE
 
 
 def interrupted(kind: str) -> Path:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import nn
@@ -20,8 +21,11 @@ from torchvision.ops import FeaturePyramidNetwork
 from earteach import checkpoint
 from earteach.errors import EarTeachError
 from earteach.model.blocks import STRIDES
+from earteach.model.build import build_model
 from earteach.model.network_parts import keep_part
 from earteach.model.vae import ConvVAE
+
+FPN = int | Literal["trained"] | None
 
 
 @dataclass(frozen=True)
@@ -36,12 +40,14 @@ class FeatureLevel:
 class EarBackbone(nn.Module):
     """Images `(B, C, H, W)` in [0, 1], of any size, to a dict of maps, finest first.
 
-    `strides` selects from 2, 4, 8 and 16; `feature_info` lists the maps. `fpn` adds a new, trainable
-    feature pyramid (Lin et al. 2017, https://arxiv.org/abs/1612.03144) with that many channels.
-    `out_channels`, which torchvision's detectors need, exists where all maps have equally many
-    channels: with `fpn`, or with a single stride.
+    `strides` selects from 2, 4, 8 and 16; `feature_info` lists the maps. With `fpn="trained"` they are
+    those of the feature pyramid (Lin et al. 2017, https://arxiv.org/abs/1612.03144) that training
+    taught, and with a number those of a new, trainable one of so many channels. `out_channels`, which
+    torchvision's detectors need, exists where all maps have equally many channels: with `fpn`, or with
+    a single stride.
 
-    A `frozen` encoder keeps its weights and computes no gradients, neither for them nor for images.
+    `frozen` weights, of the encoder and of a trained pyramid, do not change and compute no gradients,
+    neither for themselves nor for images.
     """
 
     def __init__(
@@ -50,21 +56,32 @@ class EarBackbone(nn.Module):
         *,
         frozen: bool = True,
         strides: Sequence[int] = STRIDES,
-        fpn: int | None = None,
+        fpn: FPN = None,
     ) -> None:
         super().__init__()
         chosen = sorted(set(strides))
         if not chosen or not set(chosen) <= set(STRIDES):
             raise EarTeachError(f"strides {tuple(strides)}: must be a subset of {STRIDES}")
+        if fpn == "trained" and network.pyramid is None:
+            raise EarTeachError(
+                'fpn="trained": this network has no trained pyramid; train it with a --teach-weight '
+                "above 0, or name the channels of a new one"
+            )
         self.frozen = frozen
         # A copy, without weights that would get no gradients.
         self.network = keep_part(copy.deepcopy(network), "features", "EarBackbone")
+        if fpn != "trained":
+            self.network.pyramid = None
         self.network.requires_grad_(not frozen)
         widths = dict(zip(STRIDES, network.feature_channels, strict=True))
-        inputs = [widths[stride] for stride in chosen]
-        self.pyramid = None if fpn is None else FeaturePyramidNetwork(inputs, fpn)
+        self.pyramid = None
+        if isinstance(fpn, int):
+            self.pyramid = FeaturePyramidNetwork([widths[stride] for stride in chosen], fpn)
+            widths = dict.fromkeys(STRIDES, fpn)
+        elif network.pyramid is not None and fpn == "trained":
+            widths = dict.fromkeys(STRIDES, network.pyramid.channels)
         self.feature_info = tuple(
-            FeatureLevel(f"stride{stride}", fpn or widths[stride], stride) for stride in chosen
+            FeatureLevel(f"stride{stride}", widths[stride], stride) for stride in chosen
         )
         channels = {level.channels for level in self.feature_info}
         if len(channels) == 1:
@@ -77,17 +94,25 @@ class EarBackbone(nn.Module):
         *,
         frozen: bool = True,
         strides: Sequence[int] = STRIDES,
-        fpn: int | None = None,
+        fpn: FPN = None,
+        weights: bool = True,
     ) -> EarBackbone:
         """The encoder in a checkpoint, or in a folder's best checkpoint.
 
-        Raises `EarTeachError` where there is none or it cannot be read.
+        `weights=False` gives the same architecture with random weights, to compare with. Raises
+        `EarTeachError` where there is no checkpoint or it cannot be read.
         """
-        return cls(checkpoint.load(path), frozen=frozen, strides=strides, fpn=fpn)
+        network = checkpoint.load(path)
+        if not weights:
+            network = build_model(network.config)
+        return cls(network, frozen=frozen, strides=strides, fpn=fpn)
 
     def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         with torch.no_grad() if self.frozen else nullcontext():
-            maps = dict(zip(STRIDES, self.network.features(images), strict=True))
+            levels = self.network.features(images)
+            if self.network.pyramid is not None:
+                levels = self.network.pyramid(levels)
+            maps = dict(zip(STRIDES, levels, strict=True))
         selected = {level.name: maps[level.stride] for level in self.feature_info}
         return selected if self.pyramid is None else self.pyramid(selected)
 

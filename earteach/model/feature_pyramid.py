@@ -31,6 +31,10 @@ class FeaturePyramid(nn.Module):
 def descriptors(levels: Sequence[torch.Tensor], points: torch.Tensor) -> torch.Tensor:
     """Unit vectors `(B, P, channels)`, float32, of the points `(B, P, 2)`, x and y from −1 to 1."""
     grid = points[:, None].to(levels[0].dtype)
-    summed = sum(functional.grid_sample(level, grid, align_corners=False) for level in levels)
+    # A coarse map has no pixel centres near the image's edges.
+    summed = sum(
+        functional.grid_sample(level, grid, padding_mode="border", align_corners=False)
+        for level in levels
+    )
     assert isinstance(summed, torch.Tensor)
     return functional.normalize(summed[:, :, 0].transpose(1, 2).float(), dim=2)

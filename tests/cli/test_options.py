@@ -180,6 +180,7 @@ def plain(ears, tmp_path_factory):
                 ("--augmentation full", False),
                 ("--no-pca-init", False),
                 ("--ssim-weight 0", False),
+                ("--teach-weight 0.02", False),
                 ("--lr-schedule plateau", False),
                 ("--learning-rate 5e-3", False),
                 ("--ema-decay 0.1", False),

@@ -81,6 +81,32 @@ def test_a_copy_keeps_only_what_maps_need():
         backbone.network.decode(torch.zeros(1, 16))
 
 
+@pytest.mark.parametrize("encoder", ["attention", "mobile"])
+@pytest.mark.parametrize("frozen", [True, False])
+def test_the_trained_pyramid_is_the_networks(frozen, encoder):
+    model = lively(pyramid_channels=12, encoder=encoder)
+    backbone = EarBackbone(model, frozen=frozen, fpn="trained", strides=[4, 16]).train()
+    x = images(2, 3, 48, 40)
+    maps = backbone(x)
+    assert (list(maps), backbone.out_channels) == (["stride4", "stride16"], 12)
+    _, at_4, _, at_16 = model.pyramid(model.features(x))
+    assert torch.equal(maps["stride4"], at_4)
+    assert torch.equal(maps["stride16"], at_16)
+    assert any(level.requires_grad for level in maps.values()) != frozen
+    with pytest.raises(EarTeachError, match="has no trained pyramid"):
+        EarBackbone(lively(pyramid_channels=0), fpn="trained")
+
+
+def test_without_weights_it_is_the_same_architecture_from_noise(trained: Run):
+    loaded, noise = (
+        EarBackbone.from_checkpoint(trained.checkpoints, weights=weights).state_dict()
+        for weights in (True, False)
+    )
+    assert {name: v.shape for name, v in loaded.items()} == {n: v.shape for n, v in noise.items()}
+    weight = "network.encoder.blocks.1.0.weight"
+    assert not torch.equal(loaded[weight], noise[weight])
+
+
 def test_channels_and_strides():
     assert EarBackbone(lively(), fpn=12).out_channels == 12
     assert EarBackbone(lively(), strides=[16]).out_channels == 64

@@ -31,6 +31,7 @@ MAPS = {
     "stride_4": [16, 8, 8],
     "stride_8": [32, 4, 4],
     "stride_16": [64, 2, 2],
+    **{f"pyramid_{stride}": [12, 32 // stride, 32 // stride] for stride in (2, 4, 8, 16)},
 }
 SHAPES = {
     "full": ({"images": [3, 32, 32]}, {"reconstructions": [3, 32, 32]}),

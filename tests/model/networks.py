@@ -37,11 +37,12 @@ def network(
     *,
     pca_init: bool = True,
     encoder: str = "attention",
+    **more: object,
 ) -> ConvVAE:
     torch.manual_seed(0)
     return build_model(ModelConfig(
         in_channels=in_channels, latent_dim=latent_dim, base_channels=base_channels,
-        image_size=image_size, pca_init=pca_init, encoder=encoder,
+        image_size=image_size, pca_init=pca_init, encoder=encoder, **more,
     ))  # fmt: skip
 
 
@@ -62,20 +63,22 @@ def random_weights(model: ConvVAE, seed: int = 0) -> PCAWeights:
     )
 
 
-def pca_network(*shape: int, encoder: str = "attention") -> PCAVAE:
+def pca_network(*shape: int, encoder: str = "attention", **more: object) -> PCAVAE:
     """A network that has just been initialised as PCA."""
-    model = network(*shape, encoder=encoder)
+    model = network(*shape, encoder=encoder, **more)
     assert isinstance(model, PCAVAE)
     init_from_pca(model, random_weights(model), 1e-4)
     return model
 
 
-def lively(*shape: int, pca_init: bool = True, encoder: str = "attention") -> ConvVAE:
+def lively(
+    *shape: int, pca_init: bool = True, encoder: str = "attention", **more: object
+) -> ConvVAE:
     """A network in which no weight tensor is zero, so that every path contributes."""
     if pca_init:
-        model: ConvVAE = pca_network(*shape, encoder=encoder)
+        model: ConvVAE = pca_network(*shape, encoder=encoder, **more)
     else:
-        model = network(*shape, pca_init=False, encoder=encoder)
+        model = network(*shape, pca_init=False, encoder=encoder, **more)
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
         for parameter in model.parameters():

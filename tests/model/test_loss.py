@@ -49,6 +49,7 @@ def test_kld_is_that_of_torch_distributions(name, dtype):
 
 def options(reduction: str, ssim_weight: float = 0.0) -> TrainConfig:
     names = {"latent_dim": 7, "kld_reduction": reduction, "ssim_weight": ssim_weight}
+    names["teach_weight"] = 0.0
     return TrainConfig().with_options(names)
 
 

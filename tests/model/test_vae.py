@@ -64,8 +64,9 @@ def gradients(model: ConvVAE) -> dict[str, torch.Tensor | None]:
     noise = torch.randn(4, model.latent_dim, generator=torch.Generator().manual_seed(2))
     reconstruction, mu, logvar = model(images_for(model, 4), noise)
     loss = reconstruction.square().mean() + 1e-3 * (mu.square() - logvar + logvar.exp()).mean()
-    (loss + 1e-3 * sum(level.square().mean() for level in model.features(images_for(model)))
-     ).backward()  # fmt: skip
+    maps = model.features(images_for(model))
+    levels = [*maps, *model.pyramid(maps)]
+    (loss + 1e-3 * sum(level.square().mean() for level in levels)).backward()
     return {name: parameter.grad for name, parameter in model.named_parameters()}
 
 

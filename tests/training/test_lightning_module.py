@@ -17,9 +17,12 @@ from torchmetrics.functional.image import (
 import earteach
 from earteach.config import TrainConfig
 from earteach.errors import EarTeachError
+from earteach.model.correspondence import Matches, matching_loss, random_points
+from earteach.model.feature_pyramid import descriptors
 from earteach.model.loss import dissimilarity, kl_divergence
-from earteach.randomness import training_noise, validation_noise
+from earteach.randomness import training_noise, validation_noise, views_generator
 from earteach.training.lightning_module import EarVAELightning
+from earteach.training.strong_views import strong_views
 from tests.conftest import TINY_RUN, data_options, run_options
 from tests.conftest import earteach as command
 
@@ -100,12 +103,13 @@ def assert_loss_without_ssim(logged: list[dict[str, float]]) -> None:
         assert metrics["train/loss"] == pytest.approx(metrics["train/recon_loss"] + kld, rel=1e-5)
 
 
-@pytest.mark.parametrize("ssim_weight", [0.0, 0.3])
+@pytest.mark.parametrize(("ssim_weight", "teach_weight"), [(0.0, 0.0), (0.3, 0.0), (0.3, 0.1)])
 @pytest.mark.parametrize(("reduction", "divisor"), [("mean", 16), ("sum", 1)])
-def test_a_step_takes_the_loss_of_its_batch(reduction, divisor, ssim_weight):
+def test_a_step_takes_the_loss_of_its_batch(reduction, divisor, ssim_weight, teach_weight):
     module = lightning(
-        kld_weight=0.5, kld_reduction=reduction, epochs=1, seed=7, ssim_weight=ssim_weight
-    )
+        kld_weight=0.5, kld_reduction=reduction, epochs=1, seed=7, ssim_weight=ssim_weight,
+        teach_weight=teach_weight,
+    )  # fmt: skip
     batch = batch_of(3)
     loss = module.training_step(batch, 0)
     x, target = (batch[name].float() / 255 for name in ("input", "target"))
@@ -116,6 +120,7 @@ def test_a_step_takes_the_loss_of_its_batch(reduction, divisor, ssim_weight):
         "recon": ((decoded - target) ** 2).mean().item(),
         "kld": 0.5 * kl_divergence(mu, logvar).sum(dim=1).mean().item() / divisor,
         "ssim": ssim_weight * dissimilarity(decoded, target).mean().item(),
+        "teach": teach_weight * taught(module, x) if teach_weight else 0.0,
     }
     total = sum(terms.values())
     assert loss.item() == pytest.approx(total, rel=1e-4)
@@ -124,6 +129,35 @@ def test_a_step_takes_the_loss_of_its_batch(reduction, divisor, ssim_weight):
     assert module.running_loss() == pytest.approx(terms["recon"] + terms["kld"], rel=1e-4)
     loss.backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in module.model.parameters())
+
+
+def taught(module: EarVAELightning, images: torch.Tensor) -> float:
+    """The matching loss of points of the first two of three images in a strong view of each."""
+    generator = views_generator(7, 0, 0)
+    views, points = strong_views(images[:2], generator), random_points(2, generator)
+    pyramid, encoder = module.model.pyramid, module.model.encoder
+    with torch.no_grad():
+        first = descriptors(pyramid(module.model.features(images[:2])), points)
+        second = descriptors(pyramid(encoder(views.images)), views.points(points))
+    visible = (views.points(points).abs() < 1).all(dim=2)
+    return matching_loss(Matches(points, visible, first, second)).item()
+
+
+def test_teaching_makes_descriptors_match(ears, tmp_path):
+    run = [*data_options(ears), *run_options(tmp_path), *TINY_RUN, "--epochs", 5]
+    result = command("train", *run, "--teach-weight", 0.1, "--pyramid-channels", 8)
+    assert result.code == 0, result.err
+    losses = [metrics["train/teach"] for metrics in metrics_of(tmp_path)]
+    assert losses[-1] < 0.9 * losses[0]
+    network = earteach.load(tmp_path / "checkpoints")
+    assert network.pyramid is not None
+    assert network.pyramid.channels == 8
+
+
+def test_without_teaching_there_is_no_pyramid():
+    assert lightning(teach_weight=0).model.pyramid is None
+    with pytest.raises(EarTeachError, match="needs a feature pyramid"):
+        TrainConfig().with_options({"pyramid_channels": 0})
 
 
 def test_the_optimizer_is_adamw_on_the_trained_network():
@@ -233,7 +267,7 @@ def test_the_average_follows_its_recurrence(ears, tmp_path, monkeypatch):
 
 
 def test_a_module_takes_the_weights_of_another_network(trained):
-    module, model = lightning(), earteach.load(trained.last)
+    module, model = lightning(pyramid_channels=12), earteach.load(trained.last)
     module.init_from_model(model)
     for network in module.networks():
         assert torch.equal(flat(network), flat(model))

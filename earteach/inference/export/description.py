@@ -30,7 +30,8 @@ _METRICS = {
 _CALLS = {
     "encoder": "mu, logvar = model.encode(images)  # images: (B, C, S, S) in [0, 1]",
     "decoder": "images = model.decode(codes)  # codes: (B, latent_dim)",
-    "features": "maps = model.features(images)  # at strides 2, 4, 8, 16",
+    "features": "maps = model.features(images)  # at strides 2, 4, 8, 16\n"
+    "levels = model.pyramid(maps)  # if --teach-weight was above 0",
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -31,8 +32,8 @@ class PartModule(nn.Module):
     """One tensor in, a tuple of tensors out.
 
     "full": images to reconstructions. "encoder": images to mu and logvar. "decoder": codes to images.
-    "features": images to the encoder's maps, finest first. With `from_uint8` images are uint8
-    `(B, H, W, C)`, else float32 `(B, C, H, W)` in [0, 1].
+    "features": images to the encoder's maps, finest first, then those of a trained pyramid. With
+    `from_uint8` images are uint8 `(B, H, W, C)`, else float32 `(B, C, H, W)` in [0, 1].
     """
 
     def __init__(self, model: ConvVAE, part: ExportPart, *, from_uint8: bool = False) -> None:
@@ -47,7 +48,8 @@ class PartModule(nn.Module):
         if self.part == "encoder":
             return self.model.encode(batch)
         if self.part == "features":
-            return tuple(self.model.features(batch))
+            maps = self.model.features(batch)
+            return (*maps, *(self.model.pyramid(maps) if self.model.pyramid is not None else ()))
         decoder = self.part == "decoder"
         return (self.model.decode(batch) if decoder else self.model.reconstruct(batch),)
 
@@ -81,13 +83,18 @@ class Job:
             code = (BATCH, self.model.latent_dim)
             return Port("mu", code), Port("logvar", code)
         if self.part == "features":
-            widths = zip(STRIDES, self.model.feature_channels, strict=True)
-            return tuple(
-                Port(f"stride_{stride}", (BATCH, width, self.size // stride, self.size // stride))
-                for stride, width in widths
-            )
+            ports = self._maps("stride", self.model.feature_channels)
+            if (pyramid := self.model.pyramid) is not None:
+                ports += self._maps("pyramid", [pyramid.channels] * len(STRIDES))
+            return ports
         name = "images" if self.part == "decoder" else "reconstructions"
         return (Port(name, (BATCH, self.model.in_channels, self.size, self.size)),)
+
+    def _maps(self, name: str, widths: Sequence[int]) -> tuple[Port, ...]:
+        return tuple(
+            Port(f"{name}_{stride}", (BATCH, width, self.size // stride, self.size // stride))
+            for stride, width in zip(STRIDES, widths, strict=True)
+        )
 
 
 def check_size(model: ConvVAE, part: ExportPart, size: int | None) -> int:
