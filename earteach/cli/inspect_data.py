@@ -36,8 +36,8 @@ def inspect_data(
         bool,
         typer.Option(
             "--augmented",
-            help="Also write 64 training images with --augmentation applied (to --out, or "
-            "./inspection).",
+            help="Also write 64 augmented training images (see --augmentation) to --out, or to "
+            "./inspection.",
         ),
     ] = False,
     augmentation: Annotated[Strength, one_of(DataConfig, "augmentation")] = _DATA.augmentation,

@@ -41,7 +41,8 @@ def report(
         Path | None,
         typer.Option(
             "--gif",
-            help="Also write a .gif or .webp of the same validation ears over the epochs.",
+            help="Also write a .gif or .webp that shows how the reconstructions of a few "
+            "validation ears change over the epochs.",
         ),
     ] = None,
     seed: Seed = 42,
