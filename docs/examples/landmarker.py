@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -72,19 +71,17 @@ def learn(
 
 
 def main(checkpoint: Path, ears: int, epochs: int, tests: int) -> dict[str, list[float]]:
-    trained = earteach.load(checkpoint)
-    train, test = (drawn(seed, n, trained.image_size) for seed, n in ((1001, ears), (1002, tests)))
-    torch.manual_seed(0)
-    untrained = earteach.build_model(replace(trained.config, pca_init=False))
+    size = earteach.load(checkpoint).image_size
+    train, test = (drawn(seed, number, size) for seed, number in ((1001, ears), (1002, tests)))
     starts = {
-        "trained, frozen": (trained, True),
-        "trained, fine-tuned": (trained, False),
-        "from scratch": (untrained, False),
+        "trained, frozen": {"frozen": True},
+        "trained, fine-tuned": {"frozen": False},
+        "from scratch": {"frozen": False, "weights": False},
     }
     curves = {}
-    for name, (network, frozen) in starts.items():
+    for name, start in starts.items():
         torch.manual_seed(0)
-        backbone = earteach.EarBackbone(network, frozen=frozen, strides=(4, 8, 16), fpn=64)
+        backbone = earteach.EarBackbone.from_checkpoint(checkpoint, fpn="trained", **start)
         curves[name] = list(learn(Landmarker(backbone, train[1].shape[1]), train, test, epochs))
         shown = "  ".join(f"{100 * value:.1f}" for value in curves[name])
         print(f"{name:20}{shown}", flush=True)
