@@ -21,13 +21,11 @@ from earteach.images import to_float
 from earteach.metrics.latent import LatentStatistics
 from earteach.model.annealing import final_kld_weight, kld_weight
 from earteach.model.build import build_model
-from earteach.model.correspondence import Matches, random_points
-from earteach.model.feature_pyramid import descriptors
 from earteach.model.loss import LossTerm, VAEBatch, objective, reported_loss, vae_terms
 from earteach.model.vae import ConvVAE, reparameterise
 from earteach.randomness import training_noise, validation_noise, views_generator
 from earteach.training.lr_schedule import CosineSchedule
-from earteach.training.strong_views import strong_views
+from earteach.training.strong_views import match_views
 
 _SUMS, _IMAGES = "train_sums", "images"
 
@@ -144,22 +142,11 @@ class EarVAELightning(pl.LightningModule):
         output = self.model.encode_all(images, maps=teaches)
         noise = noise.to(self.device, non_blocking=True)
         reconstruction = self.model.decode(reparameterise(output.mu, output.logvar, noise))
-        matches = self._matches(images, output.maps) if teaches else None
+        matches = None
+        if teaches:
+            views = views_generator(self.config.run.seed, self.global_step, self.global_rank)
+            matches = match_views(self.model, images, output.maps, views)
         return VAEBatch(reconstruction, target, output.mu, output.logvar, matches)
-
-    def _matches(self, images: torch.Tensor, maps: Sequence[torch.Tensor]) -> Matches:
-        """Points of half of the images, in the maps of these and in those of a strong view of each."""
-        assert self.model.pyramid is not None
-        generator = views_generator(self.config.run.seed, self.global_step, self.global_rank)
-        count = -(-len(images) // 2)
-        views = strong_views(images[:count], generator)
-        points = random_points(count, generator).to(self.device)
-        there = views.points(points)
-        encoder, pyramid = self.model.encoder, self.model.pyramid
-        first = pyramid([level[:count] for level in maps])
-        second = pyramid(encoder.maps(encoder(views.images)))
-        visible = (there.abs() < 1).all(dim=2)
-        return Matches(points, visible, descriptors(first, points), descriptors(second, there))
 
     def _add_to_sums(self, values: Mapping[str, torch.Tensor], images: int) -> None:
         means = [value.mean().detach() for value in values.values()]

@@ -7,10 +7,15 @@ It is made on the images' device, batch by batch, from a generator of its own: a
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch.nn import functional
+
+from earteach.model.correspondence import Matches, random_points
+from earteach.model.feature_pyramid import descriptors
+from earteach.model.vae import ConvVAE
 
 # Degrees, log scale, shift in half sides: the pose of an ear varies by as much between photographs.
 _ROTATION, _SCALE, _SHIFT = 25.0, 0.2, 0.2
@@ -32,6 +37,28 @@ class StrongViews(NamedTuple):
         """Where points `(B, P, 2)` of the images lie in the views."""
         linear, shift = self.matrices[:, :, :2], self.matrices[:, None, :, 2]
         return torch.linalg.solve(linear, (points - shift).transpose(1, 2)).transpose(1, 2)
+
+
+def match_views(
+    network: ConvVAE,
+    images: torch.Tensor,
+    maps: Sequence[torch.Tensor],
+    generator: torch.Generator,
+) -> Matches:
+    """Points of half of the images, in their own `maps` and in those of a strong view of each.
+
+    Half is enough, and keeps the step short. The views keep the side that they show, so that the
+    encoder meets both sides.
+    """
+    pyramid, encoder, count = network.pyramid, network.encoder, -(-len(images) // 2)
+    assert pyramid is not None
+    views = strong_views(images[:count], generator)
+    points = random_points(count, generator).to(images.device)
+    moved = views.points(points)
+    first = pyramid([level[:count] for level in maps])
+    second = pyramid(encoder.maps(encoder(views.images)))
+    visible = (moved.abs() < 1).all(dim=2)
+    return Matches(points, visible, descriptors(first, points), descriptors(second, moved))
 
 
 def strong_views(images: torch.Tensor, generator: torch.Generator) -> StrongViews:
