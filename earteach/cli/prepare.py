@@ -56,7 +56,9 @@ _MARGIN = _ears(
     "--margin", "Space on each side of the box, as a fraction of its longer side.", min=0, max=2
 )
 _WHOLE = _ears("--whole", "Keep the whole photograph, even with --landmarks.")
-_SIDE = _ears("--side", "Mirror ears so that all show this side, if their side is known.")
+_SIDE = _ears(
+    "--side", "Mirror ears whose side is known, so that all are left or all are right ears."
+)
 _SIDE_PATTERN = _ears(
     "--side-pattern",
     "Regular expression for the photograph's path; its first group is left or right, as in "
