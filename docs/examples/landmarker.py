@@ -5,7 +5,7 @@
         --image-size 64 --base-channels 32 --epochs 5 --precision bf16
     python docs/examples/landmarker.py checkpoints --ears 100 --epochs 20
 
-The ears that it learns landmarks from are others than those that the encoder has seen.
+It learns landmarks from ears that the encoder has not seen.
 """
 
 from __future__ import annotations

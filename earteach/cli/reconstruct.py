@@ -43,8 +43,8 @@ def reconstruct(
         float | None,
         typer.Option(
             "--jitter",
-            help="Write variations instead, decoded from mu + S · sigma · noise: at 1 they look almost "
-            "like the input; from about 4 on they differ visibly.",
+            help="Write variations instead, decoded from mu + S · sigma · noise: at S = 1 they "
+            "look almost identical to the input; above about 4 they differ visibly.",
             metavar="S",
             min=0,
         ),

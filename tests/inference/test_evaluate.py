@@ -342,6 +342,6 @@ def test_networks_of_large_gray_images(trained, tmp_path, monkeypatch):
         assert f" {score.ms_ssim:.4f} " in shown
     # Networks of other images are refused before anything is measured.
     monkeypatch.setattr("earteach.inference.evaluate._measure", pytest.fail)
-    text = r"--against .*last\.ckpt: takes images of 176×176×1, and .*last\.ckpt of 32×32×3"
+    text = r"--against .*last\.ckpt: takes 176×176×1 images, but .*last\.ckpt takes 32×32×3"
     with pytest.raises(EarTeachError, match=text):
         evaluate(trained.last, against=[trained.last, gray.last])
