@@ -1,5 +1,7 @@
 """How well a network reconstructs ears: measure it, measure the baselines, diagnose the run.
 
+Metrics of single images, and their columns, are in `metrics/image_quality.py`.
+
 >>> evaluate(Path("checkpoints"), Path("data/preprocessed/val_teacher.npy")).metrics.psnr
 28.3
 """

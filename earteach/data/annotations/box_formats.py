@@ -1,6 +1,7 @@
 """The formats of boxes: COCO's JSON, a `.csv` with a row for each ear, Pascal VOC and YOLO.
 
-To add a format, write its reader and name it in `FORMATS`.
+To add a format, write its reader and name it in `FORMATS`, at the end. Formats are told apart by suffix,
+so one that shares a suffix with another shares its entry.
 """
 
 from __future__ import annotations
