@@ -1,4 +1,4 @@
-"""Every option of a training run, written once: name, type, default, help and check.
+"""Every option that a run's checkpoint keeps, written once: name, type, default, help and check.
 
 The command line makes its flags from these dataclasses, `--config FILE` its keys, and a checkpoint
 stores them as plain values. In Python:

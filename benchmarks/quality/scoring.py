@@ -13,7 +13,7 @@ from benchmarks.quality.settings import Settings
 from earteach.data.arrays import EarArray, sampled_rows
 from earteach.data.image_batches import image_batches, to_batch
 from earteach.images import to_uint8
-from earteach.metrics.image_quality import psnr, ssim
+from earteach.metrics.eval_metrics import psnr, ssim
 from earteach.metrics.latent import LatentStatistics
 
 CHANNELS = 3

@@ -22,7 +22,7 @@ from earteach.data.image_batches import image_batches
 from earteach.inference.embed import embed
 from earteach.inference.evaluate import evaluate
 from earteach.inference.reconstruct import reconstruct
-from earteach.metrics.image_quality import METRICS
+from earteach.metrics.eval_metrics import METRICS
 from earteach.model.build import build_model
 from earteach.model.vae import ConvVAE
 
@@ -97,7 +97,7 @@ def _nothing_measured() -> Iterator[None]:
 
     command = "earteach.inference.reconstruct"
     replaced: dict[str, Any] = {
-        "earteach.metrics.image_quality.METRICS": {
+        "earteach.metrics.eval_metrics.METRICS": {
             name: replace(metric, measure=zeros) for name, metric in METRICS.items()
         },
         f"{command}.psnr": zeros,

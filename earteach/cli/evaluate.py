@@ -24,7 +24,10 @@ if TYPE_CHECKING:
     from earteach.inference.evaluate import Evaluation, Score
     from earteach.inference.evaluation_files import Picture
     from earteach.metrics.bootstrap import Interval
-    from earteach.metrics.image_quality import Margin
+    from earteach.metrics.eval_metrics import Margin
+
+# The columns of the table beside those of `METRICS`: fields of `Metrics`, which baselines lack.
+COLUMNS = {"KLD": "{kld:.2f} nats", "active": "{active_units}/{latent_dim}"}
 
 
 def evaluate(
@@ -92,8 +95,7 @@ def _parts(result: Evaluation) -> list[RenderableType]:
 
 
 def _cells(name: str, score: Score) -> dict[str, str]:
-    from earteach.inference.evaluate import COLUMNS
-    from earteach.metrics.image_quality import METRICS
+    from earteach.metrics.eval_metrics import METRICS
 
     cells = {"": name}
     for field, metric in METRICS.items():

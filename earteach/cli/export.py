@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 import typer
 
@@ -20,7 +20,10 @@ def export(
         Path, typer.Option("--out", help="File to write, or folder (safetensors, openvino).")
     ],
     ckpt: Ckpt = None,
-    format: Annotated[ExportFormat, typer.Option("--format", help="File format.")] = "onnx",
+    format: Annotated[
+        ExportFormat,
+        typer.Option("--format", help=f"{', '.join(get_args(ExportFormat))}.", metavar="FORMAT"),
+    ] = "onnx",
     part: Annotated[
         ExportPart,
         typer.Option(

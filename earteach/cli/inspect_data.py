@@ -49,7 +49,7 @@ def inspect_data(
         typer.Option(
             "--forecast/--no-forecast",
             help="Fit the PCA baseline of `eval` and predict what training with these options can "
-            "reach.",
+            "achieve.",
         ),
     ] = True,
     image_size: Annotated[int, one_of(ModelConfig, "image_size")] = _MODEL.image_size,

@@ -1,4 +1,4 @@
-"""`earteach train`."""
+"""`earteach train`; its options are the fields of the groups in `config.py`."""
 
 from __future__ import annotations
 

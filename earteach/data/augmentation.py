@@ -1,10 +1,10 @@
 """Augmentation of training images.
 
-Geometry and colour change both the input and the reconstruction target. Noise, blur, occlusion, shadow
-and fog change only the input, so that the network learns to see through them.
+Geometry and colour change both the input and the reconstruction target. With `--target clean`, noise,
+blur, occlusion, shadow and fog change only the input, so that the network learns to see through them.
 
-To add an augmentation: one that moves pixels goes into `geometric.py`, one of colour, noise, blur or
-occlusion into `photometric.py`; each has its own table of probabilities and ranges.
+To add an augmentation: one that moves pixels goes into `geometric.py`, with its ranges in `GEOMETRY`;
+one of colour, noise, blur or occlusion at full strength into `photometric.py`.
 
 Everything works on uint8, because albumentations' limits are meant for 0 to 255 and saturate float
 images. Each call sets its own random state, because albumentations' repeats itself in worker processes

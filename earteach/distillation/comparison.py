@@ -21,7 +21,7 @@ from earteach.distillation.student_module import side_logits
 from earteach.distillation.teacher import find_teacher
 from earteach.inference.evaluate import open_array
 from earteach.inference.loaded_model import LoadedModel, load_model
-from earteach.metrics.image_quality import QualityMeter
+from earteach.metrics.eval_metrics import QualityMeter
 from earteach.model.pca_vae import PCAVAE, SideClassifierPCAVAE
 from earteach.model.vae import ConvVAE
 

@@ -14,7 +14,7 @@ from earteach.data.arrays import EarArray
 from earteach.data.image_batches import ImageBatch, image_batches
 from earteach.errors import EarTeachError
 from earteach.inference.loaded_model import LoadedModel
-from earteach.metrics.image_quality import (
+from earteach.metrics.eval_metrics import (
     METRICS,
     ImageQuality,
     Intervals,

@@ -1,5 +1,7 @@
 """How well a network reconstructs ears: measure it, measure the baselines, diagnose the run.
 
+Metrics of single images are in `metrics/eval_metrics.py`.
+
 >>> evaluate(Path("checkpoints"), Path("data/preprocessed/val_teacher.npy")).metrics.psnr
 28.3
 """
@@ -36,7 +38,7 @@ from earteach.metrics.diagnostics import (
     diagnose,
     recorded_history,
 )
-from earteach.metrics.image_quality import (
+from earteach.metrics.eval_metrics import (
     ImageQuality,
     Intervals,
     Margins,
@@ -67,8 +69,6 @@ class Metrics(QualityMeans):
 
 
 Score = Metrics | BaselineScore
-# The columns of eval's table beside those of `METRICS`: fields of `Metrics`, which baselines lack.
-COLUMNS = {"KLD": "{kld:.2f} nats", "active": "{active_units}/{latent_dim}"}
 
 
 @dataclass(frozen=True)

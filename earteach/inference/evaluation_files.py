@@ -16,7 +16,7 @@ from earteach.files.overwrite_guard import carries, foreign_file_error
 from earteach.images import check_overwrite, grid, heat_map, to_uint8, write_png
 from earteach.inference.baselines import BaselineQuality, model_batches
 from earteach.inference.loaded_model import LoadedModel
-from earteach.metrics.image_quality import ImageQuality
+from earteach.metrics.eval_metrics import ImageQuality
 
 WORST, BEST, PER_IMAGE = "worst.png", "best.png", "per_image.csv"
 PICTURED = 8

@@ -21,7 +21,7 @@ from earteach.hardware import at_most_cores
 from earteach.images import heat_map, side_by_side, to_uint8, write_png
 from earteach.inference.inputs import ears
 from earteach.inference.loaded_model import LoadedModel, load_model
-from earteach.metrics.image_quality import psnr, ssim
+from earteach.metrics.eval_metrics import psnr, ssim
 from earteach.model.vae import reparameterise
 from earteach.randomness import variation_noise
 

@@ -134,7 +134,7 @@ def samples(new: NewEars) -> dict[str, Any]:
         "pictures": [
             picture([tile], f"new ear {index}") for index, tile in enumerate(new.tiles, start=1)
         ],
-        "mixture": new.source.mixture,
+        "drawn_from": new.source.description,
         "distance": near and float(np.median([entry.distance for entry in near.nearest])),
         "validation_distance": near and near.validation_distance,
     }

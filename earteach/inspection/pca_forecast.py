@@ -13,7 +13,7 @@ from earteach.errors import EarTeachError
 from earteach.inspection.inspection_report import Forecast, Problem
 from earteach.metrics.diagnostics import RunStatistics, predict_collapse
 from earteach.metrics.eigenears import Eigenears, eigenears
-from earteach.metrics.image_quality import psnr
+from earteach.metrics.eval_metrics import psnr
 
 # The mean PSNR of this many images is accurate to a tenth of a decibel.
 _MAX_IMAGES, _BATCH_SIZE = 2**12, 64

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from earteach.metrics.image_quality import Margin
+from earteach.metrics.eval_metrics import Margin
 from tests.conftest import Run, earteach
 
 EVAL = ["eval", "--data", "val.npy"]

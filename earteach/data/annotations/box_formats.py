@@ -1,6 +1,7 @@
 """The formats of boxes: COCO's JSON, a `.csv` with a row for each ear, Pascal VOC and YOLO.
 
-To add a format, write its reader and name it in `FORMATS`.
+To add a format, write its reader and name it in `FORMATS`, at the end of this file. The suffix decides
+which reader is used, so two formats with the same suffix need one reader for both.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from earteach.inference.export.parity import (
     run_torch,
 )
 from earteach.inference.export.parts import Job
-from earteach.metrics.image_quality import psnr
+from earteach.metrics.eval_metrics import psnr
 
 _IMAGES = 128
 _BATCH = 8

@@ -9,7 +9,7 @@ from torchmetrics.functional.image import (
 )
 from torchmetrics.functional.image import structural_similarity_index_measure as torchmetrics_ssim
 
-from earteach.metrics.image_quality import Margin, QualityMeter, ms_ssim, psnr, ssim
+from earteach.metrics.eval_metrics import Margin, QualityMeter, ms_ssim, psnr, ssim
 
 Pair = tuple[torch.Tensor, torch.Tensor]
 
