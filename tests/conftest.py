@@ -140,7 +140,7 @@ def trained(ears: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder = tmp_path_factory.mktemp("run")
     result = earteach(
         "train", *data_options(ears), *run_options(folder), *TINY_RUN, "--epochs", 4, "--json",
-        "--teach-weight", 0.02, "--pyramid-channels", 12,
+        "--teach-weight", 0.02, "--pyramid-channels", 32,
     )  # fmt: skip
     assert result.code == 0, result.err
     return Run(folder, result.json)

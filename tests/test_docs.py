@@ -9,10 +9,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from benchmarks import tables
 from docs.outputs import DOCS, PAGES, ROOT, page_commands
+from earteach.synthetic.drawn_ear import draw_ear
 from tests.cli.test_help import COMMANDS
 from tests.conftest import Run, earteach
 
@@ -110,6 +113,36 @@ def test_make_finds_a_new_enough_python(
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
     )  # fmt: skip
     assert shown in done.stdout
+
+
+@pytest.mark.slow
+def test_the_detector_example_learns(trained: Run, tmp_path: Path) -> None:
+    """From photographs with one drawn ear each, on noise."""
+    folder, rows = tmp_path / "photographs", ["file,x,y,w,h"]
+    folder.mkdir()
+    for number in range(15):
+        rng = np.random.default_rng(number)
+        scene = rng.integers(90, 110, (96, 128, 3), dtype=np.uint8)
+        x, y = rng.integers(0, (88, 56))
+        scene[y : y + 40, x : x + 40] = draw_ear(0, number, 40).image
+        cv2.imwrite(str(folder / f"{number:02}.png"), scene)
+        rows.append(f"{number:02}.png,{x},{y},40,40")
+    (tmp_path / "boxes.csv").write_text("\n".join(rows))
+    done = subprocess.run(
+        [
+            *(sys.executable, ROOT / "docs" / "examples" / "detector.py", trained.checkpoints),
+            *("--photographs", folder, "--boxes", tmp_path / "boxes.csv"),
+            *("--out", tmp_path / "out", "--steps", "60", "--every", "60"),
+        ],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "12 photographs to train on, 3 to test" in done.stdout
+    ap50 = {line[:16].strip(): float(line.split()[-2]) for line in done.stdout.splitlines()[1:]}
+    assert ap50.keys() == {"teacher", "noise"}
+    assert ap50["teacher"] > 50
+    for name in ap50:
+        assert {f"{name}.pt", f"{name}.png"} <= {path.name for path in (tmp_path / "out").iterdir()}
 
 
 @pytest.mark.slow

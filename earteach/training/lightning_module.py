@@ -145,7 +145,7 @@ class EarVAELightning(pl.LightningModule):
         matches = None
         if teaches:
             views = views_generator(self.config.run.seed, self.global_step, self.global_rank)
-            matches = match_views(self.model, images, output.maps, views)
+            matches = match_views(self.model, images, output, views)
         return VAEBatch(reconstruction, target, output.mu, output.logvar, matches)
 
     def _add_to_sums(self, values: Mapping[str, torch.Tensor], images: int) -> None:

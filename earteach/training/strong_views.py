@@ -7,7 +7,6 @@ It is made on the images' device, batch by batch, from a generator of its own: a
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -15,7 +14,7 @@ from torch.nn import functional
 
 from earteach.model.correspondence import Matches, random_points
 from earteach.model.feature_pyramid import descriptors
-from earteach.model.vae import ConvVAE
+from earteach.model.vae import ConvVAE, EncoderOutput
 
 # Degrees, log scale, shift in half sides: the pose of an ear varies by as much between photographs.
 _ROTATION, _SCALE, _SHIFT = 25.0, 0.2, 0.2
@@ -40,12 +39,9 @@ class StrongViews(NamedTuple):
 
 
 def match_views(
-    network: ConvVAE,
-    images: torch.Tensor,
-    maps: Sequence[torch.Tensor],
-    generator: torch.Generator,
+    network: ConvVAE, images: torch.Tensor, output: EncoderOutput, generator: torch.Generator
 ) -> Matches:
-    """Points of half of the images, in their own `maps` and in those of a strong view of each.
+    """Points of half of the images, in the encoder's `output` and in a strong view of each.
 
     Half is enough, and keeps the step short. The views keep the side that they show, so that the
     encoder meets both sides.
@@ -55,10 +51,14 @@ def match_views(
     views = strong_views(images[:count], generator)
     points = random_points(count, generator).to(images.device)
     moved = views.points(points)
-    first = pyramid([level[:count] for level in maps])
-    second = pyramid(encoder.maps(encoder(views.images)))
+    first = descriptors(pyramid([level[:count] for level in output.maps]), points)
+    second = descriptors(pyramid(encoder.maps(encoder(views.images))), moved)
     visible = (moved.abs() < 1).all(dim=2)
-    return Matches(points, visible, descriptors(first, points), descriptors(second, moved))
+    if output.is_canonical is None:
+        return Matches(points, visible, first, second)
+    side = torch.where(output.is_canonical[:count], 1.0, -1.0)[:, None]
+    canonical = torch.stack([points[:, :, 0] * side, points[:, :, 1]], dim=2)
+    return Matches(canonical, visible, first, second, is_canonical=True)
 
 
 def strong_views(images: torch.Tensor, generator: torch.Generator) -> StrongViews:

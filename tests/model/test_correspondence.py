@@ -55,6 +55,33 @@ def test_the_loss_is_the_divergence_worked_out_by_hand():
     assert matching_loss(matches(first, second, points)).item() == pytest.approx(expected, rel=1e-4)
 
 
+def test_points_of_the_ear_before_are_found_near_the_same_place_with_a_wider_target():
+    """One point of each of two ears, and a second that only the first ear has."""
+    points = torch.tensor([[[0.0, 0.0], [0.25, 0.0]], [[0.0, 0.25], [0.9, 0.9]]])
+    visible = torch.tensor([[True, True], [True, False]])
+    first, second = (
+        functional.normalize(torch.randn(2, 2, 3, generator=generator()), dim=2) for _ in range(2)
+    )
+    second = second.flip(1)
+    own = Matches(points, visible, first, second)
+    extra = matching_loss(own._replace(is_canonical=True)) - matching_loss(own)
+    near, far = math.exp(-0.5), math.exp(-1)  # one width away, and one in each direction
+    target = [
+        near / (near + far),
+        far / (near + far),
+    ]  # of the second ear's point on the first's two
+
+    def divergence(described: torch.Tensor, candidates: torch.Tensor) -> float:
+        weights = torch.exp(candidates @ described / 0.07)
+        shares = (weights / weights.sum()).tolist()
+        return sum(t * math.log(t / share) for t, share in zip(target, shares, strict=True))
+
+    # The two points of the first ear have one candidate, which costs nothing: three points in all.
+    there = divergence(first[1, 0], second[0]) / 3
+    back = divergence(second[1, 0], first[0]) / 3
+    assert extra.item() == pytest.approx(0.5 * 0.5 * (there + back), rel=1e-4)
+
+
 def test_points_outside_of_a_view_count_neither_as_points_nor_as_candidates():
     points = random_points(2, generator())
     first, second = (functional.normalize(torch.randn(2, 64, 8), dim=2) for _ in range(2))

@@ -137,10 +137,13 @@ def taught(module: EarVAELightning, images: torch.Tensor) -> float:
     views, points = strong_views(images[:2], generator), random_points(2, generator)
     pyramid, encoder = module.model.pyramid, module.model.encoder
     with torch.no_grad():
+        faces_right = module.model.encode_all(images[:2]).is_canonical
         first = descriptors(pyramid(module.model.features(images[:2])), points)
         second = descriptors(pyramid(encoder(views.images)), views.points(points))
     visible = (views.points(points).abs() < 1).all(dim=2)
-    return matching_loss(Matches(points, visible, first, second)).item()
+    for point, right in zip(points, faces_right, strict=True):
+        point[:, 0] *= 1 if right else -1
+    return matching_loss(Matches(points, visible, first, second, is_canonical=True)).item()
 
 
 def test_teaching_makes_descriptors_match(ears, tmp_path):
