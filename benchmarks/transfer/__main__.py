@@ -54,7 +54,7 @@ def starts(options: argparse.Namespace) -> dict[str, tuple[Path, dict[str, objec
         "fine-tuned": (options.checkpoint, {**taught, "frozen": False}),
     }
     if options.without:
-        found["without teaching"] = (options.without, {"fpn": 48, "frozen": False})
+        found["without teaching"] = (options.without, {"fpn": 32, "frozen": False})
     return found
 
 

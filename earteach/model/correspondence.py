@@ -52,7 +52,8 @@ def matching_loss(matches: Matches) -> torch.Tensor:
     with torch.autocast(matches.first.device.type, enabled=False):
         loss = _divergence(matches, matches, _SELF_WIDTH)
         if matches.is_canonical and len(matches.points) > 1:
-            others = Matches(*(each.roll(1, dims=0) for each in matches[:4]))
+            points, visible, first, second = (each.roll(1, dims=0) for each in matches[:4])
+            others = Matches(points, visible, first, second)
             loss = loss + _OTHERS_WEIGHT * _divergence(matches, others, _OTHERS_WIDTH)
     return loss
 

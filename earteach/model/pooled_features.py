@@ -1,4 +1,4 @@
-"""The encoder's maps, pooled to one vector per image."""
+"""Maps of the encoder or of the feature pyramid, pooled to one vector per image."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _CELLS = 8
 
 
 def pooled(maps: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Maps as `ConvVAE.features` returns them to pooled features, `(B, 384 · base_channels)`.
+    """Maps, finest first, to pooled features: of C channels, `(B, 128 · C)`, for the first two levels.
 
     For each channel of the maps at strides 2 and 4: the maxima over a grid of 8 × 8 cells, then the
     minima; ordered by level, extreme, channel, row and column.

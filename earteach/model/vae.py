@@ -90,9 +90,13 @@ class ConvVAE(nn.Module):
         return output.mu, output.logvar
 
     def embed(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """mu, logvar and the `pooled` features, from one pass of the encoder."""
+        """mu, logvar and the `pooled` features, from one pass of the encoder.
+
+        They are pooled from the maps of the trained pyramid, or of the encoder if there is none.
+        """
         output = self.encode_all(x)
-        return output.mu, output.logvar, pooled(output.maps)
+        maps = output.maps if self.pyramid is None else self.pyramid(output.maps)
+        return output.mu, output.logvar, pooled(maps)
 
     def features(self, x: torch.Tensor) -> list[torch.Tensor]:
         """Maps at strides 2, 4, 8 and 16 of images `(B, C, H, W)` in [0, 1] of any size.

@@ -43,7 +43,8 @@ def by_torch(checkpoint: Path, images: np.ndarray) -> dict[str, np.ndarray]:
     batch = torch.from_numpy(images.transpose(0, 3, 1, 2) / np.float32(255))
     with torch.no_grad():
         mu, logvar = model.encode(batch)
-        features = pooled(model.features(batch))
+        maps = model.features(batch)
+        features = pooled(maps if model.pyramid is None else model.pyramid(maps))
     return {"mu": mu.numpy(), "logvar": logvar.numpy(), "features": features.numpy()}
 
 

@@ -78,7 +78,7 @@ def test_the_errors_are_those_of_the_codes_and_maps(probed: Probed, trained: Run
     with torch.inference_mode():
         codes = network.encode(images)
         sides = torch.cat([codes, codes * codes[:, -1:]], dim=1).numpy()
-        maps = pooled(network.features(images))
+        maps = pooled(network.averaged.pyramid(network.features(images)))
         maps = torch.cat([maps, maps * codes[:, -1:]], dim=1).numpy()
     for name, values in (("codes", sides), ("pooled", maps)):
         errors = landmark_errors(values, labels.landmarks, labels.groups)
