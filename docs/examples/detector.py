@@ -68,6 +68,11 @@ def read_scenes(folder: Path, boxes: Path) -> list[Scene]:
     return scenes
 
 
+def divided(scenes: Sequence[Scene]) -> tuple[list[Scene], list[Scene]]:
+    """Those to train on, and every fifth to test."""
+    return [scene for number, scene in enumerate(scenes) if number % 5], list(scenes[::5])
+
+
 def ear_detector(backbone: earteach.EarBackbone) -> FCOS:
     """A single-stage detector (Tian et al. 2019, https://arxiv.org/abs/1904.01355)."""
     return FCOS(
@@ -133,6 +138,17 @@ def average_precision(detector: nn.Module, scenes: Sequence[Scene]) -> tuple[flo
     return float(values["map_50"]), float(values["map"])
 
 
+def tested(
+    detector: nn.Module, train: Sequence[Scene], test: Sequence[Scene], *,
+    steps: int, every: int, rate: float, seed: int,
+) -> Iterator[tuple[int, float, float]]:  # fmt: skip
+    """Train, and give the step, AP50 and AP in % on the test photographs every so many steps."""
+    for step, _ in enumerate(learn(detector, train, steps=steps, rate=rate, seed=seed), start=1):
+        if step % every == 0 or step == steps:
+            ap50, ap = average_precision(detector, test)
+            yield step, 100 * ap50, 100 * ap
+
+
 @torch.inference_mode()
 def picture(detector: nn.Module, scenes: Sequence[Scene], least: float = 0.3) -> torch.Tensor:
     """The photographs with their true boxes in white and those found in orange, `(3, H, W)`."""
@@ -151,8 +167,8 @@ def picture(detector: nn.Module, scenes: Sequence[Scene], least: float = 0.3) ->
 
 def main(options: argparse.Namespace) -> None:
     scenes = read_scenes(options.photographs, options.boxes)
-    test = scenes[::5]
-    train = [scene for number, scene in enumerate(scenes) if number % 5][: options.number]
+    train, test = divided(scenes)
+    train = train[: options.number]
     options.out.mkdir(parents=True, exist_ok=True)
     print(f"{len(train)} photographs to train on, {len(test)} to test; AP50 and AP in %")
     for name in options.starts:
@@ -161,11 +177,11 @@ def main(options: argparse.Namespace) -> None:
             options.checkpoint, strides=STRIDES, fpn="trained", **STARTS[name]
         )
         detector = ear_detector(backbone)
-        learning = learn(detector, train, steps=options.steps, rate=options.rate, seed=options.seed)
-        for step, _ in enumerate(learning, start=1):
-            if step % options.every == 0 or step == options.steps:
-                ap50, ap = average_precision(detector, test)
-                print(f"{name:16}step {step:<6}{100 * ap50:5.1f}{100 * ap:7.1f}", flush=True)
+        for step, ap50, ap in tested(
+            detector, train, test,
+            steps=options.steps, every=options.every, rate=options.rate, seed=options.seed,
+        ):  # fmt: skip
+            print(f"{name:16}step {step:<6}{ap50:5.1f}{ap:7.1f}", flush=True)
         torch.save(detector.state_dict(), options.out / f"{name}.pt")
         save_image(picture(detector, test[:9]), options.out / f"{name}.png")
 
