@@ -9,15 +9,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
 
 from benchmarks import tables
 from docs.outputs import DOCS, PAGES, ROOT, page_commands
-from earteach.synthetic.drawn_ear import draw_ear
 from tests.cli.test_help import COMMANDS
 from tests.conftest import Run, earteach
+from tests.scenes import scenes
 
 TYPED = [
     (page.stem, shlex.join(command).split("earteach ", 1)[1])
@@ -117,22 +115,12 @@ def test_make_finds_a_new_enough_python(
 
 @pytest.mark.slow
 def test_the_detector_example_learns(trained: Run, tmp_path: Path) -> None:
-    """From photographs with one drawn ear each, on noise."""
-    folder, rows = tmp_path / "photographs", ["file,x,y,w,h"]
-    folder.mkdir()
-    for number in range(15):
-        rng = np.random.default_rng(number)
-        scene = rng.integers(90, 110, (96, 128, 3), dtype=np.uint8)
-        x, y = rng.integers(0, (88, 56))
-        scene[y : y + 40, x : x + 40] = draw_ear(0, number, 40).image
-        cv2.imwrite(str(folder / f"{number:02}.png"), scene)
-        rows.append(f"{number:02}.png,{x},{y},40,40")
-    (tmp_path / "boxes.csv").write_text("\n".join(rows))
+    folder, boxes = scenes(tmp_path, 15)
     done = subprocess.run(
         [
             *(sys.executable, ROOT / "docs" / "examples" / "detector.py", trained.checkpoints),
-            *("--photographs", folder, "--boxes", tmp_path / "boxes.csv"),
-            *("--out", tmp_path / "out", "--steps", "60", "--every", "60"),
+            *("--photographs", folder, "--boxes", boxes, "--out", tmp_path / "out"),
+            *("--steps", "45", "--every", "45"),
         ],
         capture_output=True, text=True, check=False,
     )  # fmt: skip

@@ -124,7 +124,7 @@ def learn(
         nn.utils.clip_grad_norm_(trained.values(), 10.0)
         optimizer.step()
         schedule.step()
-        yield float(loss)
+        yield float(loss.detach())
 
 
 @torch.inference_mode()
