@@ -171,6 +171,7 @@ OTHER_VALUES = {
     "gradient_clip": 0.5, "image_size": 64, "train_data": Path("a.npy"), "val_data": Path("b.npy"),
     "checkpoint_dir": Path("c"), "log_dir": Path("d"), "kld_anneal_ratio": 0.25,
     "kld_anneal_start": 0.5, "kld_anneal_end": 0.5, "learning_rate": 0.5, "pca_init": False,
+    "residual_input": True,
     "lr_schedule": "plateau", "ema_decay": 0.5, "encoder": "mobile",
 }  # fmt: skip
 IRRELEVANT = {

@@ -83,7 +83,8 @@ def test_train_help_has_the_promised_options(train_help):
 def test_train_help_describes_every_option(train_help):
     listed = {flag: text for panel in train_help.values() for flag, text in panel.items()}
     for _, option, _ in TrainConfig().options():
-        assert option.help in listed[option.flag]
+        assert (option.flag in listed) != option.hidden
+        assert option.hidden or option.help in listed[option.flag]
         assert option.help.endswith(".")
     assert "--lr-peak" not in listed
     assert "--no-pca-init" in listed["--pca-init"]

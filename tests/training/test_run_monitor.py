@@ -147,6 +147,7 @@ def test_shares_are_of_the_training_objective(trained: Run) -> None:
             "recon": logged["train/recon_loss"],
             "kld": logged["train/kld_weight"] * logged["train/kld"] / 16,
             "ssim": 0.02 * (1 - logged["train/ssim"]),
+            "teach": 0.02 * logged["train/teach"],
         }
         for name, term in terms.items():
             share = logged[f"train/share_{name}"]
