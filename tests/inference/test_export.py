@@ -152,12 +152,15 @@ def patched(monkeypatch) -> Callable[..., None]:
 def test_an_export_computes_torchs_numbers_in_its_own_runtime(trained, exported, format, part):
     result = exported(format, part)
     model = earteach.load(trained.last)
+    largest = 10.0  # maps have values of hundreds, and sums of such values
     for number in (1, 2, 5):
         batch = inputs(part, number)
-        assert_close(run(result, batch), in_torch(model, part, batch))
+        expected = in_torch(model, part, batch)
+        assert_close(run(result, batch), expected)
+        largest = max(largest, *(np.abs(output).max() for output in expected))
     assert result.parity.passed
     assert result.parity.images == 7  # the validation images
-    assert 0 <= result.parity.max_abs_error < (1e-3 if part == "features" else 1e-4)
+    assert 0 <= result.parity.max_abs_error < 1e-5 * largest
 
     assert_described(result, sha256(trained.last))
 
