@@ -31,6 +31,9 @@ TINY_RUN = [
     *TINY, "--batch-size", "8", "--learning-rate", "2e-2", "--num-workers", "0", "--teach-weight", "0"
 ]  # fmt: skip
 
+# Of the fixture `trained`, beside TINY_RUN.
+TEACHING = ["--teach-weight", "0.02", "--pyramid-channels", "32"]
+
 
 # A busy machine is slow for reasons of its own.
 settings.register_profile(
@@ -139,8 +142,8 @@ def trained(ears: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A run of four epochs. Tests must not change it."""
     folder = tmp_path_factory.mktemp("run")
     result = earteach(
-        "train", *data_options(ears), *run_options(folder), *TINY_RUN, "--epochs", 4, "--json",
-        "--teach-weight", 0.02, "--pyramid-channels", 32,
+        "train", *data_options(ears), *run_options(folder), *TINY_RUN, *TEACHING, "--epochs", 4,
+        "--json",
     )  # fmt: skip
     assert result.code == 0, result.err
     return Run(folder, result.json)

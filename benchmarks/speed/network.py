@@ -22,12 +22,13 @@ from benchmarks.quality.standard_vae import StandardVAE
 from benchmarks.speed.pairs import Pair, Row, in_turn, peak_megabytes
 from earteach.config import ModelConfig, OptimConfig, TrainConfig
 from earteach.model.build import build_model
-from earteach.model.loss import VAEBatch, objective, vae_terms
+from earteach.model.loss import objective, vae_terms
 from earteach.model.vae import ConvVAE
+from earteach.training.lightning_module import one_pass
 
 LATENT, BASE, SIZE, BATCH = 256, 64, 256, 8
 TURNS = 3
-KLD_WEIGHT, SSIM_WEIGHT = 0.00025, 0.02
+KLD_WEIGHT, SSIM_WEIGHT, TEACH_WEIGHT = 0.00025, 0.02, 0.02
 
 
 @dataclass(frozen=True)
@@ -91,10 +92,10 @@ def training_loss(
     """What `earteach train` lowers, for images `(B, C, S, S)` in [0, 1]."""
     target = images if target is None else target
     noise = torch.randn(len(images), model.latent_dim, device=images.device)
-    decoded, mu, logvar = model(images, noise)
-    batch = VAEBatch(decoded, target, mu, logvar)
-    config = TrainConfig(model=model.config, optim=OptimConfig(ssim_weight=SSIM_WEIGHT))
-    terms = vae_terms(config, KLD_WEIGHT)
+    batch = one_pass(model, images, target, noise, torch.Generator())
+    teach_weight = TEACH_WEIGHT if model.pyramid is not None else 0.0
+    optim = OptimConfig(ssim_weight=SSIM_WEIGHT, teach_weight=teach_weight)
+    terms = vae_terms(TrainConfig(model=model.config, optim=optim), KLD_WEIGHT)
     return objective(terms, {term.name: term.values_of(batch) for term in terms})
 
 

@@ -30,6 +30,21 @@ from earteach.training.strong_views import match_views
 _SUMS, _IMAGES = "train_sums", "images"
 
 
+def one_pass(
+    network: ConvVAE,
+    images: torch.Tensor,
+    target: torch.Tensor,
+    noise: torch.Tensor,
+    views: torch.Generator,
+) -> VAEBatch:
+    """What the loss terms of a training step are computed from; a pyramid is taught with `views`."""
+    teaches = network.pyramid is not None
+    output = network.encode_all(images, maps=teaches)
+    reconstruction = network.decode(reparameterise(output.mu, output.logvar, noise))
+    matches = match_views(network, images, output, views) if teaches else None
+    return VAEBatch(reconstruction, target, output.mu, output.logvar, matches)
+
+
 class EarVAELightning(pl.LightningModule):
     """A network with its loss and optimizer.
 
@@ -138,15 +153,9 @@ class EarVAELightning(pl.LightningModule):
         target = images if same else to_float(batch["target"])
         if self.device.type == "cuda":
             noise = noise.pin_memory()  # else the copy would wait for the device
-        teaches = self.model.pyramid is not None
-        output = self.model.encode_all(images, maps=teaches)
         noise = noise.to(self.device, non_blocking=True)
-        reconstruction = self.model.decode(reparameterise(output.mu, output.logvar, noise))
-        matches = None
-        if teaches:
-            views = views_generator(self.config.run.seed, self.global_step, self.global_rank)
-            matches = match_views(self.model, images, output, views)
-        return VAEBatch(reconstruction, target, output.mu, output.logvar, matches)
+        views = views_generator(self.config.run.seed, self.global_step, self.global_rank)
+        return one_pass(self.model, images, target, noise, views)
 
     def _add_to_sums(self, values: Mapping[str, torch.Tensor], images: int) -> None:
         means = [value.mean().detach() for value in values.values()]

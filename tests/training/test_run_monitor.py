@@ -19,7 +19,7 @@ from earteach.data.arrays import EarArray
 from earteach.metrics.diagnostics import TrainingSubset
 from earteach.randomness import validation_noise
 from earteach.training.lightning_module import EarVAELightning
-from tests.conftest import TINY_RUN, Result, Run, data_options, run_options
+from tests.conftest import TEACHING, TINY_RUN, Result, Run, data_options, run_options
 from tests.conftest import earteach as command
 
 # Eleven steps an epoch on the 41 drawn ears.
@@ -164,7 +164,7 @@ def recorder_state(folder: Path) -> dict[str, Any]:
 def test_a_resumed_run_remembers_its_history_wherever_it_logs(
     ears: Path, tmp_path: Path, trained: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = [*TINY_RUN, "--epochs", 4]
+    options = [*TINY_RUN, *TEACHING, "--epochs", 4]
     steps: list[int] = []
     original = EarVAELightning.training_step
 
