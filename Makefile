@@ -37,14 +37,14 @@ $(VENV)/installed: pyproject.toml constraints.txt
 
 install: $(VENV)/installed ## create the environment in .venv
 
-demo: $(VENV)/installed ## draw ears, train, evaluate, sample: about 5 minutes on 2 cores
+demo: $(VENV)/installed ## draw ears, train, evaluate, sample: about 6 minutes on 2 cores
 	rm -rf $(DEMO)
 	@echo "[1/6] Drawing 1,200 ears, about 10 seconds on 2 cores"
 	$(BIN)/earteach prepare --synthetic 1200 --image-size 64 --out $(DEMO)/data
 	@echo "[2/6] Checking the arrays, about 15 seconds"
 	$(BIN)/earteach inspect-data $(DEMO)/data/train_teacher.npy $(DEMO)/data/val_teacher.npy \
 	  --image-size 64 --augmented --out $(DEMO)/inspection
-	@echo "[3/6] Training 10 epochs, 2 minutes with avx512_bf16, about 4 minutes without"
+	@echo "[3/6] Training 10 epochs, 3 minutes with avx512_bf16, about 5 minutes without"
 	$(BIN)/earteach train --train-data $(DEMO)/data/train_teacher.npy \
 	  --val-data $(DEMO)/data/val_teacher.npy --image-size 64 --base-channels 32 --precision bf16 \
 	  --epochs 10 --checkpoint-dir $(DEMO)/checkpoints --log-dir $(DEMO)/logs
