@@ -316,7 +316,10 @@ def differences(old: TrainConfig, new: TrainConfig) -> dict[str, tuple[Any, Any]
 
 
 def listed(differing: Mapping[str, tuple[Any, Any]]) -> str:
-    """What `differences` returned, in words."""
-    return ", ".join(
-        f"--{name.replace('_', '-')} {old} → {new}" for name, (old, new) in differing.items()
-    )
+    """What `differences` returned, in words: by flag, or by name if nobody can type it."""
+    options = {option.name: option for _, option, _ in TrainConfig().options()}
+    labels = {
+        name: name.replace("_", " ") if options[name].hidden else f"--{name.replace('_', '-')}"
+        for name in differing
+    }
+    return ", ".join(f"{labels[name]} {old} → {new}" for name, (old, new) in differing.items())

@@ -58,7 +58,7 @@ class OptionField:
     multiple_of: int | None = None
     choices: tuple[int, ...] = ()
     vae_only: bool = False  # whether it means something for `train` alone, not for `distil`
-    hidden: bool = False  # whether only checkpoints have it
+    hidden: bool = False  # whether only checkpoints have it: nobody can type it
 
     @property
     def flag(self) -> str:
@@ -446,7 +446,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise EarTeachError(f"--config {path}: {error.strerror}; name a readable file") from error
     except (ValueError, RecursionError) as error:  # also numbers too long, lists nested too deeply
         raise EarTeachError(f"--config {path}: not TOML: {error}") from error
-    known = {option.name: option for _, option, _ in TrainConfig().options()}
+    known = {option.name: option for _, option, _ in TrainConfig().options() if not option.hidden}
     known["lr_peak"] = _LR_PEAK
     for key, value in values.items():
         try:

@@ -206,6 +206,7 @@ BAD_TOML = [
     ("learning_rate = 1" + 400 * "0", "must be at most 10"),  # more than a float holds
     ("lr_peak = 1001", "--lr-peak 1001.0: must be at most 1000"),
     ("momentum = 0.9", "unknown key 'momentum'"),
+    ("residual_input = true", "unknown key 'residual_input'"),  # only checkpoints have it
     ("optim.epochs = 3", "section [optim]"),
     ("epochs = ", "not TOML"),
     ("epochs = 3\nepochs = 4", "not TOML"),

@@ -12,6 +12,7 @@ in test photographs, and the average precision is printed during training.
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -157,8 +158,10 @@ def picture(detector: nn.Module, scenes: Sequence[Scene], least: float = 0.3) ->
     for scene in scenes:
         (found,) = detector([scene.image / 255])
         likely = found["boxes"][found["scores"] >= least]
-        image = draw_bounding_boxes(scene.image, scene.boxes, colors="white")
-        image = draw_bounding_boxes(image, likely, colors="orange", width=2)
+        image = scene.image
+        for boxes, colour in ((scene.boxes, "white"), (likely, "orange")):
+            if len(boxes):
+                image = draw_bounding_boxes(image, boxes, colors=colour, width=2)
         canvas = torch.zeros(3, HEIGHT, WIDTH)
         canvas[:, : image.shape[1], : image.shape[2]] = image / 255
         drawn.append(canvas)
@@ -200,4 +203,7 @@ if __name__ == "__main__":
     parser.add_argument("--every", type=int, default=150, help="steps between tests")
     parser.add_argument("--rate", type=float, default=3e-4, help="learning rate of the backbone")
     parser.add_argument("--seed", type=int, default=0)
-    main(parser.parse_args())
+    try:
+        main(parser.parse_args())
+    except earteach.EarTeachError as error:
+        sys.exit(f"error: {error}")

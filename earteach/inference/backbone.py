@@ -40,14 +40,14 @@ class FeatureLevel:
 class EarBackbone(nn.Module):
     """Images `(B, C, H, W)` in [0, 1], of any size, to a dict of maps, finest first.
 
-    `strides` selects from 2, 4, 8 and 16; `feature_info` lists the maps. With `fpn="trained"` they are
-    those of the feature pyramid (Lin et al. 2017, https://arxiv.org/abs/1612.03144) that training
-    taught, and with a number those of a new, trainable one of so many channels. `out_channels`, which
-    torchvision's detectors need, exists where all maps have equally many channels: with `fpn`, or with
-    a single stride.
+    `strides` selects from 2, 4, 8 and 16; `feature_info` lists the maps. `fpn` chooses where they come
+    from: None, the encoder; "trained", the feature pyramid (Lin et al. 2017,
+    https://arxiv.org/abs/1612.03144) that was trained with it; a number, a new pyramid with that many
+    channels, which is still to be trained. `out_channels`, which torchvision's detectors need, exists
+    if all maps have the same number of channels: with `fpn`, or with a single stride.
 
-    `frozen` weights, of the encoder and of a trained pyramid, do not change and compute no gradients,
-    neither for themselves nor for images.
+    `frozen` keeps the weights of the encoder and of its trained pyramid, and computes no gradients for
+    them or for images.
     """
 
     def __init__(
