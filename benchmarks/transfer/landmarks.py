@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,8 +10,6 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
-
-from earteach import EarBackbone
 
 STEPS, BATCH, HEAD_RATE, WARMUP = 450, 16, 1e-3, 20
 # Degrees, log scale, shift in half sides; relative changes of brightness and contrast.
@@ -43,10 +40,11 @@ class LabelledEars:
 class Landmarker(nn.Module):
     """A heat map for each landmark, from the sum of a pyramid's maps; its mean place `(B, K, 2)`."""
 
-    def __init__(self, backbone: EarBackbone, landmarks: int) -> None:
+    def __init__(self, backbone: nn.Module, landmarks: int) -> None:
         super().__init__()
         self.backbone = backbone
         channels = backbone.out_channels
+        assert isinstance(channels, int)
         self.head = nn.Sequential(
             nn.Conv2d(channels, 64, 3, padding=1),
             nn.GroupNorm(8, 64),
@@ -63,7 +61,8 @@ class Landmarker(nn.Module):
         )
         heat = self.head(summed).flatten(2).softmax(dim=2).unflatten(2, size)
         rows, columns = ((torch.arange(side) + 0.5) / side for side in size)
-        return torch.stack([heat.sum(dim=2) @ columns, heat.sum(dim=3) @ rows], dim=2)
+        across, down = (heat.sum(dim=2) * columns).sum(dim=2), (heat.sum(dim=3) * rows).sum(dim=2)
+        return torch.stack([across, down], dim=2)
 
 
 def varied(ears: LabelledEars, generator: torch.Generator) -> LabelledEars:
@@ -90,7 +89,7 @@ def varied(ears: LabelledEars, generator: torch.Generator) -> LabelledEars:
 
 
 def learn(
-    backbone: EarBackbone,
+    backbone: nn.Module,
     ears: LabelledEars,
     *,
     backbone_rate: float,
@@ -133,8 +132,6 @@ def error(model: Landmarker, ears: LabelledEars) -> float:
     return float((100 * distances / box.norm(dim=1)).mean())
 
 
-def choices(total: int, labels: int, seeds: int) -> Iterator[tuple[int, torch.Tensor]]:
-    """For each seed, the rows of the labelled ears."""
-    for seed in range(seeds):
-        order = torch.randperm(total, generator=torch.Generator().manual_seed(seed))
-        yield seed, order[:labels]
+def choice(total: int, labels: int, seed: int) -> torch.Tensor:
+    """The rows of the labelled ears."""
+    return torch.randperm(total, generator=torch.Generator().manual_seed(seed))[:labels]

@@ -74,7 +74,7 @@ def divided(scenes: Sequence[Scene]) -> tuple[list[Scene], list[Scene]]:
     return [scene for number, scene in enumerate(scenes) if number % 5], list(scenes[::5])
 
 
-def ear_detector(backbone: earteach.EarBackbone) -> FCOS:
+def ear_detector(backbone: nn.Module) -> FCOS:
     """A single-stage detector (Tian et al. 2019, https://arxiv.org/abs/1904.01355)."""
     return FCOS(
         backbone,

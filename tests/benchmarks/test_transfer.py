@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from benchmarks.transfer.__main__ import main
+from benchmarks.transfer.backbones import STARTS
 from benchmarks.transfer.landmarks import LabelledEars, error
 from docs.examples.detector import Scene, average_precision
 from tests.conftest import Run
@@ -22,27 +23,30 @@ def test_every_start_has_its_column(
 ) -> None:
     photographs, boxes = scenes(tmp_path, 10)
     arrays = ears / "train_teacher.npy", ears / "val_teacher.npy"
+    kept, saved = tmp_path / "trainings.jsonl", tmp_path / "saved.json"
     arguments = [
         *("--checkpoint", str(trained.last), "--landmarks", f"drawn={arrays[0]},{arrays[1]}"),
         *("--labels", "4", "--scenes", f"{photographs},{boxes}", "--photographs", "4"),
-        *(
-            "--seeds",
-            "1",
-            "--steps",
-            "3",
-            "--rates",
-            "1e-3",
-            "--save",
-            str(tmp_path / "saved.json"),
-        ),
+        *("--starts", "from noise", "frozen", "--rates", "1e-3", "1e-4"),
+        *("--seeds", "2", "--steps", "3", "--trainings", str(kept), "--save", str(saved)),
     ]
     assert main(arguments) == 0
-    saved = json.loads((tmp_path / "saved.json").read_text())
-    (landmarks,) = saved["transfer-landmarks"]["rows"]
+    tables = json.loads(saved.read_text())
+    (landmarks,) = tables["transfer-landmarks"]["rows"]
+    curves = dict(map(json.loads, kept.read_text().splitlines()))
+    frozen = [
+        curves[f"drawn, 4 labels, frozen, rate 0.001, seed {n}, 3 steps"][0][1] for n in (0, 1)
+    ]
     assert landmarks[:2] == ["drawn", 4]
-    assert all(0 < value < 100 for value in landmarks[2:5])
-    assert landmarks[5] is None
-    assert [row[:2] for row in saved["transfer-detection"]["rows"]] == [[4, 1], [4, 2], [4, 3]]
+    assert float(landmarks[2 + STARTS.index("frozen")].split()[0]) == pytest.approx(
+        sum(frozen) / 2, abs=0.01
+    )
+    assert landmarks[2 + STARTS.index("fine-tuned")] is None
+    assert [row[:2] for row in tables["transfer-detection"]["rows"]] == [[4, 1], [4, 2], [4, 3]]
+    # From noise two rates for seed 0 and the better one for seed 1; frozen one rate.
+    assert len(curves) == 2 * (3 + 2)
+    assert main(arguments) == 0  # from the curves kept
+    assert len(kept.read_text().splitlines()) == len(curves)
     assert "| drawn | 4 |" in capsys.readouterr().out
 
 

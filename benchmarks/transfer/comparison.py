@@ -1,0 +1,62 @@
+"""The same training from every start, each with the best of the same learning rates."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from statistics import fmean
+
+from benchmarks.transfer.backbones import FROZEN, Backbone
+
+# What was measured during a training: rows of a step and its figures.
+Curve = list[list[float]]
+# Given the backbone, its learning rate, the seed and the steps.
+Train = Callable[[Backbone, float, int, int], Curve]
+Loss = Callable[[Curve], float]
+
+
+@dataclass
+class Comparison:
+    """Runs every training once; `path` keeps their curves, so that a comparison can go on."""
+
+    starts: Mapping[str, Backbone]
+    rates: Sequence[float]
+    seeds: int
+    steps: int
+    path: Path | None = None
+
+    def __post_init__(self) -> None:
+        exists = self.path is not None and self.path.exists()
+        lines = self.path.read_text(encoding="utf-8").splitlines() if self.path and exists else []
+        self._finished: dict[str, Curve] = dict(json.loads(line) for line in lines)
+
+    def curves(self, name: str, train: Train, loss: Loss) -> dict[str, list[Curve]]:
+        """By start, the curve of each seed, at the learning rate with the lowest loss for seed 0."""
+        return {start: self._of_start(start, name, train, loss) for start in self.starts}
+
+    def _of_start(self, start: str, name: str, train: Train, loss: Loss) -> list[Curve]:
+        curve = partial(self._curve, start, name, train)
+        rates = self.rates[:1] if start == FROZEN else self.rates
+        rate = min(rates, key=lambda rate: loss(curve(rate, 0)))
+        return [curve(rate, seed) for seed in range(self.seeds)]
+
+    def _curve(self, start: str, name: str, train: Train, rate: float, seed: int) -> Curve:
+        key = f"{name}, {start}, rate {rate:g}, seed {seed}, {self.steps} steps"
+        if key not in self._finished:
+            self._finished[key] = train(self.starts[start], rate, seed, self.steps)
+            line = json.dumps([key, self._finished[key]])
+            print(line, file=sys.stderr, flush=True)
+            if self.path:
+                with self.path.open("a", encoding="utf-8") as file:
+                    file.write(line + "\n")
+        return self._finished[key]
+
+
+def mean_and_range(values: Sequence[float], digits: int) -> str:
+    """As in `3.21 (3.05–3.40)`."""
+    mean, low, high = (f"{v:.{digits}f}" for v in (fmean(values), min(values), max(values)))
+    return mean if len(values) == 1 else f"{mean} ({low}–{high})"
