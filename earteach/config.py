@@ -189,7 +189,7 @@ class ModelConfig(Options, panel="Model"):
         "to train it).",
     )
     pyramid_channels: int = option(
-        32,
+        64,
         "Channels of the feature pyramid, which the teaching objective trains; 0 leaves it out.",
         at_least=0,
         at_most=2**12,

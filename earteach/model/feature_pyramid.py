@@ -9,18 +9,20 @@ from torch import nn
 from torch.nn import functional
 from torchvision.ops import FeaturePyramidNetwork
 
+from earteach.model.convolution import group_norm
+
 
 class FeaturePyramid(nn.Module):
     """Maps at strides 2, 4, 8 and 16 to as many maps of equally many channels.
 
-    Each has the context of the coarser ones. Their sum, all at the finest stride, describes the point
-    of the ear at each place: see `descriptors`.
+    Each has the context of the coarser ones, and is normalised, so that all count in their sum. That
+    sum, at the finest stride, describes the point of the ear at each place: see `descriptors`.
     """
 
     def __init__(self, widths: Sequence[int], channels: int) -> None:
         super().__init__()
         self.channels = channels
-        self.network = FeaturePyramidNetwork(list(widths), channels)
+        self.network = FeaturePyramidNetwork(list(widths), channels, norm_layer=group_norm)
 
     def forward(self, maps: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """Maps `(B, widths[i], H_i, W_i)` to maps `(B, channels, H_i, W_i)`, finest first."""

@@ -16,6 +16,8 @@ from earteach.model.correspondence import Matches, random_points
 from earteach.model.feature_pyramid import descriptors
 from earteach.model.vae import ConvVAE, EncoderOutput
 
+# Larger views would take time and memory, and ears in photographs of people are seldom larger.
+_LARGEST_SIDE = 128
 # Degrees, log scale, shift in half sides: the pose of an ear varies by as much between photographs.
 _ROTATION, _SCALE, _SHIFT = 25.0, 0.2, 0.2
 # Largest relative changes; those of a photograph in other light, and more.
@@ -62,9 +64,13 @@ def match_views(
 
 
 def strong_views(images: torch.Tensor, generator: torch.Generator) -> StrongViews:
-    """Turn, scale, shift and mirror images `(B, C, S, S)` in [0, 1]; then change how they look."""
+    """Turn, scale, shift and mirror images `(B, C, S, S)` in [0, 1]; then change how they look.
+
+    Views are at most `_LARGEST_SIDE` pixels large.
+    """
+    side = min(images.shape[3], _LARGEST_SIDE)
     matrices = _random_poses(len(images), generator).to(images.device)
-    grid = functional.affine_grid(matrices, list(images.shape), align_corners=False)
+    grid = functional.affine_grid(matrices, [*images.shape[:2], side, side], align_corners=False)
     moved = functional.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
     return StrongViews(_recoloured(moved, generator), matrices)
 

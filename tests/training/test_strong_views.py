@@ -10,7 +10,7 @@ from earteach.training import strong_views as module
 from earteach.training.strong_views import strong_views
 
 
-def spots(points: torch.Tensor, size: int = 64) -> torch.Tensor:
+def spots(points: torch.Tensor, size: int) -> torch.Tensor:
     """Images `(B, 1, size, size)` of a soft spot at each point `(B, 1, 2)`."""
     at = (torch.arange(size) + 0.5) / size * 2 - 1
     squares = (at - points[:, :, :1]) ** 2 + ((at - points[:, :, 1:]) ** 2).transpose(1, 2)
@@ -22,12 +22,14 @@ def only_moved(monkeypatch):
     monkeypatch.setattr(module, "_recoloured", lambda x, generator: x)
 
 
+@pytest.mark.parametrize(("size", "side"), [(64, 64), (256, 128)])
 @pytest.mark.usefixtures("only_moved")
-def test_points_are_where_the_view_shows_them():
+def test_points_are_where_the_view_shows_them(size, side):
     points = 0.6 * torch.rand(40, 1, 2, generator=torch.Generator().manual_seed(1)) - 0.3
-    views = strong_views(spots(points), views_generator(0, 0, 0))
+    views = strong_views(spots(points, size), views_generator(0, 0, 0))
+    assert views.images.shape == (40, 1, side, side)
     weight = views.images[:, 0] / views.images[:, 0].sum(dim=(1, 2), keepdim=True)
-    at = (torch.arange(64) + 0.5) / 64 * 2 - 1
+    at = (torch.arange(side) + 0.5) / side * 2 - 1
     centres = torch.stack([(weight.sum(1) * at).sum(1), (weight.sum(2) * at).sum(1)], dim=1)
     assert (views.points(points)[:, 0] - centres).abs().max() < 0.02
     assert (points[:, 0] - centres).abs().max() > 0.2
