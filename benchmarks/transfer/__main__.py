@@ -8,8 +8,8 @@
 
 The same head, steps and augmentation begin from the same architecture with random weights, from an
 ImageNet backbone, from a network trained with `--teach-weight 0`, and from the checkpoint, frozen and
-fine-tuned. Each takes the best of the same learning rates for its backbone, chosen with the first seed.
-The detector is that of docs/examples/detector.py.
+fine-tuned. Each takes the best of the same learning rates for its backbone. The detector is that of
+docs/examples/detector.py.
 """
 
 from __future__ import annotations

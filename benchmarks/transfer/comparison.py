@@ -6,7 +6,6 @@ import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from statistics import fmean
 
@@ -35,14 +34,16 @@ class Comparison:
         self._finished: dict[str, Curve] = dict(json.loads(line) for line in lines)
 
     def curves(self, name: str, train: Train, loss: Loss) -> dict[str, list[Curve]]:
-        """By start, the curve of each seed, at the learning rate with the lowest loss for seed 0."""
+        """By start, the curve of each seed, at the learning rate with the lowest mean loss."""
         return {start: self._of_start(start, name, train, loss) for start in self.starts}
 
     def _of_start(self, start: str, name: str, train: Train, loss: Loss) -> list[Curve]:
-        curve = partial(self._curve, start, name, train)
         rates = self.rates[:1] if start == FROZEN else self.rates
-        rate = min(rates, key=lambda rate: loss(curve(rate, 0)))
-        return [curve(rate, seed) for seed in range(self.seeds)]
+        tried = [
+            [self._curve(start, name, train, rate, seed) for seed in range(self.seeds)]
+            for rate in rates
+        ]
+        return min(tried, key=lambda curves: fmean(map(loss, curves)))
 
     def _curve(self, start: str, name: str, train: Train, rate: float, seed: int) -> Curve:
         key = f"{name}, {start}, rate {rate:g}, seed {seed}, {self.steps} steps"

@@ -66,7 +66,10 @@ class Landmarker(nn.Module):
 
 
 def varied(ears: LabelledEars, generator: torch.Generator) -> LabelledEars:
-    """The ears turned, scaled and shifted, in other light."""
+    """The ears turned, scaled, shifted and, one in two, mirrored, in other light.
+
+    Mirrored, a left ear is a right one: a few labels rarely show both sides well.
+    """
     count = len(ears)
 
     def uniform(*shape: int) -> torch.Tensor:
@@ -74,7 +77,8 @@ def varied(ears: LabelledEars, generator: torch.Generator) -> LabelledEars:
 
     angle, scale = math.radians(ROTATION) * uniform(), torch.exp(SCALE * uniform())
     cos, sin = scale * torch.cos(angle), scale * torch.sin(angle)
-    linear = torch.stack([cos, -sin, sin, cos], dim=1).reshape(-1, 2, 2)
+    mirror = torch.where(uniform() < 0, -1.0, 1.0)
+    linear = torch.stack([cos * mirror, -sin, sin * mirror, cos], dim=1).reshape(-1, 2, 2)
     shift = SHIFT * uniform(2)
     grid = functional.affine_grid(
         torch.cat([linear, shift[:, :, None]], dim=2), list(ears.images.shape), align_corners=False

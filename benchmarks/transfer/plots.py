@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -38,7 +39,7 @@ def panels(table: Table) -> dict[Any, list[dict[str, Any]]]:
     return grouped
 
 
-def draw(name: str, table: Table, title: str, x: str, y: str, log: bool) -> None:
+def draw(path: Path, table: Table, title: str, x: str, y: str, log: bool) -> None:
     """A panel for each value of the first column, over the second, `x`; a line for each start."""
     grouped = panels(table)
     with mpl.rc_context(STYLE):  # type: ignore[arg-type]
@@ -63,18 +64,18 @@ def draw(name: str, table: Table, title: str, x: str, y: str, log: bool) -> None
             axes.grid(axis="y", color=GRAY, alpha=0.2)
         figure.axes[0].set_ylabel(y)
         figure.axes[-1].legend(frameon=False)
-        figure.savefig(DOCS / "images" / f"{name}.svg", transparent=True, metadata={"Date": None})
+        figure.savefig(path, transparent=True, metadata={"Date": None})
 
 
 def main() -> None:
-    tables = load()
+    tables, images = load(), DOCS / "images"
     draw(
-        "transfer-landmarks", tables["transfer-landmarks"], "{}", "labels",
-        "error, % of the ear's diagonal", log=True,
+        images / "transfer-landmarks.svg", tables["transfer-landmarks"],
+        title="{}", x="labels", y="error, % of the ear's diagonal", log=True,
     )  # fmt: skip
     draw(
-        "transfer-detection", tables["transfer-detection"], "{} photographs", "steps", "AP50, %",
-        log=False,
+        images / "transfer-detection.svg", tables["transfer-detection"],
+        title="{} photographs", x="steps", y="AP50, %", log=False,
     )  # fmt: skip
 
 

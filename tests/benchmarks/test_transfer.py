@@ -9,9 +9,11 @@ import pytest
 import torch
 from torch import nn
 
+from benchmarks.tables import Table
 from benchmarks.transfer.__main__ import main
 from benchmarks.transfer.backbones import STARTS
-from benchmarks.transfer.landmarks import LabelledEars, error
+from benchmarks.transfer.landmarks import LabelledEars, error, varied
+from benchmarks.transfer.plots import COLOURS, draw
 from docs.examples.detector import Scene, average_precision
 from tests.conftest import Run
 from tests.scenes import scenes
@@ -43,11 +45,22 @@ def test_every_start_has_its_column(
     )
     assert landmarks[2 + STARTS.index("fine-tuned")] is None
     assert [row[:2] for row in tables["transfer-detection"]["rows"]] == [[4, 1], [4, 2], [4, 3]]
-    # From noise two rates for seed 0 and the better one for seed 1; frozen one rate.
-    assert len(curves) == 2 * (3 + 2)
+    # From noise at two rates, frozen at one; each with two seeds.
+    assert len(curves) == 2 * (4 + 2)
     assert main(arguments) == 0  # from the curves kept
     assert len(kept.read_text().splitlines()) == len(curves)
     assert "| drawn | 4 |" in capsys.readouterr().out
+
+
+def test_a_plot_has_a_panel_for_each_set_and_a_line_for_each_start_measured(tmp_path: Path) -> None:
+    columns = dict.fromkeys(("landmarks", "labels", *COLOURS), "")
+    starts = {"from noise": "4.00 (3.50–4.50)", "fine-tuned": "3.00"}
+    rows = [[name, 10, *(starts.get(start) for start in COLOURS)] for name in ("ami", "points21")]
+    path = tmp_path / "plot.svg"
+    draw(path, Table(columns, rows, "", "", ""), "of {}", "labels", "error", log=True)
+    text = path.read_text()
+    assert all(f">{word}<" in text for word in ("of ami", "of points21", *starts))
+    assert ">ImageNet<" not in text
 
 
 def test_the_error_is_a_share_of_the_diagonal_of_the_points() -> None:
@@ -60,6 +73,22 @@ def test_the_error_is_a_share_of_the_diagonal_of_the_points() -> None:
 
     ears = LabelledEars(torch.zeros(1, 3, 8, 8), true)
     assert error(Found(), ears) == pytest.approx(10.0)  # type: ignore[arg-type]
+
+
+def test_landmarks_move_with_the_ear_and_half_of_the_ears_are_mirrored() -> None:
+    """A black image with a soft spot at its first landmark; the second shows the side."""
+    at = (torch.arange(64) + 0.5) / 64
+    spot = torch.exp(-((at - 0.6) ** 2 + ((at - 0.55) ** 2)[:, None]) / (2 * 0.03**2))
+    points = torch.tensor([[[0.6, 0.55], [0.7, 0.55]]]).expand(60, 2, 2)
+    ears = varied(
+        LabelledEars(spot.expand(60, 3, 64, 64), points), torch.Generator().manual_seed(0)
+    )
+    weight = (ears.images - ears.images.amin(dim=(2, 3), keepdim=True)).mean(dim=1) ** 2
+    total = weight.sum(dim=(1, 2))
+    found = torch.stack([weight.sum(1) @ at / total, weight.sum(2) @ at / total], dim=1)
+    assert (found - ears.landmarks[:, 0]).abs().max() < 0.02
+    mirrored = ears.landmarks[:, 1, 0] < ears.landmarks[:, 0, 0]
+    assert 20 < mirrored.sum() < 40
 
 
 def test_the_average_precision_is_that_of_the_boxes() -> None:
