@@ -15,6 +15,7 @@ docs/examples/detector.py.
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -132,7 +133,7 @@ def main(arguments: Sequence[str]) -> int:
         )
     compared = Comparison(starts, options.rates, options.seeds, options.steps, options.trainings)
     machine = f"{torch.get_num_threads()} threads of {processor()}, torch {torch.__version__}"
-    command = "python -m benchmarks.transfer"
+    command = shlex.join(["python", "-m", "benchmarks.transfer", *arguments])
     tables: dict[str, Table] = {}
     if options.landmarks:
         rows = list(landmark_rows(compared, options))

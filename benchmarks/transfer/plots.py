@@ -50,7 +50,7 @@ def draw(path: Path, table: Table, title: str, x: str, y: str, log: bool) -> Non
             strict=True,
         ):
             for start, colour in COLOURS.items():
-                cells = [(row[x], float(row[start].split()[0])) for row in rows if row[start]]
+                cells = [(row[x], float(row[start].split()[0])) for row in rows if row.get(start)]
                 if cells:
                     axes.plot(
                         *zip(*cells, strict=True), "o-", color=colour, markersize=3, label=start
