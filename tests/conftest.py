@@ -32,7 +32,7 @@ TINY_RUN = [
 ]  # fmt: skip
 
 # Of the fixture `trained`, beside TINY_RUN.
-TEACHING = ["--teach-weight", "0.02", "--pyramid-channels", "32"]
+TEACHING = ["--teach-weight", "0.02"]
 
 
 # A busy machine is slow for reasons of its own.

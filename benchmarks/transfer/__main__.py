@@ -55,7 +55,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     add("--throughput", action="store_true", help="measure images per second")
     add("--starts", nargs="+", choices=STARTS, default=STARTS, help="what to begin from (all)")
     add("--rates", nargs="+", type=float, default=RATES, help="learning rates of the backbone")
-    add("--seeds", type=int, default=3, help="choices of the labels (%(default)s)")
+    add("--seeds", type=int, default=3, help="seeds, and choices of the labels (%(default)s)")
     add("--steps", type=int, default=STEPS, help="steps of each training (%(default)s)")
     add("--bf16", action="store_true", help="compute the backbones in bfloat16")
     add("--trainings", type=Path, help="file that keeps each training, to go on from")
@@ -97,6 +97,8 @@ def detection_rows(compared: Comparison, options: argparse.Namespace) -> Iterato
     folder, boxes = map(Path, options.scenes.split(","))
     train, test = detector.divided(detector.read_scenes(folder, boxes))
     for number in map(int, options.photographs.split(",")):
+        if number > len(train):
+            continue
         curves = compared.curves(
             f"{number} photographs",
             partial(detection_curve, train[:number], test),

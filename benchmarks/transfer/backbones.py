@@ -16,12 +16,13 @@ from torchvision.ops import FeaturePyramidNetwork
 
 from earteach import EarBackbone
 from earteach.model.blocks import STRIDES
+from earteach.model.convolution import group_norm
 
 NOISE, IMAGENET, WITHOUT, FROZEN, TUNED = (
     "from noise", "ImageNet", "without teaching", "frozen", "fine-tuned",
 )  # fmt: skip
 STARTS = (NOISE, IMAGENET, WITHOUT, FROZEN, TUNED)
-NEW_PYRAMID = 32
+NEW_PYRAMID = 64
 
 
 class Backbone(Protocol):
@@ -73,7 +74,7 @@ class ImageNetBackbone(nn.Module):
         del self.body._conv_head, self.body._bn1, self.body._fc
         self.strides = strides
         widths = [maps.shape[1] for maps in self._maps(torch.zeros(1, 3, 64, 64)).values()]
-        self.pyramid = FeaturePyramidNetwork(widths, NEW_PYRAMID)
+        self.pyramid = FeaturePyramidNetwork(widths, NEW_PYRAMID, norm_layer=group_norm)
         self.out_channels = NEW_PYRAMID
 
     def _blocks_to_stride_16(self) -> int:

@@ -29,9 +29,8 @@ class Comparison:
     path: Path | None = None
 
     def __post_init__(self) -> None:
-        exists = self.path is not None and self.path.exists()
-        lines = self.path.read_text(encoding="utf-8").splitlines() if self.path and exists else []
-        self._finished: dict[str, Curve] = dict(json.loads(line) for line in lines)
+        kept = self.path.read_text(encoding="utf-8") if self.path and self.path.exists() else ""
+        self._finished: dict[str, Curve] = dict(map(json.loads, kept.splitlines()))
 
     def curves(self, name: str, train: Train, loss: Loss) -> dict[str, list[Curve]]:
         """By start, the curve of each seed, at the learning rate with the lowest mean loss."""

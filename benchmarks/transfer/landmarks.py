@@ -11,6 +11,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from earteach.data.manifest import beside
+
 STEPS, BATCH, HEAD_RATE, WARMUP = 450, 16, 1e-3, 20
 # Degrees, log scale, shift in half sides; relative changes of brightness and contrast.
 ROTATION, SCALE, SHIFT, TONE = 20.0, 0.15, 0.08, 0.2
@@ -27,8 +29,7 @@ class LabelledEars:
     def read(cls, array: Path) -> LabelledEars:
         """The array and the `*_landmarks.npy` beside it, as `earteach prepare` writes them."""
         images = torch.from_numpy(np.load(array)).permute(0, 3, 1, 2).float() / 255
-        name = array.name.replace("teacher", "landmarks")
-        return cls(images, torch.from_numpy(np.load(array.with_name(name))).float())
+        return cls(images, torch.from_numpy(np.load(beside(array, "landmarks.npy"))).float())
 
     def __len__(self) -> int:
         return len(self.images)
@@ -108,7 +109,7 @@ def learn(
     groups = [{"params": list(model.head.parameters()), "lr": HEAD_RATE}]
     groups += [{"params": body, "lr": backbone_rate}] if body else []
     optimizer = torch.optim.AdamW(groups, weight_decay=1e-4)
-    rise = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _share(step, steps))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _share(step, steps))
     for _ in range(steps):
         rows = torch.randint(len(ears), (BATCH,), generator=generator)
         batch = varied(ears.rows(rows), generator)
@@ -116,7 +117,7 @@ def learn(
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
-        rise.step()
+        schedule.step()
     return model
 
 

@@ -66,11 +66,12 @@ def match_views(
 def strong_views(images: torch.Tensor, generator: torch.Generator) -> StrongViews:
     """Turn, scale, shift and mirror images `(B, C, S, S)` in [0, 1]; then change how they look.
 
-    Views are at most `_LARGEST_SIDE` pixels large.
+    A view's side is at most `_LARGEST_SIDE` pixels.
     """
     side = min(images.shape[3], _LARGEST_SIDE)
     matrices = _random_poses(len(images), generator).to(images.device)
-    grid = functional.affine_grid(matrices, [*images.shape[:2], side, side], align_corners=False)
+    images = functional.interpolate(images, (side, side), mode="area")  # without aliasing
+    grid = functional.affine_grid(matrices, list(images.shape), align_corners=False)
     moved = functional.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
     return StrongViews(_recoloured(moved, generator), matrices)
 

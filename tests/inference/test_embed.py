@@ -66,7 +66,7 @@ def test_the_columns_are_those_of_the_network(
         # The maps of a network trained so little have values of hundreds, and sums of such values.
         atol = 1e-5 * max(10, np.abs(expected).max())
         np.testing.assert_allclose(columns[name], expected, atol=atol, rtol=1e-5)
-    assert (result.images, result.latent_dim, result.features) == (7, 16, 8192)
+    assert (result.images, result.latent_dim, result.features) == (7, 16, 16384)
     assert str(columns["checkpoint"]) == checkpoint.name
     assert str(columns["checkpoint_sha256"]) == result.checkpoint_sha256 == sha256(checkpoint)
     assert [path.name for path in tmp_path.iterdir() if path.name != "run"] == [f"codes{kind}"]
@@ -183,5 +183,5 @@ def test_the_command_reports_what_the_function_returns(trained, ears, tmp_path):
     assert command("embed", trained.last, *options).json == {
         "checkpoint": str(trained.last), "checkpoint_sha256": sha256(trained.last),
         "input": str(array), "path": str(out),
-        "images": 7, "latent_dim": 16, "logvar": True, "features": 8192,
+        "images": 7, "latent_dim": 16, "logvar": True, "features": 16384,
     }  # fmt: skip

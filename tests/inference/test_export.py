@@ -31,7 +31,7 @@ MAPS = {
     "stride_4": [16, 8, 8],
     "stride_8": [32, 4, 4],
     "stride_16": [64, 2, 2],
-    **{f"pyramid_{stride}": [32, 32 // stride, 32 // stride] for stride in (2, 4, 8, 16)},
+    **{f"pyramid_{stride}": [64, 32 // stride, 32 // stride] for stride in (2, 4, 8, 16)},
 }
 SHAPES = {
     "full": ({"images": [3, 32, 32]}, {"reconstructions": [3, 32, 32]}),
@@ -237,7 +237,7 @@ def test_features_without_pca_take_images_of_another_size(sideless, tmp_path):
     result = export(sideless, tmp_path / "x", format="torchscript", part="features", input_size=48)
     assert [port.shape for port in result.outputs] == [
         ("batch", 8, 24, 24), ("batch", 16, 12, 12), ("batch", 32, 6, 6), ("batch", 64, 3, 3),
-        *[("batch", 32, side, side) for side in (24, 12, 6, 3)],
+        *[("batch", 64, side, side) for side in (24, 12, 6, 3)],
     ]  # fmt: skip
     batch = torch.rand(2, 3, 48, 48, generator=torch.Generator().manual_seed(0))
     assert_close(run(result, batch), in_torch(earteach.load(sideless), "features", batch))

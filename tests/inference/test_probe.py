@@ -60,7 +60,7 @@ def test_everything_is_probed_beside_everything(probed: Probed):
     errors = by_features(probed, "error")
     assert {entry.images for entry in errors.values()} == {41}
     assert probed.groups == 14
-    assert [errors[name].length for name in KINDS] == [16, 8192, 16, 768, 16, 8192]
+    assert [errors[name].length for name in KINDS] == [16, 16384, 16, 768, 16, 16384]
     for name, entry in errors.items():
         if name == "pca":
             assert entry.below_pca is None

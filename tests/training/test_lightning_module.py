@@ -270,7 +270,7 @@ def test_the_average_follows_its_recurrence(ears, tmp_path, monkeypatch):
 
 
 def test_a_module_takes_the_weights_of_another_network(trained):
-    module, model = lightning(pyramid_channels=32), earteach.load(trained.last)
+    module, model = lightning(), earteach.load(trained.last)
     module.init_from_model(model)
     for network in module.networks():
         assert torch.equal(flat(network), flat(model))
