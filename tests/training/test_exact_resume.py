@@ -240,7 +240,7 @@ def test_killed_four_times_at_any_time(ears, uninterrupted, tmp_path, workers):
     """SIGKILL to real processes at moments spread over start-up, steps, validation and writing."""
     began = time.monotonic()
     earteach_process("train", *options(ears, tmp_path / "timed", workers)).communicate()
-    whole = time.monotonic() - began
+    whole, killed = time.monotonic() - began, 0
     for number in range(4):
         run = Run(tmp_path / str(number), None)
         command = ["train", *options(ears, run.folder, workers), "--checkpoint-every-n-steps", 2]
@@ -248,7 +248,10 @@ def test_killed_four_times_at_any_time(ears, uninterrupted, tmp_path, workers):
         time.sleep(whole * (0.35 + 0.5 * number / 4))
         process.kill()
         process.communicate()
-        assert process.returncode == -signal.SIGKILL
-        next_second()
-        finished(*command)
+        if process.returncode == -signal.SIGKILL:
+            killed += 1
+            next_second()
+            finished(*command)
         assert_same_run(uninterrupted, run)
+    # On a machine that was busier during the timed run, a later one may finish first.
+    assert killed >= 2
