@@ -6,6 +6,7 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ _LOG_FACTOR = 10.0
 _MAX_MARKERS = 30
 # Mid-tones, which are readable on light and on dark paper.
 _GRAY, _COLOURS = "#808080", {"training": "#4285cc", "validation": "#d9722e"}
-_OTHER_COLOUR = "#2f9e68"
+_OTHER_COLOURS = ("#2f9e68", "#9467bd", "#b8860b", "#17a2b8")
 _MARK = "<desc>earteach</desc>"
 _STYLE = {
     "svg.fonttype": "none",  # text stays text
@@ -86,9 +87,10 @@ def svg(charts: Sequence[Chart]) -> str:
 
 
 def _draw(axes: Any, each: Chart) -> None:
+    others = cycle(_OTHER_COLOURS)
     for name, points in each.series.items():
         x, y = zip(*points, strict=True)
-        colour = _COLOURS.get(name, _OTHER_COLOUR)
+        colour = _COLOURS.get(name) or next(others)
         marker = "o" if len(points) <= _MAX_MARKERS else ""
         label = f"{name} {number(y[-1])}"
         axes.plot(x, y, color=colour, marker=marker, markersize=3, label=label)

@@ -15,6 +15,7 @@ docs/examples/detector.py.
 from __future__ import annotations
 
 import argparse
+import re
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
@@ -30,6 +31,7 @@ from benchmarks.transfer.comparison import Comparison, Curve, mean_and_range
 from benchmarks.transfer.landmarks import STEPS, LabelledEars, choice, error, learn
 from benchmarks.transfer.throughput import COLUMNS, throughput_rows
 from docs.examples import detector
+from earteach import EarTeachError
 
 RATES = (1e-4, 3e-4, 1e-3)
 LANDMARKS = {"landmarks": "", "labels": ".0f", **dict.fromkeys(STARTS, "")}
@@ -46,11 +48,16 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     add("--checkpoint", type=Path, required=True, help="a network trained with teaching")
     add("--without", type=Path, help="one trained with --teach-weight 0")
     add(
-        "--landmarks", action="append", default=[], metavar="NAME=TRAIN,TEST",
+        "--landmarks", action="append", type=landmark_set, default=[], metavar="NAME=TRAIN,TEST",
         help="arrays of labelled ears, to learn from and of other people; repeatable",
     )  # fmt: skip
     add("--labels", default="10,50", help="numbers of labelled ears (%(default)s)")
-    add("--scenes", metavar="FOLDER,BOXES", help="photographs, and the boxes of the ears in them")
+    add(
+        "--scenes",
+        type=folder_and_boxes,
+        metavar="FOLDER,BOXES",
+        help="photographs, and the boxes of the ears in them",
+    )
     add("--photographs", default="50", help="numbers to train a detector on (%(default)s)")
     add("--throughput", action="store_true", help="measure images per second")
     add("--starts", nargs="+", choices=STARTS, default=STARTS, help="what to begin from (all)")
@@ -60,14 +67,30 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     add("--bf16", action="store_true", help="compute the backbones in bfloat16")
     add("--trainings", type=Path, help="file that keeps each training, to go on from")
     add("--save", type=Path, help="JSON file that keeps the tables, for the docs")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if not (options.landmarks or options.scenes or options.throughput):
+        parser.error("nothing to measure: add --landmarks, --scenes or --throughput")
+    return options
+
+
+def landmark_set(text: str) -> tuple[str, str, str]:
+    found = re.fullmatch("(.+?)=(.+),(.+)", text)
+    if not found:
+        raise argparse.ArgumentTypeError(f"{text}: expected NAME=TRAIN,TEST")
+    return found[1], found[2], found[3]
+
+
+def folder_and_boxes(text: str) -> tuple[Path, Path]:
+    folder, comma, boxes = text.rpartition(",")
+    if not comma:
+        raise argparse.ArgumentTypeError(f"{text}: expected FOLDER,BOXES")
+    return Path(folder), Path(boxes)
 
 
 def landmark_rows(compared: Comparison, options: argparse.Namespace) -> Iterator[list[Cell]]:
     """Errors in %: the mean over the seeds, and its range."""
-    for named in options.landmarks:
-        name, _, arrays = named.partition("=")
-        train, test = (LabelledEars.read(Path(path)) for path in arrays.split(","))
+    for name, *arrays in options.landmarks:
+        train, test = (LabelledEars.read(Path(path)) for path in arrays)
         for labels in map(int, options.labels.split(",")):
             if labels > len(train):
                 continue
@@ -94,8 +117,7 @@ def landmark_curve(
 
 def detection_rows(compared: Comparison, options: argparse.Namespace) -> Iterator[list[Cell]]:
     """AP50 and AP in % by step: the means over the seeds."""
-    folder, boxes = map(Path, options.scenes.split(","))
-    train, test = detector.divided(detector.read_scenes(folder, boxes))
+    train, test = detector.divided(detector.read_scenes(*options.scenes))
     for number in map(int, options.photographs.split(",")):
         if number > len(train):
             continue
@@ -155,4 +177,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except (EarTeachError, FileNotFoundError) as problem:
+        sys.exit(f"error: {problem}")

@@ -201,7 +201,7 @@ if __name__ == "__main__":
     parser.add_argument("--starts", nargs="+", choices=STARTS, default=["teacher", "noise"])
     parser.add_argument("--steps", type=int, default=450)
     parser.add_argument("--every", type=int, default=150, help="steps between tests")
-    parser.add_argument("--rate", type=float, default=3e-4, help="learning rate of the backbone")
+    parser.add_argument("--rate", type=float, default=1e-3, help="learning rate of the backbone")
     parser.add_argument("--seed", type=int, default=0)
     try:
         main(parser.parse_args())

@@ -13,7 +13,7 @@ from benchmarks.tables import Table
 from benchmarks.transfer.__main__ import main
 from benchmarks.transfer.backbones import STARTS
 from benchmarks.transfer.landmarks import LabelledEars, error, varied
-from benchmarks.transfer.plots import COLOURS, draw
+from benchmarks.transfer.plots import precision_charts
 from docs.examples.detector import Scene, average_precision
 from tests.conftest import Run
 from tests.scenes import scenes
@@ -52,15 +52,12 @@ def test_every_start_has_its_column(
     assert "| drawn | 4 |" in capsys.readouterr().out
 
 
-def test_a_plot_has_a_panel_for_each_set_and_a_line_for_each_start_measured(tmp_path: Path) -> None:
-    columns = dict.fromkeys(("landmarks", "labels", *COLOURS), "")
-    starts = {"from noise": "4.00 (3.50–4.50)", "fine-tuned": "3.00"}
-    rows = [[name, 10, *(starts.get(start) for start in COLOURS)] for name in ("ami", "points21")]
-    path = tmp_path / "plot.svg"
-    draw(path, Table(columns, rows, "", "", ""), "of {}", "labels", "error", log=True)
-    text = path.read_text()
-    assert all(f">{word}<" in text for word in ("of ami", "of points21", *starts))
-    assert ">ImageNet<" not in text
+def test_a_chart_for_each_number_of_photographs_has_a_line_for_each_start_measured() -> None:
+    columns = dict.fromkeys(("photographs", "steps", "from noise", "ImageNet", "fine-tuned"), "")
+    rows = [[n, 9 * at, f"{n + at}.5 / 1.0", None, "30.0 / 2.0"] for n in (4, 8) for at in (1, 2)]
+    four, eight = precision_charts(Table(columns, rows, "", "", ""))
+    assert four.series == {"from noise": [(9, 5.5), (18, 6.5)], "fine-tuned": [(9, 30), (18, 30)]}
+    assert eight.series["from noise"] == [(9, 9.5), (18, 10.5)]
 
 
 def test_the_error_is_a_share_of_the_diagonal_of_the_points() -> None:
