@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from benchmarks import gpu
@@ -12,6 +14,7 @@ from benchmarks.speed.__main__ import main as speed
 from benchmarks.speed.__main__ import table
 from benchmarks.speed.pairs import Pair, in_turn
 from benchmarks.tables import load, rendered, save
+from earteach import checkpoint
 
 
 def test_both_sides_are_called_in_turn():
@@ -51,3 +54,15 @@ def test_the_gpu_benchmark_runs_small_on_a_cpu(monkeypatch, capsys):
     rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if "| 32 |" in line]
     assert [row[1:3] for row in rows] == [[b, p] for b in "23" for p in ("32", "bf16")]
     assert all(float(cell.strip("| ")) > 0 for row in rows for cell in row[3:])
+
+
+@pytest.mark.slow
+def test_a_run_of_few_steps_stops_after_them(tmp_path: Path):
+    for name, count in (("train", 256), ("val", 8)):
+        np.lib.format.open_memmap(tmp_path / f"{name}.npy", "w+", np.uint8, (count, 32, 32, 3))
+    arguments = [str(tmp_path / name) for name in ("train.npy", "val.npy", "out")]
+    command = [sys.executable, "-m", "benchmarks.speed.few_steps", *arguments]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
+    assert float(ran.stdout) > 0  # when the first step began
+    last = checkpoint.last(tmp_path / "out" / "checkpoints")
+    assert checkpoint.find(last).global_step < 256 // 8
