@@ -47,6 +47,7 @@ class Chart:
     mark: float | None
     mark_label: str
     x_label: str
+    log_x: bool
 
 
 def chart(
@@ -57,14 +58,18 @@ def chart(
     mark: float | None = None,
     mark_label: str = "this checkpoint",
     x_label: str = "epoch",
+    log_x: bool = False,
 ) -> Chart | None:
-    """A chart of the finite points `(x, value)` of each series; None if there are none."""
+    """A chart of the finite points `(x, value)` of each series; None if there are none.
+
+    With `log_x`, the axis is logarithmic and has a tick at each x.
+    """
     finite = {name: [p for p in points if math.isfinite(p[1])] for name, points in series.items()}
     finite = {name: points for name, points in finite.items() if points}
     if not finite:
         return None
     shown = {name: value for name, value in (levels or {}).items() if math.isfinite(value)}
-    return Chart(title, finite, shown, mark, mark_label, x_label)
+    return Chart(title, finite, shown, mark, mark_label, x_label, log_x)
 
 
 def svg(charts: Sequence[Chart]) -> str:
@@ -102,7 +107,13 @@ def _draw(axes: Any, each: Chart) -> None:
     values = [y for points in each.series.values() for _, y in points] + [*each.levels.values()]
     if min(values) > 0 and max(values) / min(values) > _LOG_FACTOR:
         axes.set_yscale("log")
-    axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+    if each.log_x:
+        axes.set_xscale("log")
+        ticks = sorted({x for points in each.series.values() for x, _ in points})
+        axes.set_xticks(ticks, map(number, ticks))
+        axes.minorticks_off()
+    else:
+        axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     axes.set_title(each.title)
     axes.set_xlabel(each.x_label)
     axes.grid(axis="y", color=_GRAY, alpha=0.2)

@@ -227,7 +227,7 @@ class OptimConfig(Options, panel="Optimisation"):
         vae_only=True,
     )
     teach_weight: float = option(
-        0.02,
+        0.1,
         "Weight of the teaching objective, which makes features recognise the same point of an ear "
         "under other poses, colours and blur; 0 disables it.",
         at_least=0,

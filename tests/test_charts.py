@@ -34,6 +34,13 @@ def test_only_positive_values_of_a_wide_range_are_logarithmic():
         assert (slopes[0] == pytest.approx(slopes[1])) == logarithmic
 
 
+def test_a_logarithmic_axis_has_a_tick_at_each_point():
+    text = svg([chart("x", {"training": [(10, 4), (50, 3), (357, 2.9)]}, log_x=True)])
+    gaps = np.diff(curve(text)[:, 0])
+    assert gaps[1] / gaps[0] == pytest.approx(math.log(357 / 50) / math.log(5), rel=1e-3)
+    assert {"10", "50", "357"} <= set(ElementTree.fromstring(text).itertext())
+
+
 def test_the_drawing_names_its_parts_and_is_the_same_each_time():
     drawn = chart(
         "a < b",

@@ -13,7 +13,7 @@ from benchmarks.tables import Table
 from benchmarks.transfer.__main__ import main
 from benchmarks.transfer.backbones import STARTS
 from benchmarks.transfer.landmarks import LabelledEars, error, varied
-from benchmarks.transfer.plots import precision_charts
+from benchmarks.transfer.plots import error_charts, precision_charts
 from docs.examples.detector import Scene, average_precision
 from tests.conftest import Run
 from tests.scenes import scenes
@@ -58,6 +58,14 @@ def test_a_chart_for_each_number_of_photographs_has_a_line_for_each_start_measur
     four, eight = precision_charts(Table(columns, rows, "", "", ""))
     assert four.series == {"from noise": [(9, 5.5), (18, 6.5)], "fine-tuned": [(9, 30), (18, 30)]}
     assert eight.series["from noise"] == [(9, 9.5), (18, 10.5)]
+
+
+def test_errors_are_drawn_over_the_number_of_labels() -> None:
+    columns = dict.fromkeys(("landmarks", "labels", "from noise", "fine-tuned"), "")
+    rows = [["ami", 10, "4.00 (3.60–4.32)", "3.02"], ["ami", 50, "3.50", None]]
+    (ami,) = error_charts(Table(columns, rows, "", "", ""))
+    assert ami.series == {"from noise": [(10, 4.0), (50, 3.5)], "fine-tuned": [(10, 3.02)]}
+    assert ami.log_x
 
 
 def test_the_error_is_a_share_of_the_diagonal_of_the_points() -> None:
