@@ -40,9 +40,9 @@ def backbones(taught: Path, without: Path | None, bf16: bool) -> dict[str, Backb
         TUNED: partial(ear, taught, fpn="trained", frozen=False),
     }
     if find_spec("efficientnet_lite_pytorch"):
-        makers[IMAGENET] = ImageNetBackbone
+        makers[IMAGENET] = _imagenet
     if without:
-        makers[WITHOUT] = partial(ear, without, fpn=NEW_PYRAMID, frozen=False)
+        makers[WITHOUT] = partial(_without_teaching, without)
     return {start: partial(_seeded, maker, bf16) for start, maker in makers.items()}
 
 
@@ -54,8 +54,33 @@ def _seeded(
     return InBfloat16(backbone) if bf16 else backbone
 
 
-class ImageNetBackbone(nn.Module):
-    """EfficientNet-Lite0, trained on ImageNet, with a new feature pyramid; all of it learns.
+def _imagenet(strides: Sequence[int]) -> nn.Module:
+    body = EfficientNetLite0(strides)
+    widths = [level.shape[1] for level in body(torch.zeros(1, 3, 64, 64)).values()]
+    return WithNewPyramid(body, widths)
+
+
+def _without_teaching(checkpoint: Path, strides: Sequence[int]) -> nn.Module:
+    body = EarBackbone.from_checkpoint(checkpoint, strides=strides, frozen=False)
+    return WithNewPyramid(body, [level.channels for level in body.feature_info])
+
+
+class WithNewPyramid(nn.Module):
+    """A backbone with a feature pyramid like that of the trained network, but with random weights."""
+
+    def __init__(self, body: nn.Module, widths: list[int]) -> None:
+        super().__init__()
+        self.body = body
+        self.pyramid = FeaturePyramidNetwork(widths, NEW_PYRAMID, norm_layer=group_norm)
+        self.out_channels = NEW_PYRAMID
+
+    def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        levels: dict[str, torch.Tensor] = self.pyramid(self.body(images))
+        return levels
+
+
+class EfficientNetLite0(nn.Module):
+    """The maps of EfficientNet-Lite0, trained on ImageNet, from images in [0, 1].
 
     Its 17 MB of weights come in a package, and need no download of their own. Batch normalisation keeps
     its statistics, as is usual for fine-tuning on small batches.
@@ -72,16 +97,14 @@ class ImageNetBackbone(nn.Module):
         # Those at stride 32 and the classifier are not used.
         self.body._blocks = self.body._blocks[: self._blocks_to_stride_16()]
         del self.body._conv_head, self.body._bn1, self.body._fc
+        self.body.eval()
         self.strides = strides
-        widths = [maps.shape[1] for maps in self._maps(torch.zeros(1, 3, 64, 64)).values()]
-        self.pyramid = FeaturePyramidNetwork(widths, NEW_PYRAMID, norm_layer=group_norm)
-        self.out_channels = NEW_PYRAMID
 
     def _blocks_to_stride_16(self) -> int:
         halving = [n for n, block in enumerate(self.body._blocks) if _halves(block)]
         return halving[len(STRIDES) - 1]
 
-    def _maps(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+    def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         """The last map of each stride."""
         x = self.body._swish(self.body._bn0(self.body._conv_stem(2 * images - 1)))
         stride, maps = 2, {}
@@ -91,11 +114,7 @@ class ImageNetBackbone(nn.Module):
             maps[stride] = x
         return {f"stride{stride}": maps[stride] for stride in sorted(self.strides)}
 
-    def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        pyramid: dict[str, torch.Tensor] = self.pyramid(self._maps(images))
-        return pyramid
-
-    def train(self, mode: bool = True) -> ImageNetBackbone:
+    def train(self, mode: bool = True) -> EfficientNetLite0:
         super().train(mode)
         self.body.eval()
         return self
