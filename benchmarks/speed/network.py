@@ -28,7 +28,7 @@ from earteach.training.lightning_module import one_pass
 
 LATENT, BASE, SIZE, BATCH = 256, 64, 256, 8
 TURNS = 3
-KLD_WEIGHT, SSIM_WEIGHT, TEACH_WEIGHT = 0.00025, 0.02, 0.02
+KLD_WEIGHT = 0.00025
 
 
 @dataclass(frozen=True)
@@ -93,8 +93,7 @@ def training_loss(
     target = images if target is None else target
     noise = torch.randn(len(images), model.latent_dim, device=images.device)
     batch = one_pass(model, images, target, noise, torch.Generator())
-    teach_weight = TEACH_WEIGHT if model.pyramid is not None else 0.0
-    optim = OptimConfig(ssim_weight=SSIM_WEIGHT, teach_weight=teach_weight)
+    optim = OptimConfig() if model.pyramid is not None else OptimConfig(teach_weight=0.0)
     terms = vae_terms(TrainConfig(model=model.config, optim=optim), KLD_WEIGHT)
     return objective(terms, {term.name: term.values_of(batch) for term in terms})
 
