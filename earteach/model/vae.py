@@ -102,8 +102,8 @@ class ConvVAE(nn.Module):
         """Maps at strides 2, 4, 8 and 16 of images `(B, C, H, W)` in [0, 1] of any size.
 
         They are `(B, base · k, H / stride, W / stride)` with k = 1, 2, 4, 8, sides rounded up.
-        Training shows the network ears that fill an image of its own size. Raises `ValueError` for
-        images with other channels.
+        Training shows the encoder images of its own size, each filled by one ear or by four. Raises
+        `ValueError` for images with other channels.
         """
         self._check_channels(x)
         return self.encoder.maps(self.encoder(x))
