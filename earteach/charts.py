@@ -79,26 +79,32 @@ def svg(charts: Sequence[Chart]) -> str:
 
     # Element ids depend on the salt: charts on one page must not share them.
     salt = "earteach" + "".join(each.title for each in charts)
+    colours = _colours(charts)
     with mpl.rc_context({**_STYLE, "svg.hashsalt": salt}):  # type: ignore[dict-item]
         figure = Figure((_SIZE[0] * len(charts), _SIZE[1]), layout="constrained")
         for axes, each in zip(
             figure.subplots(1, len(charts), squeeze=False)[0], charts, strict=True
         ):
-            _draw(axes, each)
+            _draw(axes, each, colours)
         file = io.StringIO()
         figure.savefig(file, format="svg", transparent=True, metadata=_NO_METADATA)
     text = file.getvalue()
     return text[text.index("<svg") :]
 
 
-def _draw(axes: Any, each: Chart) -> None:
+def _colours(charts: Sequence[Chart]) -> dict[str, str]:
+    """A series has the same colour in every chart."""
+    names = dict.fromkeys(name for each in charts for name in each.series)
     others = cycle(_OTHER_COLOURS)
+    return {name: _COLOURS.get(name) or next(others) for name in names}
+
+
+def _draw(axes: Any, each: Chart, colours: Mapping[str, str]) -> None:
     for name, points in each.series.items():
         x, y = zip(*points, strict=True)
-        colour = _COLOURS.get(name) or next(others)
         marker = "o" if len(points) <= _MAX_MARKERS else ""
         label = f"{name} {number(y[-1])}"
-        axes.plot(x, y, color=colour, marker=marker, markersize=3, label=label)
+        axes.plot(x, y, color=colours[name], marker=marker, markersize=3, label=label)
     for name, level in each.levels.items():
         axes.axhline(level, color=_GRAY, linestyle="--", label=f"{name} {number(level)}")
     first, last = axes.get_xlim()

@@ -34,6 +34,14 @@ def test_only_positive_values_of_a_wide_range_are_logarithmic():
         assert (slopes[0] == pytest.approx(slopes[1])) == logarithmic
 
 
+def test_a_series_has_the_same_colour_in_every_chart():
+    lines = {name: [(1, 1.0), (2, 2.0)] for name in ("one", "two")}
+    whole, second = chart("a", lines), chart("b", {"two": lines["two"]})
+    strokes = re.findall(r'd="M[^"]*"[^>]*stroke: (#\w+); stroke-width: 1.5', svg([whole, second]))
+    one, two, *_, again, _ = (stroke for stroke in strokes if stroke != "#808080")  # and legends
+    assert one != two == again
+
+
 def test_a_logarithmic_axis_has_a_tick_at_each_point():
     text = svg([chart("x", {"training": [(10, 4), (50, 3), (357, 2.9)]}, log_x=True)])
     gaps = np.diff(curve(text)[:, 0])
