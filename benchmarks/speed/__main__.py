@@ -40,7 +40,9 @@ def _measured(parts: list[str]) -> Iterator[Row]:
     with tempfile.TemporaryDirectory(prefix="earteach-speed-") as folder:
         for part in parts:
             print(f"{part} …", file=sys.stderr, flush=True)
-            yield from importlib.import_module(f"benchmarks.speed.{part}").rows(Path(folder))
+            for row in importlib.import_module(f"benchmarks.speed.{part}").rows(Path(folder)):
+                print(f"  {row.what}: {row.ratio:.2f} of {row.beside}", file=sys.stderr, flush=True)
+                yield row
 
 
 def table(rows: list[Row], threads: int) -> Table:

@@ -64,7 +64,7 @@ def _beside_the_network(
         return embed(saved, array, folder / f"codes-{size}.npz", config=config)
 
     what = f"{number} images, {size} px"
-    with _nothing_measured():
+    with nothing_measured():
         pair = in_turn(evaluated, bare(2), TURNS)
         yield pair.row(f"`eval`, {what}: forward passes", "at most", 1.1, _FORWARD)
         pair = in_turn(reconstructed, bare(1), TURNS)
@@ -89,11 +89,14 @@ def _passes(network: ConvVAE, images: torch.Tensor, batch_size: int, decodings: 
 
 
 @contextmanager
-def _nothing_measured() -> Iterator[None]:
+def nothing_measured() -> Iterator[None]:
     """Without metrics and PNGs; the commands do everything else."""
 
     def zeros(images: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
         return torch.zeros(len(images))
+
+    def nothing(*_: object) -> None:
+        pass
 
     command = "earteach.inference.reconstruct"
     replaced: dict[str, Any] = {
@@ -102,7 +105,7 @@ def _nothing_measured() -> Iterator[None]:
         },
         f"{command}.psnr": zeros,
         f"{command}.ssim": zeros,
-        f"{command}._write_pictures": lambda *_: None,
+        **{f"{command}.{name}": nothing for name in ("side_by_side", "heat_map", "write_png")},
     }
     with ExitStack() as stack:
         for name, function in replaced.items():

@@ -12,9 +12,11 @@ import pytest
 from benchmarks import gpu
 from benchmarks.speed.__main__ import main as speed
 from benchmarks.speed.__main__ import table
+from benchmarks.speed.inference import nothing_measured
 from benchmarks.speed.pairs import Pair, in_turn
 from benchmarks.tables import load, rendered, save
 from earteach import checkpoint
+from earteach.inference.reconstruct import reconstruct
 
 
 def test_both_sides_are_called_in_turn():
@@ -38,6 +40,13 @@ def test_a_saved_table_is_shown_in_a_page(tmp_path: Path):
     assert "| loading | 4,000 | 2,000 | images/s | 2.00 | at least 2 | met | another |" in text
     assert "old" not in text
     assert rendered(text, load(tmp_path)) == text
+
+
+def test_commands_run_without_metrics_and_pictures(trained, ears, tmp_path):
+    with nothing_measured():
+        result = reconstruct(trained.last, [ears / "val_teacher.npy"], tmp_path / "out")
+    assert {image.psnr for image in result.images} == {0.0}
+    assert not list((tmp_path / "out").glob("*.png"))
 
 
 def test_an_unknown_part_is_named(monkeypatch):
