@@ -41,7 +41,7 @@ def _measured(parts: list[str]) -> Iterator[Row]:
         for part in parts:
             print(f"{part} …", file=sys.stderr, flush=True)
             for row in importlib.import_module(f"benchmarks.speed.{part}").rows(Path(folder)):
-                print(f"  {row.what}: {row.ratio:.2f} of {row.beside}", file=sys.stderr, flush=True)
+                print(f"  {row.what}: {row.ratio:.2f} ({row.beside})", file=sys.stderr, flush=True)
                 yield row
 
 

@@ -22,7 +22,6 @@ from earteach.training.lightning_module import EarVAELightning
 
 STEPS = 12
 
-
 _training_step = EarVAELightning.training_step
 
 
