@@ -25,7 +25,7 @@ from earteach.model.loss import LossTerm, VAEBatch, objective, reported_loss, va
 from earteach.model.vae import ConvVAE, reparameterise
 from earteach.randomness import training_noise, validation_noise, views_generator
 from earteach.training.lr_schedule import CosineSchedule
-from earteach.training.strong_views import match_views
+from earteach.training.view_matching import match_views
 
 _SUMS, _IMAGES = "train_sums", "images"
 

@@ -16,13 +16,13 @@ from torchmetrics.functional.image import (
 
 import earteach
 from earteach.config import TrainConfig
+from earteach.data.strong_views import strong_views
 from earteach.errors import EarTeachError
 from earteach.model.correspondence import Matches, matching_loss, random_points
 from earteach.model.feature_pyramid import descriptors
 from earteach.model.loss import dissimilarity, kl_divergence
 from earteach.randomness import training_noise, validation_noise, views_generator
 from earteach.training.lightning_module import EarVAELightning
-from earteach.training.strong_views import strong_views
 from tests.conftest import TINY_RUN, data_options, run_options
 from tests.conftest import earteach as command
 
