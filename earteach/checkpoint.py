@@ -16,17 +16,18 @@ import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
 from earteach._version import __version__
-from earteach.config import TrainConfig
+from earteach.config import DataConfig, ExportPart, OptimConfig, TrainConfig
 from earteach.errors import EarTeachError
 from earteach.files.atomic_write import write_atomically
 from earteach.files.folders import make_folder
-from earteach.model import pretrained
 from earteach.model.build import build_model
+from earteach.model.network_parts import keep_part
+from earteach.model.pretrained import CONFIG, WEIGHTS, read_pretrained
 from earteach.model.vae import ConvVAE
 from earteach.run_files import BEST, BEST_SSIM, LAST
 
@@ -34,7 +35,8 @@ FORMAT, OLDEST_FORMAT = 4, 3
 KEY = "earteach"
 # What the `earteach` entry says of a run, with the defaults of what it leaves out.
 _DEFAULTS: dict[str, Any] = {
-    "task": "train", "epochs_completed": 0, "stopped_by": None, "data": {}, "metrics": {}, "best": {},
+    "task": "train", "part": "full", "epochs_completed": 0, "stopped_by": None, "data": {},
+    "metrics": {}, "best": {},
 }  # fmt: skip
 # Weights that had other names in format 3, whose numbers are the same.
 _RENAMED = {
@@ -54,6 +56,12 @@ class Checkpoint:
     config: TrainConfig
     about: dict[str, Any]  # the `earteach` entry
     state: dict[str, Any]
+
+    @property
+    def part(self) -> ExportPart:
+        """What the state holds of the network."""
+        part: ExportPart = self.about["part"]
+        return part
 
     @property
     def epochs_completed(self) -> int:
@@ -81,7 +89,7 @@ class Checkpoint:
             if name.startswith(prefix)
         }
         with torch.device("meta"):
-            model = build_model(self.config.model)
+            model = keep_part(build_model(self.config.model), self.part, str(self.path))
         try:
             model.load_state_dict(weights, assign=True)
         except RuntimeError as error:
@@ -104,21 +112,31 @@ def about(config: TrainConfig, data: dict[str, Any], **measured: Any) -> dict[st
 
 
 def load(path: str | Path) -> ConvVAE:
-    """The network in a checkpoint, in a folder's best checkpoint, or in a folder that
-    `earteach export --format safetensors` wrote, in evaluation mode.
-
-    Raises `EarTeachError` where there is none or it cannot be read safely.
-    """
-    path = Path(path)
-    if (path / pretrained.CONFIG).exists():
-        return pretrained.load_pretrained(path)
+    """The network that `find` finds, in evaluation mode, on the CPU."""
     return find(path).model()
 
 
 def find(path: str | Path) -> Checkpoint:
-    """The checkpoint at `path`, or a folder's best by validation loss; raises as `read` does."""
+    """A checkpoint, a folder's best by validation loss, or a folder that `earteach export --format
+    safetensors` wrote.
+
+    Raises `EarTeachError` where there is none or it cannot be read safely.
+    """
     path = Path(path)
+    if (path / CONFIG).exists():
+        return _exported(path)
     return read(best(path) if path.is_dir() else path)
+
+
+def _exported(folder: Path) -> Checkpoint:
+    """The folder names no arrays, so they are looked for beside the weights."""
+    pretrained = read_pretrained(folder)
+    data = DataConfig(train_data=folder / "train_teacher.npy", val_data=folder / "val_teacher.npy")
+    optim = OptimConfig() if pretrained.config.pyramid_channels else OptimConfig(teach_weight=0.0)
+    config = TrainConfig(model=pretrained.config, data=data, optim=optim)
+    weights = {f"{_MODEL}{name}": weight for name, weight in pretrained.weights.items()}
+    entry = {**_DEFAULTS, "part": pretrained.part}
+    return Checkpoint(folder / WEIGHTS, config, entry, {"state_dict": weights})
 
 
 def read(path: str | Path) -> Checkpoint:
@@ -218,6 +236,7 @@ def _is_ours(state: Any) -> bool:
         and all(
             isinstance(state[KEY].get(n, v), type(v)) for n, v in _DEFAULTS.items() if v is not None
         )
+        and state[KEY].get("part", "full") in get_args(ExportPart)
         and isinstance(state.get("state_dict"), dict)
         and all(isinstance(name, str) for name in state["state_dict"])
     )
@@ -271,6 +290,12 @@ def write(state: dict[str, Any], path: Path) -> None:
     Raises `EarTeachError` where the disk is full or the folder cannot be written.
     """
     _write(path, lambda partial: _save(state, partial))
+
+
+def write_network(network: ConvVAE, entry: dict[str, Any], path: Path) -> None:
+    """Write a network that was trained without Lightning; `entry` is what `about` returns."""
+    weights = {f"{_MODEL}{name}": weight for name, weight in network.cpu().state_dict().items()}
+    write({"state_dict": weights, KEY: entry}, path)
 
 
 def name_again(source: Path, path: Path) -> None:

@@ -47,7 +47,7 @@ def train(
     """
     task = Task()
     task.check(config)
-    weights = checkpoint.read(init_from) if init_from is not None else None
+    weights = checkpoint.find(init_from) if init_from is not None else None
     start = Start(weights=weights, fresh=fresh, fast_dev_run=fast_dev_run)
     return _begin_or_continue(config, start, watch or Watch(), task)
 
@@ -93,8 +93,8 @@ _TASKS: dict[str, Callable[[Checkpoint], Task]] = {
 def _task_of(run: Checkpoint) -> Task:
     if run.task not in _TASKS:
         raise EarTeachError(
-            f"{run.path}: its task {run.task!r} is not {' or '.join(_TASKS)}; the file was "
-            "altered: use another checkpoint"
+            f"{run.path}: was trained by `earteach {run.task}`, and cannot be continued; name a "
+            f"checkpoint of `earteach {'` or `earteach '.join(_TASKS)}`"
         )
     return _TASKS[run.task](run)
 

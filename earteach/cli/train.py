@@ -107,7 +107,7 @@ def _show_plan(settings: TrainConfig, init_from: Path | None, output: Output) ->
 
     Task().check(settings)
     if init_from is not None:
-        checkpoint.read(init_from)
+        checkpoint.find(init_from)
     planned = plan(settings, Task())
     output.show(planned, _plan_table(planned))
 

@@ -97,7 +97,7 @@ class EarBackbone(nn.Module):
         fpn: FPN = None,
         weights: bool = True,
     ) -> EarBackbone:
-        """The encoder in a checkpoint, or in a folder's best checkpoint.
+        """The encoder in what `earteach.load` takes; `from_pretrained` is another name.
 
         `weights=False` gives the same architecture with random weights, to compare with. Raises
         `EarTeachError` where there is no checkpoint or it cannot be read.
@@ -106,6 +106,8 @@ class EarBackbone(nn.Module):
         if not weights:
             network = build_model(network.config)
         return cls(network, frozen=frozen, strides=strides, fpn=fpn)
+
+    from_pretrained = from_checkpoint
 
     def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         with torch.no_grad() if self.frozen else nullcontext():

@@ -20,7 +20,6 @@ import earteach
 from earteach.errors import EarTeachError
 from earteach.inference.export import Export, export, formats
 from earteach.inference.export.formats import FORMATS
-from earteach.model.pretrained import load_pretrained
 from earteach.model.vae import ConvVAE
 from earteach.synthetic.drawn_ear import draw_ear
 from tests.inference.conftest import rename_arrays
@@ -85,7 +84,7 @@ def run(result: Export, batch: torch.Tensor) -> list[np.ndarray]:
     if result.format == "onnx":
         return in_onnxruntime(result.path, batch.numpy())
     if result.format == "safetensors":
-        return in_torch(load_pretrained(result.path), result.part, batch)
+        return in_torch(earteach.load(result.path), result.part, batch)
     if result.format == "openvino":
         openvino = pytest.importorskip("openvino", reason="the extra openvino is not installed")
         hint = {"INFERENCE_PRECISION_HINT": "f32"}

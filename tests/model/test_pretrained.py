@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 import earteach
 from earteach.errors import EarTeachError
 from earteach.inference.export import export
-from earteach.model.pretrained import load_pretrained
+from tests.conftest import TEACHING, TINY_RUN, data_options, run_options
+from tests.conftest import earteach as command
 from tests.inference.conftest import untrained
 
 
@@ -39,7 +40,7 @@ IMAGES = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
 
 def test_the_network_is_that_of_the_checkpoint(saved, folders):
-    expected, loaded = earteach.load(saved), load_pretrained(str(folders["full"]))
+    expected, loaded = earteach.load(saved), earteach.load(str(folders["full"]))
     assert not loaded.training
     assert {n: v.tolist() for n, v in loaded.state_dict().items()} == {
         n: v.tolist() for n, v in expected.state_dict().items()
@@ -56,7 +57,7 @@ def test_the_network_is_that_of_the_checkpoint(saved, folders):
     ],
 )
 def test_a_part_does_what_it_can_and_says_what_it_cannot(saved, folders, part, can, cannot):
-    expected, loaded = earteach.load(saved), load_pretrained(folders[part])
+    expected, loaded = earteach.load(saved), earteach.load(folders[part])
     with torch.no_grad():
         for name in can:
             for one, other in zip(
@@ -78,15 +79,14 @@ def test_a_part_does_what_it_can_and_says_what_it_cannot(saved, folders, part, c
 
 @pytest.mark.parametrize("saved", ["attention"], indirect=True)
 def test_what_cannot_be_read_is_one_line(folders, tmp_path):
-    with pytest.raises(EarTeachError, match=r"no such folder; .*nothing is downloaded"):
-        load_pretrained("earteach/ear-vae")
+    with pytest.raises(EarTeachError, match="no such checkpoint"):
+        earteach.load("earteach/ear-vae")
     for config, words in (
-        (None, "config.json: No such file"),
         ("{", "config.json: is not JSON"),
         ("[]", "config.json: is not a JSON object"),
         ('{"model_type": "bert"}', "earteach did not write it"),
         ({"image_size": 100}, "--image-size 100: must be a multiple of 16"),
-        ({"base_channels": 16}, "do not fit config.json"),
+        ({"base_channels": 16}, "do not fit its configuration"),
         ({"part": "head"}, "has an unknown part 'head'"),
         ({}, "model.safetensors: cannot be read"),
     ):
@@ -95,12 +95,12 @@ def test_what_cannot_be_read_is_one_line(folders, tmp_path):
             stored = json.loads((folders["full"] / path.name).read_text())
             path.write_text(json.dumps(stored | config))
             shutil.copy(folders["full"] / "model.safetensors", tmp_path)
-        elif config is not None:
+        else:
             path.write_text(config)
         if config == {}:
             (tmp_path / "model.safetensors").write_bytes(b"mine")
         with pytest.raises(EarTeachError, match=words) as caught:
-            load_pretrained(tmp_path)
+            earteach.load(tmp_path)
         assert "\n" not in str(caught.value)
 
 
@@ -120,3 +120,42 @@ def test_the_model_card_has_the_checkpoints_numbers(trained, folders):
     assert f"| PSNR | {state['metrics']['val/psnr']:.2f} dB on 7 validation images |" in body
     assert "| trained for | 4 epochs, 24 steps |" in body
     assert "| trained on | 41 images |" in body
+
+
+@pytest.mark.parametrize("saved", ["attention"], indirect=True)
+def test_every_command_takes_the_folder(trained, folders, ears, tmp_path):
+    """And gives what it gives for the checkpoint; data has to be named, as the folder names none."""
+    data = ears / "val_teacher.npy"
+    of_checkpoint, of_folder = (
+        command("eval", path, "--data", data, "--json").json["metrics"]
+        for path in (trained.last, folders["full"])
+    )
+    for name in ("psnr", "ssim", "kld", "recon_loss"):
+        assert of_folder[name] == pytest.approx(of_checkpoint[name], rel=1e-5)
+    assert "no such file; name an array with --data" in command("eval", folders["full"]).err
+    for arguments in (
+        ["sample", "-n", "2", "--out", tmp_path / "sampled"],
+        ["reconstruct", "--input", data, "-n", "2", "--out", tmp_path / "reconstructed"],
+        ["embed", "--input", data, "--out", tmp_path / "codes.npz"],
+        ["inspect-model"],
+        ["export", "--format", "torchscript", "--out", tmp_path / "ear.pt"],
+    ):
+        name, *rest = arguments
+        result = command(name, folders["full"], *rest, "--json")
+        assert result.code == 0, result.err
+    result = command(
+        "train", *data_options(ears), *run_options(tmp_path), *TINY_RUN, *TEACHING, "--epochs", 1,
+        "--init-from", folders["full"], "--json",
+    )  # fmt: skip
+    assert result.code == 0, result.err
+    assert (
+        "finds no landmarks"
+        in command(
+            "landmarks",
+            folders["full"],
+            "--input",
+            tmp_path / "sampled",
+            "--out",
+            tmp_path / "found",
+        ).err
+    )

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from earteach import checkpoint
 from earteach._version import __version__
 from earteach.config import ExportFormat
 from earteach.errors import EarTeachError
@@ -21,7 +22,7 @@ from earteach.inference.export.description import model_card
 from earteach.inference.export.parity import Run, run_torch
 from earteach.inference.export.parts import BATCH, Job, PartModule
 from earteach.model.network_parts import keep_part
-from earteach.model.pretrained import CONFIG, WEIGHTS, load_pretrained
+from earteach.model.pretrained import CONFIG, WEIGHTS
 
 _CARD = "README.md"
 _GRAPH = "model.xml"
@@ -134,7 +135,7 @@ def write_safetensors(target: Path, job: Job, example: torch.Tensor) -> None:
 
 
 def load_safetensors(target: Path, job: Job) -> Run:
-    module = PartModule(load_pretrained(target), job.part)
+    module = PartModule(checkpoint.load(target), job.part)
     return lambda batch: run_torch(module, batch)
 
 
@@ -157,9 +158,7 @@ FORMATS: dict[ExportFormat, Format] = {
     "onnx": Format(write_onnx, load_onnx, packages=("onnx", "onnxscript", "onnxruntime")),
     "torchscript": Format(write_torchscript, load_torchscript),
     "torch-export": Format(write_program, load_program),
-    "safetensors": Format(
-        write_safetensors, load_safetensors, (WEIGHTS, CONFIG, _CARD), ("safetensors",)
-    ),
+    "safetensors": Format(write_safetensors, load_safetensors, (WEIGHTS, CONFIG, _CARD)),
     "openvino": Format(
         write_openvino,
         load_openvino,
