@@ -35,6 +35,7 @@ _HOMES = {
     "evaluate": "earteach.inference.evaluate",
     "export": "earteach.inference.export",
     "inspect_data": "earteach.inspection",
+    "landmarks": "earteach.inference.landmarks",
     "load": "earteach.checkpoint",
     "prepare": "earteach.data.prepare",
     "prepare_drawn": "earteach.data.prepare",
@@ -44,6 +45,7 @@ _HOMES = {
     "resume": "earteach.runs",
     "sample": "earteach.inference.sample",
     "train": "earteach.runs",
+    "train_landmarks": "earteach.inference.landmark_training",
 }
 
 __all__ = ["__version__", *_HOMES]
@@ -68,6 +70,8 @@ if TYPE_CHECKING:
     from earteach.inference.embed import embed as embed
     from earteach.inference.evaluate import evaluate as evaluate
     from earteach.inference.export import export as export
+    from earteach.inference.landmark_training import train_landmarks as train_landmarks
+    from earteach.inference.landmarks import landmarks as landmarks
     from earteach.inference.probe import probe as probe
     from earteach.inference.reconstruct import reconstruct as reconstruct
     from earteach.inference.report import report as report

@@ -30,7 +30,7 @@ LRSchedule = Literal["cosine", "plateau"]
 Annealing = Literal["cyclic", "linear", "monotonic"]
 Precision = Literal["32", "16", "bf16"]
 ExportFormat = Literal["onnx", "torchscript", "torch-export", "safetensors", "openvino"]
-ExportPart = Literal["full", "encoder", "decoder", "features"]
+ExportPart = Literal["full", "encoder", "decoder", "features", "landmarks"]
 Sampler = Literal["gmm", "prior"]
 
 # A larger number of anything, infinity included, is a mistake, and some libraries' integers overflow.
@@ -196,6 +196,9 @@ class ModelConfig(Options, panel="Model"):
     )
     residual_input: bool = option(
         False, "Whether the encoder also sees the PCA residual, as in version 1.", hidden=True
+    )
+    landmarks: int = option(
+        0, "Landmarks that the network finds.", at_least=0, at_most=2**12, hidden=True
     )
 
     def __post_init__(self) -> None:
@@ -413,6 +416,7 @@ def model_options(values: Mapping[str, Any]) -> dict[str, Any]:
     """The options of a network; those of version 1 had no pyramid, and their encoder the residual."""
     return {
         "pyramid_channels": 0,
+        "landmarks": 0,
         "residual_input": values["pca_init"] and values.get("encoder") != "mobile",
         **values,
     }

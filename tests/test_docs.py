@@ -131,15 +131,3 @@ def test_the_detector_example_learns(trained: Run, tmp_path: Path) -> None:
     assert (name, step) == ("teacher", "45")
     assert float(ap50) > 50
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"teacher.pt", "teacher.png"}
-
-
-@pytest.mark.slow
-def test_the_landmarker_example_learns(trained: Run) -> None:
-    command = [ROOT / "docs" / "examples" / "landmarker.py", trained.checkpoints]
-    tiny = ["--ears", "12", "--epochs", "12", "--tests", "6"]
-    done = subprocess.run([sys.executable, *command, *tiny], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    curves = {line[:20].strip(): line[20:].split() for line in done.stdout.splitlines()}
-    assert list(curves) == ["trained, frozen", "trained, fine-tuned", "from scratch"]
-    for errors in curves.values():
-        assert float(errors[-1]) < float(errors[0])

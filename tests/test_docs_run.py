@@ -22,6 +22,7 @@ QUICK = {
     "inspect-data": ["--image-size", 32],
     "train": [*TINY, "--epochs", 1, "--num-workers", 0, "--fresh"],
     "distil": ["--epochs", 1, "--num-workers", 0],
+    "landmarks": ["--steps", 2, "--no-drawn"],
 }
 # Names that Python blocks take for granted.
 GIVEN = "import torch\nimages = torch.rand(2, 3, 32, 32)\n"

@@ -26,12 +26,13 @@ from statistics import fmean
 import torch
 
 from benchmarks.tables import Cell, Table, measured_now, processor, save
+from benchmarks.transfer import landmarks
 from benchmarks.transfer.backbones import IMAGENET, STARTS, Backbone, backbones
 from benchmarks.transfer.comparison import Comparison, Curve, mean_and_range
-from benchmarks.transfer.landmarks import STEPS, LabelledEars, choice, error, learn
 from benchmarks.transfer.throughput import COLUMNS, throughput_rows
 from docs.examples import detector
 from earteach import EarTeachError
+from earteach.inference.landmark_training import STEPS, LabelledEars
 
 RATES = (1e-4, 3e-4, 1e-3)
 LANDMARKS = {"landmarks": "", "labels": ".0f", **dict.fromkeys(STARTS, "")}
@@ -90,7 +91,7 @@ def folder_and_boxes(text: str) -> tuple[Path, Path]:
 def landmark_rows(compared: Comparison, options: argparse.Namespace) -> Iterator[list[Cell]]:
     """Errors in %: the mean over the seeds, and its range."""
     for name, *arrays in options.landmarks:
-        train, test = (LabelledEars.read(Path(path)) for path in arrays)
+        train, test = (landmarks.read(Path(path)) for path in arrays)
         for labels in map(int, options.labels.split(",")):
             if labels > len(train):
                 continue
@@ -110,9 +111,9 @@ def landmark_curve(
     train: LabelledEars, test: LabelledEars, labels: int,
     make: Backbone, rate: float, seed: int, steps: int,
 ) -> Curve:  # fmt: skip
-    ears = train.rows(choice(len(train), labels, seed))
-    model = learn(make(seed), ears, backbone_rate=rate, seed=seed, steps=steps)
-    return [[steps, error(model, test)]]
+    ears = train.rows(landmarks.choice(len(train), labels, seed))
+    model = landmarks.train(make(seed), ears, backbone_rate=rate, seed=seed, steps=steps)
+    return [[steps, landmarks.error(model, test)]]
 
 
 def detection_rows(compared: Comparison, options: argparse.Namespace) -> Iterator[list[Cell]]:

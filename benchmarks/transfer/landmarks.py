@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,58 +12,31 @@ from torch import nn
 from torch.nn import functional
 
 from earteach.data.manifest import beside
+from earteach.inference.landmark_training import BATCH, HEAD_RATE, STEPS, LabelledEars, learn
+from earteach.metrics.linear_probes import point_errors
+from earteach.model.landmark_head import LandmarkHead, places_in
 
-STEPS, BATCH, HEAD_RATE, WARMUP = 450, 16, 1e-3, 20
 # Degrees, log scale, shift in half sides; relative changes of brightness and contrast.
 ROTATION, SCALE, SHIFT, TONE = 20.0, 0.15, 0.08, 0.2
 
 
-@dataclass(frozen=True)
-class LabelledEars:
-    """Images `(N, C, S, S)` in [0, 1], and landmarks `(N, K, 2)` as fractions of the sides."""
-
-    images: torch.Tensor
-    landmarks: torch.Tensor
-
-    @classmethod
-    def read(cls, array: Path) -> LabelledEars:
-        """The array and the `*_landmarks.npy` beside it, as `earteach prepare` writes them."""
-        images = torch.from_numpy(np.load(array)).permute(0, 3, 1, 2).float() / 255
-        return cls(images, torch.from_numpy(np.load(beside(array, "landmarks.npy"))).float())
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def rows(self, rows: torch.Tensor) -> LabelledEars:
-        return LabelledEars(self.images[rows], self.landmarks[rows])
+def read(array: Path) -> LabelledEars:
+    """The array, as float32, and the `*_landmarks.npy` beside it, as `earteach prepare` writes them."""
+    images = torch.from_numpy(np.load(array)).permute(0, 3, 1, 2).float() / 255
+    return LabelledEars(images, torch.from_numpy(np.load(beside(array, "landmarks.npy"))).float())
 
 
 class Landmarker(nn.Module):
-    """A heat map for each landmark, from the sum of a pyramid's maps; its mean place `(B, K, 2)`."""
+    """The landmarks `(B, K, 2)` of images, from the maps of a backbone."""
 
     def __init__(self, backbone: nn.Module, landmarks: int) -> None:
         super().__init__()
         self.backbone = backbone
-        channels = backbone.out_channels
-        assert isinstance(channels, int)
-        self.head = nn.Sequential(
-            nn.Conv2d(channels, 64, 3, padding=1),
-            nn.GroupNorm(8, 64),
-            nn.SiLU(),
-            nn.Conv2d(64, landmarks, 1),
-        )
+        assert isinstance(backbone.out_channels, int)
+        self.head = LandmarkHead(backbone.out_channels, landmarks)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        finest, *coarser = self.backbone(images).values()
-        size = finest.shape[2:]
-        summed = finest + sum(
-            functional.interpolate(level, size, mode="bilinear", align_corners=False)
-            for level in coarser
-        )
-        heat = self.head(summed).flatten(2).softmax(dim=2).unflatten(2, size)
-        rows, columns = ((torch.arange(side) + 0.5) / side for side in size)
-        across, down = (heat.sum(dim=2) * columns).sum(dim=2), (heat.sum(dim=3) * rows).sum(dim=2)
-        return torch.stack([across, down], dim=2)
+        return places_in(self.head(list(self.backbone(images).values()))).points
 
 
 def varied(ears: LabelledEars, generator: torch.Generator) -> LabelledEars:
@@ -93,7 +66,7 @@ def varied(ears: LabelledEars, generator: torch.Generator) -> LabelledEars:
     return LabelledEars(images.clamp(0, 1), (points.transpose(1, 2) + 1) / 2)
 
 
-def learn(
+def train(
     backbone: nn.Module,
     ears: LabelledEars,
     *,
@@ -101,40 +74,33 @@ def learn(
     seed: int,
     steps: int = STEPS,
 ) -> Landmarker:
-    """Train a landmarker on the ears with AdamW, a short warm-up and a cosine."""
+    """A landmarker trained on the ears; its loss is the mean distance of the points."""
     torch.manual_seed(seed)
     model = Landmarker(backbone, ears.landmarks.shape[1]).train()
-    generator = torch.Generator().manual_seed(seed)
     body = [p for p in backbone.parameters() if p.requires_grad]
     groups = [{"params": list(model.head.parameters()), "lr": HEAD_RATE}]
     groups += [{"params": body, "lr": backbone_rate}] if body else []
-    optimizer = torch.optim.AdamW(groups, weight_decay=1e-4)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _share(step, steps))
-    for _ in range(steps):
-        rows = torch.randint(len(ears), (BATCH,), generator=generator)
-        batch = varied(ears.rows(rows), generator)
-        loss = (model(batch.images) - batch.landmarks).norm(dim=2).mean()
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        schedule.step()
+
+    def loss_of(batch: LabelledEars) -> torch.Tensor:
+        return (model(batch.images) - batch.landmarks).norm(dim=2).mean()
+
+    list(learn(loss_of, groups, _batches(ears, seed), steps))
     return model
 
 
-def _share(step: int, steps: int) -> float:
-    return min(1.0, (step + 1) / WARMUP) * (
-        0.02 + 0.98 * (1 + math.cos(math.pi * step / steps)) / 2
-    )
+def _batches(ears: LabelledEars, seed: int) -> Iterator[LabelledEars]:
+    generator = torch.Generator().manual_seed(seed)
+    while True:
+        rows = torch.randint(len(ears), (BATCH,), generator=generator)
+        yield varied(ears.rows(rows), generator)
 
 
 @torch.inference_mode()
 def error(model: Landmarker, ears: LabelledEars) -> float:
     """Mean distance of the points, in % of the diagonal of the true points' box, mean over ears."""
     model.eval()
-    found = torch.cat([model(images) for images in torch.split(ears.images, 64)])
-    box = ears.landmarks.amax(dim=1) - ears.landmarks.amin(dim=1)
-    distances = (found - ears.landmarks).norm(dim=2).mean(dim=1)
-    return float((100 * distances / box.norm(dim=1)).mean())
+    points = torch.cat([model(images) for images in torch.split(ears.images, 64)])
+    return float(100 * point_errors(points.numpy(), ears.landmarks.numpy()).mean())
 
 
 def choice(total: int, labels: int, seed: int) -> torch.Tensor:

@@ -22,6 +22,7 @@ from earteach.cli.export import export
 from earteach.cli.info import info
 from earteach.cli.inspect_data import inspect_data
 from earteach.cli.inspect_model import inspect_model
+from earteach.cli.landmarks import landmarks
 from earteach.cli.options import expanded
 from earteach.cli.prepare import prepare
 from earteach.cli.probe import probe
@@ -100,8 +101,8 @@ def _about(
 
 
 _COMMANDS: tuple[Callable[..., None], ...] = (
-    prepare, inspect_data, train, resume, evaluate, reconstruct, sample, report, probe, distil,
-    export, embed, inspect_model, info,
+    prepare, inspect_data, train, resume, evaluate, reconstruct, sample, landmarks, report, probe,
+    distil, export, embed, inspect_model, info,
 )  # fmt: skip
 for _command in _COMMANDS:
     _name = "eval" if _command is evaluate else _command.__name__.replace("_", "-")

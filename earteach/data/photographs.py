@@ -77,8 +77,8 @@ class Decoded:
         shorter side by reflecting its edges, which shows parts of the ear twice in a tight crop.
         """
         height, width = self.bgr.shape[:2]
-        cut = _cut(self.bgr, _whole(width, height, fit))
-        return Square(_small(cut, size, channels), _whole(*self.size, fit))
+        whole = cut(self.bgr, _whole(width, height, fit))
+        return Square(_small(whole, size, channels), _whole(*self.size, fit))
 
     def crop(self, box: tuple[int, int, int, int], size: int, channels: int = 3) -> Square:
         """A box of the photograph as a square of side `size`, uint8 `(size, size, channels)`.
@@ -88,7 +88,7 @@ class Decoded:
         """
         left, top, width, height = (round(value / self.scale) for value in box)
         small = (left, top, max(1, width), max(1, height))
-        image = _small(_cut(self.bgr, small), size, channels)
+        image = _small(cut(self.bgr, small), size, channels)
         left, top, width, height = (value * self.scale for value in small)
         return Square(image, (left, top, width, height))
 
@@ -234,7 +234,7 @@ def _whole(width: int, height: int, fit: Fit) -> tuple[int, int, int, int]:
     return -((side - width) // 2), -((side - height) // 2), side, side
 
 
-def _cut(image: np.ndarray, box: tuple[int, int, int, int]) -> np.ndarray:
+def cut(image: np.ndarray, box: tuple[int, int, int, int]) -> np.ndarray:
     """A box of an image, with edges mirrored where it reaches outside."""
     left, top, width, height = box
     if left >= 0 and top >= 0 and top + height <= image.shape[0] and left + width <= image.shape[1]:

@@ -22,7 +22,7 @@ from typing import Literal, TypeVar
 from earteach.data import photographs
 from earteach.data.annotations.annotation import Annotation, side_of
 from earteach.data.annotations.boxes import read_boxes
-from earteach.data.annotations.landmarks import read_landmarks
+from earteach.data.annotations.landmark_formats import read_landmarks
 from earteach.data.array_writer import PreparedArray, Rejected, Row, array_writer
 from earteach.data.crops import AnnotatedPhotograph, Crop, cut_ears
 from earteach.data.manifest import ManifestRow

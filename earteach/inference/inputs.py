@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,3 +82,23 @@ def _photograph(path: Path, folder: Path, network: ConvVAE, fit: Fit) -> Ear:
     relative = path.relative_to(folder)
     name = "-".join(relative.with_suffix("").parts)
     return Ear(str(path), name, relative.as_posix(), image)
+
+
+def unique_name(name: str, names: set[str]) -> str:
+    """`name`, numbered if an earlier input has it; the result joins `names`."""
+    candidate, number = name, 2
+    while candidate in names:
+        candidate, number = f"{name}-{number}", number + 1
+    names.add(candidate)
+    return candidate
+
+
+def check_inputs_kept(inputs: Sequence[Path], out: Path) -> None:
+    """An input that earteach wrote, such as a sample, would pass the overwrite check."""
+    for source in inputs:
+        output = out if source.is_dir() else out / f"{source.stem}.png"
+        if output.exists() and source.exists() and output.samefile(source):
+            raise EarTeachError(
+                f"--out {out}: its pictures may replace images of --input {source}; choose another "
+                "--out"
+            )

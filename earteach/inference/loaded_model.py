@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -16,7 +16,9 @@ from earteach.checkpoint import Checkpoint
 from earteach.config import InferenceConfig, Precision
 from earteach.data.arrays import EarArray
 from earteach.hardware import on_cpu, precision_on_cpu
+from earteach.model.build import build_model
 from earteach.model.vae import ConvVAE
+from earteach.randomness import Purpose, derive
 
 _AUTOCAST_TYPES = {"16": torch.float16, "bf16": torch.bfloat16}
 
@@ -33,10 +35,20 @@ class LoadedModel:
     @contextmanager
     def running(self) -> Iterator[ConvVAE]:
         """The network inside inference mode and autocast."""
-        dtype = _AUTOCAST_TYPES.get(self.precision)
-        autocast = torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
-        with torch.inference_mode(), autocast:
+        with torch.inference_mode(), self.autocast():
             yield self.network
+
+    def autocast(self) -> torch.autocast:
+        dtype = _AUTOCAST_TYPES.get(self.precision)
+        return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
+
+    def untrained(self, seed: int, **options: Any) -> ConvVAE:
+        """A network of the same configuration, but for these options, with random weights."""
+        config = replace(self.checkpoint.config.model, **options)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive(seed, Purpose.WEIGHTS))
+            network = build_model(config)
+        return network.eval().to(self.device)
 
     def open_array(self, split: Literal["train", "val"]) -> EarArray:
         """The training or validation array that the checkpoint names; `EarTeachError` if missing."""

@@ -9,11 +9,10 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch.nn import functional
 
 from earteach.config import InferenceConfig, Layout
@@ -27,9 +26,6 @@ from earteach.inference.probe_labels import Labels, labelled_rows, read_labels
 from earteach.metrics import linear_probes as probes
 from earteach.metrics.bootstrap import GroupResamples, Interval
 from earteach.metrics.eigenears import Eigenears
-from earteach.model.build import build_model
-from earteach.model.vae import ConvVAE
-from earteach.randomness import Purpose, derive
 
 FOLDS = 5
 _PIXELS = 16
@@ -143,7 +139,8 @@ def _features(
     model: LoadedModel, array: EarArray, batch_size: int, seed: int
 ) -> dict[str, np.ndarray]:
     """Each kind of features of all images, float32 `(N, …)`."""
-    network, random_network, pca = model.network, _random_network(model, seed), _eigenears(model)
+    network, pca = model.network, _eigenears(model)
+    random_network = model.untrained(seed, pca_init=False)
     batches = defaultdict[str, list[np.ndarray]](list)
     for batch in image_batches(
         array, size=network.image_size, channels=network.in_channels, batch_size=batch_size
@@ -163,14 +160,6 @@ def _features(
         for name, values in features.items():
             batches[name].append(values.float().cpu().numpy())
     return {name: np.concatenate(values) for name, values in batches.items()}
-
-
-def _random_network(model: LoadedModel, seed: int) -> ConvVAE:
-    """The same architecture before training, without PCA."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive(seed, Purpose.WEIGHTS))
-        network = build_model(replace(model.checkpoint.config.model, pca_init=False))
-    return network.eval().to(model.device)
 
 
 def _eigenears(model: LoadedModel) -> Eigenears | None:

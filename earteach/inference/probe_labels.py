@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from earteach.data.annotations.annotation import Annotation, mostly_inside
-from earteach.data.annotations.landmarks import read_landmarks
+from earteach.data.annotations.landmark_formats import read_landmarks
 from earteach.data.arrays import EarArray
 from earteach.data.manifest import ManifestRow, beside, read_manifest
 from earteach.data.patterns import compiled, first_group

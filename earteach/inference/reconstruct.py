@@ -19,7 +19,7 @@ from earteach.errors import EarTeachError
 from earteach.files.folders import make_folder
 from earteach.hardware import at_most_cores
 from earteach.images import heat_map, side_by_side, to_uint8, write_png
-from earteach.inference.inputs import ears
+from earteach.inference.inputs import check_inputs_kept, ears, unique_name
 from earteach.inference.loaded_model import LoadedModel, load_model
 from earteach.metrics.eval_metrics import psnr, ssim
 from earteach.model.vae import reparameterise
@@ -81,7 +81,7 @@ def reconstruct(
             raise EarTeachError(f"{option} {value}: must be at least 1")
     if jitter is not None and not 0 <= jitter < math.inf:
         raise EarTeachError(f"--jitter {jitter}: must be a finite number, 0 or more")
-    _check_inputs_kept(inputs, out)
+    check_inputs_kept(inputs, out)
     config = config or InferenceConfig()
     model = load_model(path, config)
     all_ears = (
@@ -94,7 +94,7 @@ def reconstruct(
         while batch := list(islice(all_ears, config.batch_size)):
             make_folder(out)
             images = to_batch(np.stack([ear.image for ear in batch]))
-            stems = [_unique(ear.name, names) for ear in batch]
+            stems = [unique_name(ear.name, names) for ear in batch]
             positions = range(position, position + len(batch))
             for suffix, output in _decode(model, images, jitter, variations, seed, positions):
                 paths = [out / f"{stem}{suffix}.png" for stem in stems]
@@ -106,26 +106,6 @@ def reconstruct(
     return Reconstructions(
         model.checkpoint.path, tuple(written), jitter, None if jitter is None else seed
     )
-
-
-def _check_inputs_kept(inputs: Sequence[Path], out: Path) -> None:
-    """An input that earteach wrote, such as a sample, would pass the overwrite check."""
-    for source in inputs:
-        output = out if source.is_dir() else out / f"{source.stem}.png"
-        if output.exists() and source.exists() and output.samefile(source):
-            raise EarTeachError(
-                f"--out {out}: its pictures may replace images of --input {source}; choose another "
-                "--out"
-            )
-
-
-def _unique(name: str, names: set[str]) -> str:
-    """`name`, numbered if an earlier input has it; the result joins `names`."""
-    candidate, number = name, 2
-    while candidate in names:
-        candidate, number = f"{name}-{number}", number + 1
-    names.add(candidate)
-    return candidate
 
 
 def _decode(

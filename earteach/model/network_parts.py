@@ -34,9 +34,10 @@ def _unused(network: ConvVAE, part: ExportPart) -> list[tuple[str, str]]:
     decoder = ["decoder", "pca"] if isinstance(network, SideClassifierPCAVAE) else ["decoder"]
     unused = {
         "full": [],
-        "encoder": decoder,
-        "decoder": ["encoder", "side", "pyramid"],
-        "features": [*decoder, *_CODE_MODULES],
+        "encoder": [*decoder, "landmark_head"],
+        "decoder": ["encoder", "side", "pyramid", "landmark_head"],
+        "features": [*decoder, *_CODE_MODULES, "landmark_head"],
+        "landmarks": [*decoder, *_CODE_MODULES],
     }[part]
     names = {name for name, _ in network.named_modules()}
     return [("decoder" if name in decoder else "encoder", name) for name in unused if name in names]

@@ -12,9 +12,11 @@ import torch
 from torch import nn
 
 from earteach.config import ModelConfig
+from earteach.errors import EarTeachError
 from earteach.model.blocks import feature_widths
 from earteach.model.encoder_decoder import Decoder, Encoder
 from earteach.model.feature_pyramid import FeaturePyramid
+from earteach.model.landmark_head import LandmarkHead, Landmarks, places_in
 from earteach.model.pooled_features import pooled
 
 
@@ -43,6 +45,9 @@ class ConvVAE(nn.Module):
             FeaturePyramid(feature_widths(config.base_channels), config.pyramid_channels)
             if config.pyramid_channels
             else None
+        )
+        self.landmark_head = (
+            LandmarkHead(config.pyramid_channels, config.landmarks) if config.landmarks else None
         )
 
     @property
@@ -107,6 +112,22 @@ class ConvVAE(nn.Module):
         """
         self._check_channels(x)
         return self.encoder.maps(self.encoder(x))
+
+    def landmarks(self, x: torch.Tensor) -> Landmarks:
+        """The landmarks of images `(B, C, H, W)` in [0, 1], each filled by one ear.
+
+        Raises `EarTeachError` for a network that `earteach landmarks --train` has not trained.
+        """
+        return places_in(self.landmark_heat(x))
+
+    def landmark_heat(self, x: torch.Tensor) -> torch.Tensor:
+        """Log-probabilities `(B, K, H / 2, W / 2)` of where each landmark is; raises as `landmarks`."""
+        if self.landmark_head is None or self.pyramid is None:
+            raise EarTeachError(
+                "this network finds no landmarks; train one that does with `earteach landmarks --train`"
+            )
+        heat: torch.Tensor = self.landmark_head(self.pyramid(self.features(x)))
+        return heat
 
     def decode(self, z: torch.Tensor) -> torch.Tensor:
         """Codes `(B, D)` to images `(B, C, S, S)` in (0, 1), float32.

@@ -12,9 +12,10 @@ from torch import nn
 from benchmarks.tables import Table
 from benchmarks.transfer.__main__ import main
 from benchmarks.transfer.backbones import STARTS
-from benchmarks.transfer.landmarks import LabelledEars, error, varied
+from benchmarks.transfer.landmarks import error, varied
 from benchmarks.transfer.plots import error_charts, precision_charts
 from docs.examples.detector import Scene, average_precision
+from earteach.inference.landmark_training import LabelledEars
 from tests.conftest import Run
 from tests.scenes import scenes
 

@@ -63,6 +63,7 @@ TAKING = {
     "resume": "",
     "inspect-model": "",
     "probe": "--data {ears}/val_teacher.npy",
+    "landmarks": "--input {ears} --out new",
     "distil": "--out new",
 }
 BAD_CHECKPOINTS = [

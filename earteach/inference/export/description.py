@@ -32,6 +32,7 @@ _CALLS = {
     "decoder": "images = model.decode(codes)  # codes: (B, latent_dim)",
     "features": "maps = model.features(images)  # at strides 2, 4, 8, 16\n"
     "levels = model.pyramid(maps)  # if --teach-weight was above 0",
+    "landmarks": "points, confidence = model.landmarks(images)  # points: fractions of the sides",
 }
 
 
@@ -86,7 +87,7 @@ def model_card(job: Job) -> str:
     # JSON is valid YAML, whatever a file name holds.
     header = "".join(f"{key}: {json.dumps(value)}\n" for key, value in _header(job, title).items())
     table = "".join(f"| {name} | {value} |\n" for name, value in _rows(job))
-    calls = "\n".join(_CALLS.values() if job.part == "full" else [_CALLS[job.part]])
+    calls = "\n".join(_calls(job))
     return (
         f"---\n{header}---\n\n# {title}\n\n"
         "A variational autoencoder of ear photographs with channel and spatial attention, trained "
@@ -95,6 +96,11 @@ def model_card(job: Job) -> str:
         f'```python\nimport earteach\n\nmodel = earteach.load(".")  # this folder\n{calls}\n```\n\n'
         f"## Licence\n\n{LICENCE}\n"
     )
+
+
+def _calls(job: Job) -> Iterator[str]:
+    parts = ("encoder", "decoder", "features") if job.part == "full" else (job.part,)
+    return (_CALLS[part] for part in parts)
 
 
 def _header(job: Job, title: str) -> dict[str, Any]:

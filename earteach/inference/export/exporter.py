@@ -25,7 +25,7 @@ from earteach.inference.export.parity import (
     ear_images,
     inputs_of,
 )
-from earteach.inference.export.parts import Job, Port, check_size
+from earteach.inference.export.parts import Job, Port, check_part, check_size
 from earteach.inference.export.quantization import quantize_onnx
 
 OPSET = 18
@@ -74,6 +74,7 @@ def export(
     _check_options(format, part, opset, with_preprocessing, quantize)
     check_packages(format)
     source = checkpoint.find(path)
+    check_part(source, part)
     model = source.model()
     size = check_size(model, part, input_size)
     job = Job(source, model, part, size, with_preprocessing, opset or OPSET)

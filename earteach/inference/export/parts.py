@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import nn
@@ -32,7 +32,8 @@ class PartModule(nn.Module):
     """One tensor in, a tuple of tensors out.
 
     "full": images to reconstructions. "encoder": images to mu and logvar. "decoder": codes to images.
-    "features": images to the encoder's maps, finest first, then those of a trained pyramid. With
+    "features": images to the encoder's maps, finest first, then those of a trained pyramid.
+    "landmarks": images to points, as fractions of the sides, and their confidence. With
     `from_uint8` images are uint8 `(B, H, W, C)`, else float32 `(B, C, H, W)` in [0, 1].
     """
 
@@ -50,6 +51,8 @@ class PartModule(nn.Module):
         if self.part == "features":
             maps = self.model.features(batch)
             return (*maps, *(self.model.pyramid(maps) if self.model.pyramid is not None else ()))
+        if self.part == "landmarks":
+            return self.model.landmarks(batch)
         decoder = self.part == "decoder"
         return (self.model.decode(batch) if decoder else self.model.reconstruct(batch),)
 
@@ -87,6 +90,9 @@ class Job:
             if (pyramid := self.model.pyramid) is not None:
                 ports += self._maps("pyramid", [pyramid.channels] * len(STRIDES))
             return ports
+        if self.part == "landmarks":
+            count = self.model.config.landmarks
+            return Port("points", (BATCH, count, 2)), Port("confidence", (BATCH, count))
         name = "images" if self.part == "decoder" else "reconstructions"
         return (Port(name, (BATCH, self.model.in_channels, self.size, self.size)),)
 
@@ -94,6 +100,30 @@ class Job:
         return tuple(
             Port(f"{name}_{stride}", (BATCH, width, self.size // stride, self.size // stride))
             for stride, width in zip(STRIDES, widths, strict=True)
+        )
+
+
+# The parts that can be exported of what a checkpoint or a folder holds.
+_HELD: dict[ExportPart, tuple[ExportPart, ...]] = {
+    "full": get_args(ExportPart),
+    "encoder": ("encoder", "features"),
+    "decoder": ("decoder",),
+    "features": ("features",),
+    "landmarks": ("landmarks", "features"),
+}
+
+
+def check_part(source: Checkpoint, part: ExportPart) -> None:
+    """Raise `EarTeachError` where the checkpoint does not hold the part."""
+    if part not in _HELD[source.part]:
+        raise EarTeachError(
+            f"--part {part}: {source.path} holds only the {source.part} of a network; use "
+            f"--part {' or '.join(_HELD[source.part])}"
+        )
+    if part == "landmarks" and not source.config.model.landmarks:
+        raise EarTeachError(
+            "--part landmarks: this network finds none; train one that does with `earteach landmarks "
+            "--train`"
         )
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as some
 
 from earteach.data.annotations.annotation import Misfit
 from earteach.data.annotations.boxes import read_boxes
-from earteach.data.annotations.landmarks import read_landmarks
+from earteach.data.annotations.landmark_formats import read_landmarks
 from earteach.errors import EarTeachError
 
 NUMBERS = some.integers() | some.floats() | some.sampled_from([0, 1, -1, 2**70, 1e308])

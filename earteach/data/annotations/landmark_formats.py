@@ -1,14 +1,16 @@
 """Landmarks of photographs, one ear in each.
 
-A `.csv` has a header and a row for each photograph: its name, then x and y of each point as fractions of
-the photograph's width and height. A folder has a `.pts` file (the format of iBUG's 300-W) for each
-photograph, in pixels.
+A `.csv` has a header and a row for each photograph: its name, then x and y of each point, as fractions
+of the photograph's width and height or, if any value is above 2, in pixels. A folder has a `.pts` file
+(the format of iBUG's 300-W) for each photograph, in pixels.
 """
 
 from __future__ import annotations
 
+import csv
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,8 @@ from earteach.data.annotations.annotation import Annotation
 from earteach.data.annotations.box_formats import read_rows
 from earteach.data.annotations.photograph_names import Annotations
 from earteach.errors import EarTeachError
+from earteach.files.atomic_write import write_atomically
+from earteach.files.overwrite_guard import carries
 
 # Points may lie a little outside of the photograph; values farther out are pixels.
 _FARTHEST = 2.0
@@ -46,10 +50,13 @@ def _read_csv(path: Path) -> dict[str, Annotation]:
                 raise ValueError(f"has {len(cells)} columns; each row has a name, x0, y0, x1, y1 …")
             if cells[0] in by_name:
                 raise ValueError(f"names {cells[0]} again; keep one of the two")
-            by_name[cells[0]] = Annotation(points=_points(cells[1:]), relative=True)
+            by_name[cells[0]] = Annotation(points=_points(cells[1:]))
         except ValueError as error:
             raise EarTeachError(f"--landmarks {path}: line {line} {error}") from error
-    return by_name
+    farthest = max(np.abs(ear.points).max() for ear in by_name.values() if ear.points is not None)
+    return {
+        name: replace(ear, relative=bool(farthest <= _FARTHEST)) for name, ear in by_name.items()
+    }
 
 
 def _points(cells: Sequence[str]) -> np.ndarray:
@@ -59,8 +66,6 @@ def _points(cells: Sequence[str]) -> np.ndarray:
         raise ValueError(f"holds a value that is not a number ({error})") from error
     if not np.isfinite(values).all():
         raise ValueError("holds NaN or infinity; leave out photographs without landmarks")
-    if np.abs(values).max() > _FARTHEST:
-        raise ValueError("holds values over 2; divide pixels by the photograph's width and height")
     return values.reshape(-1, 2)
 
 
@@ -97,3 +102,30 @@ def _read_pts(path: Path) -> np.ndarray:
         raise EarTeachError(f"--landmarks {path}: is not a .pts file; write it again") from error
     # The first pixel's centre is 1 there, and half a pixel from the edge here.
     return points - 0.5
+
+
+def write_csv(path: Path, rows: Iterable[tuple[str, np.ndarray]]) -> None:
+    """Write a row for each ear: the photograph's name, and points `(K, 2)` in pixels."""
+
+    def write(partial: Path) -> None:
+        with partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+            writer = csv.writer(file)
+            for number, (name, points) in enumerate(rows):
+                if number == 0:
+                    axes = (f"{axis}{point}" for point in range(len(points)) for axis in "xy")
+                    writer.writerow(["file", *axes])
+                writer.writerow([name, *(f"{value:.2f}" for value in points.flatten())])
+
+    write_atomically(path, write)
+
+
+def write_pts(path: Path, points: np.ndarray) -> None:
+    """Write points `(K, 2)` in pixels in iBUG's format, where the first pixel's centre is 1."""
+    lines = "\n".join(f"{x:.3f} {y:.3f}" for x, y in points + 0.5)
+    text = f"version: 1\nn_points: {len(points)}\n{{\n{lines}\n}}\n"
+    write_atomically(path, lambda partial: partial.write_text(text, encoding="utf-8"))
+
+
+def is_landmark_file(path: Path) -> bool:
+    """Whether the file begins as those of `write_csv` and `write_pts` do."""
+    return carries(path, "file,x0,y0,x1,y1") or carries(path, "version: 1\nn_points: ")
