@@ -18,11 +18,13 @@ Points = Sequence[tuple[float, float]]
 _SIZE = (3.8, 2.4)  # inches
 # Values that spread over more than this factor get a logarithmic axis.
 _LOG_FACTOR = 10.0
+# A longer legend would cover the lines; it stands beside them.
+_LONGEST_LEGEND = 4
 # More markers would overlap.
 _MAX_MARKERS = 30
 # Mid-tones, which are readable on light and on dark paper.
 _GRAY, _COLOURS = "#808080", {"training": "#4285cc", "validation": "#d9722e"}
-_OTHER_COLOURS = ("#2f9e68", "#9467bd", "#b8860b", "#17a2b8")
+_OTHER_COLOURS = ("#2f9e68", "#9467bd", "#b8860b", "#17a2b8", "#d6457f", "#7f8c3a")
 _MARK = "<desc>earteach</desc>"
 _STYLE = {
     "svg.fonttype": "none",  # text stays text
@@ -123,7 +125,9 @@ def _draw(axes: Any, each: Chart, colours: Mapping[str, str]) -> None:
     axes.set_title(each.title)
     axes.set_xlabel(each.x_label)
     axes.grid(axis="y", color=_GRAY, alpha=0.2)
-    axes.legend(frameon=False)
+    beside = len(axes.get_legend_handles_labels()[1]) > _LONGEST_LEGEND
+    place: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1, 0.5)} if beside else {}
+    axes.legend(frameon=False, **place)
 
 
 def write_svg(path: Path, charts: Sequence[Chart]) -> None:
