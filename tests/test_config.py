@@ -48,6 +48,7 @@ REFUSED = [
     (ModelConfig, "base_channels", 0, "at least 1"),
     (ModelConfig, "image_size", 16, "at least 32"),
     (ModelConfig, "pyramid_channels", -1, "at least 0"),
+    (ModelConfig, "landmarks", -1, "at least 0"),
     (ModelConfig, "image_size", 100, "multiple of 16"),
     (OptimConfig, "epochs", 0, "at least 1"),
     (OptimConfig, "epochs", True, "a whole number"),
