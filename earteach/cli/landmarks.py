@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import RenderableType
@@ -16,6 +16,7 @@ from earteach.cli.options import (
     Show,
     checkpoint_or_folder,
     ckpt_argument,
+    typed,
 )
 from earteach.cli.output import Output, facts, pictures, progress_bar, table
 from earteach.config import InferenceConfig
@@ -24,58 +25,45 @@ if TYPE_CHECKING:
     from earteach.inference.landmark_training import TrainedLandmarks
 
 _MAX_ROWS, _MAX_PICTURES = 20, 4
-_TRAINING = "Training a landmarker"
+_FOR_TRAINING = ("drawn", "compare", "steps", "seed", "checkpoint_dir")
+
+
+def _training(*names: str, help: str, **limits: Any) -> Any:
+    return typer.Option(*names, help=help, rich_help_panel="Training a landmarker", **limits)
+
+
+_CKPT = ckpt_argument(
+    "A landmarker that --train wrote; with --train, the teacher to start from (default: the best in "
+    "--checkpoint-dir)."
+)
+_INPUT = typer.Option("--input", help="An image of an ear, or a folder of images; repeatable.")
+_BOXES = typer.Option("--boxes", help="Where the ears are in larger photographs, as for `prepare`.")
+_TRAIN = _training(
+    "--train",
+    help="Labelled ears: a folder that `prepare --landmarks` wrote; or a .csv or a folder of .pts "
+    "files, about the photographs of --input.",
+)
+_DRAWN = _training(
+    "--drawn/--no-drawn",
+    help="Mix in drawn ears. Default: if yours have their 55 landmarks (the iBUG ear scheme).",
+)
+_COMPARE = _training(
+    "--compare/--no-compare", help="Train the same network from random weights, too."
+)
+_STEPS = _training("--steps", help="Training steps.", min=1)
 
 
 def landmarks(
+    context: typer.Context,
     config: InferenceConfig,
     out: Annotated[Path, typer.Option("--out", help="Folder for what is written.")],
-    ckpt: Annotated[
-        Path | None,
-        ckpt_argument(
-            "A landmarker that --train wrote; with --train, the teacher to start from. Default of the "
-            "latter: the best in --checkpoint-dir."
-        ),
-    ] = None,
-    inputs: Annotated[
-        list[Path] | None,
-        typer.Option("--input", help="An image of an ear, or a folder of images; repeatable."),
-    ] = None,
-    boxes: Annotated[
-        Path | None,
-        typer.Option(
-            "--boxes", help="Where the ears are, as for `prepare`, in larger photographs."
-        ),
-    ] = None,
-    train: Annotated[
-        Path | None,
-        typer.Option(
-            "--train",
-            help="Train a landmarker on labelled ears: a folder that `prepare --landmarks` wrote; or a "
-            ".csv or a folder of .pts files, about the photographs of --input.",
-            rich_help_panel=_TRAINING,
-        ),
-    ] = None,
-    drawn: Annotated[
-        bool | None,
-        typer.Option(
-            "--drawn/--no-drawn",
-            help="Mix in drawn ears. Default: if yours have their 55 landmarks (the iBUG ear scheme).",
-            rich_help_panel=_TRAINING,
-        ),
-    ] = None,
-    compare: Annotated[
-        bool,
-        typer.Option(
-            "--compare/--no-compare",
-            help="Train the same network from random weights, too.",
-            rich_help_panel=_TRAINING,
-        ),
-    ] = True,
-    steps: Annotated[
-        int,
-        typer.Option("--steps", help="Training steps.", min=1, rich_help_panel=_TRAINING),
-    ] = 450,
+    ckpt: Annotated[Path | None, _CKPT] = None,
+    inputs: Annotated[list[Path] | None, _INPUT] = None,
+    boxes: Annotated[Path | None, _BOXES] = None,
+    train: Annotated[Path | None, _TRAIN] = None,
+    drawn: Annotated[bool | None, _DRAWN] = None,
+    compare: Annotated[bool, _COMPARE] = True,
+    steps: Annotated[int, _STEPS] = 450,
     seed: Seed = 42,
     show: Show = False,
     checkpoint_dir: CheckpointDir = Path("checkpoints"),
@@ -83,37 +71,47 @@ def landmarks(
 ) -> None:
     """Find landmarks on ears; with --train, train a landmarker on your own labelled ears."""
     output = Output(json)
-    if train is not None:
-        from earteach.inference.landmark_training import train_landmarks
-
-        if boxes is not None or len(inputs or ()) > 1:
+    if train is None:
+        if ckpt is None or not inputs:
             raise typer.BadParameter(
-                "--train takes one --input and no --boxes; use `prepare` first"
+                "name a landmarker and, with --input, images of ears; or train one with --train"
             )
-        with progress_bar("training") as progress:
-            trained = train_landmarks(
-                checkpoint_or_folder(ckpt, checkpoint_dir), train, out,
-                photographs=inputs[0] if inputs else None, drawn=drawn, compare=compare, steps=steps,
-                seed=seed, config=config, progress=progress,
-            )  # fmt: skip
-        output.show(trained, facts("Trained", _rows(trained)))
+        if unused := sorted(typed(context, _FOR_TRAINING)):
+            raise typer.BadParameter(
+                f"--{unused[0].replace('_', '-')} has no effect without --train"
+            )
+        _find(output, ckpt, inputs, out, boxes, config, show=show)
         return
-    if ckpt is None or not inputs:
+    if boxes is not None or show or len(inputs or ()) > 1:
         raise typer.BadParameter(
-            "name a landmarker and, with --input, images of ears; or train one with --train"
+            "--train takes at most one --input, and neither --boxes nor --show"
         )
+    from earteach.inference.landmark_training import train_landmarks
+
+    with progress_bar("training") as progress:
+        trained = train_landmarks(
+            checkpoint_or_folder(ckpt, checkpoint_dir), train, out,
+            photographs=inputs[0] if inputs else None, drawn=drawn, compare=compare, steps=steps,
+            seed=seed, config=config, progress=progress,
+        )  # fmt: skip
+    output.show(trained, facts("Trained", _rows(trained)))
+
+
+def _find(
+    output: Output, ckpt: Path, inputs: list[Path], out: Path, boxes: Path | None,
+    config: InferenceConfig, *, show: bool,
+) -> None:  # fmt: skip
     from earteach.inference.landmarks import landmarks as core
 
     found = core(ckpt, inputs, out, boxes=boxes, config=config)
     shown: list[RenderableType] = []
-    if show and not json:
+    if show and not output.json:
         shown += pictures([ear.output for ear in found.images[:_MAX_PICTURES]])
     rows = [
         (str(ear.output), f"{sum(ear.confidence) / len(ear.confidence):.2f}")
         for ear in found.images[:_MAX_ROWS]
     ]
-    count = len(found.images[0].points)
-    title = f"{len(found.images):,} ears with {count} landmarks each"
+    title = f"{len(found.images):,} ears with {len(found.images[0].points)} landmarks each"
     shown.append(table(title, "PNG", "mean confidence", rows=rows))
     if len(found.images) > len(rows):
         shown.append(escape(f"and {len(found.images) - len(rows):,} more in {out}"))

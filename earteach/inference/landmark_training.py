@@ -29,6 +29,8 @@ from earteach.data.prepare import prepare
 from earteach.data.split import Split
 from earteach.data.strong_views import strong_views
 from earteach.errors import EarTeachError
+from earteach.files.folders import make_writable_folder
+from earteach.files.overwrite_guard import foreign_file_error
 from earteach.images import to_float
 from earteach.inference.loaded_model import LoadedModel, load_model
 from earteach.metrics.linear_probes import point_errors
@@ -117,10 +119,21 @@ def train_landmarks(
     Raises `EarTeachError` for a teacher without a trained pyramid, or folders that do not fit.
     """
     model = load_model(teacher, config)
+    if model.precision == "16":  # without scaling, gradients would vanish
+        model = replace(model, precision="32")
     with _prepared(labelled, photographs, model, seed) as folder:
         train = _read(folder / "train_teacher.npy", model)
         val = _read(folder / "val_teacher.npy", model, complete=True)
     count = train.landmarks.shape[1]
+    if val.landmarks.shape[1] != count:
+        raise EarTeachError(
+            f"{labelled}: its arrays have {count} and {val.landmarks.shape[1]} landmarks; run `earteach "
+            "prepare` again"
+        )
+    path = out / "landmarks.ckpt"
+    if path.exists() and checkpoint.read(path).task != "landmarks":
+        raise foreign_file_error(path, "landmarks")
+    make_writable_folder(out, f"--out {out}")
     mixed = _drawn_ears(model, count, drawn, seed)
 
     def trained(start: ConvVAE) -> tuple[float, ConvVAE]:
@@ -129,7 +142,6 @@ def train_landmarks(
 
     error, network = trained(model.network)
     error_from_noise = trained(model.untrained(seed))[0] if compare else None
-    path = out / "landmarks.ckpt"
     _write(network, model, path, error)
     return TrainedLandmarks(
         path, model.checkpoint.path, count, len(train), len(val),
@@ -281,7 +293,7 @@ def _read(path: Path, model: LoadedModel, *, complete: bool = False) -> Labelled
         raise EarTeachError(
             f"{stored}: cannot be read; write it with `earteach prepare --landmarks`"
         ) from error
-    if landmarks.ndim != 3 or landmarks.shape[::2] != (len(array), 2):
+    if landmarks.ndim != 3 or landmarks.shape[::2] != (len(array), 2) or landmarks.shape[1] < 2:
         raise EarTeachError(
             f"{stored}: has shape {landmarks.shape}, which does not fit {path} of {len(array)} images; "
             "run `earteach prepare` again"

@@ -76,7 +76,8 @@ class _Picture:
     name: str  # its path below the folder
     stem: str  # of its files in the output folder
     decoded: Decoded
-    box: Annotation | None
+    square: Square  # where the ear is looked for
+    shown: Square  # what is shown with its points
 
 
 def landmarks(
@@ -131,11 +132,14 @@ def _pictures(inputs: Sequence[Path], boxes: Path | None) -> Iterator[_Picture]:
                 photograph = photographs.Photograph(path)
                 decoded = photograph.decoded(0, 1)
                 for ear in ears or ():
-                    box = (
-                        None if ear is None else ear.in_pixels(decoded.size, photograph.orientation)
-                    )
+                    whole = (0, 0, *decoded.size)
+                    if ear is None:
+                        square, shown = Annotation(box=whole).square(decoded.size, 0.0), whole
+                    else:
+                        annotation = ear.in_pixels(decoded.size, photograph.orientation)
+                        square = shown = annotation.square(decoded.size, _MARGIN)
                     stem = unique_name("-".join(name.with_suffix("").parts), names)
-                    yield _Picture(path, name.as_posix(), stem, decoded, box)
+                    yield _Picture(path, name.as_posix(), stem, decoded, square, shown)
             except (Unreadable, Misfit) as error:
                 if not source.is_dir():
                     raise EarTeachError(
@@ -149,17 +153,10 @@ def _found(model: LoadedModel, pictures: Sequence[_Picture]) -> tuple[np.ndarray
 
     The first look is at the box or the whole picture; the second at the points that it found.
     """
-    squares = [_first_square(picture) for picture in pictures]
+    squares = [picture.square for picture in pictures]
     points, _ = _look(model, pictures, squares)
     points, confidence = _look(model, pictures, list(map(_square_around, points, squares)))
     return points / np.array([picture.decoded.size for picture in pictures])[:, None], confidence
-
-
-def _first_square(picture: _Picture) -> Square:
-    width, height = picture.decoded.size
-    whole = Annotation(box=(0, 0, width, height)), 0.0
-    annotation, margin = whole if picture.box is None else (picture.box, _MARGIN)
-    return annotation.square(picture.decoded.size, margin)
 
 
 def _square_around(points: np.ndarray, before: Square) -> Square:
@@ -201,10 +198,8 @@ def _written(
 
 
 def _drawn(picture: _Picture, points: np.ndarray) -> np.ndarray:
-    """The picture, or the box in it, with the points; known schemes as curves. uint8 `(H, W, 3)`."""
-    left, top, width, height = (0, 0, *picture.decoded.size)
-    if picture.box is not None:
-        left, top, width, height = _first_square(picture)
+    """What is shown of the picture, with the points; known schemes as curves. uint8 `(H, W, 3)`."""
+    left, top, width, height = picture.shown
     scale = min(1.0, _LARGEST_SIDE / max(width, height))
     size = max(1, round(width * scale)), max(1, round(height * scale))
     image = photographs.cut(picture.decoded.bgr, (left, top, width, height))

@@ -320,11 +320,22 @@ def test_what_cannot_be_done_is_one_line(trained, landmarker, ears, photographs,
         in command("landmarks", trained.last, "--train", bare, "--out", tmp_path / "out").err
     )
     assert not (tmp_path / "out").exists()
-    for arguments in ([landmarker], [landmarker, "--train", ears, "--boxes", bare]):
+    (tmp_path / "boxes.csv").write_text("file,x,y,w,h\n0.png,900,900,50,50\n")
+    result = command(
+        "landmarks", landmarker, "--input", photographs / "0.png", "--boxes", tmp_path / "boxes.csv",
+        "--out", tmp_path / "out",
+    )  # fmt: skip
+    assert (result.code, len(result.err.splitlines())) == (1, 1)
+    assert "lies outside" in result.err
+    for arguments in (
+        [landmarker],
+        [landmarker, "--train", ears, "--boxes", bare],
+        [landmarker, "--input", photographs, "--steps", 3],
+    ):
         assert command("landmarks", *arguments, "--out", tmp_path).code == 2
 
 
-def test_other_files_are_not_replaced(landmarker, photographs, tmp_path):
+def test_other_files_are_not_replaced(trained, ears, landmarker, photographs, tmp_path):
     for name in ("landmarks.csv", "1.pts", "2.png"):
         out = tmp_path / name.replace(".", "-")
         out.mkdir()
@@ -333,6 +344,11 @@ def test_other_files_are_not_replaced(landmarker, photographs, tmp_path):
         assert result.code == 1
         assert "was not written by" in result.err
         assert (out / name).read_text() == "mine"
+    own = tmp_path / "trained"
+    own.mkdir()
+    shutil.copy(trained.last, own / "landmarks.ckpt")
+    result = command("landmarks", trained.last, "--train", ears, "--out", own, "--steps", 1)
+    assert "was not written by `earteach landmarks`" in result.err
     for _ in range(2):  # its own may be
         assert (
             command("landmarks", landmarker, "--input", photographs, "--out", tmp_path / "o").code
