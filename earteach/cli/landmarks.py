@@ -111,7 +111,8 @@ def _find(
         (str(ear.output), f"{sum(ear.confidence) / len(ear.confidence):.2f}")
         for ear in found.images[:_MAX_ROWS]
     ]
-    title = f"{len(found.images):,} ears with {len(found.images[0].points)} landmarks each"
+    ears = "1 ear" if len(found.images) == 1 else f"{len(found.images):,} ears"
+    title = f"{ears} with {len(found.images[0].points)} landmarks"
     shown.append(table(title, "PNG", "mean confidence", rows=rows))
     if len(found.images) > len(rows):
         shown.append(escape(f"and {len(found.images) - len(rows):,} more in {out}"))

@@ -97,12 +97,13 @@ def landmarks(
 
     Raises `EarTeachError` for a network without landmarks and for inputs that cannot be read.
     """
+    config = config or InferenceConfig()
     check_inputs_kept(inputs, out)
     model = load_model(path, config)
     pictures = _pictures(inputs, boxes)
     found: list[LandmarkedEar] = []
     pixels: list[tuple[str, np.ndarray]] = []
-    while batch := list(islice(pictures, _AT_ONCE)):
+    while batch := list(islice(pictures, min(config.batch_size, _AT_ONCE))):
         fractions = _found(model, batch)
         make_folder(out)
         for file in (out / TABLE, *(out / f"{picture.stem}.pts" for picture in batch)):
