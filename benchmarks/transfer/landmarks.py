@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional
 
 from earteach.data.manifest import beside
-from earteach.inference.landmark_training import BATCH, HEAD_RATE, STEPS, LabelledEars, learn
+from earteach.inference.landmark_training import BATCH, RATE, STEPS, LabelledEars, learn
 from earteach.metrics.linear_probes import point_errors
 from earteach.model.landmark_head import LandmarkHead, places_in
 
@@ -78,7 +78,7 @@ def train(
     torch.manual_seed(seed)
     model = Landmarker(backbone, ears.landmarks.shape[1]).train()
     body = [p for p in backbone.parameters() if p.requires_grad]
-    groups = [{"params": list(model.head.parameters()), "lr": HEAD_RATE}]
+    groups = [{"params": list(model.head.parameters()), "lr": RATE}]
     groups += [{"params": body, "lr": backbone_rate}] if body else []
 
     def loss_of(batch: LabelledEars) -> torch.Tensor:

@@ -41,7 +41,7 @@ from earteach.randomness import Purpose, derive
 from earteach.synthetic.drawn_ear import draw_ear
 
 STEPS, BATCH = 450, 16
-RATE, HEAD_RATE, WARMUP = 1e-3, 1e-3, 20
+RATE, WARMUP = 1e-3, 20
 # The standard deviation of a Gaussian around a landmark, as a fraction of a side, and the weight of
 # the cross entropy with it.
 _WIDTH, _HEAT_WEIGHT = 0.04, 0.01
@@ -130,19 +130,20 @@ def train_landmarks(
             f"{labelled}: its arrays have {count} and {val.landmarks.shape[1]} landmarks; run `earteach "
             "prepare` again"
         )
+    landmarker = with_landmark_head(model.network, count, seed)
+    mixed = _drawn_ears(model, count, drawn, seed)
     path = out / "landmarks.ckpt"
     if path.exists() and checkpoint.read(path).task != "landmarks":
         raise foreign_file_error(path, "landmarks")
     make_writable_folder(out, f"--out {out}")
-    mixed = _drawn_ears(model, count, drawn, seed)
 
-    def trained(start: ConvVAE) -> tuple[float, ConvVAE]:
-        network = with_landmark_head(start, count, seed)
-        return _fit(network, model, train, val, mixed, steps, seed, progress), network
+    def fitted(network: ConvVAE) -> float:
+        return _fit(network, model, train, val, mixed, steps, seed, progress)
 
-    error, network = trained(model.network)
-    error_from_noise = trained(model.untrained(seed))[0] if compare else None
-    _write(network, model, path, error)
+    error, error_from_noise = fitted(landmarker), None
+    if compare:
+        error_from_noise = fitted(with_landmark_head(model.untrained(seed), count, seed))
+    _write(landmarker, model, path, error)
     return TrainedLandmarks(
         path, model.checkpoint.path, count, len(train), len(val),
         0 if mixed is None else len(mixed), steps, error, error_from_noise,
@@ -235,14 +236,8 @@ def _fit(
     drawn: LabelledEars | None, steps: int, seed: int, progress: Progress | None,
 ) -> float:  # fmt: skip
     """Train the network in place, keep its best weights, and return their error on `val`."""
-    trained = {name: each for name, each in network.named_parameters() if each.requires_grad}
-    groups = [
-        {
-            "params": [p for n, p in trained.items() if n.startswith("landmark_head") is head],
-            "lr": rate,
-        }
-        for head, rate in ((True, HEAD_RATE), (False, RATE))
-    ]
+    trained = [each for each in network.parameters() if each.requires_grad]
+    groups = [{"params": trained, "lr": RATE}]
 
     def find(images: torch.Tensor) -> torch.Tensor:
         with model.autocast():
