@@ -22,7 +22,7 @@ QUICK = {
     "inspect-data": ["--image-size", 32],
     "train": [*TINY, "--epochs", 1, "--num-workers", 0, "--fresh"],
     "distil": ["--epochs", 1, "--num-workers", 0],
-    "landmarks": ["--steps", 2, "--no-drawn"],
+    "landmarks --train": ["--steps", 2, "--no-drawn"],
 }
 # Names that Python blocks take for granted.
 GIVEN = "import torch\nimages = torch.rand(2, 3, 32, 32)\n"
@@ -64,7 +64,8 @@ def test_a_page_runs_from_top_to_bottom(
     monkeypatch.chdir(shutil.copytree(workspace, tmp_path / "here"))
     for command in filter(outputs.can_run, outputs.page_commands(page)):
         assert command[0] == "earteach", f"{command}: run it, or give a reason in NOT_RUN"
-        result = earteach(*command[1:], *QUICK.get(command[1], []))
+        kind = f"{command[1]} --train" if "--train" in command else command[1]
+        result = earteach(*command[1:], *QUICK.get(kind, []))
         assert result.code == 0, f"{' '.join(command)}: {result.err}"
     for block in PYTHON.findall(page.read_text(encoding="utf-8")):
         done = subprocess.run([sys.executable, "-c", GIVEN + block], capture_output=True, text=True)
