@@ -21,7 +21,7 @@ from typing import Any, get_args
 import torch
 
 from earteach._version import __version__
-from earteach.config import DataConfig, ExportPart, OptimConfig, TrainConfig
+from earteach.config import DRAWN, DataConfig, ExportPart, OptimConfig, TrainConfig
 from earteach.errors import EarTeachError
 from earteach.files.atomic_write import write_atomically
 from earteach.files.folders import make_folder
@@ -111,6 +111,9 @@ def about(config: TrainConfig, data: dict[str, Any], **measured: Any) -> dict[st
     }
 
 
+_WEIGHTS = {DRAWN: Path(__file__).parent / "weights" / DRAWN}
+
+
 def load(path: str | Path) -> ConvVAE:
     """The network that `find` finds, in evaluation mode, on the CPU."""
     return find(path).model()
@@ -118,11 +121,13 @@ def load(path: str | Path) -> ConvVAE:
 
 def find(path: str | Path) -> Checkpoint:
     """A checkpoint, a folder's best by validation loss, or a folder that `earteach export --format
-    safetensors` wrote.
+    safetensors` wrote; where there is no file or folder `drawn`, that is the network in the package.
 
     Raises `EarTeachError` where there is none or it cannot be read safely.
     """
     path = Path(path)
+    if not path.exists():
+        path = _WEIGHTS.get(str(path), path)
     if (path / CONFIG).exists():
         return _exported(path)
     return read(best(path) if path.is_dir() else path)

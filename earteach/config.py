@@ -33,6 +33,10 @@ ExportFormat = Literal["onnx", "torchscript", "torch-export", "safetensors", "op
 ExportPart = Literal["full", "encoder", "decoder", "features", "landmarks"]
 Sampler = Literal["gmm", "prior"]
 
+# The network that comes with the package; it learned from drawn ears.
+DRAWN = "drawn"
+# Those of the iBUG ear scheme.
+DRAWN_LANDMARKS = 55
 # A larger number of anything, infinity included, is a mistake, and some libraries' integers overflow.
 _LARGEST = 2**31 - 1
 _log = logging.getLogger(__name__)
@@ -198,7 +202,11 @@ class ModelConfig(Options, panel="Model"):
         False, "Whether the encoder also sees the PCA residual, as in version 1.", hidden=True
     )
     landmarks: int = option(
-        0, "Landmarks that the network finds.", at_least=0, at_most=2**12, hidden=True
+        DRAWN_LANDMARKS,
+        "Landmarks that the network finds: those of drawn ears, or of those it learned from later.",
+        at_least=0,
+        at_most=2**12,
+        hidden=True,
     )
 
     def __post_init__(self) -> None:
@@ -345,14 +353,18 @@ class TrainConfig:
     run: RunConfig = field(default_factory=RunConfig)
 
     def __post_init__(self) -> None:
-        """Leave out the pyramid where nothing trains it; raises `EarTeachError` where one is missing."""
+        """Leave out the pyramid and the landmarks where nothing trains them.
+
+        Raises `EarTeachError` where something would, and there is no pyramid.
+        """
         if self.optim.teach_weight and not self.model.pyramid_channels:
             raise EarTeachError(
                 f"--teach-weight {self.optim.teach_weight:g}: needs a feature pyramid; add "
                 "--teach-weight 0, or leave out --pyramid-channels 0"
             )
         if self.optim.teach_weight == 0 and self.model.pyramid_channels:
-            object.__setattr__(self, "model", replace(self.model, pyramid_channels=0))
+            model = replace(self.model, pyramid_channels=0, landmarks=0)
+            object.__setattr__(self, "model", model)
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
         """The groups as nested dicts of builtin values, as a checkpoint stores them."""

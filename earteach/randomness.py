@@ -25,6 +25,7 @@ class Purpose(IntEnum):
     WEIGHTS = 5
     VARIATION_NOISE = 6
     VIEWS = 7
+    DRAWN_EARS = 8
 
 
 def derive(seed: int, purpose: Purpose, *parts: int) -> int:

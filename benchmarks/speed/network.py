@@ -24,6 +24,7 @@ from earteach.config import ModelConfig, OptimConfig, TrainConfig
 from earteach.model.build import build_model
 from earteach.model.loss import objective, vae_terms
 from earteach.model.vae import ConvVAE
+from earteach.training.drawn_ears import DrawnEars
 from earteach.training.lightning_module import one_pass
 
 LATENT, BASE, SIZE, BATCH = 256, 64, 256, 8
@@ -86,13 +87,16 @@ def follow(averaged: nn.Module, model: nn.Module) -> None:
     torch._foreach_lerp_(ours, theirs, 0.005)
 
 
+_EARS = DrawnEars(0)
+
+
 def training_loss(
     model: ConvVAE, images: torch.Tensor, target: torch.Tensor | None = None
 ) -> torch.Tensor:
     """What `earteach train` lowers, for images `(B, C, S, S)` in [0, 1]."""
     target = images if target is None else target
     noise = torch.randn(len(images), model.latent_dim, device=images.device)
-    batch = one_pass(model, images, target, noise, torch.Generator())
+    batch = one_pass(model, images, target, noise, torch.Generator(), _EARS, step=0)
     optim = OptimConfig() if model.pyramid is not None else OptimConfig(teach_weight=0.0)
     terms = vae_terms(TrainConfig(model=model.config, optim=optim), KLD_WEIGHT)
     return objective(terms, {term.name: term.values_of(batch) for term in terms})

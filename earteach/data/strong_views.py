@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional
 
 # Larger views would take time and memory, and ears in photographs of people are seldom larger.
-_LARGEST_SIDE = 128
+LARGEST_SIDE = 128
 # Degrees, log scale, shift in half sides: the pose of an ear varies by as much between photographs.
 _ROTATION, _SCALE, _SHIFT = 25.0, 0.2, 0.2
 # Largest relative changes; those of a photograph in other light, and more.
@@ -40,9 +40,9 @@ def strong_views(
 ) -> StrongViews:
     """Turn, scale, shift and mirror images `(B, C, S, S)` in [0, 1]; then change how they look.
 
-    A view's side is at most `_LARGEST_SIDE` pixels. `shift` is the largest, in half sides.
+    A view's side is at most `LARGEST_SIDE` pixels. `shift` is the largest, in half sides.
     """
-    side = min(images.shape[3], _LARGEST_SIDE)
+    side = min(images.shape[3], LARGEST_SIDE)
     matrices = _random_poses(len(images), generator, shift).to(images.device)
     images = functional.interpolate(images, (side, side), mode="area")  # without aliasing
     grid = functional.affine_grid(matrices, list(images.shape), align_corners=False)

@@ -33,8 +33,9 @@ class StudentLightning(EarVAELightning):
     def _build(self) -> ConvVAE:
         model = super()._build()
         model.decoder.requires_grad_(False)
-        if model.pyramid is not None:
-            model.pyramid.requires_grad_(False)
+        for part in (model.pyramid, model.landmark_head):
+            if part is not None:
+                part.requires_grad_(False)
         return model
 
     def with_teacher(self, teacher: ConvVAE) -> Self:
@@ -51,8 +52,9 @@ class StudentLightning(EarVAELightning):
         teacher = self.teacher
         for network in self.networks():
             network.decoder.load_state_dict(teacher.decoder.state_dict())
-            if network.pyramid is not None and teacher.pyramid is not None:
-                network.pyramid.load_state_dict(teacher.pyramid.state_dict())
+            for name in ("pyramid", "landmark_head"):
+                if (part := getattr(network, name)) is not None:
+                    part.load_state_dict(getattr(teacher, name).state_dict())
             # What the images add to it is zero at first.
             network.encoder.to_code.init_logvar(teacher.encoder.to_code.first_logvar)
             if isinstance(network, PCAVAE) and isinstance(teacher, PCAVAE):

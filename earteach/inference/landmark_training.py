@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from earteach import checkpoint
-from earteach.config import InferenceConfig, OptimConfig, TrainConfig
+from earteach.config import DRAWN_LANDMARKS, InferenceConfig, OptimConfig, TrainConfig
 from earteach.data.arrays import EarArray, to_channels
 from earteach.data.crops import Crop
 from earteach.data.manifest import beside
@@ -34,7 +34,7 @@ from earteach.files.overwrite_guard import foreign_file_error
 from earteach.images import to_float
 from earteach.inference.loaded_model import LoadedModel, load_model
 from earteach.metrics.linear_probes import point_errors
-from earteach.model.landmark_head import LandmarkHead, pixel_centres, places_in
+from earteach.model.landmark_head import LabelledHeat, LandmarkHead, heat_map_loss, places_in
 from earteach.model.network_parts import keep_part
 from earteach.model.vae import ConvVAE
 from earteach.randomness import Purpose, derive
@@ -42,15 +42,11 @@ from earteach.synthetic.drawn_ear import draw_ear
 
 STEPS, BATCH = 450, 16
 RATE, WARMUP = 1e-3, 20
-# The standard deviation of a Gaussian around a landmark, as a fraction of a side, and the weight of
-# the cross entropy with it.
-_WIDTH, _HEAT_WEIGHT = 0.04, 0.01
 # In half sides: a second look centres the ear, so it is never far off.
 _SHIFT = 0.1
 # How often the held-out ears are looked at, in steps.
 _EVERY = 50
 _DRAWN = 2000
-_DRAWN_LANDMARKS = 55
 _log = logging.getLogger(__name__)
 
 Find = Callable[[torch.Tensor], torch.Tensor]
@@ -151,17 +147,18 @@ def train_landmarks(
 
 
 def with_landmark_head(network: ConvVAE, count: int, seed: int) -> ConvVAE:
-    """A copy of the network with a new head for `count` landmarks, and without its VAE."""
+    """A copy of the network without its VAE; its head is a new one unless it finds `count` landmarks."""
     if network.pyramid is None:
         raise EarTeachError(
             "landmarks need a trained feature pyramid; train the teacher with a --teach-weight above 0"
         )
     landmarker = copy.deepcopy(network)
-    landmarker.config = replace(network.config, landmarks=count)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive(seed, Purpose.WEIGHTS))
-        head = LandmarkHead(network.pyramid.channels, count)
-    landmarker.landmark_head = head.to(next(network.parameters()).device)
+    if network.config.landmarks != count:
+        landmarker.config = replace(network.config, landmarks=count)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive(seed, Purpose.WEIGHTS))
+            head = LandmarkHead(network.pyramid.channels, count)
+        landmarker.landmark_head = head.to(next(network.parameters()).device)
     return keep_part(landmarker, "landmarks", "a landmarker")
 
 
@@ -184,21 +181,6 @@ def learn(
         optimizer.step()
         schedule.step()
         yield float(loss.detach())
-
-
-def heat_map_loss(log_heat: torch.Tensor, landmarks: torch.Tensor) -> torch.Tensor:
-    """For heat maps `(B, K, H, W)` of landmarks `(B, K, 2)`, the mean over those known and inside.
-
-    The distance of the mean place, and the cross entropy with a Gaussian around the landmark (as in
-    Nibali et al. 2018, https://arxiv.org/abs/1801.07372), which makes the heat maps narrow.
-    """
-    known = ((landmarks > 0) & (landmarks < 1)).all(dim=2)  # False for NaN
-    truth = torch.where(known[:, :, None], landmarks, 0.5)
-    distances = (places_in(log_heat).points - truth).norm(dim=2)
-    squares = (truth[:, :, None] - pixel_centres(log_heat)).square().sum(dim=3)
-    target = (-squares / (2 * _WIDTH**2)).softmax(dim=2)
-    entropy = -(target * log_heat.flatten(2)).sum(dim=2)
-    return ((distances + _HEAT_WEIGHT * entropy) * known).sum() / known.sum().clamp(min=1)
 
 
 def _share(step: int, steps: int) -> float:
@@ -244,7 +226,7 @@ def _fit(
             return network.landmark_heat(images.to(model.device)).cpu()
 
     def loss_of(batch: LabelledEars) -> torch.Tensor:
-        return heat_map_loss(find(batch.images), batch.landmarks)
+        return heat_map_loss(LabelledHeat(find(batch.images), batch.landmarks))
 
     best, weights = float("inf"), network.state_dict()
     batches = varied_batches(train, drawn, seed)
@@ -306,15 +288,16 @@ def _read(path: Path, model: LoadedModel, *, complete: bool = False) -> Labelled
 def _drawn_ears(
     model: LoadedModel, count: int, wanted: bool | None, seed: int
 ) -> LabelledEars | None:
-    if wanted and count != _DRAWN_LANDMARKS:
+    if wanted and count != DRAWN_LANDMARKS:
         raise EarTeachError(
-            f"--drawn: drawn ears have {_DRAWN_LANDMARKS} landmarks, yours {count}; leave it out"
+            f"--drawn: drawn ears have {DRAWN_LANDMARKS} landmarks, yours {count}; leave it out"
         )
-    if not (count == _DRAWN_LANDMARKS if wanted is None else wanted):
+    if not (count == DRAWN_LANDMARKS if wanted is None else wanted):
         return None
     _log.info("mixing in %d drawn ears, which have the same landmarks", _DRAWN)
     size, channels = model.network.image_size, model.network.in_channels
-    ears = [draw_ear(seed, index, size) for index in range(_DRAWN)]
+    series = derive(seed, Purpose.DRAWN_EARS)
+    ears = [draw_ear(series, index, size) for index in range(_DRAWN)]
     images = np.stack([to_channels(ear.image, channels) for ear in ears])
     return LabelledEars(
         torch.from_numpy(images).permute(0, 3, 1, 2),

@@ -15,6 +15,9 @@ from torch.nn import functional
 from earteach.model.convolution import group_norm
 
 _WIDTH = 64
+# The standard deviation of a Gaussian around a landmark, as a fraction of a side, and the weight of
+# the cross entropy with it.
+_DEVIATION, _ENTROPY_WEIGHT = 0.04, 0.01
 # The part of a heat map that counts as near its mean place, as a fraction of a side.
 _NEAR = 1 / 12
 
@@ -27,6 +30,16 @@ class Landmarks(NamedTuple):
 
     points: torch.Tensor
     confidence: torch.Tensor
+
+
+class LabelledHeat(NamedTuple):
+    """Heat maps `(B, K, H, W)`, log-probabilities, and the true landmarks `(B, K, 2)`.
+
+    Landmarks are fractions of the sides; unknown ones are NaN.
+    """
+
+    log_heat: torch.Tensor
+    landmarks: torch.Tensor
 
 
 class LandmarkHead(nn.Module):
@@ -60,6 +73,23 @@ def places_in(log_heat: torch.Tensor) -> Landmarks:
     points = heat @ places
     near = (points[:, :, None] - places).norm(dim=3) < _NEAR
     return Landmarks(points, (heat * near).sum(dim=2))
+
+
+def heat_map_loss(heat: LabelledHeat) -> torch.Tensor:
+    """The mean over the landmarks that are known and inside, `()`.
+
+    The distance of the mean place, as a fraction of a side, and the cross entropy with a Gaussian around
+    the landmark (as in Nibali et al. 2018, https://arxiv.org/abs/1801.07372), which makes the heat maps
+    narrow.
+    """
+    log_heat, landmarks = heat
+    known = ((landmarks > 0) & (landmarks < 1)).all(dim=2)  # False for NaN
+    truth = torch.where(known[:, :, None], landmarks, 0.5)
+    distances = (places_in(log_heat).points - truth).norm(dim=2)
+    squares = (truth[:, :, None] - pixel_centres(log_heat)).square().sum(dim=3)
+    target = (-squares / (2 * _DEVIATION**2)).softmax(dim=2)
+    entropy = -(target * log_heat.flatten(2)).sum(dim=2)
+    return ((distances + _ENTROPY_WEIGHT * entropy) * known).sum() / known.sum().clamp(min=1)
 
 
 def pixel_centres(maps: torch.Tensor) -> torch.Tensor:

@@ -24,10 +24,13 @@ import torch
 
 from earteach.config import Reduction, TrainConfig
 from earteach.model.correspondence import Matches, matching_loss
+from earteach.model.landmark_head import LabelledHeat, heat_map_loss
 
 # The window and the constants of SSIM, for a data range of 1.
 _WINDOW, _SIGMA = 11, 1.5
 _C1, _C2 = 0.01**2, 0.03**2
+# Of the weight of the teaching objective: distances are fractions of a side, so they are small.
+_LANDMARK_SHARE = 30.0
 
 Batch = TypeVar("Batch")
 
@@ -78,11 +81,12 @@ class VAEBatch(NamedTuple):
     mu: torch.Tensor  # (B, D)
     logvar: torch.Tensor  # (B, D)
     matches: Matches | None = None  # in training with the teaching objective
+    drawn: LabelledHeat | None = None  # as `matches`: of drawn ears
 
 
 def vae_terms(config: TrainConfig, kld_weight: float) -> list[LossTerm[VAEBatch]]:
     """Reconstruction, KLD in nats with the given weight, and unless their weights are 0, 1 − SSIM and
-    the teaching objective."""
+    the two parts of the teaching objective: matches between views, and landmarks of drawn ears."""
     divisor = config.model.latent_dim if config.kld.kld_reduction == "mean" else 1
     terms: list[LossTerm[VAEBatch]] = [
         LossTerm(
@@ -104,13 +108,23 @@ def vae_terms(config: TrainConfig, kld_weight: float) -> list[LossTerm[VAEBatch]
             complement=True,
         ),
         LossTerm("teach", _taught, weight=config.optim.teach_weight, in_loss=False),
+        LossTerm("landmarks", _found, weight=_landmark_weight(config), in_loss=False),
     ]
     return [term for term in terms if term.in_loss or term.weight]
+
+
+def _landmark_weight(config: TrainConfig) -> float:
+    return _LANDMARK_SHARE * config.optim.teach_weight if config.model.landmarks else 0.0
 
 
 def _taught(batch: VAEBatch) -> torch.Tensor:
     assert batch.matches is not None
     return matching_loss(batch.matches)
+
+
+def _found(batch: VAEBatch) -> torch.Tensor:
+    assert batch.drawn is not None
+    return heat_map_loss(batch.drawn)
 
 
 def squared_error(reconstruction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

@@ -47,7 +47,9 @@ class ConvVAE(nn.Module):
             else None
         )
         self.landmark_head = (
-            LandmarkHead(config.pyramid_channels, config.landmarks) if config.landmarks else None
+            LandmarkHead(config.pyramid_channels, config.landmarks)
+            if config.pyramid_channels and config.landmarks
+            else None
         )
 
     @property
@@ -116,7 +118,7 @@ class ConvVAE(nn.Module):
     def landmarks(self, x: torch.Tensor) -> Landmarks:
         """The landmarks of images `(B, C, H, W)` in [0, 1], each filled by one ear.
 
-        Raises `EarTeachError` for a network that `earteach landmarks --train` has not trained.
+        Raises `EarTeachError` for a network that was trained without them.
         """
         return places_in(self.landmark_heat(x))
 

@@ -23,7 +23,8 @@ from earteach.model.annealing import final_kld_weight, kld_weight
 from earteach.model.build import build_model
 from earteach.model.loss import LossTerm, VAEBatch, objective, reported_loss, vae_terms
 from earteach.model.vae import ConvVAE, reparameterise
-from earteach.randomness import training_noise, validation_noise, views_generator
+from earteach.randomness import Purpose, derive, training_noise, validation_noise, views_generator
+from earteach.training.drawn_ears import DrawnEars
 from earteach.training.lr_schedule import CosineSchedule
 from earteach.training.view_matching import match_views
 
@@ -36,13 +37,19 @@ def one_pass(
     target: torch.Tensor,
     noise: torch.Tensor,
     views: torch.Generator,
+    ears: DrawnEars,
+    step: int,
 ) -> VAEBatch:
-    """What the loss terms of a training step are computed from; a pyramid is taught with `views`."""
+    """What the loss terms of a training step are computed from.
+
+    A pyramid is taught with views, and with drawn ears if it has a landmark head.
+    """
     teaches = network.pyramid is not None
     output = network.encode_all(images, maps=teaches)
     reconstruction = network.decode(reparameterise(output.mu, output.logvar, noise))
     matches = match_views(network, images, output, views) if teaches else None
-    return VAEBatch(reconstruction, target, output.mu, output.logvar, matches)
+    drawn = None if network.landmark_head is None else ears.find(network, step, views)
+    return VAEBatch(reconstruction, target, output.mu, output.logvar, matches, drawn)
 
 
 class EarVAELightning(pl.LightningModule):
@@ -73,6 +80,7 @@ class EarVAELightning(pl.LightningModule):
             data_range=1.0, dim=(1, 2, 3), reduction="elementwise_mean"
         )
         self._val_codes = LatentStatistics(self.config.model.latent_dim)
+        self._drawn_ears = DrawnEars(derive(self.config.run.seed, Purpose.DRAWN_EARS))
         # Of the epoch so far: the sum over images of each loss term, then the number of images.
         self._sums = torch.zeros(0, dtype=torch.float64)
 
@@ -154,8 +162,9 @@ class EarVAELightning(pl.LightningModule):
         if self.device.type == "cuda":
             noise = noise.pin_memory()  # else the copy would wait for the device
         noise = noise.to(self.device, non_blocking=True)
-        views = views_generator(self.config.run.seed, self.global_step, self.global_rank)
-        return one_pass(self.model, images, target, noise, views)
+        step = self.global_step
+        views = views_generator(self.config.run.seed, step, self.global_rank)
+        return one_pass(self.model, images, target, noise, views, self._drawn_ears, step)
 
     def _add_to_sums(self, values: Mapping[str, torch.Tensor], images: int) -> None:
         means = [value.mean().detach() for value in values.values()]

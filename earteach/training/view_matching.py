@@ -17,11 +17,11 @@ from earteach.model.vae import ConvVAE, EncoderOutput
 def match_views(
     network: ConvVAE, images: torch.Tensor, output: EncoderOutput, generator: torch.Generator
 ) -> Matches:
-    """Points of three in four images, in the encoder's `output` and in a strong view of each.
+    """Points of half of the images, in the encoder's `output` and in a strong view of each.
 
     The views keep the side that they show, so that the encoder meets both sides.
     """
-    count, pyramid = -(-3 * len(images) // 4), network.pyramid
+    count, pyramid = -(-len(images) // 2), network.pyramid
     assert pyramid is not None
     views = strong_views(images[:count], generator)
     points = random_points(count, generator).to(images.device)

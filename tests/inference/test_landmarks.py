@@ -19,12 +19,12 @@ from earteach.inference import landmark_training
 from earteach.inference.landmark_training import (
     LabelledEars,
     errors,
-    heat_map_loss,
     learn,
     varied_batches,
 )
-from earteach.model.landmark_head import Landmarks, places_in
+from earteach.model.landmark_head import LabelledHeat, Landmarks, heat_map_loss, places_in
 from tests.conftest import earteach as command
+from tests.inference.conftest import untrained
 
 COUNT = 55
 
@@ -48,6 +48,14 @@ def landmarker(trained, ears, tmp_path_factory) -> Path:
     assert result.code == 0, result.err
     (out / "printed.json").write_text(result.out)
     return out / "landmarks.ckpt"
+
+
+@pytest.fixture(scope="module")
+def untaught(trained, tmp_path_factory) -> Path:
+    """A checkpoint of a network without landmarks."""
+    path = tmp_path_factory.mktemp("untaught") / "last.ckpt"
+    shutil.copy(trained.last, path)
+    return untrained(path, landmarks=0)
 
 
 def points_by_torch(checkpoint: Path, images: np.ndarray) -> np.ndarray:
@@ -103,11 +111,11 @@ def test_hidden_landmarks_and_those_outside_are_not_learned():
     landmarks = torch.tensor([[[0.2, 0.7], [float("nan")] * 2], [[0.2, 0.7], [1.4, 0.5]]])
     batch = LabelledEars(torch.rand(2, 3, 16, 16), landmarks)
     groups = [{"params": list(model.parameters()), "lr": 0.3}]
-    list(
-        learn(
-            lambda ears: heat_map_loss(model(ears.images), ears.landmarks), groups, [batch] * 60, 60
-        )
-    )
+
+    def loss_of(ears: LabelledEars) -> torch.Tensor:
+        return heat_map_loss(LabelledHeat(model(ears.images), ears.landmarks))
+
+    list(learn(loss_of, groups, [batch] * 60, 60))
     points = places_in(model(batch.images)).points[0]
     torch.testing.assert_close(points, torch.tensor([[0.2, 0.7], [0.5, 0.5]]), atol=0.03, rtol=0)
 
@@ -259,7 +267,7 @@ def test_a_folder_of_safetensors_finds_the_same_landmarks(landmarker, photograph
     np.testing.assert_allclose(one, other, atol=1e-5)
 
 
-def test_a_landmarker_is_also_a_backbone_but_no_vae(trained, landmarker, tmp_path):
+def test_a_landmarker_is_also_a_backbone_but_no_vae(untaught, landmarker, tmp_path):
     backbone = earteach.EarBackbone.from_pretrained(landmarker, fpn="trained")
     assert backbone(torch.rand(1, 3, 32, 32))["stride4"].shape == (1, 64, 8, 8)
     with pytest.raises(EarTeachError, match="holds the network's landmarks but no"):
@@ -267,7 +275,7 @@ def test_a_landmarker_is_also_a_backbone_but_no_vae(trained, landmarker, tmp_pat
     for arguments, words in (
         (["resume", landmarker], "was trained by `earteach landmarks`"),
         (["export", landmarker, "--out", tmp_path / "a"], "holds only the landmarks of a network"),
-        (["export", trained.last, "--part", "landmarks", "--out", tmp_path / "a"], "finds none"),
+        (["export", untaught, "--part", "landmarks", "--out", tmp_path / "a"], "finds none"),
     ):
         result = command(*arguments)
         assert result.code == 1
@@ -291,9 +299,11 @@ def test_photographs_and_their_landmarks_can_be_learned_from_directly(
     assert earteach.load(result["checkpoint"]).config.landmarks == 3
 
 
-def test_what_cannot_be_done_is_one_line(trained, landmarker, ears, photographs, tmp_path):
+def test_what_cannot_be_done_is_one_line(
+    trained, untaught, landmarker, ears, photographs, tmp_path
+):
     cases = [
-        ([trained.last, "--input", photographs], "finds no landmarks"),
+        ([untaught, "--input", photographs], "finds no landmarks"),
         ([landmarker, "--input", tmp_path / "none.png"], "No such file"),
         (
             [trained.last, "--train", tmp_path],

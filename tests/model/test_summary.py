@@ -61,7 +61,8 @@ def test_counts_are_those_by_hand(shape, kind):
         assert (first.name, first.shape, first.parameters) == ("pca", model.pca.shape, 0)
         assert first.multiply_adds == pca_by_hand(model)
     assert summary.multiply_adds == by_hand
-    # The heads of a mobile encoder and the pyramid serve features, not encoding and decoding.
-    heads = sum(p.numel() for n, p in model.named_parameters() if "heads" in n or "pyramid" in n)
+    # These serve features and landmarks, not encoding and decoding.
+    others = ("encoder.heads", "pyramid", "landmark_head")
+    heads = sum(p.numel() for n, p in model.named_parameters() if n.startswith(others))
     assert sum(layer.parameters for layer in summary.layers) == summary.parameters - heads
     assert sum(layer.multiply_adds for layer in summary.layers) == summary.multiply_adds

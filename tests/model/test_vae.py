@@ -66,7 +66,7 @@ def gradients(model: ConvVAE) -> dict[str, torch.Tensor | None]:
     reconstruction, mu, logvar = model(images_for(model, 4), noise)
     loss = reconstruction.square().mean() + 1e-3 * (mu.square() - logvar + logvar.exp()).mean()
     maps = model.features(images_for(model))
-    levels = [*maps, *model.pyramid(maps)]
+    levels = [*maps, *model.pyramid(maps), model.landmark_heat(images_for(model))]
     (loss + 1e-3 * sum(level.square().mean() for level in levels)).backward()
     return {name: parameter.grad for name, parameter in model.named_parameters()}
 
