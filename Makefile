@@ -14,6 +14,7 @@ INSTALL := $(BIN)/python $(PIP_INSTALL) -c constraints.txt
 PYTEST := $(BIN)/python -m pytest
 DEMO := demo
 RELEASE := build/release
+DRAWN := build/drawn
 # `make bench-quality`: what it measures on, and where it writes. Keep real ears out of the checkout.
 BENCH_TRAIN ?= data/preprocessed/train_teacher.npy
 BENCH_VAL ?= val=data/preprocessed/val_teacher.npy
@@ -23,7 +24,7 @@ MINUTES ?= 45
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help install demo format lint types test test-slow test-outputs test-all test-lowest coverage mutants \
-  bench bench-quality docs outputs site audit dist check clean
+  bench bench-quality docs drawn outputs site audit dist check clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -113,6 +114,17 @@ docs: $(VENV)/installed ## regenerate the generated parts of the docs
 	  --output docs/reference/cli.md
 	$(BIN)/python docs/schedules.py docs/images/schedules.svg
 	$(BIN)/python -m benchmarks.tables
+
+drawn: $(VENV)/installed ## train the network in the package on drawn ears: about an hour on one core
+	rm -rf $(DRAWN)
+	$(BIN)/earteach prepare --synthetic 6000 --image-size 64 --val-fraction 0.05 --out $(DRAWN)/data
+	OMP_NUM_THREADS=1 $(BIN)/earteach train --train-data $(DRAWN)/data/train_teacher.npy \
+	  --val-data $(DRAWN)/data/val_teacher.npy --image-size 64 --base-channels 32 --latent-dim 128 \
+	  --precision bf16 --num-workers 0 --accelerator cpu --epochs 14 \
+	  --checkpoint-dir $(DRAWN)/checkpoints --log-dir $(DRAWN)/logs
+	$(BIN)/earteach export $(DRAWN)/checkpoints/last.ckpt --format safetensors --out $(DRAWN)/export
+	$(BIN)/python -m docs.weights $(DRAWN)/export $(DRAWN)/data/train_teacher.npy
+	sha256sum earteach/weights/drawn/model.safetensors
 
 outputs: $(VENV)/installed ## run the commands in the docs and paste their output (5 minutes)
 	$(BIN)/python -m docs.outputs

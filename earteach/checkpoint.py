@@ -115,7 +115,7 @@ _WEIGHTS = {DRAWN: Path(__file__).parent / "weights" / DRAWN}
 
 
 def load(path: str | Path) -> ConvVAE:
-    """The network that `find` finds, in evaluation mode, on the CPU."""
+    """The network that `find` finds, in evaluation mode, on the CPU; "drawn" is in the package."""
     return find(path).model()
 
 

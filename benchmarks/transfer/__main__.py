@@ -27,11 +27,11 @@ import torch
 
 from benchmarks.tables import Cell, Table, measured_now, processor, save
 from benchmarks.transfer import landmarks
-from benchmarks.transfer.backbones import IMAGENET, STARTS, Backbone, backbones
+from benchmarks.transfer.backbones import FROZEN, IMAGENET, STARTS, Backbone, backbones
 from benchmarks.transfer.comparison import Comparison, Curve, mean_and_range
 from benchmarks.transfer.throughput import COLUMNS, throughput_rows
 from docs.examples import detector
-from earteach import EarTeachError
+from earteach import EarTeachError, load
 from earteach.inference.landmark_training import STEPS, LabelledEars
 
 RATES = (1e-4, 3e-4, 1e-3)
@@ -52,7 +52,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         "--landmarks", action="append", type=landmark_set, default=[], metavar="NAME=TRAIN,TEST",
         help="arrays of labelled ears, to learn from and of other people; repeatable",
     )  # fmt: skip
-    add("--labels", default="10,50", help="numbers of labelled ears (%(default)s)")
+    add("--labels", default="10,50", help="numbers of labelled ears, also 0 (%(default)s)")
     add(
         "--scenes",
         type=folder_and_boxes,
@@ -95,12 +95,23 @@ def landmark_rows(compared: Comparison, options: argparse.Namespace) -> Iterator
         for labels in map(int, options.labels.split(",")):
             if labels > len(train):
                 continue
+            if labels == 0:
+                yield [name, 0, *_errors_without_labels(options.checkpoint, test)]
+                continue
             curves = compared.curves(
                 f"{name}, {labels} labels",
                 partial(landmark_curve, train, test, labels),
                 loss=lambda curve: curve[-1][1],
             )
             yield [name, labels, *(_errors(curves.get(start)) for start in STARTS)]
+
+
+def _errors_without_labels(checkpoint: Path, test: LabelledEars) -> Iterator[str | None]:
+    """What the network makes of other people's ears itself, as it learned it from drawn ones."""
+    network = load(checkpoint)
+    same = network.config.landmarks == test.landmarks.shape[1]
+    error = landmarks.error(lambda x: network.landmarks(x).points, test) if same else None
+    yield from (f"{error:.2f}" if start == FROZEN and error else None for start in STARTS)
 
 
 def _errors(curves: Sequence[Curve] | None) -> str | None:

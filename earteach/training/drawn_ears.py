@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import torch
 
 from earteach.data.arrays import to_channels
@@ -23,7 +21,7 @@ class DrawnEars:
 
     def __init__(self, series: int) -> None:
         self._series = series
-        self._drawn = lru_cache(maxsize=_EARS)(self._draw)
+        self._drawn = dict[tuple[int, int], DrawnEar]()
 
     def find(self, network: ConvVAE, step: int, generator: torch.Generator) -> LabelledHeat:
         """What the network makes of strong views of some of them.
@@ -34,7 +32,7 @@ class DrawnEars:
         known = min(_EARS, _PER_STEP + step)
         rows = torch.randint(known, (_PER_STEP,), generator=generator).tolist()
         size = min(network.image_size, LARGEST_SIDE)
-        ears = [self._drawn(row, size) for row in rows]
+        ears = [self._ear(row, size) for row in rows]
         images = torch.stack(
             [torch.from_numpy(to_channels(ear.image, network.in_channels)) for ear in ears]
         ).permute(0, 3, 1, 2)
@@ -44,5 +42,7 @@ class DrawnEars:
         truth = (views.points(2 * landmarks - 1) + 1) / 2
         return LabelledHeat(network.landmark_heat(views.images.to(device)), truth.to(device))
 
-    def _draw(self, index: int, size: int) -> DrawnEar:
-        return draw_ear(self._series, index, size)
+    def _ear(self, index: int, size: int) -> DrawnEar:
+        if (index, size) not in self._drawn:
+            self._drawn[index, size] = draw_ear(self._series, index, size)
+        return self._drawn[index, size]
