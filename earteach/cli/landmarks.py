@@ -32,8 +32,8 @@ def _training(*names: str, help: str, **limits: Any) -> Any:
 
 
 _CKPT = ckpt_argument(
-    "A network that finds landmarks (default: drawn, the one in the package, which learned 55 of drawn "
-    "ears); with --train, the teacher to start from (default: the best in --checkpoint-dir, else drawn)."
+    "A network that finds landmarks. Default: drawn, the one in the package. With --train, the network to "
+    "start from. Default: the best in --checkpoint-dir, or else drawn."
 )
 _INPUT = typer.Option("--input", help="An image of an ear, or a folder of images; repeatable.")
 _BOXES = typer.Option("--boxes", help="Where the ears are in larger photographs, as for `prepare`.")
