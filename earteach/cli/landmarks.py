@@ -32,7 +32,7 @@ def _training(*names: str, help: str, **limits: Any) -> Any:
 
 
 _CKPT = ckpt_argument(
-    "A network that finds landmarks. Default: drawn, the one in the package. With --train, the network to "
+    "A network that finds landmarks. Default: drawn, the one in the package. With --train, what to "
     "start from. Default: the best in --checkpoint-dir, or else drawn."
 )
 _INPUT = typer.Option("--input", help="An image of an ear, or a folder of images; repeatable.")
