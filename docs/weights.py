@@ -23,7 +23,7 @@ from earteach.model.pretrained import CONFIG, WEIGHTS
 
 OUT = Path(earteach.__file__).parent / "weights" / "drawn"
 # Smaller ones weigh nothing, and some, such as variances, are too small for float16.
-LARGE = 10_000
+LARGE = 1000
 
 
 def main(exported: Path, images: Path) -> None:

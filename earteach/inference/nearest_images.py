@@ -61,7 +61,9 @@ def find_neighbours(model: LoadedModel, ears: np.ndarray) -> Neighbours | None:
     try:
         array = training_images(model)
     except EarTeachError as error:
-        _log.info("nearest training images are not shown: %s", error)
+        folder = model.checkpoint.path.parent
+        reason = error if model.checkpoint.about["data"] else f"{folder} does not name them"
+        _log.info("nearest training images are not shown: %s", reason)
         return None
     nearest = nearest_images(np.stack([*ears, *_validation_images(model)]), array)
     distances = [match.distance for match in nearest[len(ears) :]]
