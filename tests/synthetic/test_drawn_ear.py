@@ -53,9 +53,12 @@ def test_another_size_is_the_same_ear_at_another_resolution(size: int) -> None:
 
 
 def test_structures_lie_in_their_anatomical_order(ears: list[DrawnEar]) -> None:
-    """From behind to the front: outline, inner rim, antihelix, concha, tragus."""
+    """From behind to the front: outline, inner rim, antihelix, concha, tragus.
+
+    Of the rim's landmarks, 30 lies beside the antihelix's first: on real ears, too, always behind it.
+    """
     for ear in ears:
-        across = ear.landmarks[[9, 31, 50, 45, 36]]
+        across = ear.landmarks[[9, 30, 50, 45, 36]]
         assert np.all(np.diff(across @ (across[-1] - across[0])) > 0)
 
 

@@ -20,8 +20,16 @@ from earteach.data.strong_views import strong_views
 from earteach.errors import EarTeachError
 from earteach.model.correspondence import Matches, matching_loss, random_points
 from earteach.model.feature_pyramid import descriptors
+from earteach.model.landmark_head import LabelledHeat, heat_map_loss
 from earteach.model.loss import dissimilarity, kl_divergence
-from earteach.randomness import training_noise, validation_noise, views_generator
+from earteach.randomness import (
+    Purpose,
+    derive,
+    training_noise,
+    validation_noise,
+    views_generator,
+)
+from earteach.synthetic.drawn_ear import draw_ear
 from earteach.training.lightning_module import EarVAELightning
 from tests.conftest import TINY_RUN, data_options, run_options
 from tests.conftest import earteach as command
@@ -116,12 +124,15 @@ def test_a_step_takes_the_loss_of_its_batch(reduction, divisor, ssim_weight, tea
     with torch.no_grad():
         mu, logvar = module.model.encode(x)
         decoded = module.decode(mu + (logvar / 2).exp() * training_noise(7, 0, 0, (3, 16)))
+    generator = views_generator(7, 0, 0)
     terms = {
         "recon": ((decoded - target) ** 2).mean().item(),
         "kld": 0.5 * kl_divergence(mu, logvar).sum(dim=1).mean().item() / divisor,
         "ssim": ssim_weight * dissimilarity(decoded, target).mean().item(),
-        "teach": teach_weight * taught(module, x) if teach_weight else 0.0,
     }
+    if teach_weight:
+        terms["teach"] = teach_weight * taught(module, x, generator)
+        terms["landmarks"] = 30 * teach_weight * found(module, generator)
     total = sum(terms.values())
     assert loss.item() == pytest.approx(total, rel=1e-4)
     shares = {name: term / total for name, term in terms.items() if term}
@@ -131,10 +142,10 @@ def test_a_step_takes_the_loss_of_its_batch(reduction, divisor, ssim_weight, tea
     assert all(p.grad is not None and p.grad.isfinite().all() for p in module.model.parameters())
 
 
-def taught(module: EarVAELightning, images: torch.Tensor) -> float:
-    """The matching loss of points of three images, too few for a mosaic, in a strong view of each."""
-    generator = views_generator(7, 0, 0)
-    views, points = strong_views(images, generator), random_points(3, generator)
+def taught(module: EarVAELightning, images: torch.Tensor, generator: torch.Generator) -> float:
+    """The matching loss of points of two in three images, too few for a mosaic, in strong views."""
+    images = images[:2]
+    views, points = strong_views(images, generator), random_points(2, generator)
     pyramid, encoder = module.model.pyramid, module.model.encoder
     with torch.no_grad():
         faces_right = module.model.encode_all(images).is_canonical
@@ -144,6 +155,18 @@ def taught(module: EarVAELightning, images: torch.Tensor) -> float:
     for point, right in zip(points, faces_right, strict=True):
         point[:, 0] *= 1 if right else -1
     return matching_loss(Matches(points, visible, first, second, is_canonical=True)).item()
+
+
+def found(module: EarVAELightning, generator: torch.Generator) -> float:
+    """The heat-map loss of strong views of the first four drawn ears, some of them twice."""
+    rows = torch.randint(4, (4,), generator=generator).tolist()
+    ears = [draw_ear(derive(7, Purpose.DRAWN_EARS), row, 32) for row in rows]
+    images = torch.stack([torch.from_numpy(ear.image) for ear in ears]).permute(0, 3, 1, 2) / 255
+    points = torch.stack([torch.from_numpy(ear.landmarks) for ear in ears])
+    views = strong_views(images, generator, shift=0.1)
+    with torch.no_grad():
+        heat = module.model.landmark_heat(views.images)
+    return heat_map_loss(LabelledHeat(heat, (views.points(2 * points - 1) + 1) / 2)).item()
 
 
 def test_teaching_makes_descriptors_match(ears, tmp_path):

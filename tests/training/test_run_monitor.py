@@ -148,6 +148,7 @@ def test_shares_are_of_the_training_objective(trained: Run) -> None:
             "kld": logged["train/kld_weight"] * logged["train/kld"] / 16,
             "ssim": 0.02 * (1 - logged["train/ssim"]),
             "teach": 0.02 * logged["train/teach"],
+            "landmarks": 30 * 0.02 * logged["train/landmarks"],
         }
         for name, term in terms.items():
             share = logged[f"train/share_{name}"]

@@ -17,7 +17,7 @@ def test_two_in_three_views_lie_in_mosaics():
     """Descriptors of nine images are those in five whole views and in a mosaic of the other four."""
     torch.manual_seed(0)
     config = ModelConfig(image_size=32, base_channels=4, latent_dim=8, pca_init=False)
-    network, images = build_model(config), torch.rand(12, 3, 32, 32)
+    network, images = build_model(config), torch.rand(18, 3, 32, 32)
     with torch.no_grad():
         output = network.encode_all(images)
         matches = match_views(network, images, output, views_generator(0, 0, 0))
