@@ -46,6 +46,7 @@ _RENAMED = {
 }
 # The network of a run: the moving average of the weights where there is one.
 _AVERAGED, _MODEL = "averaged.", "model."
+_IN_PACKAGE = {DRAWN: Path(__file__).parent / "weights" / DRAWN}
 
 
 @dataclass(frozen=True)
@@ -111,9 +112,6 @@ def about(config: TrainConfig, data: dict[str, Any], **measured: Any) -> dict[st
     }
 
 
-_WEIGHTS = {DRAWN: Path(__file__).parent / "weights" / DRAWN}
-
-
 def load(path: str | Path) -> ConvVAE:
     """The network that `find` finds, in evaluation mode, on the CPU; "drawn" is in the package."""
     return find(path).model()
@@ -127,7 +125,7 @@ def find(path: str | Path) -> Checkpoint:
     """
     path = Path(path)
     if not path.exists():
-        path = _WEIGHTS.get(str(path), path)
+        path = _IN_PACKAGE.get(str(path), path)
     if (path / CONFIG).exists():
         return _exported(path)
     return read(best(path) if path.is_dir() else path)
