@@ -110,7 +110,7 @@ def _errors_without_labels(checkpoint: Path, test: LabelledEars) -> Iterator[str
     """What the network makes of other people's ears itself, as it learned it from drawn ones."""
     network = load(checkpoint)
     same = network.config.landmarks == test.landmarks.shape[1]
-    error = landmarks.error(lambda x: network.landmarks(x).points, test) if same else None
+    error = landmarks.error(network.landmark_heat, test) if same else None
     yield from (f"{error:.2f}" if start == FROZEN and error else None for start in STARTS)
 
 
