@@ -51,7 +51,7 @@ class Scene:
 
 def read_scenes(folder: Path, boxes: Path) -> list[Scene]:
     """The photographs that the box file names, at no more than 320 × 240 pixels."""
-    paths = photographs.find(folder)
+    paths = photographs.find(folder).files
     annotated = read_boxes(boxes).of([path.relative_to(folder) for path in paths])
     scenes = []
     for path, ears in zip(paths, annotated, strict=True):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from earteach.cli.options import FitChoice, Json, typed
-from earteach.cli.output import Output, facts, progress_bar, table
+from earteach.cli.output import Output, facts, note, progress_bar, table
 
 if TYPE_CHECKING:
     from earteach.data.prepare import Prepared
@@ -40,8 +40,8 @@ _SEED = typer.Option(
 )
 _BOXES = _ears(
     "--boxes",
-    "Where the ears are: a .json (COCO), a .csv (photograph, x, y, w, h), or a folder of .xml "
-    "(Pascal VOC) or .txt (YOLO).",
+    "Where the ears are: a .json (COCO, LabelMe, Label Studio, VIA), a .csv (photograph, x, y, w, h), "
+    "a .xml (CVAT), or a folder of .xml (Pascal VOC), .txt (YOLO) or .json (LabelMe).",
 )
 _CATEGORY = _ears(
     "--category",
@@ -121,6 +121,7 @@ def prepare(
                 source, out, crop=crop, boxes=boxes, category=category, landmarks=landmarks,
                 group_by=group_by, group_pattern=group_pattern, split=split, progress=progress,
             )  # fmt: skip
+            _warn_of_copies(result)
         else:
             assert synthetic is not None
             result = prepare_drawn(
@@ -128,6 +129,19 @@ def prepare(
                 progress=progress,
             )  # fmt: skip
     _show(result, Output(json))
+
+
+def _warn_of_copies(result: Prepared) -> None:
+    """The same photograph under two names makes two people, one of whom may be in each array."""
+    from earteach.inspection.inspect_data import inspect_data
+
+    copies = inspect_data(result.train.path, result.val.path).leakage
+    if copies.exact or copies.near:
+        note(
+            f"copies of training images are in validation: {copies.exact} exact, {copies.near} near; "
+            f"list them with `earteach inspect-data {result.train.path} {result.val.path}`, and keep "
+            "them together with --group-by or --group-pattern"
+        )
 
 
 def _refuse_pairs(given: set[str]) -> None:
@@ -143,10 +157,11 @@ def _refuse_pairs(given: set[str]) -> None:
 
 
 def _show(result: Prepared, output: Output) -> None:
-    values = {
-        "training": f"{result.train.images:,} images in {result.train.path}",
-        "validation": f"{result.val.images:,} images in {result.val.path}",
-    }
+    values = {}
+    if result.photographs:
+        values["found"] = f"photographs: {result.photographs:,}; people: {result.people:,}"
+    values["training"] = f"{result.train.images:,} images in {result.train.path}"
+    values["validation"] = f"{result.val.images:,} images in {result.val.path}"
     if result.without_ears:
         values["left out"] = f"{result.without_ears:,} photographs in which no ear is annotated"
     if result.mirrored or result.side_unknown:
@@ -154,6 +169,6 @@ def _show(result: Prepared, output: Output) -> None:
         if result.side_unknown:
             values["mirrored"] += f"; {result.side_unknown:,} of unknown side stay as they are"
     rows = [(str(entry.path), entry.reason) for entry in result.rejected[:_SHOWN]]
-    title = f"{len(result.rejected):,} ears or photographs left out"
-    rejected = [table(title, "photograph", "why", rows=rows)] if rows else []
+    title = f"{len(result.rejected):,} left out"
+    rejected = [table(title, "file or folder", "why", rows=rows)] if rows else []
     output.show(result, facts("Prepared", values), *rejected)

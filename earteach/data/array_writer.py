@@ -34,7 +34,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Rejected:
-    """A photograph, or an ear in it, that was left out, and why."""
+    """A photograph, an ear in it or an annotation that was left out, and why."""
 
     path: Path
     reason: str

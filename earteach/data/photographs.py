@@ -19,6 +19,7 @@ from PIL import ExifTags, Image, ImageOps
 from earteach.config import Fit
 from earteach.data.arrays import resized, to_channels
 from earteach.errors import EarTeachError
+from earteach.files.search import Found, find_files
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif"})
 # Photographs too, but of formats that are not read: they are reported as rejected.
@@ -144,8 +145,8 @@ class Photograph:
         return np.ascontiguousarray(np.asarray(flat)[..., ::-1])
 
 
-def find(source: Path) -> list[Path]:
-    """The photographs below a folder, sorted by name, without hidden files.
+def find(source: Path) -> Found:
+    """The photographs below a folder, as `find_files` finds them, and what was passed over.
 
     Raises `EarTeachError` if there is no such folder, or no photograph in it.
     """
@@ -153,18 +154,12 @@ def find(source: Path) -> list[Path]:
         raise EarTeachError(f"{source}: no such folder; name a folder of photographs")
     if not source.is_dir():
         raise EarTeachError(f"{source}: is a file; name the folder of photographs that it is in")
-    paths = sorted(
-        path
-        for path in source.rglob("*")
-        if path.suffix.lower() in SUFFIXES | _UNREAD
-        and path.is_file()
-        and not any(part.startswith(".") for part in path.relative_to(source).parts)
-    )
-    if not paths:
+    found = find_files(source, SUFFIXES | _UNREAD)
+    if not found.files:
         raise EarTeachError(
             f"{source}: holds no photographs; looked for {', '.join(sorted(SUFFIXES))} there and below"
         )
-    return paths
+    return found
 
 
 def read(path: Path) -> np.ndarray:

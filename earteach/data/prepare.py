@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import math
+import unicodedata
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -47,13 +48,17 @@ _T = TypeVar("_T")
 class Prepared:
     """What `prepare` wrote and what it left out.
 
-    `without_ears` counts the photographs without an annotated ear, `mirrored` the images mirrored for
-    `side`, and `side_unknown` the images that were not because their side is unknown.
+    `rejected` are photographs and ears, and links, folders of the system and annotations that were
+    passed over. `photographs` counts all that were found, and `without_ears` those without an annotated
+    ear; `people` counts the groups, `mirrored` the images mirrored for `side`, and `side_unknown` the
+    images that were not because their side is unknown.
     """
 
     train: PreparedArray
     val: PreparedArray
     rejected: tuple[Rejected, ...]
+    photographs: int = 0
+    people: int = 0
     without_ears: int = 0
     mirrored: int = 0
     side_unknown: int = 0
@@ -77,25 +82,30 @@ def prepare(
     `boxes` and `landmarks` are files or folders as `read_boxes` and `read_landmarks` take them.
     Photographs that they do not name are left out; with `crop.whole` they stay, with landmarks of NaN.
     A photograph's group is its own file, its folder or a column of the boxes (`group_by`), or the first
-    group of the regular expression `group_pattern` in its file name. No group is in both arrays.
+    group of the regular expression `group_pattern` in its file name. No group is in both arrays; names
+    that differ in case or in Unicode normalization alone are one group.
 
     An interrupted call leaves the old arrays in `out` untouched. Raises `EarTeachError` if nothing can
     be read, if a group is unknown, or if `out` cannot be written.
     """
     crop = crop or Crop()
-    every = _annotated_photographs(source, boxes, category, landmarks, crop)
+    every, passed_over = _annotated_photographs(source, boxes, category, landmarks, crop)
     photos = [photo for photo in every if photo.ears]
     if not photos:
         raise EarTeachError(f"{source}: no photograph there has an ear in {boxes or landmarks}")
     _check_space(out, sum(len(photo.ears) for photo in photos), crop.shape)
-    groups = [_groups(photo, group_by, group_pattern) for photo in photos]
+    groups = _spelled_alike([_groups(photo, group_by, group_pattern) for photo in photos])
 
     def cut(index: int) -> list[Row | Rejected]:
         return cut_ears(photos[index], groups[index], crop)
 
     sides = [ear.side for photo in photos for ear in photo.ears]
+    written = _write(out, crop.shape, groups, split, cut, progress)
     return replace(
-        _write(out, crop.shape, groups, split, cut, progress),
+        written,
+        rejected=(*passed_over, *written.rejected),
+        photographs=len(every),
+        people=len(set(chain.from_iterable(groups))),
         without_ears=len(every) - len(photos),
         side_unknown=sides.count(None) if crop.side else 0,
     )
@@ -130,17 +140,20 @@ def prepare_drawn(
 
 def _annotated_photographs(
     source: Path, boxes: Path | None, category: str | None, landmarks: Path | None, crop: Crop
-) -> list[AnnotatedPhotograph]:
-    """The photographs below a folder, each with its ears, of which there may be none."""
+) -> tuple[list[AnnotatedPhotograph], list[Rejected]]:
+    """The photographs below a folder, each with its ears if there are any, and what was passed over."""
     if boxes is None and category is not None:
         raise EarTeachError(f"--category {category}: needs --boxes")
     if boxes is not None and crop.whole:
         raise EarTeachError("--whole: cannot be used with --boxes; leave one of them out")
-    paths = photographs.find(source)
+    found = photographs.find(source)
+    paths, passed_over = found.files, [Rejected(*each) for each in found.left_out]
     names = [path.relative_to(source) for path in paths]
     points = _landmarks(landmarks, names, keep_all=crop.whole or boxes is not None)
     if boxes is not None:
-        ears = [annotations or () for annotations in read_boxes(boxes, category).of(names)]
+        annotations = read_boxes(boxes, category)
+        passed_over += [Rejected(*each) for each in annotations.slips]
+        ears = [its or () for its in annotations.of(names)]
     elif landmarks is None or crop.whole:
         ears = [(Annotation(),)] * len(names)
     else:
@@ -149,7 +162,8 @@ def _annotated_photographs(
     if crop.side_pattern is not None:
         pattern = crop.side_pattern
         ears = [_with_side(name, its, pattern) for name, its in zip(names, ears, strict=True)]
-    return [AnnotatedPhotograph(*each) for each in zip(paths, names, ears, points, strict=True)]
+    photos = [AnnotatedPhotograph(*each) for each in zip(paths, names, ears, points, strict=True)]
+    return photos, passed_over
 
 
 def _landmarks(path: Path | None, names: Sequence[Path], keep_all: bool) -> list[Annotation | None]:
@@ -206,6 +220,21 @@ def _groups(photo: AnnotatedPhotograph, group_by: GroupBy, group_pattern: str | 
     else:
         group = (photo.name.parent if group_by == "folder" else photo.name).as_posix()
     return [group] * len(photo.ears)
+
+
+def _spelled_alike(groups: Sequence[Sequence[str]]) -> list[list[str]]:
+    """The groups, each in the spelling in which it comes first.
+
+    macOS decomposes accents in file names, and other systems do not; some file systems ignore case.
+    """
+    spelling: dict[str, str] = {}
+    return [
+        [
+            spelling.setdefault(composed.casefold(), composed)
+            for composed in (unicodedata.normalize("NFC", group) for group in its)
+        ]
+        for its in groups
+    ]
 
 
 def _check_space(out: Path, number: int, shape: tuple[int, int, int]) -> None:

@@ -70,7 +70,7 @@ def _array_ears(source: Path, network: ConvVAE, layout: Layout | None) -> Iterat
 
 
 def _folder_ears(source: Path, network: ConvVAE, fit: Fit) -> Iterator[Ear]:
-    for path in photographs.find(source):
+    for path in photographs.find(source).files:
         try:
             yield _photograph(path, source, network, fit)
         except Unreadable as error:

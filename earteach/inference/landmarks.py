@@ -124,7 +124,7 @@ def landmarks(
 def _pictures(inputs: Sequence[Path], boxes: Path | None) -> Iterator[_Picture]:
     names = set[str]()
     for source in inputs:
-        paths = photographs.find(source) if source.is_dir() else [source]
+        paths = photographs.find(source).files if source.is_dir() else [source]
         folder = source if source.is_dir() else source.parent
         relative = [path.relative_to(folder) for path in paths]
         annotated = read_boxes(boxes).of(relative) if boxes else [(None,)] * len(paths)

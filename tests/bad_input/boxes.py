@@ -32,12 +32,12 @@ SYSTEM = b"names: !!python/object/apply:os.system ['touch planted']"
 # (what, the name of the file or folder, what is in it, words of the error)
 BOXES: list[tuple[str, str, Made | Mapping[str, Made], str]] = [
     *((f"COCO of {n} bytes", "b.json", GOOD[:n], "is not a JSON file") for n in (0, 1, 50, 100)),
-    ("COCO without annotations", "b.json", b'{"images": []}', "is not COCO JSON"),
+    ("COCO without annotations", "b.json", b'{"images": []}', "with the fields images, which"),
     ("COCO with none", "b.json", coco(annotations=[]), "holds no boxes"),
     ("COCO, a hundred thousand deep", "b.json", b"[" * 100_000, "is not a JSON file"),
     ("COCO, a strange image", "b.json", coco(annotations=[{**EAR, "image_id": 9}]), "annotation 0"),
     *(
-        (f"COCO, bbox {bbox}", "b.json", coco(annotations=[EAR, {**EAR, "bbox": bbox}]), "annotation 1")
+        (f"COCO, bbox {bbox}", "b.json", coco(annotations=[{**EAR, "bbox": bbox}]), "annotation 0")
         for bbox in ([], [1, 2, 3], [1, 2, 3, 4, 5], "abcd", None, 7, [None] * 4, {"x": 1})
     ),
     ("COCO, nothing named ear", "b.json", coco(
@@ -51,22 +51,27 @@ BOXES: list[tuple[str, str, Made | Mapping[str, Made], str]] = [
     ("a CSV without a header", "b.csv", b"a.png,1,2,3,4\n" * 2, "has the columns a.png, 1, 2, 3, 4"),
     ("a CSV, a row too short", "b.csv", HEAD + b"a.png,1,2,3\n",
      "line 2 has 4 columns but the header has 5"),
-    ("a CSV, a word", "b.csv", HEAD + b"a.png,1,2,three,4\n", "line 2 holds a value that is"),
+    ("a CSV, a word", "b.csv", HEAD + b"a.png,1,2,three,4\n", "line 2 `w` holds something"),
     *((f"VOC of {n} bytes", "v", {"v/a.xml": voc("")[:n]}, "v/a.xml: is not valid") for n in (0, 5, 30)),
-    ("VOC without a box", "v", {"v/a.xml": voc("")}, "an object has no bndbox"),
+    ("VOC without a box", "v", {"v/a.xml": voc("")}, "object 0 has no `bndbox`"),
     ("VOC that laughs", "v", {"v/a.xml": ENTITIES}, "it declares entities"),
     ("VOC that reads files", "v", {"v/a.xml": OUTSIDE}, "it declares entities"),
     ("VOC, ten thousand deep", "v", {"v/a.xml": b"<a>" * 10_000}, "v/a.xml: is not valid"),
     *(
-        (f"YOLO, {line[:20]!r}", "y", {"y/a.txt": line}, "y/a.txt: is not valid YOLO")
-        for line in (b"0", b"0 1 2 3", b"ear 1 1 1 1", b"0 1 1 1 x", b"0 1 1 1 1 1 1 1", b"\xff\xfe",
-                     b"inf 1 1 1 1")
+        (f"YOLO, {line[:20]!r}", "y", {"y/a.txt": line}, f"y/a.txt: {words}")
+        for line, words in (
+            (b"0", "line 1 has 1 numbers"), (b"0 1 2 3", "line 1 has 4 numbers"),
+            (b"ear 1 1 1 1", "line 1 holds something that is not a number"),
+            (b"0 1 1 1 x", "line 1 holds something"), (b"\xff\xfe", "is not valid YOLO"),
+            (b"0 1 1 1 1 1 1 1", "line 1 may be an outline or the points of a pose"),
+            (b"inf 1 1 1 1", "line 1 has the class inf"),
+        )
     ),
     ("YOLO of 2 TB", "y", {"y/a.txt": of_size(2**41, b"0")}, "too large"),
     ("YOLO, a yaml that runs", "y",
      {"y/a.txt": CENTRE, "y/data.yaml": SYSTEM},
-     "data.yaml: does not list class names"),
-    ("an empty folder", "y", {"y/b": b""}, "a folder without labels; name a file, .json (COCO)"),
+     "data.yaml: does not describe labels"),
+    ("an empty folder", "y", {"y/b": b""}, "a folder without labels; name a .json (COCO"),
     ("nothing", "none.json", {}, "no such file"),
     ("a pipe", "b.json", pipe, "is not a file of boxes"),
     ("a pickle", "b.pkl", hostile("planted")["plain pickle"](), "is a pickle, which could run any code"),

@@ -161,7 +161,7 @@ def test_a_transparent_colour_of_a_palette_or_of_gray_lies_over_white(tmp_path: 
 
 def test_a_format_that_is_not_read_says_so(tmp_path: Path) -> None:
     path = written(tmp_path, "ear.HEIC", b"x")
-    assert find(tmp_path) == [path]
+    assert find(tmp_path).files == [path]
     with pytest.raises(Unreadable, match=r"\.HEIC is not supported; convert it to JPEG"):
         read(path)
 
@@ -201,7 +201,7 @@ def test_photographs_are_found_below_and_in_order(tmp_path: Path) -> None:
     for name in (*names, *others):
         written(source, name, b"x")
     (source / "folder.jpg").mkdir()
-    assert [path.relative_to(source).as_posix() for path in find(source)] == sorted(
+    assert [path.relative_to(source).as_posix() for path in find(source).files] == sorted(
         names, key=lambda name: Path(name).parts
     )
 

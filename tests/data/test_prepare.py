@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import unicodedata
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +24,7 @@ from earteach.data.prepare import Prepared, prepare, prepare_drawn
 from earteach.data.split import Split
 from earteach.errors import EarTeachError
 from earteach.synthetic.drawn_ear import draw_ear
-from tests.conftest import files_of_at_most
+from tests.conftest import earteach, files_of_at_most
 
 SIZE = 32
 LUMA = np.array([[0.299], [0.587], [0.114]])
@@ -399,3 +400,43 @@ def test_landmarks_beside_boxes_go_to_the_ear_that_they_are_in(photos, out) -> N
     )
     assert val.shape == (1, 2, 2)
     assert np.isfinite(val).all()
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("Ána", unicodedata.normalize("NFD", "Ána")), ("anna", "Anna"), ("ANNA", "anna")],
+)
+def test_a_person_spelled_in_two_ways_is_one(tmp_path: Path, one: str, other: str) -> None:
+    for folder in (one, other, "bo"):
+        for number in range(2):
+            path = tmp_path / "photos" / folder / "x" / f"{folder}_{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.full((20, 20, 3), 60 * number, np.uint8)).save(path)
+    result = prepare(
+        tmp_path / "photos", tmp_path / "out", crop=Crop(SIZE), group_pattern=r"^(\w[^_]*)_",
+        split=Split(val_groups="^bo$"),
+    )  # fmt: skip
+    assert (result.train.images, result.val.images, result.people) == (4, 2, 2)
+    assert len({row["group"] for row in manifest(result.train.path)}) == 1
+
+
+def test_a_copy_in_both_arrays_is_named(tmp_path: Path) -> None:
+    for index in range(6):
+        picture = Image.fromarray(draw_ear(5, index, 64).image)
+        picture.save(tmp_path / f"{index}.png")
+    picture.save(tmp_path / "again.jpg", quality=70)
+    folders = "--out", tmp_path / "out", "--image-size", 64
+    said = earteach("prepare", tmp_path, *folders, "--val-groups", "again").err
+    assert "copies of training images are in validation: 0 exact, 1 near" in said
+    apart = earteach("prepare", tmp_path, *folders, "--val-groups", "[05]|again").err
+    assert "copies" not in apart
+
+
+def test_what_was_found_and_passed_over_is_counted(photos: Path, out: Path) -> None:
+    (photos / "@eaDir").mkdir()
+    shutil.copy(photos / "bo" / "bo_0.png", photos / "@eaDir" / "bo_0.png")
+    (photos / "loop").symlink_to(photos)
+    (photos / "gone.jpg").symlink_to(photos / "nowhere.jpg")
+    result = prepare(photos, out, crop=Crop(SIZE), group_by="folder")
+    assert (result.photographs, result.people) == (24, 6)
+    assert {entry.path.name for entry in result.rejected} == {"@eaDir", "loop", "gone.jpg"}

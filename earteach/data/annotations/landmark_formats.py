@@ -16,11 +16,12 @@ from pathlib import Path
 import numpy as np
 
 from earteach.data.annotations.annotation import Annotation
-from earteach.data.annotations.box_formats import read_rows
 from earteach.data.annotations.photograph_names import Annotations
+from earteach.data.annotations.tables import read_rows
 from earteach.errors import EarTeachError
 from earteach.files.atomic_write import write_atomically
 from earteach.files.overwrite_guard import carries
+from earteach.files.search import find_files
 
 # Points may lie a little outside of the photograph; values farther out are pixels.
 _FARTHEST = 2.0
@@ -70,7 +71,7 @@ def _points(cells: Sequence[str]) -> np.ndarray:
 
 
 def _read_folder(folder: Path) -> dict[str, Annotation]:
-    paths = sorted(folder.rglob("*.pts"))
+    paths = find_files(folder, {".pts"}).files
     if not paths:
         raise EarTeachError(
             f"--landmarks {folder}: holds no .pts files; name a .csv or their folder"

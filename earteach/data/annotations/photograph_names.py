@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import logging
+import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
+from urllib.parse import unquote, urlsplit
 
 from earteach.data.annotations.annotation import Annotation
+from earteach.data.photographs import SUFFIXES as IMAGE_SUFFIXES
 from earteach.errors import EarTeachError
 
 _log = logging.getLogger(__name__)
@@ -16,39 +20,44 @@ _log = logging.getLogger(__name__)
 class Annotations:
     """The annotations in a file or folder (`origin`), by the names that it gives to photographs.
 
-    Names are compared with those of the photographs; they are never opened.
+    Names are compared with those of the photographs; they are never opened. `slips` are the annotations
+    that could not be read: their file, and why.
     """
 
-    def __init__(self, origin: str, by_name: Mapping[str, Sequence[Annotation]]) -> None:
+    def __init__(
+        self,
+        origin: str,
+        by_name: Mapping[str, Sequence[Annotation]],
+        slips: Sequence[tuple[Path, str]] = (),
+    ) -> None:
         self._origin = origin
+        self.slips = tuple(slips)
         self._by_name: defaultdict[str, tuple[Annotation, ...]] = defaultdict(tuple)
         for name, ears in by_name.items():
             self._by_name[_normalized(name)] += tuple(ears)
-        self._by_suffix: defaultdict[str, list[str]] = defaultdict(list)
-        for name in self._by_name:
-            for suffix in _suffixes(name):
-                self._by_suffix[suffix].append(name)
 
     def of(self, photographs: Sequence[Path]) -> list[tuple[Annotation, ...] | None]:
         """The annotations of each photograph, given by its path relative to the source folder.
 
         A name matches a photograph if one of the two ends with the other, with or without its suffix:
-        `/old/place/anna/1.png` and `anna/1.png`, or `anna/1` and `photos/anna/1.png`. None for a
+        `/old/place/anna/1.png` and `anna/1.png`, or `anna/1` and `photos/anna/1.png`. Names that match
+        nothing in this way are compared without regard to case and to the name's own suffix. None for a
         photograph that is not named. Raises `EarTeachError` if none is named, or if a name or a
         photograph matches several.
         """
-        names = [self._match(photograph) for photograph in photographs]
+        paths = [unicodedata.normalize("NFC", path.as_posix()) for path in photographs]
+        names = _Names(self._origin, self._by_name).matched(paths, lambda name: name)
+        self._match_loosely(paths, names)
         if not any(names):
             raise EarTeachError(
-                f"{self._origin}: has no entry for {photographs[0].as_posix()} or any other "
-                f"photograph; it names {next(iter(self._by_name), 'none')}"
+                f"{self._origin}: has no entry for {paths[0]} or any other photograph; it names "
+                f"{next(iter(self._by_name), 'none')}"
             )
         uses = Counter(name for name in names if name is not None)
         for name, number in uses.items():
             if number > 1:
-                raise EarTeachError(
-                    f"{self._origin}: {name} matches {number} photographs; add their folders, as "
-                    f"in {photographs[names.index(name)].as_posix()}"
+                self._refuse(
+                    name, [path for path, its in zip(paths, names, strict=True) if its == name]
                 )
         unused = [name for name in self._by_name if name not in uses]
         if unused:
@@ -58,19 +67,65 @@ class Annotations:
             )  # fmt: skip
         return [None if name is None else self._by_name[name] for name in names]
 
-    def _match(self, photograph: Path) -> str | None:
-        """The name that fits a photograph: as long as its path or shorter if there is one, or longer."""
-        path = photograph.as_posix()
+    def _match_loosely(self, paths: Sequence[str], names: list[str | None]) -> None:
+        """Fill in the photographs that match a name if neither case nor the name's suffix counts."""
+        left = [number for number, name in enumerate(names) if name is None]
+        unused = [name for name in self._by_name if name not in names]
+        if not left or not unused:
+            return
+        found = _Names(self._origin, unused).matched(
+            [_bare(paths[number]) for number in left], _bare
+        )
+        loose = [(number, name) for number, name in zip(left, found, strict=True) if name]
+        for number, name in loose:
+            names[number] = name
+        if loose:
+            number, name = loose[0]
+            _log.info(
+                "%d names in %s fit photographs but for case or suffix (the first: %s for %s)",
+                len(loose), self._origin, name, paths[number],
+            )  # fmt: skip
+
+    def _refuse(self, name: str, paths: Sequence[str]) -> None:
+        first, second = paths[:2]
+        same_folder = PurePosixPath(first).parent == PurePosixPath(second).parent
+        what = "their suffixes" if same_folder else "their folders"
+        raise EarTeachError(
+            f"{self._origin}: {name} matches {len(paths)} photographs ({first}, {second} …); add {what} "
+            f"to the names, as in {first}"
+        )
+
+
+class _Names:
+    """Names, to be found by their ends."""
+
+    def __init__(self, origin: str, names: Sequence[str] | Mapping[str, object]) -> None:
+        self._origin, self._names = origin, list(names)
+
+    def matched(self, paths: Sequence[str], key: Callable[[str], str]) -> list[str | None]:
+        """The name that fits each path, if `key` makes both comparable."""
+        whole = dict[str, str]()
+        by_suffix: defaultdict[str, list[str]] = defaultdict(list)
+        for name in self._names:
+            whole.setdefault(key(name), name)
+            for suffix in _suffixes(key(name)):
+                by_suffix[suffix].append(name)
+        return [self._match(path, whole, by_suffix) for path in paths]
+
+    def _match(
+        self, path: str, whole: Mapping[str, str], by_suffix: Mapping[str, list[str]]
+    ) -> str | None:
+        """The name that fits a path: as long as the path or shorter if there is one, or longer."""
         for end in _suffixes(path):
-            for name in (end, end.removesuffix(photograph.suffix)):
-                if name in self._by_name:
-                    return name
-        bare = path.removesuffix(photograph.suffix)
-        longer = list(dict.fromkeys((*self._by_suffix[path], *self._by_suffix[bare])))
+            for name in (end, _without_suffix(end)):
+                if name in whole:
+                    return whole[name]
+        ends = (path, _without_suffix(path))
+        longer = list(dict.fromkeys(name for end in ends for name in by_suffix.get(end, ())))
         if len(longer) > 1:
             raise EarTeachError(
-                f"{self._origin}: both {longer[0]} and {longer[1]} match {path}; name the folder "
-                "above their folders as SOURCE"
+                f"{self._origin}: both {longer[0]} and {longer[1]} match {path}; name the folder above "
+                "their folders as SOURCE"
             )
         return longer[0] if longer else None
 
@@ -81,5 +136,20 @@ def _suffixes(path: str) -> list[str]:
     return ["/".join(parts[start:]) for start in range(len(parts))]
 
 
+def _without_suffix(path: str) -> str:
+    return path.removesuffix(PurePosixPath(path).suffix)
+
+
+def _bare(path: str) -> str:
+    """A path without the suffix of an image, for comparison without regard to case."""
+    suffix = PurePosixPath(path).suffix
+    return (path.removesuffix(suffix) if suffix.lower() in IMAGE_SUFFIXES else path).casefold()
+
+
 def _normalized(name: str) -> str:
-    return PurePosixPath(name.replace("\\", "/")).as_posix().lstrip("/")
+    """A name as a path: of an address, what follows the server."""
+    if "://" in name:
+        with suppress(ValueError):
+            name = unquote(urlsplit(name).path)
+    name = unicodedata.normalize("NFC", name.replace("\\", "/"))
+    return PurePosixPath(name).as_posix().lstrip("/")

@@ -38,11 +38,45 @@ COCO = some.fixed_dictionaries(
     },
     optional={"categories": JSON},
 )
+SHAPE = some.fixed_dictionaries(
+    {}, optional={
+        "label": JSON, "shape_type": some.sampled_from(["point", "circle", "rectangle"]) | JSON,
+        "points": some.lists(some.lists(NUMBERS, max_size=3), max_size=3) | JSON, "group_id": JSON,
+        "shape_attributes": some.dictionaries(
+            some.sampled_from(["name", "x", "y", "width", "height", "cx", "cy", "r"]),
+            some.sampled_from(["rect", "point", "circle"]) | NUMBERS | JSON),
+        "region_attributes": JSON,
+        "type": some.sampled_from(["rectanglelabels", "keypoint", "polygon"]) | JSON,
+        "original_width": NUMBERS, "original_height": NUMBERS,
+        "value": some.dictionaries(
+            some.sampled_from(["x", "y", "width", "height", "rotation", "points", "rectanglelabels"]),
+            NUMBERS | JSON) | JSON,
+    },
+)  # fmt: skip
+SHAPES = some.lists(SHAPE | JSON, max_size=3) | JSON
+OTHERS = (
+    some.fixed_dictionaries({"imagePath": some.just("a.png") | JSON, "shapes": SHAPES})
+    | some.lists(
+        some.fixed_dictionaries(
+            {"data": some.just({"image": "a.png"}) | JSON},
+            optional={
+                "annotations": some.lists(some.fixed_dictionaries({"result": SHAPES}) | JSON) | JSON
+            },
+        ),
+        max_size=2,
+    )
+    | some.dictionaries(
+        some.text(max_size=3),
+        some.fixed_dictionaries({"filename": some.just("a.png"), "regions": SHAPES}),
+    )
+    | JSON
+)
 CELLS = some.sampled_from(
     ["image", "x", "y", "w", "h", "side", "width", "xmin", "1", "-2.5", "nan", "1e999", "", "a.png",
      '"', ",", "ear", "{", "}", "0.5"]
 )  # fmt: skip
 TABLES = some.lists(some.lists(CELLS, max_size=7).map(",".join), max_size=5).map("\n".join)
+CVAT = ("xtl", "ytl", "xbr", "ybr")
 LINES = some.lists(some.lists(CELLS, max_size=7).map(" ".join), max_size=5).map("\n".join)
 
 
@@ -76,6 +110,11 @@ def test_any_coco(data: Any) -> None:
     assert_read_or_refused(read_boxes, "b.json", json.dumps(data).encode())
 
 
+@given(OTHERS)
+def test_any_json_of_other_tools(data: Any) -> None:
+    assert_read_or_refused(read_boxes, "b.json", json.dumps(data).encode())
+
+
 @given(some.text(max_size=60) | TABLES)
 def test_any_table(text: str) -> None:
     content = text.encode(errors="replace")
@@ -97,3 +136,8 @@ def test_any_xml(text: str, cells: list[str]) -> None:
     box = "".join(f"<{name}>{cell}</{name}>" for name, cell in zip(names, cells, strict=True))
     content = f"<annotation><object><name>{text}</name><bndbox>{box}</bndbox></object></annotation>"
     assert_read_or_refused(read_boxes, "v/a.xml", content.encode(errors="replace"), as_folder=True)
+    shape = " ".join(
+        f'{edge}="{cell}"' for edge, cell in zip(CVAT, cells, strict=True) if '"' not in cell
+    )
+    content = f'<annotations><image name="a.png"><box {shape}/>{text}</image></annotations>'
+    assert_read_or_refused(read_boxes, "c.xml", content.encode(errors="replace"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,21 @@ FITS = [
     ("/home/x/1", ["1.png", "2.png"], "1.png"),
     ("a.b", ["a.b.png", "a.png"], "a.b.png"),
     ("ö/ü 1.png", ["ö/ü 1.png"], "ö/ü 1.png"),
+    (
+        unicodedata.normalize("NFC", "ö/é.png"),
+        [unicodedata.normalize("NFD", "ö/é.png")],
+        unicodedata.normalize("NFD", "ö/é.png"),
+    ),
+    (
+        unicodedata.normalize("NFD", "é.png"),
+        [unicodedata.normalize("NFC", "x/é.png")],
+        unicodedata.normalize("NFC", "x/é.png"),
+    ),
+    ("IMG_1.JPG", ["img_1.jpg", "img_2.jpg"], "img_1.jpg"),
+    ("1.jpg", ["1.png", "2.png"], "1.png"),
+    ("p0.jpg", ["p0.jpg", "p0.png"], "p0.jpg"),
+    ("https://host:80/media/bo/1%20a.png?x=2", ["anna/1 a.png", "bo/1 a.png"], "bo/1 a.png"),
+    ("s3://bucket/photos/1.png", ["1.png"], "1.png"),
 ]
 
 
@@ -40,9 +56,17 @@ MISFITS = [
     # The folder's end is not the other's beginning.
     (["bo/1.png"], ["anna/1.png"], "has no entry for anna/1.png or any other photograph"),
     (["1.png"], ["11.png"], "has no entry for 11.png"),
-    (["1.jpg"], ["1.png"], "has no entry for 1.png"),
-    (["1.png"], ["anna/1.png", "bo/1.png"], "1.png matches 2 photographs; add their folders"),
-    (["1"], ["1.png", "1.jpg"], "1 matches 2 photographs"),
+    (["1.mov"], ["1.png"], "has no entry for 1.png"),
+    (
+        ["1.png"],
+        ["anna/1.png", "bo/1.png"],
+        ".* matches 2 photographs .*; add their folders",
+    ),
+    (
+        ["1"],
+        ["1.png", "1.jpg"],
+        "1 matches 2 photographs .*; add their suffixes",
+    ),
     (["x/a/1.png", "y/a/1.png"], ["a/1.png"], "both x/a/1.png and y/a/1.png match a/1.png"),
 ]
 

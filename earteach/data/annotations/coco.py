@@ -1,0 +1,126 @@
+"""COCO's JSON (https://cocodataset.org/#format-data), as the tools that export it write it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+
+from earteach.data.annotations.annotation import Annotation, Box, bounding_box, side_of
+from earteach.data.annotations.labels import (
+    Labels,
+    Slip,
+    mapping,
+    numbers,
+    sequence,
+    text,
+    whole_size,
+)
+
+# Some tools name the photograph in one of the others.
+_NAMES = ("file_name", "path", "coco_url", "flickr_url", "url")
+
+
+def is_coco(data: Any) -> bool:
+    return isinstance(data, dict) and {"images", "annotations"} <= data.keys()
+
+
+def read_coco(data: Mapping[str, Any], labels: Labels) -> None:
+    """The annotations of each image; images without any have an empty list.
+
+    Keypoints become landmarks. They count pixels, so half a pixel is added (as in detectron2); those
+    with visibility 0 are NaN. A box that is missing or empty is that of the outline or the mask. CVAT
+    marks masks with `iscrowd`, so these are read too.
+    """
+    images: dict[str, Mapping[str, Any]] = {}
+    for index, value in enumerate(sequence(data["images"], "`images`")):
+        with labels.reading(f"image {index}"):
+            image = mapping(value, "it")
+            labels.by_name[_name(image)]
+            images[str(image.get("id"))] = image
+    names = dict[str, str]()
+    for value in sequence(data.get("categories") or [], "`categories`"):
+        named = mapping(value, "an entry of `categories`")
+        names[str(named.get("id"))] = text(named, "name")
+    for index, value in enumerate(sequence(data["annotations"], "`annotations`")):
+        with labels.reading(f"annotation {index}"):
+            entry = mapping(value, "it")
+            image = images.get(str(entry.get("image_id")), {})
+            if not image:
+                raise Slip(f"is of image {entry.get('image_id')!r}, which is not in `images`")
+            category = names.get(str(entry.get("category_id")))
+            labels.by_name[_name(image)].append(_annotation(entry, image, category))
+
+
+def _name(image: Mapping[str, Any]) -> str:
+    name = next((image[key] for key in _NAMES if image.get(key)), None)
+    if not isinstance(name, str):
+        raise Slip("has no text in `file_name`")
+    return name
+
+
+def _annotation(
+    entry: Mapping[str, Any], image: Mapping[str, Any], category: str | None
+) -> Annotation:
+    points = _keypoints(entry["keypoints"]) if entry.get("keypoints") else None
+    box = _box(entry.get("bbox")) or _box_of_outline(entry.get("segmentation"))
+    if box is None and points is None:
+        raise Slip("has no box with an area in `bbox`, and no outline or keypoints")
+    return Annotation(
+        box=box,
+        points=points,
+        side=side_of(category),
+        category=category,
+        photograph=whole_size(image.get("width"), image.get("height")),
+    )
+
+
+def _box(value: Any) -> Box | None:
+    if value is None or value == []:
+        return None
+    left, top, width, height = numbers(value, "`bbox`", 4)
+    return None if width == 0 and height == 0 else (left, top, width, height)
+
+
+def _box_of_outline(value: Any) -> Box | None:
+    """The box around the polygons or the run-length encoded mask of `segmentation`."""
+    if isinstance(value, dict):
+        return _box_of_mask(value)
+    outlines = [np.array(numbers(each, "`segmentation`")) for each in value or [] if each]
+    if any(len(each) % 2 for each in outlines):
+        raise Slip("`segmentation` has an odd number of values")
+    return bounding_box(np.concatenate(outlines).reshape(-1, 2)) if outlines else None
+
+
+def _box_of_mask(mask: dict[str, Any]) -> Box:
+    if find_spec("pycocotools") is None:
+        raise Slip("has a mask and no box; pip install pycocotools reads it")
+    from pycocotools import mask as masks
+
+    try:
+        height, width = numbers(mask.get("size"), "`size`", 2)
+        counts = mask["counts"]
+        if isinstance(counts, str) and not _ends(counts):
+            raise ValueError  # the decoder would read on
+        encoded = {"size": [int(height), int(width)], "counts": counts}
+        if isinstance(counts, list):
+            encoded = masks.frPyObjects(encoded, int(height), int(width))
+        left, top, box_width, box_height = map(float, masks.toBbox(encoded))
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise Slip("`segmentation` is not a run-length encoded mask") from error
+    return left, top, box_width, box_height
+
+
+def _ends(counts: str) -> bool:
+    """Whether the last of the numbers, in digits of five bits from `0` on, is complete."""
+    return bool(counts) and counts.isascii() and not (ord(counts[-1]) - ord("0")) & 0x20
+
+
+def _keypoints(value: Any) -> np.ndarray:
+    values = numbers(value, "`keypoints`")
+    if len(values) % 3:
+        raise Slip("`keypoints` has a number of values that is not a multiple of 3")
+    triples = np.array(values).reshape(-1, 3)
+    return np.where(triples[:, 2:] > 0, triples[:, :2] + 0.5, np.nan)

@@ -1,0 +1,128 @@
+"""Boxes in a `.csv` with a row for each ear; also that of VGG Image Annotator."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from earteach.data.annotations.annotation import Annotation, side_of
+from earteach.data.annotations.labels import Labels, Slip, number, whole_size
+from earteach.data.annotations.via import add_regions
+from earteach.errors import EarTeachError
+
+_PHOTOGRAPH = (
+    "image", "file", "filename", "file_name", "path", "image_path", "photograph", "name", "source",
+)  # fmt: skip
+# Corners come first: beside them `width` and `height` are the photograph's.
+_CORNERS = (("xmin", "ymin", "xmax", "ymax"), ("x1", "y1", "x2", "y2"))
+_SIDES = (("x", "y", "w", "h"), ("x", "y", "width", "height"), ("left", "top", "width", "height"))
+_SIDE = ("side", "ear")
+_CATEGORY = ("class", "category", "label")
+_PERSON = ("person", "group", "subject", "identity")
+_DELIMITERS = (",", ";", "\t")
+_DECIMAL_COMMA = re.compile(r"\s*[-+]?\d*,\d+\s*")
+
+
+def read_table(path: Path, labels: Labels) -> None:
+    """The boxes of each photograph, in pixels from its upper left corner.
+
+    Columns are recognized by name: the photograph's, then x, y, w, h (or left, top, width, height, or
+    corners: xmin, ymin, xmax, ymax), and optionally the side, the category and the person. Raises
+    `EarTeachError`.
+    """
+    rows = read_rows(path, "--boxes")
+    header = [" ".join(cell.lower().split()) for cell in rows[0][1]]
+    if "region_shape_attributes" in header:
+        _read_via(header, rows[1:], labels)
+        return
+    photograph = _first(_PHOTOGRAPH, header)
+    box = next((names for names in (*_CORNERS, *_SIDES) if set(names) <= set(header)), None)
+    if photograph is None or box is None:
+        raise EarTeachError(
+            f"--boxes {path}: has the columns {', '.join(header)[:200]}; it needs one that names "
+            "the photograph (image, file, path …), and x, y, w, h or xmin, ymin, xmax, ymax"
+        )
+    for line, cells in rows[1:]:
+        with labels.reading(f"line {line}"):
+            entry = _entry(header, cells)
+            labels.by_name[entry[photograph]].append(_annotation(entry, box))
+
+
+def _entry(header: Sequence[str], cells: Sequence[str]) -> dict[str, str]:
+    if len(cells) != len(header):
+        raise Slip(f"has {len(cells)} columns but the header has {len(header)}")
+    return dict(zip(header, (cell.strip() for cell in cells), strict=True))
+
+
+def _annotation(entry: Mapping[str, str], box: tuple[str, ...]) -> Annotation:
+    """The ear in a row, with its box in the columns `box`."""
+
+    def optional(names: Sequence[str]) -> str | None:
+        column = _first(names, list(entry))
+        return entry[column] if column else None
+
+    category, photograph = optional(_CATEGORY), None
+    a, b, c, d = (number(entry, name) for name in box)
+    if box in _CORNERS:
+        c, d = c - a, d - b
+        photograph = whole_size(entry.get("width"), entry.get("height"))
+    return Annotation(
+        box=(a, b, c, d),
+        side=side_of(optional(_SIDE)) or side_of(category),
+        category=category,
+        person=optional(_PERSON) or None,
+        photograph=photograph,
+    )
+
+
+def _read_via(header: Sequence[str], rows: Sequence[tuple[int, list[str]]], labels: Labels) -> None:
+    """A row for each region, whose shape is JSON."""
+    by_name: dict[str, list[object]] = {}
+    for line, cells in rows:
+        with labels.reading(f"line {line}"):
+            entry = _entry(header, cells)
+            regions = by_name.setdefault(entry.get("filename", ""), [])
+            try:
+                shape = json.loads(entry["region_shape_attributes"] or "{}")
+                said = json.loads(entry.get("region_attributes") or "{}")
+            except (ValueError, RecursionError) as error:
+                raise Slip("holds a region that is not JSON") from error
+            if shape:  # a photograph without regions has an empty one
+                regions.append({"shape_attributes": shape, "region_attributes": said})
+    for name, regions in by_name.items():
+        add_regions(name, regions, labels)
+
+
+def read_rows(path: Path, option: str) -> list[tuple[int, list[str]]]:
+    """The rows of a .csv, each with its line number; the first is the header.
+
+    Columns are separated by commas, semicolons or tabs; beside the latter two, numbers may have decimal
+    commas. Raises `EarTeachError` for a file that is not a .csv, or has no rows below the header.
+    """
+    try:
+        # A file name may hold bytes that are no text.
+        with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
+            header = file.readline()
+            file.seek(0)
+            delimiter = max(_DELIMITERS, key=header.count)
+            reader = csv.reader(file, delimiter=delimiter)
+            rows = [(reader.line_num, cells) for cells in reader if cells]
+    except (OSError, ValueError, csv.Error) as error:
+        reason = getattr(error, "strerror", None) or "is not a text file"
+        raise EarTeachError(f"{option} {path}: {reason}; name a .csv") from error
+    if len(rows) < 2:
+        raise EarTeachError(f"{option} {path}: holds no rows; it needs a header, and rows below it")
+    if delimiter == ",":
+        return rows
+    return [(line, [_with_point(cell) for cell in cells]) for line, cells in rows]
+
+
+def _with_point(cell: str) -> str:
+    return cell.replace(",", ".") if _DECIMAL_COMMA.fullmatch(cell) else cell
+
+
+def _first(names: Sequence[str], header: Sequence[str]) -> str | None:
+    return next((name for name in names if name in header), None)

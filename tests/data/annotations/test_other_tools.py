@@ -1,0 +1,293 @@
+"""Files as other tools write them: what they hold is read, or refused in words that help."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from earteach.data.annotations.annotation import Annotation
+from earteach.data.annotations.boxes import read_boxes
+from earteach.errors import EarTeachError
+
+SIZE = (100, 200)
+
+
+def ears_of(path: Path, name: str = "a.png", category: str | None = None) -> list[Annotation]:
+    (ears,) = read_boxes(path, category).of([Path(name)])
+    return [ear.in_pixels(SIZE) for ear in ears or ()]
+
+
+def boxes_of(path: Path) -> list[list[float]]:
+    return [list(ear._bounds() or ()) for ear in ears_of(path)]
+
+
+def written(folder: Path, name: str, content: Any) -> Path:
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return path
+
+
+def coco(*annotations: dict[str, Any], **image: Any) -> dict[str, Any]:
+    images = [{"id": "one", "file_name": "a.png", "width": 100, "height": 200, **image}]
+    return {"images": images, "annotations": [{"image_id": "one", **each} for each in annotations]}
+
+
+SQUARE = [20, 30, 60, 30, 60, 80, 20, 80]  # corners of a box at 20, 30 of 40 × 50
+
+
+@pytest.mark.parametrize(
+    "ear",
+    [
+        {"bbox": [20, 30, 40, 50]},
+        {"bbox": ["20", "30", "40", "50"]},
+        {"bbox": [20, 30, 40, 50], "iscrowd": 1, "segmentation": {"size": [2, 1], "counts": [0, 2]}},
+        {"segmentation": [SQUARE[:4], SQUARE[4:]]},
+        {"bbox": [], "segmentation": [SQUARE]},
+        {"bbox": None, "segmentation": [SQUARE]},
+        {"bbox": [0, 0, 0, 0], "segmentation": [SQUARE]},
+        # Columns of 200 pixels: the mask begins in the 21st, at the 31st row, and has 40 of 50 pixels.
+        {"segmentation": {"size": [200, 100],
+                          "counts": [20 * 200 + 30, *[50, 150] * 39, 50, 40 * 200 - 80]}},
+        {"keypoints": [19.5, 29.5, 2, 0, 0, 0, 59.5, 79.5, 1], "bbox": [0, 0, 0, 0]},
+    ],
+)  # fmt: skip
+def test_coco_boxes_may_be_told_in_other_ways(tmp_path: Path, ear: dict[str, Any]) -> None:
+    path = written(tmp_path, "b.json", coco(ear))
+    assert boxes_of(path) == [[20, 30, 40, 50]]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        {"file_name": "https://host/x/a.png?sig=1"},
+        {"file_name": None, "path": "/data/a.png"},
+        {"file_name": "", "coco_url": "http://images.org/a.png"},
+    ],
+)
+def test_coco_photographs_may_be_named_in_other_ways(tmp_path: Path, names: dict[str, Any]) -> None:
+    path = written(tmp_path, "b.json", coco({"bbox": [20, 30, 40, 50]}, **names))
+    assert boxes_of(path) == [[20, 30, 40, 50]]
+
+
+GOOD = {"bbox": [20, 30, 40, 50]}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("b.json", coco(GOOD, {"bbox": [1, 2, 3]}), "annotation 1 `bbox` has 3 numbers, not 4"),
+        ("b.json", coco({"image_id": 9, **GOOD}, GOOD), "annotation 0 is of image 9"),
+        ("b.json", coco({}, GOOD), "annotation 0 has no box with an area"),
+        ("b.json", coco(GOOD, {"keypoints": [1, 2]}), "annotation 1 `keypoints` has a number of values"),
+        ("b.csv", "image,x,y,w,h\na.png,20,30,40,50\na.png,1,2,3\n", "line 3 has 4 columns"),
+        ("b.csv", "image,x,y,w,h\na.png,20,30,40,\na.png,20,30,40,50\n", "line 2 `h` holds something"),
+        ("y/a.txt", "0 0.4 0.275 0.4 0.25\n0 0.4\n", "line 2 has 2 numbers"),
+        ("v/a.xml", "<annotation><object><bndbox><xmin>21</xmin><ymin>31</ymin><xmax>60</xmax><ymax>80"
+         "</ymax></bndbox></object><object><bndbox><xmin>1</xmin></bndbox></object></annotation>",
+         "object 1 has no `ymin`"),
+        ("a.xml", '<annotations><image name="a.png"><box xtl="20" ytl="30" xbr="60" ybr="80"/>'
+         '<box xtl="2"/></image></annotations>', "a.png, shape 1 has no `ytl`"),
+    ],
+)  # fmt: skip
+def test_a_slip_costs_one_annotation(tmp_path: Path, name: str, content: Any, says: str) -> None:
+    path = written(tmp_path, name, content)
+    boxes = path if "/" not in name else path.parent
+    assert boxes_of(boxes) == [pytest.approx([20, 30, 40, 50])]
+    ((where, why),) = read_boxes(boxes).slips
+    assert where == path
+    assert why.startswith(says)
+
+
+POSE = "0 0.4 0.275 0.4 0.25 0.3 0.2 2 0.5 0.3 0 0.6 0.35 1"
+
+
+def test_a_pose_is_a_box_and_landmarks(tmp_path: Path) -> None:
+    written(tmp_path, "data.yaml", "names: [ear]\nkpt_shape: [3, 3]\n")
+    (ear,) = ears_of(written(tmp_path, "labels/a.txt", POSE).parent)
+    assert ear.box == pytest.approx((20, 30, 40, 50))
+    np.testing.assert_allclose(ear.points, [(30, 40), (np.nan, np.nan), (60, 70)])
+
+
+def test_a_pose_may_have_no_visibility_and_a_confidence(tmp_path: Path) -> None:
+    written(tmp_path, "data.yaml", "names: [ear]\nkpt_shape: [2, 2]\n")
+    (ear,) = ears_of(written(tmp_path, "a.txt", "0 0.4 0.275 0.4 0.25 0.3 0.2 0 0 0.9").parent)
+    np.testing.assert_allclose(ear.points, [(30, 40), (np.nan, np.nan)])
+
+
+@pytest.mark.parametrize("line", [POSE, "0 0.4 0.275 0.4 0.25 0.3 0.2 0.5 0.3"])
+def test_what_may_be_a_pose_or_an_outline_is_refused(tmp_path: Path, line: str) -> None:
+    written(tmp_path, "classes.txt", "ear\n")
+    with pytest.raises(EarTeachError, match="line 1 may be an outline or the points of a pose"):
+        read_boxes(written(tmp_path, "a.txt", line).parent)
+
+
+def test_outlines_without_a_data_yaml_are_certain_if_their_lengths_differ(tmp_path: Path) -> None:
+    outline = "0 0.2 0.15 0.6 0.15 0.6 0.4 0.2 0.4"
+    path = written(tmp_path, "a.txt", f"{outline}\n{outline} 0.2 0.2\n")
+    assert boxes_of(path.parent) == [pytest.approx([20, 30, 40, 50])] * 2
+
+
+def labelme(*shapes: dict[str, Any]) -> dict[str, Any]:
+    return {"imagePath": "a.png", "imageData": None, "shapes": [*shapes]}
+
+
+def rectangle(left: int, **fields: Any) -> dict[str, Any]:
+    corners = [[left, 30], [left + 40, 80]]
+    return {"label": "ear", "shape_type": "rectangle", "points": corners, **fields}
+
+
+def point(label: str, x: float, y: float, **fields: Any) -> dict[str, Any]:
+    return {"label": label, "shape_type": "point", "points": [[x, y]], **fields}
+
+
+def test_single_points_go_to_the_ear_that_they_lie_on_in_the_order_of_their_names(
+    tmp_path: Path,
+) -> None:
+    """In the order of their names: p10 comes after p2. The second ear has no p2."""
+    path = written(tmp_path, "a.json", labelme(
+        point("p10", 30, 40), rectangle(20), point("p2", 50, 70), rectangle(55), point("p10", 80, 50),
+    ))  # fmt: skip
+    first, second = ears_of(path)
+    assert (first.box, second.box) == ((20, 30, 40, 50), (55, 30, 40, 50))
+    np.testing.assert_array_equal(first.points, [(50, 70), (30, 40)])
+    np.testing.assert_array_equal(second.points, [(np.nan, np.nan), (80, 50)])
+
+
+def test_a_group_binds_more_than_the_place(tmp_path: Path) -> None:
+    path = written(tmp_path, "a.json", labelme(
+        rectangle(20, group_id=1), rectangle(25, group_id=2), point("p", 40, 50, group_id=2),
+    ))  # fmt: skip
+    by_left = {ear.box[0]: ear.points for ear in ears_of(path) if ear.box}
+    assert by_left[20] is None
+    np.testing.assert_array_equal(by_left[25], [(40, 50)])
+
+
+def test_points_alone_make_an_ear(tmp_path: Path) -> None:
+    path = written(tmp_path, "a.json", labelme(point("x", 20, 30), point("x", 60, 80)))
+    assert boxes_of(path) == [[20, 30, 40, 50]]
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {"shape_type": "polygon", "points": [[20, 30], [60, 50], [30, 80]]},
+        {"shape_type": "circle", "points": [[40, 55], [40, 80]]},
+        {"shape_type": "rectangle", "points": [[20, 30], [60, 30], [60, 80], [20, 80]]},
+    ],
+)
+def test_labelme_shapes(tmp_path: Path, shape: dict[str, Any]) -> None:
+    path = written(tmp_path, "a.json", labelme({"label": "ear", **shape}))
+    wanted = [15, 30, 50, 50] if shape["shape_type"] == "circle" else [20, 30, 40, 50]
+    assert boxes_of(path) == [wanted]
+
+
+def cvat(shapes: str) -> str:
+    return (
+        f'<annotations><image name="a.png" width="100" height="200">{shapes}</image></annotations>'
+    )
+
+
+@pytest.mark.parametrize(
+    ("shapes", "box"),
+    [
+        ('<ellipse label="ear" cx="40" cy="55" rx="20" ry="25"/>', (20, 30, 40, 50)),
+        ('<mask label="ear" rle="3" left="20" top="30" width="40" height="50"/>', (20, 30, 40, 50)),
+        ('<box label="ear" xtl="20" ytl="30" xbr="60" ybr="80" rotation="90"/>', (15, 35, 50, 40)),
+        ('<points label="ear" points="20,30;60,80"/>', (20, 30, 40, 50)),
+        ('<polyline label="ear" points="20,30;60,80;40,40"/>', (20, 30, 40, 50)),
+    ],
+)
+def test_cvat_shapes(tmp_path: Path, shapes: str, box: tuple[float, ...]) -> None:
+    (found,) = boxes_of(written(tmp_path, "annotations.xml", cvat(shapes)))
+    assert found == pytest.approx(box)
+
+
+def test_the_points_of_a_cvat_skeleton_have_names(tmp_path: Path) -> None:
+    skeleton = (
+        '<skeleton label="s"><points label="2" points="60,80"/><points label="1" points="20,30"/>'
+        '<points label="3" outside="1" points="0,0"/></skeleton>'
+    )
+    box = '<box label="ear" xtl="20" ytl="30" xbr="60" ybr="80"/>'
+    (ear,) = ears_of(written(tmp_path, "annotations.xml", cvat(skeleton + box)))
+    np.testing.assert_array_equal(ear.points, [(20, 30), (60, 80)])
+
+
+def studio(**result: Any) -> list[dict[str, Any]]:
+    whole = {"original_width": 100, "original_height": 200, **result}
+    return [
+        {"data": {"image": "/data/upload/3/0a1b2c3d-a.png"}, "annotations": [{"result": [whole]}]}
+    ]
+
+
+@pytest.mark.parametrize(
+    ("result", "box"),
+    [
+        # Turned by 90 degrees around its upper left corner, which is then the upper right one.
+        ({"type": "rectangle", "value": {"x": 60, "y": 15, "width": 50, "height": 20, "rotation": 90}},
+         (20, 30, 40, 50)),
+        ({"type": "polygonlabels", "value": {"points": [[20, 15], [60, 20], [30, 40]]}},
+         (20, 30, 40, 50)),
+        ({"type": "ellipselabels", "value": {"x": 40, "y": 27.5, "radiusX": 20, "radiusY": 12.5}},
+         (20, 30, 40, 50)),
+    ],
+)  # fmt: skip
+def test_label_studio_shapes(
+    tmp_path: Path, result: dict[str, Any], box: tuple[float, ...]
+) -> None:
+    (found,) = boxes_of(written(tmp_path, "p.json", studio(**result)))
+    assert found == pytest.approx(box, abs=0.1)
+
+
+def test_label_studios_short_json(tmp_path: Path) -> None:
+    size = {"original_width": 100, "original_height": 200}
+    box = {"x": 20, "y": 15, "width": 40, "height": 25, "rectanglelabels": ["ear"], **size}
+    point_of = {"x": 30, "y": 20, "keypointlabels": ["tip"], **size}
+    task = {"image": "s3://bucket/a.png", "id": 1, "box": [box], "points": [point_of]}
+    (ear,) = ears_of(written(tmp_path, "p.json", [task]))
+    assert ear.box == pytest.approx((20, 30, 40, 50))
+    np.testing.assert_allclose(ear.points, [(30, 40)])
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {"name": "circle", "cx": 40, "cy": 55, "r": 25},
+        {"name": "ellipse", "cx": 40, "cy": 55, "rx": 25, "ry": 25},
+        {"name": "polygon", "all_points_x": [15, 65, 20], "all_points_y": [30, 40, 80]},
+    ],
+)
+def test_via_shapes(tmp_path: Path, shape: dict[str, Any]) -> None:
+    region = {"shape_attributes": shape, "region_attributes": {}}
+    path = written(tmp_path, "v.json", {"a.png9": {"filename": "a.png", "regions": {"0": region}}})
+    assert boxes_of(path) == [[15, 30, 50, 50]]
+
+
+@pytest.mark.parametrize(
+    ("content", "tool"),
+    [
+        ([{"data_row": {"id": 1}, "projects": {}}], "Labelbox"),
+        ([{"image": "a.png", "annotations": [{"coordinates": {"x": 1}}]}], "CreateML"),
+        ({"info": {}, "categories": {}, "items": [{"id": "a"}]}, "Datumaro"),
+        ({"version": "2.0", "item": {"name": "a.png"}, "annotations": []}, "Darwin"),
+        ({"description": "", "objects": [{"classTitle": "ear"}]}, "Supervisely"),
+    ],
+)
+def test_what_other_tools_write_is_called_by_its_name(
+    tmp_path: Path, content: Any, tool: str
+) -> None:
+    with pytest.raises(EarTeachError, match=f"is JSON of {tool}.*export it as COCO 1.0"):
+        read_boxes(written(tmp_path, "b.json", content))
+
+
+def test_a_voc_file_says_which_of_two_photographs_it_is_about(tmp_path: Path) -> None:
+    box = "<bndbox><xmin>21</xmin><ymin>31</ymin><xmax>60</xmax><ymax>80</ymax></bndbox>"
+    content = f"<annotation><filename>a.png</filename><object>{box}</object></annotation>"
+    written(tmp_path, "v/a.XML", content)
+    jpg, png = read_boxes(tmp_path / "v").of([Path("a.jpg"), Path("a.png")])
+    assert jpg is None
+    assert len(png or ()) == 1

@@ -1,0 +1,68 @@
+"""What is found below a folder, and what is passed over."""
+
+from pathlib import Path
+
+import pytest
+
+from earteach.files.search import find_files
+
+
+def touch(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    return path
+
+
+def names(folder: Path) -> list[str]:
+    return [path.relative_to(folder).as_posix() for path in find_files(folder, {".jpg"}).files]
+
+
+def test_files_are_sorted_and_suffixes_have_no_case(tmp_path: Path) -> None:
+    for name in ("b/2.JPG", "b/1.jpg", "a.Jpg", "c.png", "jpg"):
+        touch(tmp_path / name)
+    assert names(tmp_path) == ["a.Jpg", "b/1.jpg", "b/2.JPG"]
+
+
+@pytest.mark.parametrize(
+    "folder",
+    ["@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "__MACOSX", "lost+found"],
+)
+def test_folders_of_the_system_are_passed_over_and_named(tmp_path: Path, folder: str) -> None:
+    touch(tmp_path / "anna" / folder / "1.jpg" / "thumb.jpg")
+    touch(tmp_path / "anna" / "1.jpg")
+    found = find_files(tmp_path, {".jpg"})
+    assert found.files == [tmp_path / "anna" / "1.jpg"]
+    assert found.left_out == [(tmp_path / "anna" / folder, "a folder of the system")]
+
+
+@pytest.mark.parametrize("name", [".AppleDouble/1.jpg", "._1.jpg", ".thumbnails/x/1.jpg"])
+def test_hidden_files_are_passed_over(tmp_path: Path, name: str) -> None:
+    touch(tmp_path / name)
+    assert names(tmp_path) == []
+
+
+def test_links_to_folders_are_followed_once(tmp_path: Path) -> None:
+    source = tmp_path / "photos"
+    touch(source / "anna" / "1.jpg")
+    touch(tmp_path / "elsewhere" / "bo" / "1.jpg")
+    (source / "aaa").symlink_to(source / "anna")  # sorts before the folder itself
+    (source / "linked").symlink_to(tmp_path / "elsewhere")
+    (source / "loop").symlink_to(source)
+    (tmp_path / "elsewhere" / "back").symlink_to(source)
+    (source / "broken").symlink_to(tmp_path / "nowhere")
+    found = find_files(source, {".jpg"})
+    assert [path.relative_to(source).as_posix() for path in found.files] == [
+        "anna/1.jpg", "linked/bo/1.jpg",
+    ]  # fmt: skip
+    twice = "a link to a folder that is read already"
+    assert {path.relative_to(source).as_posix(): why for path, why in found.left_out} == {
+        "aaa": twice, "loop": twice, "linked/back": twice, "broken": "a link that leads nowhere",
+    }  # fmt: skip
+
+
+def test_a_link_that_leads_nowhere_is_named(tmp_path: Path) -> None:
+    (tmp_path / "1.jpg").symlink_to(tmp_path / "gone.jpg")
+    touch(tmp_path / "2.jpg")
+    found = find_files(tmp_path, {".jpg"})
+    assert found.files == [tmp_path / "2.jpg"]
+    assert [path for path, _ in found.left_out] == [tmp_path / "1.jpg"]
