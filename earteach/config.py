@@ -37,6 +37,11 @@ Sampler = Literal["gmm", "prior"]
 DRAWN = "drawn"
 # Those of the iBUG ear scheme.
 DRAWN_LANDMARKS = 55
+# Lightning's, torch's and other names. Those that say `true` of half precision mean something else.
+_PRECISIONS = {
+    "32-true": "32", "fp32": "32", "float32": "32", "16-mixed": "16", "fp16": "16", "float16": "16",
+    "bf16-mixed": "bf16", "bfloat16": "bf16",
+}  # fmt: skip
 # A larger number of anything, infinity included, is a mistake, and some libraries' integers overflow.
 _LARGEST = 2**31 - 1
 _log = logging.getLogger(__name__)
@@ -61,6 +66,7 @@ class OptionField:
     at_most: float | None = None
     multiple_of: int | None = None
     choices: tuple[int, ...] = ()
+    aliases: Mapping[str, str] = field(default_factory=dict)  # choices as other tools call them
     vae_only: bool = False  # whether it means something for `train` alone, not for `distil`
     hidden: bool = False  # whether only checkpoints have it: nobody can type it
 
@@ -129,9 +135,10 @@ def _checked_type(option: OptionField, value: Any) -> Any:
         expected = get_args(expected)[0]
     if get_origin(expected) is Literal:
         choices = get_args(expected)
-        if str(value) not in choices:
+        chosen = option.aliases.get(str(value), str(value))
+        if chosen not in choices:
             raise EarTeachError(f"{option.flag} {value}: must be one of {', '.join(choices)}")
-        return str(value)
+        return chosen
     if expected is float and isinstance(value, int) and not isinstance(value, bool):
         # Converting a huge int would overflow; the bounds reject it.
         return float(value) if abs(value) <= _LARGEST else value
@@ -307,7 +314,9 @@ class HardwareConfig(Options, panel="Hardware"):
     devices: int = option(1, "Devices per node; -1 uses all.", at_least=-1)
     num_nodes: int = option(1, "Number of nodes.", at_least=1)
     strategy: str = option("auto", "Lightning's strategy for multi-device training, such as ddp.")
-    precision: Precision = option("32", "Floating-point precision; the weights stay float32.")
+    precision: Precision = option(
+        "32", "Floating-point precision; the weights stay float32.", aliases=_PRECISIONS
+    )
     num_workers: int = option(
         4, "Processes that load images; limited to the number of cores.", at_least=0
     )
@@ -336,7 +345,7 @@ class InferenceConfig(Options, panel="Hardware"):
 
     accelerator: Literal["auto", "gpu", "cpu"] = option("auto", "Device type to run on.")
     precision: Precision | None = option(
-        None, "Floating-point precision. Default: that of training."
+        None, "Floating-point precision. Default: that of training.", aliases=_PRECISIONS
     )
     batch_size: int = option(32, "Images per batch.", at_least=1)
 

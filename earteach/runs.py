@@ -21,7 +21,7 @@ from earteach.distillation.student_task import StudentTask
 from earteach.distillation.teacher import TEACHER, find_teacher
 from earteach.environment import is_main_process
 from earteach.errors import EarTeachError
-from earteach.run_files import LAST, RUN_NAME, STUDENTS
+from earteach.run_files import LAST, STUDENTS
 from earteach.training.fit import Start, TrainResult, Watch, fit
 from earteach.training.run_lock import sole_run
 from earteach.training.task import Task
@@ -99,20 +99,6 @@ def _task_of(run: Checkpoint) -> Task:
     return _TASKS[run.task](run)
 
 
-def _log_dir(named: Path, checkpoint_dir: Path) -> Path:
-    """Where a resumed run continues its log: in the folder it names, or beside its checkpoints.
-
-    A checkpoint from elsewhere may name any folder, which is used only if it is below the working
-    folder or already holds a run's log.
-    """
-    below = not named.is_absolute() and ".." not in named.parts
-    if below or (named / RUN_NAME).is_dir():
-        return named
-    beside = checkpoint_dir.parent / "logs"
-    _log.info("logging to %s: the run's own log folder, %s, is not here", beside, named)
-    return beside
-
-
 def _sole_run(checkpoint_dir: Path, fast_dev_run: bool = False) -> AbstractContextManager[None]:
     """The lock on the folder, held by the first process of a run; `fast_dev_run` takes none."""
     return nullcontext() if fast_dev_run or not is_main_process() else sole_run(checkpoint_dir)
@@ -144,10 +130,13 @@ def resume(
     *,
     epochs: int | None = None,
     reanneal: bool = False,
+    log_dir: Path | None = None,
     hardware: Mapping[str, Any] | None = None,
     watch: Watch | None = None,
 ) -> TrainResult:
     """Continue the run of a checkpoint with everything that it knows.
+
+    Checkpoints are written beside it, and its log goes on where it is, or in `log_dir`.
 
     With more `epochs` than before, the schedule of the KLD weight keeps its shape and then holds its
     final weight, unless `reanneal` stretches it. `hardware` holds changed fields of `HardwareConfig`.
@@ -158,7 +147,10 @@ def resume(
     with _sole_run(folder):
         run = checkpoint.read(path)
         config = run.config.with_options(hardware or {})
-        log_dir = _log_dir(config.run.log_dir, folder)
+        if log_dir is None and (log_dir := run.log_dir).absolute() != config.run.log_dir.absolute():
+            _log.info(
+                "logging to %s: beside the checkpoint, which names %s", log_dir, config.run.log_dir
+            )
         config = replace(config, run=replace(config.run, checkpoint_dir=folder, log_dir=log_dir))
         _check_unfinished(run, epochs or config.optim.epochs)
         task = _task_of(run)

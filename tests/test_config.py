@@ -11,6 +11,7 @@ import pytest
 from earteach.config import (
     DataConfig,
     HardwareConfig,
+    InferenceConfig,
     KLDConfig,
     ModelConfig,
     OptimConfig,
@@ -222,3 +223,24 @@ def test_bad_toml(tmp_path, text, words):
         read_toml(path)
     assert str(path) in str(caught.value)
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "means"),
+    [
+        ("16-mixed", "16"),
+        ("bf16-mixed", "bf16"),
+        ("32-true", "32"),
+        ("fp32", "32"),
+        ("bfloat16", "bf16"),
+    ],
+)
+def test_a_precision_may_be_called_as_elsewhere(name, means):
+    assert HardwareConfig(precision=name).precision == means
+    assert InferenceConfig(precision=name).precision == means
+
+
+@pytest.mark.parametrize("name", ["16-true", "bf16-true", "64-true"])
+def test_a_precision_that_means_something_else_is_refused(name):
+    with pytest.raises(EarTeachError, match="must be one of 32, 16, bf16"):
+        HardwareConfig(precision=name)

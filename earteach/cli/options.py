@@ -121,17 +121,29 @@ def one_of(group: type[Options], name: str) -> Any:
 
 def _declared(group: type[Options], option: OptionField, help: str, default: Any) -> Any:
     choices = [str(choice) for choice in option.choices]
+    if option.aliases:
+        choices = list(dict.fromkeys(option.aliases.values()))
     words = ["auto", "ddp"] if option.name == "strategy" else choices
     return typer.Option(
         help=help,
         rich_help_panel=group.panel,
-        metavar=f"[{'|'.join(choices)}]" if choices else None,
+        metavar=(f"<{'|'.join(choices)}>" if option.aliases else f"[{'|'.join(choices)}]")
+        if choices
+        else None,
         # Without words, Typer or the shell completes.
         autocompletion=(lambda incomplete: [w for w in words if w.startswith(incomplete)])
         if words
         else None,
         show_default=default is not None,
+        parser=functools.partial(_parsed, option) if option.aliases else None,
     )
+
+
+def _parsed(option: OptionField, text: str) -> str:
+    try:
+        return str(option.checked(text))
+    except EarTeachError as error:
+        raise typer.BadParameter(str(error).partition(": ")[2]) from error
 
 
 def complete_checkpoint(context: typer.Context, incomplete: str) -> list[str]:

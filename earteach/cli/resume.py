@@ -38,11 +38,15 @@ def resume(
             "schedule keeps its length, and later epochs use the final weight.",
         ),
     ] = False,
+    log_dir: Annotated[
+        Path | None,
+        typer.Option("--log-dir", help="Folder for the rest of the log. Default: where it is."),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Continue a training run from its checkpoint.
 
-    Only the number of epochs and the hardware options can change.
+    Only the number of epochs, the log folder and the hardware options can change.
     """
     from earteach import checkpoint
     from earteach.runs import resume as core
@@ -50,5 +54,7 @@ def resume(
     path = ckpt if ckpt is not None else checkpoint.last(checkpoint_dir)
     output = Output(json)
     with watching(output) as watch:
-        result = core(path, epochs=epochs, reanneal=reanneal, hardware=hardware, watch=watch)
+        result = core(
+            path, epochs=epochs, reanneal=reanneal, log_dir=log_dir, hardware=hardware, watch=watch
+        )
     OUTCOMES[result.task](output, result)

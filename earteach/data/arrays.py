@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import zipfile
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -27,6 +28,20 @@ Scale = Literal["uint8", "uint16", "unit", "byte"]
 SAMPLED_ROWS = 64
 # If none of the sampled photographs is brighter than this in [0, 255], the scale is a mistake.
 DARKEST_BYTES = 2.0
+_PHOTOGRAPH = "make arrays of a folder of photographs with earteach prepare"
+# The first bytes of files that people take for arrays, what they are, and how an array is made of them.
+_OTHER_FILES = (
+    (b"\x89HDF", "an HDF5 file",
+     "convert it: f = h5py.File('{path}'); numpy.save('{npy}', f[list(f)[0]])"),
+    (b"MATLAB 5", "a MATLAB file",
+     "convert it: numpy.save('{npy}', scipy.io.loadmat('{path}')['NAME'])"),
+    (b"PAR1", "a Parquet file",
+     "convert it: numpy.save('{npy}', numpy.stack(pandas.read_parquet('{path}')['NAME']))"),
+    (b"\x80", "a pickle, which could run any code",
+     "load it where you trust it, and save the array with numpy.save"),
+    (b"\x89PNG", "a photograph", _PHOTOGRAPH),
+    (b"\xff\xd8", "a photograph", _PHOTOGRAPH),
+)  # fmt: skip
 _log = logging.getLogger(__name__)
 
 
@@ -170,10 +185,14 @@ def _check_magic(path: Path) -> None:
     """Raise `EarTeachError` unless the path can be read and starts as a `.npy` file does."""
     try:
         if path.exists() and not path.is_file():  # of a pipe the first read may never end
-            kind = "a folder" if path.is_dir() else "not a regular file"
-            raise EarTeachError(f"{path}: is {kind}; name a .npy file")
+            if path.is_dir():
+                raise EarTeachError(
+                    f"{path}: is a folder; name a .npy file in it, or make arrays of its photographs: "
+                    f"earteach prepare {path}"
+                )
+            raise EarTeachError(f"{path}: is not a regular file; name a .npy file")
         with path.open("rb") as file:
-            start = file.read(6)
+            start = file.read(8)
     except FileNotFoundError as error:
         raise EarTeachError(
             f"{path}: no such file; make it from photographs with `earteach prepare FOLDER`, "
@@ -184,10 +203,41 @@ def _check_magic(path: Path) -> None:
         raise EarTeachError(f"{path}: {reason}; name a .npy file") from error
     if not start:
         raise EarTeachError(f"{path}: is empty (0 bytes); copy or save it again")
-    if start[:2] == b"PK":
-        raise EarTeachError(f"{path}: is an .npz archive; save its array with numpy.save")
-    if start != b"\x93NUMPY":
-        raise EarTeachError(f"{path}: is not a .npy file; save the array with numpy.save")
+    if not start.startswith(b"\x93NUMPY"):
+        raise EarTeachError(f"{path}: {_other_kind(path, start)}")
+
+
+def _other_kind(path: Path, start: bytes) -> str:
+    """What a file that is no array is, from its first bytes, and how an array is made of it."""
+    if start.startswith(b"PK"):
+        return _archive(path)
+    for magic, kind, convert in _OTHER_FILES:
+        if start.startswith(magic):
+            return f"is {kind}; {convert.format(path=path, npy=_converted(path))}"
+    return "is not a .npy file; save the array with numpy.save"
+
+
+def _archive(path: Path) -> str:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError):
+        names = []
+    arrays = [name.removesuffix(".npy") for name in names if name.endswith(".npy")]
+    npy = _converted(path)
+    if arrays:
+        one = f"numpy.load('{path}')['{arrays[0]}']"
+        held = f" ({', '.join(arrays[:5])})" if len(arrays) > 1 else ""
+        return f"is an .npz archive{held}; convert it: numpy.save('{npy}', {one})"
+    if any(name.endswith("data.pkl") for name in names):
+        tensor = f"torch.load('{path}', weights_only=True)"
+        return f"is a file of torch; convert it: numpy.save('{npy}', {tensor}.numpy())"
+    return "is an archive; unpack it"
+
+
+def _converted(path: Path) -> Path:
+    """Where an array made of the file would lie."""
+    return path.with_name(f"{path.stem}{'-array' if path.suffix == '.npy' else ''}.npy")
 
 
 def _reason(path: Path, error: Exception) -> str:

@@ -10,6 +10,8 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 import cv2
@@ -18,17 +20,24 @@ from PIL import ExifTags, Image, ImageOps
 
 from earteach.config import Fit
 from earteach.data.arrays import resized, to_channels
+from earteach.data.colour import in_srgb
 from earteach.errors import EarTeachError
 from earteach.files.search import Found, find_files
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif"})
+_HEIC = frozenset({".heic", ".heif"})
+SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".avif", *_HEIC}
+)
 # Photographs too, but of formats that are not read: they are reported as rejected.
-_UNREAD = frozenset({".heic", ".heif", ".avif", ".jxl", ".jp2", ".dng", ".cr2", ".nef", ".arw"})
+_UNREAD = frozenset({".jxl", ".jp2", ".dng", ".cr2", ".nef", ".arw"})
 _MOST_PIXELS = 2**27
 # Others may be transparent, and then Pillow decodes them, with four bytes a pixel and several copies.
 _MOST_PIXELS_OF_OTHERS = 2**26
 _MOST_BYTES = 2**30
-_FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF")
+_FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF", "AVIF", "HEIF")
+# Those that OpenCV may lack, and kinds of pixels that it changes without a word.
+_PILLOW_FORMATS = ("GIF", "AVIF", "HEIF")
+_PILLOW_MODES = ("F", "I")
 # What Pillow raises for damaged files.
 _DAMAGE = (OSError, ValueError, SyntaxError, TypeError, LookupError, ArithmeticError, EOFError,
            RuntimeError, struct.error)  # fmt: skip
@@ -103,9 +112,13 @@ class Photograph:
     def __init__(self, path: Path) -> None:
         if path.suffix.lower() in _UNREAD:
             raise Unreadable(f"{path.suffix} is not supported; convert it to JPEG or PNG")
+        if path.suffix.lower() in _HEIC and not _reads_heic():
+            raise Unreadable("HEIC needs pip install 'earteach[heic]'; or convert it to JPEG")
         self._data = _bytes(path)
         with _pillow():
-            self._picture = Image.open(io.BytesIO(self._data), formats=_FORMATS)
+            formats = [name for name in _FORMATS if name in Image.registered_extensions().values()]
+            self._picture = Image.open(io.BytesIO(self._data), formats=formats)
+        self._profile = self._picture.info.get("icc_profile")
         self._is_jpeg = self._picture.format in ("JPEG", "MPO")
         self.width, self.height = self._picture.size
         if self.height * self.width > (_MOST_PIXELS if self._is_jpeg else _MOST_PIXELS_OF_OTHERS):
@@ -123,26 +136,42 @@ class Photograph:
         The decoder shrinks JPEGs that are several times as large, which takes a half to a quarter of the
         time.
         """
-        if self._picture.format == "GIF" or self._picture.has_transparency_data:
-            bgr = self._on_background()
+        if self._needs_pillow():
+            bgr = self._through_pillow()
             return Decoded(bgr, (bgr.shape[1], bgr.shape[0]))
         # The largest scale that leaves a side at least twice as long as `size`.
         scales = [scale for scale in _REDUCED if side >= 2 * size * scale]
         scale = max(scales, default=1) if self._is_jpeg else 1
         bgr = _decoded(self._data, scale)
+        if self._profile:
+            bgr = bgr_of(in_srgb(Image.fromarray(bgr[..., ::-1]), self._profile))
         if scale == 1:
             return Decoded(bgr, (bgr.shape[1], bgr.shape[0]))
         turned = 5 <= self.orientation() <= 8
         sides = (self.height, self.width) if turned else (self.width, self.height)
         return Decoded(bgr, sides, scale)
 
-    def _on_background(self) -> np.ndarray:
+    def _needs_pillow(self) -> bool:
+        picture = self._picture
+        return (
+            picture.format in _PILLOW_FORMATS
+            or picture.mode in _PILLOW_MODES
+            or picture.has_transparency_data
+            or (self._profile is not None and picture.mode != "RGB")
+        )
+
+    def _through_pillow(self) -> np.ndarray:
         """The picture over white, uint8 BGR, upright; the first of several frames."""
         with _pillow():
-            upright = ImageOps.exif_transpose(self._picture).convert("RGBA")
-        background = Image.new("RGBA", upright.size, (*_BACKGROUND, 255))
-        flat = Image.alpha_composite(background, upright).convert("RGB")
-        return np.ascontiguousarray(np.asarray(flat)[..., ::-1])
+            upright = _eight_bits(ImageOps.exif_transpose(self._picture))
+            alpha = (
+                upright.convert("RGBA").getchannel("A") if upright.has_transparency_data else None
+            )
+            colours = in_srgb(upright, self._profile)
+            if alpha is not None:
+                background = Image.new("RGB", upright.size, _BACKGROUND)
+                colours = Image.composite(colours, background, alpha)
+        return bgr_of(colours)
 
 
 def find(source: Path) -> Found:
@@ -196,6 +225,46 @@ def _bytes(path: Path) -> bytes:
     if not data:
         raise Unreadable("the file is empty")
     return data
+
+
+def bgr_of(picture: Image.Image) -> np.ndarray:
+    """An RGB picture as uint8 BGR `(H, W, 3)`."""
+    return np.ascontiguousarray(np.asarray(picture)[..., ::-1])
+
+
+def _eight_bits(picture: Image.Image) -> Image.Image:
+    """Gray of 16 or 32 bits, with its transparent value if it has one, as gray or gray with alpha.
+
+    Floats and 32 bits say no range; they are taken as reaching 1, 255 or 65,535. Raises `Unreadable` for
+    other values.
+    """
+    transparent = picture.info.get("transparency")
+    if picture.mode not in ("F", "I") and not picture.mode.startswith("I;16"):
+        if isinstance(transparent, tuple):  # of 16 bits, of which Pillow keeps the upper 8
+            picture.info["transparency"] = tuple(v >> 8 if v > 255 else v for v in transparent)
+        return picture
+    values = np.asarray(picture)
+    low, high = float(values.min()), float(values.max())
+    if picture.mode == "F" and not (low >= 0 and high <= 65_535):  # False for NaN
+        raise Unreadable(f"holds values from {low:g} to {high:g}; save it with 8 or 16 bits")
+    is_wide = picture.mode.startswith("I;16") or high > 255
+    largest = 65_535 if is_wide else 1 if picture.mode == "F" and high <= 1 else 255
+    gray = Image.fromarray(np.rint(values.astype(np.float64) * (255 / largest)).astype(np.uint8))
+    if isinstance(transparent, int):
+        opaque = np.where(values == transparent, 0, 255).astype(np.uint8)
+        return Image.merge("LA", (gray, Image.fromarray(opaque)))
+    return gray
+
+
+@cache
+def _reads_heic() -> bool:
+    """Whether the package that reads HEIC is installed; then Pillow knows it from here on."""
+    if find_spec("pi_heif") is None:
+        return False
+    import pi_heif
+
+    pi_heif.register_heif_opener()
+    return True
 
 
 @contextmanager

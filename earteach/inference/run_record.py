@@ -32,11 +32,11 @@ class RunRecord:
 
 
 def read_record(trained: Checkpoint) -> RunRecord:
-    """The epochs in the log folder that the checkpoint names.
+    """The epochs in the log of the checkpoint's run.
 
     If that is gone or holds another run, only the losses that the checkpoint stores.
     """
-    folder = trained.config.run.log_dir / RUN_NAME
+    folder = trained.log_dir / RUN_NAME
     try:
         epochs = _read_epochs(folder / METRICS_FILE)
         # A relative path may lead to another run.

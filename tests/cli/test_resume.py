@@ -281,6 +281,25 @@ def test_a_checkpoint_cannot_have_its_log_written_anywhere(finished, tmp_path, f
     assert [record["epoch"] for record in records()] == [0, 1, 2, 3]
 
 
+def test_a_run_that_was_moved_goes_on_in_its_own_log(finished, tmp_path, monkeypatch):
+    """Checkpoints and logs moved together; another run's log lies where the checkpoint names it."""
+    (tmp_path / "b" / "archive").mkdir(parents=True)
+    for folder in ("checkpoints", "logs"):
+        shutil.copytree(folder, tmp_path / "b" / "archive" / folder)
+    monkeypatch.chdir(tmp_path / "b")
+    (tmp_path / "b" / "data").symlink_to(tmp_path / "a" / "data")
+    moved = Path("archive", "checkpoints", "last.ckpt")
+    assert earteach("resume", moved, "--epochs", 4).code == 0
+    assert [record["epoch"] for record in records(Path("archive/logs"))] == [0, 1, 2, 3]
+    assert not Path("logs").exists()
+    page = earteach("report", moved, "--out", "report.html")
+    assert page.code == 0, page.err
+    assert "one epoch" not in page.err
+    assert "missing" not in page.err
+    assert earteach("resume", moved, "--epochs", 5, "--log-dir", "new").code == 0
+    assert [record["epoch"] for record in records(Path("new"))] == [4]
+
+
 def test_an_existing_log_is_continued_where_it_is(finished, tmp_path):
     Path("logs").rename(tmp_path / "elsewhere")
     set_log_dir(tmp_path / "elsewhere")

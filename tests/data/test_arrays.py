@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import pickle
 from pathlib import Path
 
@@ -213,3 +214,52 @@ def test_the_fingerprint_is_that_of_64_evenly_spread_rows(tmp_path: Path) -> Non
         "dtype": "|u1",
         "sample_sha256": hashlib.sha256(values[rows].tobytes()).hexdigest(),
     }
+
+
+def npz(**arrays: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    np.savez(file, **arrays)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        (
+            "a.npz",
+            npz(ears=np.zeros(2)),
+            "is an .npz archive; convert it: numpy.save\\('.*a.npy', .*'ears'",
+        ),
+        ("a.npz", npz(a=np.zeros(2), b=np.zeros(2)), r"is an .npz archive \(a, b\); convert it"),
+        ("a.h5", b"\x89HDF\r\n\x1a\n", r"is an HDF5 file; convert it: f = h5py.File\('.*a.h5'"),
+        ("a.mat", b"MATLAB 5.0 MAT-file", "is a MATLAB file; convert it"),
+        ("a.parquet", b"PAR1", "is a Parquet file; convert it"),
+        ("a.npy", b"\x80\x04]\x94.", "is a pickle, which could run any code"),
+        (
+            "a.npy",
+            b"\x89PNG\r\n\x1a\n",
+            "is a photograph; make arrays of a folder of photographs with",
+        ),
+        ("a.zip", b"PK\x03\x04", "is an archive; unpack it"),
+    ],
+)
+def test_a_file_of_another_kind_is_called_by_its_name(tmp_path, name, content, says):
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(EarTeachError, match=says):
+        EarArray.open(path)
+
+
+def test_the_line_that_converts_an_npz_works(tmp_path):
+    images = np.arange(2 * 8 * 8 * 3, dtype=np.uint8).reshape(2, 8, 8, 3)
+    np.savez(tmp_path / "a.npz", ears=images)
+    with pytest.raises(EarTeachError) as refusal:
+        EarArray.open(tmp_path / "a.npz")
+    line = str(refusal.value).partition("convert it: ")[2]
+    exec(line, {"numpy": np})
+    np.testing.assert_array_equal(EarArray.open(tmp_path / "a.npy").raw, images)
+
+
+def test_a_folder_is_to_be_prepared(tmp_path):
+    with pytest.raises(EarTeachError, match=f"is a folder; .*: earteach prepare {tmp_path}"):
+        EarArray.open(tmp_path)

@@ -160,9 +160,9 @@ def test_a_transparent_colour_of_a_palette_or_of_gray_lies_over_white(tmp_path: 
 
 
 def test_a_format_that_is_not_read_says_so(tmp_path: Path) -> None:
-    path = written(tmp_path, "ear.HEIC", b"x")
+    path = written(tmp_path, "ear.JXL", b"x")
     assert find(tmp_path).files == [path]
-    with pytest.raises(Unreadable, match=r"\.HEIC is not supported; convert it to JPEG"):
+    with pytest.raises(Unreadable, match=r"\.JXL is not supported; convert it to JPEG"):
         read(path)
 
 
