@@ -147,11 +147,10 @@ def resume(
     with _sole_run(folder):
         run = checkpoint.read(path)
         config = run.config.with_options(hardware or {})
-        if log_dir is None and (log_dir := run.log_dir).absolute() != config.run.log_dir.absolute():
-            _log.info(
-                "logging to %s: beside the checkpoint, which names %s", log_dir, config.run.log_dir
-            )
-        config = replace(config, run=replace(config.run, checkpoint_dir=folder, log_dir=log_dir))
+        named, logs = config.run.log_dir, log_dir or run.log_dir
+        if log_dir is None and logs.absolute() != named.absolute():
+            _log.info("logging to %s: beside the checkpoint, which names %s", logs, named)
+        config = replace(config, run=replace(config.run, checkpoint_dir=folder, log_dir=logs))
         _check_unfinished(run, epochs or config.optim.epochs)
         task = _task_of(run)
         if epochs is not None:
