@@ -26,7 +26,7 @@ from earteach.metrics.gaussian_mixture import CodeMixture, fit_mixture
 from earteach.metrics.npz_cache import load_npz, store_npz
 from earteach.model.canonical_side import mirrored
 
-_CACHE_VERSION = 1
+_CACHE_VERSION = 2
 _MAX_IMAGES = 4096
 # Fixed, as is the precision, so that the stored mixture does not depend on the call that fitted it.
 _BATCH_SIZE = 32
@@ -72,7 +72,10 @@ def mixture_source(model: LoadedModel) -> CodeSource:
     """A Gaussian mixture of the training images' codes; raises as `get_mixture`."""
     mixture = get_mixture(model)
     gaussians = "1 Gaussian" if mixture.components == 1 else f"{mixture.components} Gaussians"
-    description = f"a mixture of {gaussians}, fitted to the training codes"
+    description = (
+        f"a mixture of {gaussians}, fitted to the training codes, with details mixed from the two "
+        "training images nearest to each ear"
+    )
     return CodeSource("gmm", description, mixture.codes, mixture)
 
 

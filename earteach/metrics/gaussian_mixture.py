@@ -1,8 +1,10 @@
 """The latent codes of ears as a Gaussian mixture, from which new codes are drawn.
 
 The codes of training images do not follow the prior: their dimensions depend on each other, and they
-form clusters. Codes are rotated to axes ordered by their effect on the images. The mixture has full
-covariances along the first axes, as more would need more images, and variances along the others.
+form clusters. Codes are rotated to axes ordered by their effect on the images. The mixture is along the
+first axes, as more would need more images. The others are details, which drawn one by one make ghosts:
+edges that belong to no ear. They are taken from the two training images that are most like the ear that
+was drawn, and mixed.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-_MAX_CORRELATED = 64
+_MAX_CORRELATED = 32
 _COMPONENT_COUNTS = (1, 2, 4, 8, 16)
 # A component needs several times as many images as it has axes.
 _IMAGES_PER_AXIS = 4
@@ -29,19 +31,23 @@ class CodeMixture:
     """A mixture of K Gaussians along R axes of a D-dimensional latent space.
 
     A code is mean + t @ axes. Over all codes t has mean 0 and variance 1 along each axis, and the axes
-    are uncorrelated. They are ordered by the share of the images' variance that they explain. Within a
-    component only the first Q are correlated.
+    are uncorrelated. They are ordered by the share of the images' variance that they explain. The
+    Gaussians are along the first Q, and `scores` are t of the N images, for the rest.
     """
 
     mean: np.ndarray  # float32 (D,)
     axes: np.ndarray  # float32 (R, D)
     shares: np.ndarray  # float32 (R,), of the images' variance
     weights: np.ndarray  # float32 (K,)
-    means: np.ndarray  # float32 (K, R)
+    means: np.ndarray  # float32 (K, Q)
     factors: np.ndarray  # float32 (K, Q, Q), lower Cholesky factors of the covariances
-    deviations: np.ndarray  # float32 (K, R - Q), standard deviations along the other axes
+    scores: np.ndarray  # float16 (N, R)
     facing: np.ndarray  # float32 (), share of codes on the canonical side; NaN without sides
-    images: np.ndarray  # int64 (), number of images it was fitted to
+
+    @property
+    def images(self) -> int:
+        """The number of images that it was fitted to."""
+        return len(self.scores)
 
     @property
     def components(self) -> int:
@@ -65,16 +71,38 @@ class CodeMixture:
         bounds = torch.from_numpy(self.weights).double().cumsum(0)[:-1]
         means, factors = torch.from_numpy(self.means), torch.from_numpy(self.factors)
         mean, axes = torch.from_numpy(self.mean), torch.from_numpy(self.axes)
-        deviations, correlated = torch.from_numpy(self.deviations), self.factors.shape[1]
+        scores, correlated = torch.from_numpy(self.scores).float(), self.factors.shape[1]
+        effects = torch.from_numpy(self.shares).sqrt()[:correlated]
+        visible = scores[:, :correlated] * effects
         while True:
-            u_component, u_side = torch.rand(2, generator=generator, dtype=torch.float64)
-            noise = torch.randn(len(axes), generator=generator)
+            u_component, u_side, u_detail = torch.rand(
+                3, generator=generator, dtype=torch.float64
+            ).tolist()
+            noise = torch.randn(correlated, generator=generator)
             k = int((u_component > bounds).sum())
-            offset = [factors[k] @ noise[:correlated], deviations[k] * noise[correlated:]]
-            code = mean + (means[k] + torch.cat(offset)) @ axes
+            drawn = means[k] + factors[k] @ noise
+            details = scores[_nearest(drawn * effects, visible), correlated:]
+            code = mean + torch.cat([drawn, _mixed(details, u_detail)]) @ axes
             if self.has_side:
                 code[-1] = 1.0 if u_side < float(self.facing) else -1.0
             yield code
+
+
+def _nearest(point: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+    """The rows of the two nearest of points `(N, Q)`; of the only one if there is one."""
+    distances = (points - point).square().sum(dim=1)
+    return distances.topk(min(2, len(points)), largest=False).indices
+
+
+def _mixed(details: torch.Tensor, share: float) -> torch.Tensor:
+    """The mean of the rows, of which the first counts from 0.3 to 0.7, as long as they are.
+
+    A mean of unlike vectors is shorter, and decodes to a blurred ear.
+    """
+    weights = torch.tensor([0.3 + 0.4 * share, 0.7 - 0.4 * share])[: len(details)]
+    weights = weights / weights.sum()
+    mean, length = weights @ details, weights @ details.norm(dim=1)
+    return mean * (length / mean.norm().clamp(min=1e-6))
 
 
 def fit_mixture(codes: np.ndarray, images: np.ndarray, *, has_side: bool) -> CodeMixture:
@@ -91,9 +119,13 @@ def fit_mixture(codes: np.ndarray, images: np.ndarray, *, has_side: bool) -> Cod
     mean = codes.mean(axis=0)
     axes, projection, effects, shares = _image_axes(codes - mean, images - images.mean(axis=0))
     correlated = min(len(axes), _MAX_CORRELATED, max(1, len(codes) // 16))
-    components = _fit_components((codes - mean) @ projection, correlated, effects)
-    floats = (mean, axes, shares, *components, np.array(facing))
-    return CodeMixture(*[value.astype(np.float32) for value in floats] + [np.array(len(codes))])
+    scores = (codes - mean) @ projection
+    weights, means, factors = _fit_components(scores[:, :correlated], effects[:correlated])
+    floats = (mean, axes, shares, weights, means, factors)
+    return CodeMixture(
+        *[value.astype(np.float32) for value in floats]
+        + [scores.astype(np.float16), np.array(facing, np.float32)]
+    )
 
 
 def _image_axes(
@@ -122,29 +154,17 @@ def _image_axes(
 
 
 def _fit_components(
-    scores: np.ndarray, correlated: int, effects: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Weights, means, Cholesky factors and deviations of a mixture of scores `(N, R)` on the axes.
-
-    The mixture is fitted along the first `correlated` axes. Along the others, each component takes the
-    mean and variance of the images assigned to it.
-    """
-    if correlated == 0:
-        return np.ones(1), np.zeros((1, 0)), np.zeros((1, 0, 0)), np.zeros((1, 0))
+    scores: np.ndarray, effects: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Weights, means and Cholesky factors of a mixture of scores `(N, Q)` on axes with these effects."""
+    if scores.shape[1] == 0:
+        return np.ones(1), np.zeros((1, 0)), np.zeros((1, 0, 0))
     # The fit starts from k-means, which should cluster the ears by what is most visible.
-    scales = np.maximum(effects[:correlated], max(_MIN_EFFECT * effects[0], 1e-30))
+    scales = np.maximum(effects, max(_MIN_EFFECT * effects[0], 1e-30))
     scales = scales / scales[0]
-    scaled = scores[:, :correlated] * scales
-    mixture = _best_mixture(scaled, 1e-4 * scales[-1] ** 2)
-    shares = mixture.predict_proba(scaled)
-    # With repeated images a component may get none.
-    shares = shares / np.maximum(shares.sum(axis=0), 1e-12)
-    others = scores[:, correlated:]
-    means = shares.T @ others
-    variances = (shares.T @ others**2 - means**2).clip(min=1e-6)
+    mixture = _best_mixture(scores * scales, 1e-4 * scales[-1] ** 2)
     factors = np.linalg.cholesky(mixture.covariances_) / scales[:, None]
-    means = np.concatenate([mixture.means_ / scales, means], axis=1)
-    return mixture.weights_, means, factors, np.sqrt(variances)
+    return mixture.weights_, mixture.means_ / scales, factors
 
 
 def _best_mixture(scores: np.ndarray, min_variance: float) -> Any:
