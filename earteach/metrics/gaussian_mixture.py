@@ -19,6 +19,9 @@ import torch
 
 _MAX_CORRELATED = 32
 _COMPONENT_COUNTS = (1, 2, 4, 8, 16)
+# Decoded details are fainter than those of photographs. From 1 to 1.15, the Fréchet distance to real
+# ears fell by a tenth and the kernel distance by a quarter; 1.3 was no better.
+_SHARPNESS = 1.2
 # A component needs several times as many images as it has axes.
 _IMAGES_PER_AXIS = 4
 _MAX_ITERATIONS = 50
@@ -95,14 +98,14 @@ def _nearest(point: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
 
 
 def _mixed(details: torch.Tensor, share: float) -> torch.Tensor:
-    """The mean of the rows, of which the first counts from 0.3 to 0.7, as long as they are.
+    """The mean of the rows, of which the first counts from 0.3 to 0.7, `_SHARPNESS` times as long.
 
     A mean of unlike vectors is shorter, and decodes to a blurred ear.
     """
     weights = torch.tensor([0.3 + 0.4 * share, 0.7 - 0.4 * share])[: len(details)]
     weights = weights / weights.sum()
     mean, length = weights @ details, weights @ details.norm(dim=1)
-    return mean * (length / mean.norm().clamp(min=1e-6))
+    return mean * (_SHARPNESS * length / mean.norm().clamp(min=1e-6))
 
 
 def fit_mixture(codes: np.ndarray, images: np.ndarray, *, has_side: bool) -> CodeMixture:

@@ -95,6 +95,7 @@ def test_drawn_codes_have_the_moments_and_the_groups():
 def test_details_are_those_of_the_training_images_most_like_the_ear(monkeypatch):
     """Three groups of codes in a row; a second axis, which is hardly seen, is high in the middle one."""
     monkeypatch.setattr(module, "_MAX_CORRELATED", 1)
+    monkeypatch.setattr(module, "_SHARPNESS", 1.0)
     rng = np.random.default_rng(0)
     group = rng.choice(3, size=(3000, 1), p=[0.3, 0.4, 0.3])
     seen = 10 * group + 0.1 * rng.normal(size=(3000, 1))
@@ -111,6 +112,7 @@ def test_details_are_those_of_the_training_images_most_like_the_ear(monkeypatch)
 def test_details_are_a_mix_of_two_and_as_long_as_they_are(monkeypatch):
     """Three groups in two hidden axes: details lie in one or between two, and are no shorter."""
     monkeypatch.setattr(module, "_MAX_CORRELATED", 1)
+    monkeypatch.setattr(module, "_SHARPNESS", 1.0)
     rng = np.random.default_rng(1)
     seen = rng.normal(size=(200, 1))
     angle = rng.choice([0.0, 2 * np.pi / 3, 4 * np.pi / 3], size=(200, 1))
