@@ -466,7 +466,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     import tomllib  # here, as most commands read no such file
 
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise EarTeachError(f"--config {path}: {error.strerror}; name a readable file") from error
     except (ValueError, RecursionError) as error:  # also numbers too long, lists nested too deeply

@@ -244,3 +244,8 @@ def test_a_precision_may_be_called_as_elsewhere(name, means):
 def test_a_precision_that_means_something_else_is_refused(name):
     with pytest.raises(EarTeachError, match="must be one of 32, 16, bf16"):
         HardwareConfig(precision=name)
+
+
+def test_toml_may_begin_with_a_byte_order_mark(tmp_path):
+    (tmp_path / "c.toml").write_text("epochs = 7\n", encoding="utf-8-sig")
+    assert read_toml(tmp_path / "c.toml")["epochs"] == 7

@@ -169,6 +169,8 @@ def _show(result: Prepared, output: Output) -> None:
         if result.side_unknown:
             values["mirrored"] += f"; {result.side_unknown:,} of unknown side stay as they are"
     rows = [(str(entry.path), entry.reason) for entry in result.rejected[:_SHOWN]]
+    if len(result.rejected) > _SHOWN:
+        rows.append((f"and {len(result.rejected) - _SHOWN:,} more", "--json lists them all"))
     title = f"{len(result.rejected):,} left out"
     rejected = [table(title, "file or folder", "why", rows=rows)] if rows else []
     output.show(result, facts("Prepared", values), *rejected)

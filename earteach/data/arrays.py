@@ -39,6 +39,7 @@ _OTHER_FILES = (
      "convert it: numpy.save('{npy}', numpy.stack(pandas.read_parquet('{path}')['NAME']))"),
     (b"\x80", "a pickle, which could run any code",
      "load it where you trust it, and save the array with numpy.save"),
+    (b"version ", "a pointer of Git LFS", "fetch the file itself: git lfs pull"),
     (b"\x89PNG", "a photograph", _PHOTOGRAPH),
     (b"\xff\xd8", "a photograph", _PHOTOGRAPH),
 )  # fmt: skip
@@ -70,9 +71,10 @@ class EarArray:
         raw = _map(path)
         dtype = raw.dtype.newbyteorder("=")
         if dtype not in (np.uint8, np.uint16) and dtype.kind != "f":
+            factor = " * 255" if dtype.kind == "b" else ""
             raise EarTeachError(
                 f"{path}: holds {dtype} values; images are uint8, uint16 or float: "
-                "convert with `array.astype('uint8')`"
+                f"convert with `array.astype('uint8'){factor}`"
             )
         return cls(path, find_layout(path, raw.shape, layout), raw)
 
@@ -100,7 +102,15 @@ class EarArray:
         Raises `EarTeachError` if the sampled values are neither in [0, 1] nor in [0, 255].
         """
         if self.dtype.kind == "u":
-            return "uint8" if self.dtype.itemsize == 1 else "uint16"
+            if self.dtype.itemsize == 1:
+                return "uint8"
+            brightest = max(int(self.raw[int(row)].max()) for row in sampled_rows(len(self)))
+            if 0 < brightest <= 255:
+                raise EarTeachError(
+                    f"{self.path}: its uint16 values reach {brightest} of 65,535, and would be nearly "
+                    "black; convert with `array.astype('uint8')`"
+                )
+            return "uint16"
         largest = max(self._checked_maximum(int(row), 255.0) for row in sampled_rows(len(self)))
         if 1.0 < largest < DARKEST_BYTES:
             raise EarTeachError(

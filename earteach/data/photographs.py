@@ -24,17 +24,22 @@ from earteach.data.colour import in_srgb
 from earteach.errors import EarTeachError
 from earteach.files.search import Found, find_files
 
-_HEIC = frozenset({".heic", ".heif"})
 SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".avif", *_HEIC}
-)
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".avif",
+     ".heic", ".heif"}
+)  # fmt: skip
 # Photographs too, but of formats that are not read: they are reported as rejected.
-_UNREAD = frozenset({".jxl", ".jp2", ".dng", ".cr2", ".nef", ".arw"})
+_UNREAD = frozenset(
+    {".jxl", ".jp2", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf", ".rw2", ".ppm", ".pgm",
+     ".tga"}
+)  # fmt: skip
+_ARCHIVES = frozenset({".zip", ".gz", ".tgz", ".tar", ".7z", ".rar"})
 _MOST_PIXELS = 2**27
 # Others may be transparent, and then Pillow decodes them, with four bytes a pixel and several copies.
 _MOST_PIXELS_OF_OTHERS = 2**26
 _MOST_BYTES = 2**30
 _FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF", "AVIF", "HEIF")
+_HEIC_STARTS = (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftypmsf1", b"ftyphevc")
 # Those that OpenCV may lack, and kinds of pixels that it changes without a word.
 _PILLOW_FORMATS = ("GIF", "AVIF", "HEIF")
 _PILLOW_MODES = ("F", "I")
@@ -112,9 +117,9 @@ class Photograph:
     def __init__(self, path: Path) -> None:
         if path.suffix.lower() in _UNREAD:
             raise Unreadable(f"{path.suffix} is not supported; convert it to JPEG or PNG")
-        if path.suffix.lower() in _HEIC and not _reads_heic():
-            raise Unreadable("HEIC needs pip install 'earteach[heic]'; or convert it to JPEG")
         self._data = _bytes(path)
+        if self._data[4:12] in _HEIC_STARTS and not _reads_heic():  # whatever its suffix
+            raise Unreadable("HEIC needs pip install 'earteach[heic]'; or convert it to JPEG")
         with _pillow():
             formats = [name for name in _FORMATS if name in Image.registered_extensions().values()]
             self._picture = Image.open(io.BytesIO(self._data), formats=formats)
@@ -147,7 +152,8 @@ class Photograph:
             bgr = bgr_of(in_srgb(Image.fromarray(bgr[..., ::-1]), self._profile))
         if scale == 1:
             return Decoded(bgr, (bgr.shape[1], bgr.shape[0]))
-        turned = 5 <= self.orientation() <= 8
+        # Whether the decoder has turned it: some programs write orientations that it does not read.
+        turned = abs(bgr.shape[1] * scale - self.width) >= scale
         sides = (self.height, self.width) if turned else (self.width, self.height)
         return Decoded(bgr, sides, scale)
 
@@ -164,9 +170,7 @@ class Photograph:
         """The picture over white, uint8 BGR, upright; the first of several frames."""
         with _pillow():
             upright = _eight_bits(ImageOps.exif_transpose(self._picture))
-            alpha = (
-                upright.convert("RGBA").getchannel("A") if upright.has_transparency_data else None
-            )
+            alpha = _alpha(upright)
             colours = in_srgb(upright, self._profile)
             if alpha is not None:
                 background = Image.new("RGB", upright.size, _BACKGROUND)
@@ -182,7 +186,10 @@ def find(source: Path) -> Found:
     if not source.exists():
         raise EarTeachError(f"{source}: no such folder; name a folder of photographs")
     if not source.is_dir():
-        raise EarTeachError(f"{source}: is a file; name the folder of photographs that it is in")
+        advice = "unpack it, and name" if source.suffix.lower() in _ARCHIVES else "name"
+        raise EarTeachError(
+            f"{source}: is a file; {advice} the folder of photographs that it is in"
+        )
     found = find_files(source, SUFFIXES | _UNREAD)
     if not found.files:
         raise EarTeachError(
@@ -232,6 +239,14 @@ def bgr_of(picture: Image.Image) -> np.ndarray:
     return np.ascontiguousarray(np.asarray(picture)[..., ::-1])
 
 
+def _alpha(picture: Image.Image) -> Image.Image | None:
+    """How opaque the picture is; None if it is, or if all of it is clear, as some programs leave it."""
+    if not picture.has_transparency_data:
+        return None
+    alpha = picture.convert("RGBA").getchannel("A")
+    return None if alpha.getextrema() == (0, 0) else alpha
+
+
 def _eight_bits(picture: Image.Image) -> Image.Image:
     """Gray of 16 or 32 bits, with its transparent value if it has one, as gray or gray with alpha.
 
@@ -245,7 +260,7 @@ def _eight_bits(picture: Image.Image) -> Image.Image:
         return picture
     values = np.asarray(picture)
     low, high = float(values.min()), float(values.max())
-    if picture.mode == "F" and not (low >= 0 and high <= 65_535):  # False for NaN
+    if not (low >= 0 and high <= 65_535):  # False for NaN
         raise Unreadable(f"holds values from {low:g} to {high:g}; save it with 8 or 16 bits")
     is_wide = picture.mode.startswith("I;16") or high > 255
     largest = 65_535 if is_wide else 1 if picture.mode == "F" and high <= 1 else 255

@@ -89,7 +89,7 @@ def prepare(
     be read, if a group is unknown, or if `out` cannot be written.
     """
     crop = crop or Crop()
-    every, passed_over = _annotated_photographs(source, boxes, category, landmarks, crop)
+    every, passed_over = _annotated_photographs(source, out, boxes, category, landmarks, crop)
     photos = [photo for photo in every if photo.ears]
     if not photos:
         raise EarTeachError(f"{source}: no photograph there has an ear in {boxes or landmarks}")
@@ -139,7 +139,12 @@ def prepare_drawn(
 
 
 def _annotated_photographs(
-    source: Path, boxes: Path | None, category: str | None, landmarks: Path | None, crop: Crop
+    source: Path,
+    out: Path,
+    boxes: Path | None,
+    category: str | None,
+    landmarks: Path | None,
+    crop: Crop,
 ) -> tuple[list[AnnotatedPhotograph], list[Rejected]]:
     """The photographs below a folder, each with its ears if there are any, and what was passed over."""
     if boxes is None and category is not None:
@@ -147,7 +152,12 @@ def _annotated_photographs(
     if boxes is not None and crop.whole:
         raise EarTeachError("--whole: cannot be used with --boxes; leave one of them out")
     found = photographs.find(source)
-    paths, passed_over = found.files, [Rejected(*each) for each in found.left_out]
+    passed_over = [Rejected(*each) for each in found.left_out]
+    paths = found.files
+    own = out.resolve()
+    if own != source.resolve() and own.is_relative_to(source.resolve()):
+        # Pictures that `inspect-data` writes there are no photographs.
+        paths = [path for path in paths if not path.resolve().is_relative_to(own)]
     names = [path.relative_to(source) for path in paths]
     points = _landmarks(landmarks, names, keep_all=crop.whole or boxes is not None)
     if boxes is not None:

@@ -43,7 +43,10 @@ def find_files(folder: Path, suffixes: Collection[str]) -> Found:
 def _walk(
     top: Path, suffixes: Collection[str], found: Found, links: list[Path], seen: set[tuple[int, int]]
 ) -> None:  # fmt: skip
-    for parent, folders, files in os.walk(top):
+    def note(error: OSError) -> None:
+        found.left_out.append((Path(error.filename), f"cannot be read: {error.strerror}"))
+
+    for parent, folders, files in os.walk(top, onerror=note):
         here = Path(parent)
         seen.add(_identity(here))
         entered = []

@@ -62,7 +62,7 @@ BOXES: list[tuple[str, str, Made | Mapping[str, Made], str]] = [
         for line, words in (
             (b"0", "line 1 has 1 numbers"), (b"0 1 2 3", "line 1 has 4 numbers"),
             (b"ear 1 1 1 1", "line 1 holds something that is not a number"),
-            (b"0 1 1 1 x", "line 1 holds something"), (b"\xff\xfe", "is not valid YOLO"),
+            (b"0 1 1 1 x", "line 1 holds something"), (b"\xff\xfe0", "is not text in UTF-8"),
             (b"0 1 1 1 1 1 1 1", "line 1 may be an outline or the points of a pose"),
             (b"inf 1 1 1 1", "line 1 has the class inf"),
         )

@@ -241,6 +241,11 @@ def npz(**arrays: np.ndarray) -> bytes:
             "is a photograph; make arrays of a folder of photographs with",
         ),
         ("a.zip", b"PK\x03\x04", "is an archive; unpack it"),
+        (
+            "a.npy",
+            b"version https://git-lfs.github.com/spec/v1\n",
+            "is a pointer of Git LFS; fetch",
+        ),
     ],
 )
 def test_a_file_of_another_kind_is_called_by_its_name(tmp_path, name, content, says):
@@ -263,3 +268,15 @@ def test_the_line_that_converts_an_npz_works(tmp_path):
 def test_a_folder_is_to_be_prepared(tmp_path):
     with pytest.raises(EarTeachError, match=f"is a folder; .*: earteach prepare {tmp_path}"):
         EarArray.open(tmp_path)
+
+
+def test_eight_bits_stored_in_sixteen_are_refused(tmp_path):
+    np.save(tmp_path / "a.npy", np.full((4, 8, 8), 200, np.uint16))
+    with pytest.raises(EarTeachError, match=r"reach 200 of 65,535, .*; convert with .*uint8"):
+        EarArray.open(tmp_path / "a.npy").image(0, size=8, channels=1)
+
+
+def test_the_advice_for_booleans_gives_black_and_white(tmp_path):
+    np.save(tmp_path / "a.npy", np.zeros((4, 8, 8), bool))
+    with pytest.raises(EarTeachError, match=r"convert with `array.astype\('uint8'\) \* 255`"):
+        EarArray.open(tmp_path / "a.npy")

@@ -153,8 +153,8 @@ HEIC = base64.b85decode(
 
 def test_heic_is_read_with_its_package(tmp_path):
     pytest.importorskip("pi_heif")
-    (tmp_path / "p.HEIC").write_bytes(HEIC)
-    image = read(tmp_path / "p.HEIC")
+    (tmp_path / "p.jpg").write_bytes(HEIC)  # as phones and converters call it
+    image = read(tmp_path / "p.jpg")
     rows, columns = np.mgrid[0:1:40j, 0:1:30j]
     assert np.abs(image - (np.dstack([rows, columns, 1 - rows]) * 200 + 20)).mean() < 8
 
@@ -166,3 +166,30 @@ def test_without_its_package_heic_says_what_to_install(tmp_path, monkeypatch):
         Unreadable, match=r"HEIC needs pip install 'earteach\[heic\]'; or convert it"
     ):
         read(tmp_path / "p.heic")
+
+
+def test_a_picture_that_is_all_clear_shows_its_colours(picture, tmp_path):
+    """Some programs leave the alpha of 32-bit bitmaps at zero."""
+    clear = Image.fromarray(np.dstack([picture, np.zeros((40, 30), np.uint8)]))
+    np.testing.assert_array_equal(read(save(tmp_path, clear, "PNG")), picture)
+
+
+def test_integers_of_an_unknown_range_are_refused(tmp_path):
+    values = np.full((4, 4), -5, np.int32)
+    with pytest.raises(Unreadable, match="holds values from -5 to -5"):
+        read(save(tmp_path, Image.fromarray(values), "TIFF"))
+
+
+def test_an_orientation_that_the_decoder_does_not_know_moves_no_box(tmp_path):
+    """It stands in XMP alone: Pillow reads it, and OpenCV does not."""
+    rows, columns = np.mgrid[0:400, 0:640]
+    wide = np.dstack([columns // 3, rows // 2, columns // 4]).astype(np.uint8)
+    xmp = (
+        b"<x:xmpmeta xmlns:x='adobe:ns:meta/'><rdf:RDF xmlns:rdf='http://www.w3.org/1999/02/22-rdf-"
+        b"syntax-ns#'><rdf:Description xmlns:tiff='http://ns.adobe.com/tiff/1.0/' tiff:Orientation='6'/>"
+        b"</rdf:RDF></x:xmpmeta>"
+    )
+    path = save(tmp_path, Image.fromarray(wide), "JPEG", xmp=xmp, quality=95)
+    decoded = photographs.Photograph(path).decoded(400, 32)
+    assert decoded.scale > 1
+    assert decoded.size == (640, 400)

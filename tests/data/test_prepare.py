@@ -440,3 +440,9 @@ def test_what_was_found_and_passed_over_is_counted(photos: Path, out: Path) -> N
     result = prepare(photos, out, crop=Crop(SIZE), group_by="folder")
     assert (result.photographs, result.people) == (24, 6)
     assert {entry.path.name for entry in result.rejected} == {"@eaDir", "loop", "gone.jpg"}
+
+
+def test_what_is_written_into_the_source_is_not_read_again(photos: Path) -> None:
+    first = prepare(photos, photos / "out", crop=Crop(SIZE))
+    shutil.copy(photos / "bo" / "bo_0.png", photos / "out" / "sheet.png")
+    assert prepare(photos, photos / "out", crop=Crop(SIZE)).photographs == first.photographs == 24

@@ -1,5 +1,6 @@
 """What is found below a folder, and what is passed over."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -66,3 +67,20 @@ def test_a_link_that_leads_nowhere_is_named(tmp_path: Path) -> None:
     found = find_files(tmp_path, {".jpg"})
     assert found.files == [tmp_path / "2.jpg"]
     assert [path for path, _ in found.left_out] == [tmp_path / "1.jpg"]
+
+
+def test_a_folder_that_cannot_be_read_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For root every folder can be read, so the error is made here."""
+    touch(tmp_path / "locked" / "1.jpg")
+    scandir = os.scandir
+
+    def refusing(path: str) -> object:
+        if str(path).endswith("locked"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    found = find_files(tmp_path, {".jpg"})
+    assert found.left_out == [(tmp_path / "locked", "cannot be read: Permission denied")]

@@ -86,6 +86,8 @@ class Annotation:
         where = f"{left:.0f}, {top:.0f}, {width:.0f}×{height:.0f}"
         if not (np.isfinite(box).all() and width > 0 and height > 0):
             raise Misfit(f"its box {where} has no area")
+        if max(width, height) <= 1:
+            raise Misfit("its box is smaller than a pixel; are its values fractions of the sides?")
         inside = _overlap(left, width, size[0]) * _overlap(top, height, size[1])
         if inside < _INSIDE * width * height:
             raise Misfit(f"its box {where} lies outside the {size[0]}×{size[1]} photograph")

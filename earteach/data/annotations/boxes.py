@@ -144,7 +144,7 @@ def _read_folder(folder: Path, labels: Labels) -> None:
         read_yolo(folder, [(path, _name(path, folder, "labels")) for path in files], labels)
         return
     for path in files:
-        labels.path = path
+        labels.path, labels.folder = path, path.relative_to(folder).parent.as_posix()
         if suffix == ".xml":
             read_xml(path, _name(path, folder, "Annotations"), labels)
         else:

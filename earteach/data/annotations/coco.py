@@ -35,23 +35,35 @@ def read_coco(data: Mapping[str, Any], labels: Labels) -> None:
     marks masks with `iscrowd`, so these are read too.
     """
     images: dict[str, Mapping[str, Any]] = {}
+    repeated = set[str]()
     for index, value in enumerate(sequence(data["images"], "`images`")):
         with labels.reading(f"image {index}"):
             image = mapping(value, "it")
             labels.by_name[_name(image)]
-            images[str(image.get("id"))] = image
+            key = _id(image.get("id"))
+            if key in images:
+                repeated.add(key)
+            images[key] = image
     names = dict[str, str]()
     for value in sequence(data.get("categories") or [], "`categories`"):
         named = mapping(value, "an entry of `categories`")
-        names[str(named.get("id"))] = text(named, "name")
+        names[_id(named.get("id"))] = text(named, "name")
     for index, value in enumerate(sequence(data["annotations"], "`annotations`")):
         with labels.reading(f"annotation {index}"):
             entry = mapping(value, "it")
-            image = images.get(str(entry.get("image_id")), {})
-            if not image:
-                raise Slip(f"is of image {entry.get('image_id')!r}, which is not in `images`")
-            category = names.get(str(entry.get("category_id")))
+            key, kind = _id(entry.get("image_id")), entry.get("category_id")
+            if key not in images or key in repeated:
+                several = "an id of several" if key in repeated else "which is not in `images`"
+                raise Slip(f"is of image {key}, {several}")
+            if names and kind is not None and _id(kind) not in names:
+                raise Slip(f"is of category {kind}, which is not in `categories`")
+            image, category = images[key], names.get(_id(kind))
             labels.by_name[_name(image)].append(_annotation(entry, image, category))
+
+
+def _id(value: Any) -> str:
+    """An id for comparison: some tools write 7, others "7" or 7.0."""
+    return str(int(value) if isinstance(value, float) and value.is_integer() else value)
 
 
 def _name(image: Mapping[str, Any]) -> str:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import PurePosixPath
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import unquote
 
 import numpy as np
 
@@ -23,8 +21,6 @@ from earteach.data.annotations.labels import (
 )
 
 _KINDS = ("rectangle", "polygon", "keypoint", "ellipse")
-# It puts this before the names of photographs that were uploaded.
-_UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-")
 
 
 def is_label_studio(data: Any) -> bool:
@@ -73,15 +69,10 @@ def _photograph(data: Mapping[str, Any]) -> str:
     )
     if not isinstance(address, str):
         raise Slip("names no photograph in `data`")
-    try:
-        parts = urlsplit(address)
-        local = parse_qs(parts.query).get("d")  # /data/local-files/?d=folder/1.jpg
-    except ValueError:
-        return address
-    path = PurePosixPath(local[0] if local else unquote(parts.path))
-    if "upload" in path.parts:
-        return _UPLOAD_PREFIX.sub("", path.name)
-    return str(path)
+    local = address.partition("?d=")[2]  # /data/local-files/?d=folder/1.jpg
+    if "/upload/" in address:
+        return address.rpartition("/")[2]
+    return unquote(local) if local else address
 
 
 def _read_result(

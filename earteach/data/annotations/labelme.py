@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,8 +26,13 @@ def is_labelme(data: Any) -> bool:
 
 
 def read_labelme(data: Mapping[str, Any], labels: Labels) -> None:
-    """Rectangles, outlines and circles are boxes; points become landmarks."""
-    name = text(data, "imagePath")
+    """Rectangles, outlines and circles are boxes; points become landmarks.
+
+    The photograph's path is relative to the file's own folder.
+    """
+    path = text(data, "imagePath").replace("\\", "/")
+    name = posixpath.normpath(posixpath.join(labels.folder, path))
+    name = name[3 * name.count("../") :]
     size = whole_size(data.get("imageWidth"), data.get("imageHeight"))
     ears, groups, points = list[Annotation](), list[str | None](), list[NamedPoint]()
     for index, value in enumerate(sequence(data["shapes"], "`shapes`")):

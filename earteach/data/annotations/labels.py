@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +16,7 @@ import numpy as np
 from earteach.data.annotations.annotation import Annotation
 
 MOST_BYTES = 2**24
+UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 # A point that a hand put on an ear may lie a little outside of its box, as a fraction of the box.
 _NEAR = 0.15
 
@@ -36,10 +38,11 @@ class NamedPoint:
 class Labels:
     """The ears of each photograph, by the name that the file gives to it, and what was left out.
 
-    `path` is the file that is being read.
+    `path` is the file that is being read, and `folder` its place in the folder of labels.
     """
 
     path: Path
+    folder: str = ""
     by_name: defaultdict[str, list[Annotation]] = field(default_factory=lambda: defaultdict(list))
     slips: list[tuple[Path, str]] = field(default_factory=list)
     _points: list[tuple[str, list[Annotation], list[str | None], list[NamedPoint]]] = field(
@@ -140,6 +143,15 @@ def small_file(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise Slip(f"cannot be read ({error.strerror})") from error
+
+
+def text_of(content: bytes) -> str:
+    """Text in UTF-8, or in UTF-16 as Windows writes it; raises `Slip`."""
+    encoding = "utf-16" if content[:2] in UTF_16 else "utf-8-sig"
+    try:
+        return content.decode(encoding)
+    except ValueError as error:
+        raise Slip("is not text in UTF-8; save it so") from error
 
 
 def mapping(value: Any, what: str) -> Mapping[str, Any]:

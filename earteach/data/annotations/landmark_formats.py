@@ -43,7 +43,11 @@ def read_landmarks(path: Path) -> Annotations:
 
 def _read_csv(path: Path) -> dict[str, Annotation]:
     by_name: dict[str, Annotation] = {}
-    rows = read_rows(path, "--landmarks")[1:]
+    (_, header), *rows = read_rows(path, "--landmarks")
+    if len(header) > 1 and all(map(_is_number, header[1:])):
+        raise EarTeachError(
+            f"--landmarks {path}: its first row holds numbers; put a header above it: name, x0, y0 …"
+        )
     width = len(rows[0][1])
     for line, cells in rows:
         try:
@@ -58,6 +62,13 @@ def _read_csv(path: Path) -> dict[str, Annotation]:
     return {
         name: replace(ear, relative=bool(farthest <= _FARTHEST)) for name, ear in by_name.items()
     }
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        return bool(float(cell) == float(cell))
+    except ValueError:
+        return False
 
 
 def _points(cells: Sequence[str]) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +15,8 @@ from earteach.data.annotations.annotation import Annotation
 from earteach.data.photographs import SUFFIXES as IMAGE_SUFFIXES
 from earteach.errors import EarTeachError
 
+# What Label Studio puts before the names of photographs that are uploaded to it.
+_UPLOADED = re.compile(r"(?<![^/])[0-9a-f]{8}-(?=[^/]+$)")
 _log = logging.getLogger(__name__)
 
 
@@ -41,9 +44,9 @@ class Annotations:
 
         A name matches a photograph if one of the two ends with the other, with or without its suffix:
         `/old/place/anna/1.png` and `anna/1.png`, or `anna/1` and `photos/anna/1.png`. Names that match
-        nothing in this way are compared without regard to case and to the name's own suffix. None for a
-        photograph that is not named. Raises `EarTeachError` if none is named, or if a name or a
-        photograph matches several.
+        nothing in this way are compared without regard to case, to the name's own suffix, and to what an
+        upload put before it. None for a photograph that is not named. Raises `EarTeachError` if none is
+        named, or if a name or a photograph matches several.
         """
         paths = [unicodedata.normalize("NFC", path.as_posix()) for path in photographs]
         names = _Names(self._origin, self._by_name).matched(paths, lambda name: name)
@@ -82,7 +85,7 @@ class Annotations:
         if loose:
             number, name = loose[0]
             _log.info(
-                "%d names in %s fit photographs but for case or suffix (the first: %s for %s)",
+                "%d names in %s fit photographs only loosely (the first: %s for %s)",
                 len(loose), self._origin, name, paths[number],
             )  # fmt: skip
 
@@ -104,30 +107,29 @@ class _Names:
 
     def matched(self, paths: Sequence[str], key: Callable[[str], str]) -> list[str | None]:
         """The name that fits each path, if `key` makes both comparable."""
-        whole = dict[str, str]()
+        whole: defaultdict[str, list[str]] = defaultdict(list)
         by_suffix: defaultdict[str, list[str]] = defaultdict(list)
         for name in self._names:
-            whole.setdefault(key(name), name)
+            whole[key(name)].append(name)
             for suffix in _suffixes(key(name)):
                 by_suffix[suffix].append(name)
         return [self._match(path, whole, by_suffix) for path in paths]
 
     def _match(
-        self, path: str, whole: Mapping[str, str], by_suffix: Mapping[str, list[str]]
+        self, path: str, whole: Mapping[str, list[str]], by_suffix: Mapping[str, list[str]]
     ) -> str | None:
         """The name that fits a path: as long as the path or shorter if there is one, or longer."""
-        for end in _suffixes(path):
-            for name in (end, _without_suffix(end)):
-                if name in whole:
-                    return whole[name]
-        ends = (path, _without_suffix(path))
-        longer = list(dict.fromkeys(name for end in ends for name in by_suffix.get(end, ())))
-        if len(longer) > 1:
+        ends = [end for shorter in _suffixes(path) for end in (shorter, _without_suffix(shorter))]
+        fitting = next((whole[end] for end in ends if end in whole), None)
+        if fitting is None:
+            longer = (name for end in ends[:2] for name in by_suffix.get(end, ()))
+            fitting = list(dict.fromkeys(longer))
+        if len(fitting) > 1:
             raise EarTeachError(
-                f"{self._origin}: both {longer[0]} and {longer[1]} match {path}; name the folder above "
-                "their folders as SOURCE"
+                f"{self._origin}: both {fitting[0]} and {fitting[1]} match {path}; name the folder "
+                "above their folders as SOURCE"
             )
-        return longer[0] if longer else None
+        return fitting[0] if fitting else None
 
 
 def _suffixes(path: str) -> list[str]:
@@ -141,9 +143,10 @@ def _without_suffix(path: str) -> str:
 
 
 def _bare(path: str) -> str:
-    """A path without the suffix of an image, for comparison without regard to case."""
+    """A path to compare loosely: without case, an image's suffix, and what an upload put before it."""
     suffix = PurePosixPath(path).suffix
-    return (path.removesuffix(suffix) if suffix.lower() in IMAGE_SUFFIXES else path).casefold()
+    bare = (path.removesuffix(suffix) if suffix.lower() in IMAGE_SUFFIXES else path).casefold()
+    return _UPLOADED.sub("", bare)
 
 
 def _normalized(name: str) -> str:

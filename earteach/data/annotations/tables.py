@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from earteach.data.annotations.annotation import Annotation, side_of
-from earteach.data.annotations.labels import Labels, Slip, number, whole_size
+from earteach.data.annotations.labels import UTF_16, Labels, Slip, number, whole_size
 from earteach.data.annotations.via import add_regions
 from earteach.errors import EarTeachError
 
@@ -35,6 +35,9 @@ def read_table(path: Path, labels: Labels) -> None:
     """
     rows = read_rows(path, "--boxes")
     header = [" ".join(cell.lower().split()) for cell in rows[0][1]]
+    twice = sorted({name for name in header if name and header.count(name) > 1})
+    if twice:
+        raise EarTeachError(f"--boxes {path}: has two columns named {twice[0]}; rename one of them")
     if "region_shape_attributes" in header:
         _read_via(header, rows[1:], labels)
         return
@@ -103,13 +106,15 @@ def read_rows(path: Path, option: str) -> list[tuple[int, list[str]]]:
     commas. Raises `EarTeachError` for a file that is not a .csv, or has no rows below the header.
     """
     try:
+        with path.open("rb") as start:
+            encoding = "utf-16" if start.read(2) in UTF_16 else "utf-8-sig"
         # A file name may hold bytes that are no text.
-        with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
+        with path.open(newline="", encoding=encoding, errors="surrogateescape") as file:
             header = file.readline()
             file.seek(0)
             delimiter = max(_DELIMITERS, key=header.count)
             reader = csv.reader(file, delimiter=delimiter)
-            rows = [(reader.line_num, cells) for cells in reader if cells]
+            rows = [(reader.line_num, cells) for cells in reader if any(map(str.strip, cells))]
     except (OSError, ValueError, csv.Error) as error:
         reason = getattr(error, "strerror", None) or "is not a text file"
         raise EarTeachError(f"{option} {path}: {reason}; name a .csv") from error

@@ -11,7 +11,7 @@ import numpy as np
 import yaml
 
 from earteach.data.annotations.annotation import Annotation, Box, bounding_box, side_of
-from earteach.data.annotations.labels import Labels, Slip, numbers, small_file
+from earteach.data.annotations.labels import Labels, Slip, numbers, small_file, text_of
 from earteach.errors import EarTeachError
 
 # Files among the labels that name classes or list photographs.
@@ -51,10 +51,7 @@ def read_yolo(folder: Path, files: Iterable[tuple[Path, str]], labels: Labels) -
         labels.path = path
         with labels.reading():
             labels.by_name[name]
-            try:
-                content = small_file(path).decode("utf-8-sig").splitlines()
-            except ValueError as error:
-                raise Slip("is not valid YOLO: it is not text") from error
+            content = text_of(small_file(path)).splitlines()
             for count, line in enumerate(content, start=1):
                 if line.strip():
                     with labels.reading(f"line {count}"):
@@ -89,6 +86,10 @@ def _shape(values: list[float], pose: tuple[int, int] | None) -> tuple[Box, np.n
         return _box(values), _points(values, count, size)
     if len(values) in (_BOX, _BOX + 1):
         return _box(values), None
+    if len(values) == _BOX + 2 and values[-1].is_integer() and values[-1] > 0:
+        if values[-1] > 1:  # of a track; an outline lies in the photograph
+            return _box(values), None
+        raise Slip("may be a box with a confidence and the number of a track, or an outline")
     if len(values) < 6 or len(values) % 2:
         raise Slip(
             f"has {len(values) + 1} numbers; it needs class x y width height, or an outline, or "
@@ -148,21 +149,24 @@ def _dataset(folder: Path) -> _Dataset:
     if path is None:
         return _Dataset({})
     try:
-        content = small_file(path).decode("utf-8-sig")
+        content = text_of(small_file(path))
         if path.name not in _YAML:
             listed = enumerate(line.strip() for line in content.splitlines() if line.strip())
             return _Dataset(dict(listed))
         return _described(yaml.safe_load(content))
     except (Slip, ValueError, LookupError, TypeError, AttributeError, OverflowError,
             RecursionError, yaml.YAMLError) as error:  # fmt: skip
+        reason = error if isinstance(error, Slip) else "does not describe labels as YOLO does"
         raise EarTeachError(
-            f"--boxes {path}: does not describe labels as YOLO does; it needs `names`, and for poses "
-            "`kpt_shape: [points, 2 or 3]`"
+            f"--boxes {path}: {reason}; it needs a list of `names`, and for poses `kpt_shape: [points, "
+            "2 or 3]`"
         ) from error
 
 
 def _described(data: Any) -> _Dataset:
     names = data["names"]
+    if isinstance(names, str):  # a file of names, say
+        raise ValueError("names")
     entries = names.items() if isinstance(names, dict) else enumerate(names)
     pose = data.get("kpt_shape")
     if pose is not None:

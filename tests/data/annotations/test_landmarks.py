@@ -127,3 +127,11 @@ def test_a_folder_without_fitting_pts_is_refused(tmp_path, files, words):
         read_landmarks(tmp_path)
     with pytest.raises(EarTeachError, match="none: no such file"):
         read_landmarks(tmp_path / "none")
+
+
+def test_landmarks_without_a_header_are_refused(tmp_path):
+    """Or the first photograph would be lost without a word."""
+    path = tmp_path / "points.csv"
+    path.write_text("a.jpg,16,16,48,48\nb.jpg,16,16,48,48\n")
+    with pytest.raises(EarTeachError, match="its first row holds numbers; put a header above it"):
+        read_landmarks(path)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from earteach.data.annotations.annotation import Annotation
+from earteach.data.annotations.annotation import Annotation, Misfit
 from earteach.data.annotations.boxes import read_boxes
 from earteach.errors import EarTeachError
 
@@ -291,3 +291,117 @@ def test_a_voc_file_says_which_of_two_photographs_it_is_about(tmp_path: Path) ->
     jpg, png = read_boxes(tmp_path / "v").of([Path("a.jpg"), Path("a.png")])
     assert jpg is None
     assert len(png or ()) == 1
+
+
+def test_each_labelme_file_is_about_the_photograph_beside_it(tmp_path: Path) -> None:
+    """As in a folder for each person, whose photographs have the same names."""
+    for person, left in (("anna", 10), ("ben", 40)):
+        content = {**labelme(rectangle(left)), "imagePath": "1.png"}
+        written(tmp_path, f"labels/{person}/1.json", content)
+    found = read_boxes(tmp_path / "labels").of([Path("anna/1.png"), Path("ben/1.png")])
+    assert [ear.box[0] for ears in found for ear in ears or () if ear.box] == [10, 40]
+
+
+def test_coco_ids_may_be_floats(tmp_path: Path) -> None:
+    """As pandas writes them; the other box is a face."""
+    kinds = [{"id": 1, "name": "face"}, {"id": 2, "name": "ear"}]
+    ears = [{"image_id": 1.0, "category_id": 2.0, **GOOD},
+            {"image_id": 1.0, "category_id": 1.0, "bbox": [0, 0, 9, 9]}]  # fmt: skip
+    path = written(tmp_path, "b.json", {**coco(*ears, id=1), "categories": kinds})
+    assert boxes_of(path) == [[20, 30, 40, 50]]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"category_id": 7}, "is of category 7, which is not in `categories`"),
+        ({"image_id": "two"}, "is of image two, an id of several"),
+    ],
+)
+def test_coco_ids_that_say_nothing_are_refused(
+    tmp_path: Path, change: dict[str, Any], says: str
+) -> None:
+    data = coco(GOOD, {**GOOD, **change})
+    data["images"] += [{"id": "two", "file_name": name} for name in ("b.png", "c.png")]
+    path = written(tmp_path, "b.json", {**data, "categories": [{"id": 1, "name": "ear"}]})
+    assert boxes_of(path) == [[20, 30, 40, 50]]
+    assert read_boxes(path).slips == ((path, f"annotation 1 {says}"),)
+
+
+def test_label_studio_puts_something_before_the_names_of_uploads(tmp_path: Path) -> None:
+    value = {"x": 20, "y": 15, "width": 40, "height": 25, "rectanglelabels": ["ear"]}
+    path = written(tmp_path, "p.json", studio(value=value))
+    for name in ("a.png", "0a1b2c3d-a.png", "photos/0a1b2c3d-a.png"):
+        assert len(ears_of(path, name)) == 1
+
+
+def test_two_uploads_of_one_name_are_refused(tmp_path: Path) -> None:
+    value = {"x": 20, "y": 15, "width": 40, "height": 25, "rectanglelabels": ["ear"]}
+    first, second = studio(value=value), studio(value=value)
+    second[0]["data"]["image"] = "/data/upload/3/1a1b2c3d-a.png"
+    path = written(tmp_path, "p.json", [*first, *second])
+    with pytest.raises(EarTeachError, match=r"both 0a1b2c3d-a\.png and 1a1b2c3d-a\.png match a"):
+        ears_of(path)
+
+
+def test_a_plus_in_an_address_is_a_plus(tmp_path: Path) -> None:
+    value = {"x": 20, "y": 15, "width": 40, "height": 25, "rectanglelabels": ["ear"]}
+    tasks = studio(value=value)
+    tasks[0]["data"]["image"] = "/data/local-files/?d=x/a+b%20c.png"
+    assert len(ears_of(written(tmp_path, "p.json", tasks), "a+b c.png")) == 1
+
+
+def test_boxes_of_a_tracker_end_in_a_confidence_and_a_number(tmp_path: Path) -> None:
+    box = "0 0.4 0.275 0.4 0.25 0.91"
+    path = written(tmp_path, "a.txt", f"{box} 2\n{box} 17\n{box} 1\n").parent
+    assert boxes_of(path) == [pytest.approx([20, 30, 40, 50])] * 2
+    assert read_boxes(path).slips[0][1].startswith("line 3 may be a box with a confidence")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("b.csv", "image,x,y,w,h,x\na.png,1,2,3,4,5\n", "has two columns named x"),
+        ("y/data.yaml", "names: obj.names\n", "does not describe labels"),
+    ],
+)
+def test_what_would_be_misread_is_refused(
+    tmp_path: Path, name: str, content: str, says: str
+) -> None:
+    path = written(tmp_path, name, content)
+    if "/" in name:
+        path = written(tmp_path, "y/a.txt", "0 0.5 0.5 0.5 0.5\n").parent
+    with pytest.raises(EarTeachError, match=says):
+        read_boxes(path)
+
+
+def test_blank_rows_of_a_spreadsheet_are_no_ears(tmp_path: Path) -> None:
+    path = written(tmp_path, "b.csv", "image,x,y,w,h\na.png,20,30,40,50\n,,,,\n , ,,,\n")
+    assert boxes_of(path) == [[20, 30, 40, 50]]
+    assert read_boxes(path).slips == ()
+
+
+def test_fractions_where_pixels_belong_are_no_box(tmp_path: Path) -> None:
+    (ear,) = ears_of(written(tmp_path, "b.csv", "image,x,y,w,h\na.png,0.2,0.15,0.4,0.25\n"))
+    with pytest.raises(Misfit, match="smaller than a pixel; are its values fractions"):
+        ear.square(SIZE, 0.15)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be", "utf-8-sig"])
+def test_text_as_windows_writes_it(tmp_path: Path, encoding: str) -> None:
+    start = "\ufeff" if encoding == "utf-16-be" else ""
+    table = tmp_path / "b.csv"
+    table.write_text(start + "image,x,y,w,h\r\na.png,20,30,40,50\r\n", encoding=encoding)
+    assert boxes_of(table) == [[20, 30, 40, 50]]
+    for name, content in (("classes.txt", "nose\near\n"), ("a.txt", "1 0.4 0.275 0.4 0.25\n")):
+        (tmp_path / "y").mkdir(exist_ok=True)
+        (tmp_path / "y" / name).write_text(start + content, encoding=encoding)
+    (ear,) = ears_of(tmp_path / "y")
+    assert ear.category == "ear"
+
+
+def test_text_in_another_encoding_is_refused_in_words(tmp_path: Path) -> None:
+    labels = written(tmp_path, "y/a.txt", "0 0.5 0.5 0.5 0.5\n").parent
+    (labels / "classes.txt").write_bytes("耳朵\n".encode("gbk"))
+    with pytest.raises(EarTeachError, match=r"classes\.txt: is not text in UTF-8; save it so"):
+        read_boxes(labels)
