@@ -75,6 +75,8 @@ def layout_by_hand(shape: tuple[int, ...]) -> str | None:
 def brightness_by_hand(values: np.ndarray) -> np.ndarray | None:
     """Values in [0, 255] before rounding, or None for what is no image."""
     if values.dtype.kind == "u" and values.dtype.itemsize <= 2:
+        if values.dtype.itemsize == 2 and 0 < values.max() <= 255:
+            return None  # eight bits in sixteen
         return values * (255 / (256**values.dtype.itemsize - 1))
     if values.dtype.kind != "f":
         return None

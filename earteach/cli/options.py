@@ -143,7 +143,7 @@ def _parsed(option: OptionField, text: str) -> str:
     try:
         return str(option.checked(text))
     except EarTeachError as error:
-        raise typer.BadParameter(str(error).partition(": ")[2]) from error
+        raise typer.BadParameter(str(error).removeprefix(f"{option.flag} ")) from error
 
 
 def complete_checkpoint(context: typer.Context, incomplete: str) -> list[str]:

@@ -132,7 +132,12 @@ class Photograph:
     def orientation(self) -> int:
         """The EXIF orientation, 1 to 8; 1 if there is none."""
         with suppress(Unreadable), _pillow():
-            return int(self._picture.getexif().get(ExifTags.Base.Orientation, 1))
+            if self._is_jpeg:  # without XMP, which the decoder does not read
+                exif = Image.Exif()
+                exif.load(self._picture.info.get("exif", b""))
+            else:
+                exif = self._picture.getexif()
+            return int(exif.get(ExifTags.Base.Orientation, 1))
         return 1
 
     def decoded(self, side: float, size: int) -> Decoded:
@@ -152,8 +157,7 @@ class Photograph:
             bgr = bgr_of(in_srgb(Image.fromarray(bgr[..., ::-1]), self._profile))
         if scale == 1:
             return Decoded(bgr, (bgr.shape[1], bgr.shape[0]))
-        # Whether the decoder has turned it: some programs write orientations that it does not read.
-        turned = abs(bgr.shape[1] * scale - self.width) >= scale
+        turned = 5 <= self.orientation() <= 8
         sides = (self.height, self.width) if turned else (self.width, self.height)
         return Decoded(bgr, sides, scale)
 
@@ -161,7 +165,7 @@ class Photograph:
         picture = self._picture
         return (
             picture.format in _PILLOW_FORMATS
-            or picture.mode in _PILLOW_MODES
+            or picture.mode.startswith(_PILLOW_MODES)
             or picture.has_transparency_data
             or (self._profile is not None and picture.mode != "RGB")
         )
@@ -254,7 +258,7 @@ def _eight_bits(picture: Image.Image) -> Image.Image:
     other values.
     """
     transparent = picture.info.get("transparency")
-    if picture.mode not in ("F", "I") and not picture.mode.startswith("I;16"):
+    if not picture.mode.startswith(_PILLOW_MODES):
         if isinstance(transparent, tuple):  # of 16 bits, of which Pillow keeps the upper 8
             picture.info["transparency"] = tuple(v >> 8 if v > 255 else v for v in transparent)
         return picture
@@ -263,6 +267,8 @@ def _eight_bits(picture: Image.Image) -> Image.Image:
     if not (low >= 0 and high <= 65_535):  # False for NaN
         raise Unreadable(f"holds values from {low:g} to {high:g}; save it with 8 or 16 bits")
     is_wide = picture.mode.startswith("I;16") or high > 255
+    if is_wide and 0 < high < 4096:  # of 12 bits, say
+        raise Unreadable(f"its values reach {high:.0f} of 65,535, nearly black; scale them up")
     largest = 65_535 if is_wide else 1 if picture.mode == "F" and high <= 1 else 255
     gray = Image.fromarray(np.rint(values.astype(np.float64) * (255 / largest)).astype(np.uint8))
     if isinstance(transparent, int):

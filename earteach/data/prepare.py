@@ -31,6 +31,7 @@ from earteach.data.patterns import compiled, first_group
 from earteach.data.split import Split
 from earteach.errors import EarTeachError
 from earteach.files.disk_space import check_space
+from earteach.files.search import Found
 from earteach.hardware import at_most_cores
 from earteach.synthetic.drawn_ear import draw_ear
 
@@ -49,15 +50,19 @@ class Prepared:
     """What `prepare` wrote and what it left out.
 
     `rejected` are photographs and ears, and links, folders of the system and annotations that were
-    passed over. `photographs` counts all that were found, and `without_ears` those without an annotated
-    ear; `people` counts the groups, `mirrored` the images mirrored for `side`, and `side_unknown` the
-    images that were not because their side is unknown.
+    passed over. `photographs` counts all that were found in so many `folders`, `links` to folders among
+    them, and `without_ears` those without an annotated ear; `ears` and `people` (the groups) are those
+    of the others. `mirrored` counts the images mirrored for `side`, and `side_unknown` the images that
+    were not because their side is unknown.
     """
 
     train: PreparedArray
     val: PreparedArray
     rejected: tuple[Rejected, ...]
     photographs: int = 0
+    folders: int = 0
+    links: int = 0
+    ears: int = 0
     people: int = 0
     without_ears: int = 0
     mirrored: int = 0
@@ -89,7 +94,8 @@ def prepare(
     be read, if a group is unknown, or if `out` cannot be written.
     """
     crop = crop or Crop()
-    every, passed_over = _annotated_photographs(source, out, boxes, category, landmarks, crop)
+    found = _find(source, out)
+    every, slips = _annotated_photographs(source, found.files, boxes, category, landmarks, crop)
     photos = [photo for photo in every if photo.ears]
     if not photos:
         raise EarTeachError(f"{source}: no photograph there has an ear in {boxes or landmarks}")
@@ -101,10 +107,14 @@ def prepare(
 
     sides = [ear.side for photo in photos for ear in photo.ears]
     written = _write(out, crop.shape, groups, split, cut, progress)
+    passed_over = tuple(Rejected(*each) for each in (*found.left_out, *slips))
     return replace(
         written,
-        rejected=(*passed_over, *written.rejected),
+        rejected=passed_over + written.rejected,
         photographs=len(every),
+        folders=len(found.folders),
+        links=len(found.links),
+        ears=len(sides),
         people=len(set(chain.from_iterable(groups))),
         without_ears=len(every) - len(photos),
         side_unknown=sides.count(None) if crop.side else 0,
@@ -138,31 +148,34 @@ def prepare_drawn(
     return _write(out, shape, [[name] for name in names], split, draw, progress)
 
 
+def _find(source: Path, out: Path) -> Found:
+    """The photographs below a folder; what `inspect-data` wrote to `out`, if that is in it, are none."""
+    found, own = photographs.find(source), out.resolve()
+    if own == source.resolve() or not own.is_relative_to(source.resolve()):
+        return found
+    files = [path for path in found.files if not path.resolve().is_relative_to(own)]
+    return replace(found, files=files)
+
+
 def _annotated_photographs(
     source: Path,
-    out: Path,
+    paths: Sequence[Path],
     boxes: Path | None,
     category: str | None,
     landmarks: Path | None,
     crop: Crop,
-) -> tuple[list[AnnotatedPhotograph], list[Rejected]]:
-    """The photographs below a folder, each with its ears if there are any, and what was passed over."""
+) -> tuple[list[AnnotatedPhotograph], Sequence[tuple[Path, str]]]:
+    """The photographs, each with its ears if there are any, and the annotations that are left out."""
     if boxes is None and category is not None:
         raise EarTeachError(f"--category {category}: needs --boxes")
     if boxes is not None and crop.whole:
         raise EarTeachError("--whole: cannot be used with --boxes; leave one of them out")
-    found = photographs.find(source)
-    passed_over = [Rejected(*each) for each in found.left_out]
-    paths = found.files
-    own = out.resolve()
-    if own != source.resolve() and own.is_relative_to(source.resolve()):
-        # Pictures that `inspect-data` writes there are no photographs.
-        paths = [path for path in paths if not path.resolve().is_relative_to(own)]
+    slips: Sequence[tuple[Path, str]] = ()
     names = [path.relative_to(source) for path in paths]
     points = _landmarks(landmarks, names, keep_all=crop.whole or boxes is not None)
     if boxes is not None:
         annotations = read_boxes(boxes, category)
-        passed_over += [Rejected(*each) for each in annotations.slips]
+        slips = annotations.slips
         ears = [its or () for its in annotations.of(names)]
     elif landmarks is None or crop.whole:
         ears = [(Annotation(),)] * len(names)
@@ -173,7 +186,7 @@ def _annotated_photographs(
         pattern = crop.side_pattern
         ears = [_with_side(name, its, pattern) for name, its in zip(names, ears, strict=True)]
     photos = [AnnotatedPhotograph(*each) for each in zip(paths, names, ears, points, strict=True)]
-    return photos, passed_over
+    return photos, slips
 
 
 def _landmarks(path: Path | None, names: Sequence[Path], keep_all: bool) -> list[Annotation | None]:

@@ -16,9 +16,14 @@ _SYSTEM_FOLDERS = frozenset(
 
 @dataclass(frozen=True)
 class Found:
-    """Files, sorted by path, and what was passed over: its path, and why."""
+    """Files, sorted by path, and what was passed over: its path, and why.
+
+    `folders` are those that were looked into, and `links` those among them that are links.
+    """
 
     files: list[Path] = field(default_factory=list)
+    folders: list[Path] = field(default_factory=list)
+    links: list[Path] = field(default_factory=list)
     left_out: list[tuple[Path, str]] = field(default_factory=list)
 
 
@@ -35,6 +40,7 @@ def find_files(folder: Path, suffixes: Collection[str]) -> Found:
         if _identity(link) in seen:
             found.left_out.append((link, "a link to a folder that is read already"))
         else:
+            found.links.append(link)
             _walk(link, frozenset(suffixes), found, links, seen)
     found.files.sort()
     return found
@@ -49,6 +55,7 @@ def _walk(
     for parent, folders, files in os.walk(top, onerror=note):
         here = Path(parent)
         seen.add(_identity(here))
+        found.folders.append(here)
         entered = []
         for name in sorted(folders):
             path = here / name

@@ -37,6 +37,8 @@ def read_record(trained: Checkpoint) -> RunRecord:
     If that is gone or holds another run, only the losses that the checkpoint stores.
     """
     folder = trained.log_dir / RUN_NAME
+    if not folder.is_dir():
+        folder = trained.config.run.log_dir / RUN_NAME
     try:
         epochs = _read_epochs(folder / METRICS_FILE)
         # A relative path may lead to another run.

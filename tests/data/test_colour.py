@@ -193,3 +193,11 @@ def test_an_orientation_that_the_decoder_does_not_know_moves_no_box(tmp_path):
     decoded = photographs.Photograph(path).decoded(400, 32)
     assert decoded.scale > 1
     assert decoded.size == (640, 400)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_fewer_bits_in_sixteen_are_refused(tmp_path, kind):
+    """They would be nearly black."""
+    values = np.tile(np.array([0, 2000, 4095], np.uint16), (4, 1))
+    with pytest.raises(Unreadable, match="its values reach 4095 of 65,535, nearly black"):
+        read(save(tmp_path, Image.fromarray(values), kind))

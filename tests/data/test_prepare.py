@@ -438,7 +438,8 @@ def test_what_was_found_and_passed_over_is_counted(photos: Path, out: Path) -> N
     (photos / "loop").symlink_to(photos)
     (photos / "gone.jpg").symlink_to(photos / "nowhere.jpg")
     result = prepare(photos, out, crop=Crop(SIZE), group_by="folder")
-    assert (result.photographs, result.people) == (24, 6)
+    assert (result.photographs, result.ears, result.people) == (24, 24, 6)
+    assert (result.folders, result.links) == (7, 0)
     assert {entry.path.name for entry in result.rejected} == {"@eaDir", "loop", "gone.jpg"}
 
 
