@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import zipfile
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -202,7 +201,7 @@ def _check_magic(path: Path) -> None:
                 )
             raise EarTeachError(f"{path}: is not a regular file; name a .npy file")
         with path.open("rb") as file:
-            start = file.read(8)
+            start = file.read(300)
     except FileNotFoundError as error:
         raise EarTeachError(
             f"{path}: no such file; make it from photographs with `earteach prepare FOLDER`, "
@@ -220,26 +219,21 @@ def _check_magic(path: Path) -> None:
 def _other_kind(path: Path, start: bytes) -> str:
     """What a file that is no array is, from its first bytes, and how an array is made of it."""
     if start.startswith(b"PK"):
-        return _archive(path)
+        return _archive(path, start)
     for magic, kind, convert in _OTHER_FILES:
         if start.startswith(magic):
             return f"is {kind}; {convert.format(path=path, npy=_converted(path))}"
     return "is not a .npy file; save the array with numpy.save"
 
 
-def _archive(path: Path) -> str:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-    except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError):
-        names = []
-    arrays = [name.removesuffix(".npy") for name in names if name.endswith(".npy")]
+def _archive(path: Path, start: bytes) -> str:
+    """What a zip file is, from the name of the first file in it, which follows a header of 30 bytes."""
+    name = start[30 : 30 + int.from_bytes(start[26:28], "little")].decode(errors="replace")
     npy = _converted(path)
-    if arrays:
-        one = f"numpy.load('{path}')['{arrays[0]}']"
-        held = f" ({', '.join(arrays[:5])})" if len(arrays) > 1 else ""
-        return f"is an .npz archive{held}; convert it: numpy.save('{npy}', {one})"
-    if any(name.endswith("data.pkl") for name in names):
+    if name.endswith(".npy"):
+        array = f"numpy.load('{path}')['{name.removesuffix('.npy')}']"
+        return f"is an .npz archive; convert it: numpy.save('{npy}', {array})"
+    if name.endswith("data.pkl"):
         tensor = f"torch.load('{path}', weights_only=True)"
         return f"is a file of torch; convert it: numpy.save('{npy}', {tensor}.numpy())"
     return "is an archive; unpack it"

@@ -10,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from earteach.data.arrays import EarArray, sampled_rows
 from earteach.errors import EarTeachError
@@ -230,7 +231,6 @@ def npz(**arrays: np.ndarray) -> bytes:
             npz(ears=np.zeros(2)),
             "is an .npz archive; convert it: numpy.save\\('.*a.npy', .*'ears'",
         ),
-        ("a.npz", npz(a=np.zeros(2), b=np.zeros(2)), r"is an .npz archive \(a, b\); convert it"),
         ("a.h5", b"\x89HDF\r\n\x1a\n", r"is an HDF5 file; convert it: f = h5py.File\('.*a.h5'"),
         ("a.mat", b"MATLAB 5.0 MAT-file", "is a MATLAB file; convert it"),
         ("a.parquet", b"PAR1", "is a Parquet file; convert it"),
@@ -263,6 +263,14 @@ def test_the_line_that_converts_an_npz_works(tmp_path):
     line = str(refusal.value).partition("convert it: ")[2]
     exec(line, {"numpy": np})
     np.testing.assert_array_equal(EarArray.open(tmp_path / "a.npy").raw, images)
+
+
+def test_a_file_of_torch_is_called_so(tmp_path):
+    torch.save(torch.zeros(2, 8, 8), tmp_path / "a.pt")
+    with pytest.raises(
+        EarTeachError, match=r"is a file of torch; convert it: numpy.save\('.*a\.npy'"
+    ):
+        EarArray.open(tmp_path / "a.pt")
 
 
 def test_a_folder_is_to_be_prepared(tmp_path):

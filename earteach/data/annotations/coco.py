@@ -15,7 +15,6 @@ from earteach.data.annotations.labels import (
     mapping,
     numbers,
     sequence,
-    text,
     whole_size,
 )
 
@@ -47,7 +46,7 @@ def read_coco(data: Mapping[str, Any], labels: Labels) -> None:
     names = dict[str, str]()
     for value in sequence(data.get("categories") or [], "`categories`"):
         named = mapping(value, "an entry of `categories`")
-        names[_id(named.get("id"))] = text(named, "name")
+        names[_id(named.get("id"))] = str(named.get("name"))
     for index, value in enumerate(sequence(data["annotations"], "`annotations`")):
         with labels.reading(f"annotation {index}"):
             entry = mapping(value, "it")

@@ -17,7 +17,6 @@ from earteach.data.annotations.labels import (
     mapping,
     number,
     pairs,
-    sequence,
 )
 
 _KINDS = ("rectangle", "polygon", "keypoint", "ellipse")
@@ -50,7 +49,8 @@ def _results_of(task: Mapping[str, Any]) -> list[Any]:
     if isinstance(finished, list):
         for entry in finished:
             if isinstance(entry, dict) and not entry.get("was_cancelled"):
-                return list(sequence(entry.get("result", []), "`result`"))
+                results = entry.get("result")
+                return results if isinstance(results, list) else []
         return []
     # JSON-MIN: the results are fields of the task.
     return [

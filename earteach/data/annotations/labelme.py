@@ -47,7 +47,7 @@ def read_labelme(data: Mapping[str, Any], labels: Labels) -> None:
                 box = _box(str(shape.get("shape_type") or "polygon"), xy)
                 ears.append(Annotation(box=box, side=side_of(said), category=said, photograph=size))
                 groups.append(group)
-    labels.add_shapes(name, ears, groups, points)
+    labels.add_shapes(name, ears, groups, points, size)
 
 
 def _box(kind: str, xy: np.ndarray) -> Box:

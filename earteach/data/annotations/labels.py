@@ -45,9 +45,7 @@ class Labels:
     folder: str = ""
     by_name: defaultdict[str, list[Annotation]] = field(default_factory=lambda: defaultdict(list))
     slips: list[tuple[Path, str]] = field(default_factory=list)
-    _points: list[tuple[str, list[Annotation], list[str | None], list[NamedPoint]]] = field(
-        default_factory=list
-    )
+    _points: list[tuple[str, Annotation, list[NamedPoint]]] = field(default_factory=list)
 
     @contextmanager
     def reading(self, what: str = "") -> Iterator[None]:
@@ -63,11 +61,14 @@ class Labels:
         ears: Sequence[Annotation],
         groups: Sequence[str | None],
         points: Sequence[NamedPoint],
+        size: tuple[int, int] | None = None,
     ) -> None:
-        """Ears and single points of a photograph; each point goes to the ear that it lies on."""
+        """Ears and single points of a photograph of this size; each point goes to the ear it lies on."""
         self.by_name[name].extend(ears)
         if points:
-            self._points.append((name, list(ears), list(groups), list(points)))
+            without_box = Annotation(photograph=size)
+            for ear, its in _divided(ears, groups, points):
+                self._points.append((name, ear or without_box, its))
 
     def with_points(self) -> dict[str, list[Annotation]]:
         """The ears of each photograph, with their single points.
@@ -75,11 +76,7 @@ class Labels:
         Points are ordered by name, and one that an ear lacks is NaN. If an ear has several of one name,
         they stay in the order of the file.
         """
-        ears = [
-            (name, ear, its)
-            for name, boxes, groups, points in self._points
-            for ear, its in _divided(boxes, groups, points)
-        ]
+        ears = self._points
         distinct = all(len({point.name for point in its}) == len(its) for *_, its in ears)
         names = sorted({point.name for *_, its in ears for point in its}, key=_natural)
         by_name = {name: list(its) for name, its in self.by_name.items()}
@@ -89,7 +86,7 @@ class Labels:
                 xy = np.array([where.get(name, (np.nan, np.nan)) for name in names], float)
             else:
                 xy = np.array([point.xy for point in its], float)
-            with_points = replace(ear or Annotation(), points=xy)
+            with_points = replace(ear, points=xy)
             by_name[name] = [each for each in by_name[name] if each is not ear] + [with_points]
         return by_name
 

@@ -99,7 +99,7 @@ def _read_cvat(root: Element, labels: Labels) -> None:
                         Annotation(box=box, side=side_of(said), category=said, photograph=size)
                     )
                     groups.append(group)
-        labels.add_shapes(name, ears, groups, points)
+        labels.add_shapes(name, ears, groups, points, size)
 
 
 def _cvat_box(shape: Element) -> Box | None:

@@ -58,9 +58,11 @@ OTHERS = (
     some.fixed_dictionaries({"imagePath": some.just("a.png") | JSON, "shapes": SHAPES})
     | some.lists(
         some.fixed_dictionaries(
-            {"data": some.just({"image": "a.png"}) | JSON},
+            {},
             optional={
-                "annotations": some.lists(some.fixed_dictionaries({"result": SHAPES}) | JSON) | JSON
+                "data": some.just({"image": "a.png"}) | JSON,
+                "annotations": some.lists(some.fixed_dictionaries({"result": SHAPES}) | JSON)
+                | JSON,
             },
         ),
         max_size=2,

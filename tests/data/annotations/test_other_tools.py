@@ -405,3 +405,19 @@ def test_text_in_another_encoding_is_refused_in_words(tmp_path: Path) -> None:
     (labels / "classes.txt").write_bytes("耳朵\n".encode("gbk"))
     with pytest.raises(EarTeachError, match=r"classes\.txt: is not text in UTF-8; save it so"):
         read_boxes(labels)
+
+
+def test_points_alone_know_the_size_of_their_photograph(tmp_path: Path) -> None:
+    """So that a photograph that was enlarged since is not cut in the wrong place."""
+    content = {
+        **labelme(point("x", 20, 30), point("y", 60, 80)),
+        "imageWidth": 50,
+        "imageHeight": 99,
+    }
+    with pytest.raises(Misfit, match="has 100×200 pixels but was annotated at 50×99"):
+        ears_of(written(tmp_path, "a.json", content))
+
+
+def test_a_category_may_be_called_by_a_number(tmp_path: Path) -> None:
+    data = {**coco({"category_id": 1, **GOOD}), "categories": [{"id": 1, "name": 7}]}
+    assert boxes_of(written(tmp_path, "b.json", data)) == [[20, 30, 40, 50]]
