@@ -120,16 +120,13 @@ def one_of(group: type[Options], name: str) -> Any:
 
 
 def _declared(group: type[Options], option: OptionField, help: str, default: Any) -> Any:
-    choices = [str(choice) for choice in option.choices]
-    if option.aliases:
-        choices = list(dict.fromkeys(option.aliases.values()))
+    choices = list(map(str, option.choices or dict.fromkeys(option.aliases.values())))
     words = ["auto", "ddp"] if option.name == "strategy" else choices
+    brackets = "<{}>" if option.aliases else "[{}]"
     return typer.Option(
         help=help,
         rich_help_panel=group.panel,
-        metavar=(f"<{'|'.join(choices)}>" if option.aliases else f"[{'|'.join(choices)}]")
-        if choices
-        else None,
+        metavar=brackets.format("|".join(choices)) if choices else None,
         # Without words, Typer or the shell completes.
         autocompletion=(lambda incomplete: [w for w in words if w.startswith(incomplete)])
         if words

@@ -1,29 +1,31 @@
-"""Regular expressions from the command line."""
+"""Regular expressions from the command line, in names whose accents may be composed or not."""
 
 from __future__ import annotations
 
 import re
+import unicodedata
 
 from earteach.errors import EarTeachError
 
 
-def compiled(flag: str, pattern: str) -> re.Pattern[str]:
-    """The compiled pattern; raises `EarTeachError` that names the flag if it is not valid."""
+def search(flag: str, pattern: str, name: str) -> re.Match[str] | None:
+    """Where the pattern matches in a name; both are compared in Unicode's form NFC.
+
+    Raises `EarTeachError` that names the flag if the pattern is not valid.
+    """
     try:
-        return re.compile(pattern)
+        return re.search(unicodedata.normalize("NFC", pattern), unicodedata.normalize("NFC", name))
     except re.error as error:
         raise EarTeachError(f"{flag} {pattern}: not a regular expression: {error}") from error
 
 
-def first_group(flag: str, pattern: re.Pattern[str], name: str) -> str:
+def first_group(flag: str, pattern: str, name: str) -> str:
     """The text that the pattern's first group matches in a name, or the whole match without groups.
 
-    Raises `EarTeachError` if it matches nothing.
+    Raises `EarTeachError` if it matches nothing, and as `search`.
     """
-    match = pattern.search(name)
-    text = match and match[1 if pattern.groups else 0]
+    match = search(flag, pattern, name)
+    text = match and match[1 if match.re.groups else 0]
     if not text:
-        raise EarTeachError(
-            f"{flag} {pattern.pattern}: finds nothing in {name}; it must match every name"
-        )
+        raise EarTeachError(f"{flag} {pattern}: finds nothing in {name}; it must match every name")
     return text

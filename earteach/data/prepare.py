@@ -27,7 +27,7 @@ from earteach.data.annotations.landmark_formats import read_landmarks
 from earteach.data.array_writer import PreparedArray, Rejected, Row, array_writer
 from earteach.data.crops import AnnotatedPhotograph, Crop, cut_ears
 from earteach.data.manifest import ManifestRow
-from earteach.data.patterns import compiled, first_group
+from earteach.data.patterns import first_group, search
 from earteach.data.split import Split
 from earteach.errors import EarTeachError
 from earteach.files.disk_space import check_space
@@ -214,7 +214,7 @@ def _check_point_counts(ears: Iterable[Annotation | None], landmarks: Path | Non
 
 
 def _with_side(name: Path, ears: Sequence[Annotation], pattern: str) -> tuple[Annotation, ...]:
-    match = compiled("--side-pattern", pattern).search(name.as_posix())
+    match = search("--side-pattern", pattern, name.as_posix())
     if match is None:
         return tuple(ears)
     text = match[1 if match.re.groups else 0] or ""
@@ -238,8 +238,7 @@ def _groups(photo: AnnotatedPhotograph, group_by: GroupBy, group_pattern: str | 
             )
         return people
     if group_pattern is not None:
-        pattern = compiled("--group-pattern", group_pattern)
-        group = first_group("--group-pattern", pattern, photo.name.name)
+        group = first_group("--group-pattern", group_pattern, photo.name.name)
     else:
         group = (photo.name.parent if group_by == "folder" else photo.name).as_posix()
     return [group] * len(photo.ears)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from earteach.data.patterns import compiled
+from earteach.data.patterns import search
 from earteach.errors import EarTeachError
 from earteach.randomness import Purpose, derive
 
@@ -33,8 +33,7 @@ class Split:
         for group in groups:
             counts[group] += 1
         if self.val_groups is not None:
-            pattern = compiled("--val-groups", self.val_groups)
-            chosen = {group for group in counts if pattern.search(group)}
+            chosen = {group for group in counts if search("--val-groups", self.val_groups, group)}
         else:
             chosen = self._random_share(counts)
         if not chosen or len(chosen) == len(counts):

@@ -15,7 +15,7 @@ from earteach.data.annotations.annotation import Annotation, mostly_inside
 from earteach.data.annotations.landmark_formats import read_landmarks
 from earteach.data.arrays import EarArray
 from earteach.data.manifest import ManifestRow, beside, read_manifest
-from earteach.data.patterns import compiled, first_group
+from earteach.data.patterns import first_group
 from earteach.errors import EarTeachError
 
 # Two people for each of five folds, for the inner folds need people as well.
@@ -148,8 +148,7 @@ def _read_groups(
         )
     if groups is None:
         return [row.group for row in manifest]
-    pattern = compiled("--groups", groups)
-    return [first_group("--groups", pattern, Path(row.source).name) for row in manifest]
+    return [first_group("--groups", groups, Path(row.source).name) for row in manifest]
 
 
 def _groups_in_table(path: Path, length: int) -> list[str]:

@@ -13,7 +13,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -27,6 +27,7 @@ from earteach.synthetic.drawn_ear import draw_ear
 from tests.conftest import earteach, files_of_at_most
 
 SIZE = 32
+Form = Literal["NFC", "NFD"]
 LUMA = np.array([[0.299], [0.587], [0.114]])
 PEOPLE = ("anna", "bo", "chi", "dua", "eva", "finn")
 
@@ -447,3 +448,18 @@ def test_what_is_written_into_the_source_is_not_read_again(photos: Path) -> None
     first = prepare(photos, photos / "out", crop=Crop(SIZE))
     shutil.copy(photos / "bo" / "bo_0.png", photos / "out" / "sheet.png")
     assert prepare(photos, photos / "out", crop=Crop(SIZE)).photographs == first.photographs == 24
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_a_pattern_fits_a_name_however_its_accents_are_stored(tmp_path: Path, form: Form) -> None:
+    other: Form = "NFD" if form == "NFC" else "NFC"
+    for number, name in enumerate(("éva_1", "éva_2", "bo_1")):
+        path = tmp_path / "photos" / f"{unicodedata.normalize(other, name)}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(np.full((20, 20, 3), 50 * number, np.uint8)).save(path)
+    person = unicodedata.normalize(form, "é")
+    result = prepare(
+        tmp_path / "photos", tmp_path / "out", crop=Crop(SIZE), group_pattern=f"^({person}va|bo)_",
+        split=Split(val_groups=person),
+    )  # fmt: skip
+    assert (result.train.images, result.val.images) == (1, 2)

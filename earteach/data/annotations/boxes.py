@@ -24,7 +24,7 @@ from earteach.data.annotations.tables import read_table
 from earteach.data.annotations.via import is_via, read_via
 from earteach.data.annotations.xml_labels import read_xml
 from earteach.data.annotations.yolo import is_label_file, read_yolo
-from earteach.data.patterns import compiled
+from earteach.data.patterns import search
 from earteach.errors import EarTeachError
 from earteach.files.search import find_files
 
@@ -177,12 +177,12 @@ def _read_json(path: Path, labels: Labels) -> None:
             except Slip as slip:  # in what all annotations need
                 raise EarTeachError(f"--boxes {path}: {slip}; export it again") from slip
     raise EarTeachError(
-        f"--boxes {path}: is {_tool(data)}, which is not read; export it as COCO 1.0, which has "
+        f"--boxes {path}: {_kind(data)}, which is not read; export it as COCO 1.0, which has "
         "`images` and `annotations`"
     )
 
 
-def _tool(data: Any) -> str:
+def _kind(data: Any) -> str:
     """What the file seems to be, from the names of its fields."""
     entry = data[0] if isinstance(data, list) and data else data
     if isinstance(entry, dict):
@@ -192,16 +192,16 @@ def _tool(data: Any) -> str:
             fields |= set(map(str, first)) if isinstance(first, dict) else set()
         for field, tool in _OTHER_TOOLS.items():
             if field in fields:
-                return f"JSON of {tool}"
+                return f"seems to be JSON of {tool}"
         if fields:
-            return f"JSON with the fields {_listed(sorted(fields))}"
-    return "JSON of another kind"
+            return f"is JSON with the fields {_listed(sorted(fields))}"
+    return "is JSON of another kind"
 
 
 def _chosen(path: Path, names: Sequence[str], pattern: str | None) -> set[str]:
     """The categories that are ears."""
     if pattern is not None:
-        matching = {name for name in names if compiled("--category", pattern).search(name)}
+        matching = {name for name in names if search("--category", pattern, name)}
         if not matching:
             raise EarTeachError(
                 f"--category {pattern}: matches none of the categories of {path}: {_listed(names)}"
@@ -220,4 +220,5 @@ def _chosen(path: Path, names: Sequence[str], pattern: str | None) -> set[str]:
 
 def _listed(names: Sequence[str]) -> str:
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
+    # A name may hold line breaks.
+    return ", ".join(" ".join(name.split()) for name in names[:_SHOWN]) + more

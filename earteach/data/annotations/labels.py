@@ -53,7 +53,8 @@ class Labels:
         try:
             yield
         except Slip as slip:
-            self.slips.append((self.path, f"{what} {slip}".strip()))
+            # Names from the file may hold line breaks.
+            self.slips.append((self.path, " ".join(f"{what} {slip}".split())))
 
     def add_shapes(
         self,

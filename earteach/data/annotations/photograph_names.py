@@ -6,7 +6,7 @@ import logging
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
@@ -49,7 +49,7 @@ class Annotations:
         named, or if a name or a photograph matches several.
         """
         paths = [unicodedata.normalize("NFC", path.as_posix()) for path in photographs]
-        names = _Names(self._origin, self._by_name).matched(paths, lambda name: name)
+        names = _matched(self._origin, self._by_name, paths, key=str)
         self._match_loosely(paths, names)
         if not any(names):
             raise EarTeachError(
@@ -76,9 +76,8 @@ class Annotations:
         unused = [name for name in self._by_name if name not in names]
         if not left or not unused:
             return
-        found = _Names(self._origin, unused).matched(
-            [_bare(paths[number]) for number in left], _bare
-        )
+        bare = [_bare(paths[number]) for number in left]
+        found = _matched(self._origin, unused, bare, key=_bare)
         loose = [(number, name) for number, name in zip(left, found, strict=True) if name]
         for number, name in loose:
             names[number] = name
@@ -99,26 +98,21 @@ class Annotations:
         )
 
 
-class _Names:
-    """Names, to be found by their ends."""
+def _matched(
+    origin: str, names: Iterable[str], paths: Sequence[str], key: Callable[[str], str]
+) -> list[str | None]:
+    """The name that fits each path, if `key` makes both comparable; raises for a path that fits several.
 
-    def __init__(self, origin: str, names: Sequence[str] | Mapping[str, object]) -> None:
-        self._origin, self._names = origin, list(names)
-
-    def matched(self, paths: Sequence[str], key: Callable[[str], str]) -> list[str | None]:
-        """The name that fits each path, if `key` makes both comparable."""
-        whole: defaultdict[str, list[str]] = defaultdict(list)
-        by_suffix: defaultdict[str, list[str]] = defaultdict(list)
-        for name in self._names:
-            whole[key(name)].append(name)
-            for suffix in _suffixes(key(name)):
-                by_suffix[suffix].append(name)
-        return [self._match(path, whole, by_suffix) for path in paths]
-
-    def _match(
-        self, path: str, whole: Mapping[str, list[str]], by_suffix: Mapping[str, list[str]]
-    ) -> str | None:
-        """The name that fits a path: as long as the path or shorter if there is one, or longer."""
+    It is as long as the path or shorter if there is such a one, or longer.
+    """
+    whole: defaultdict[str, list[str]] = defaultdict(list)
+    by_suffix: defaultdict[str, list[str]] = defaultdict(list)
+    for name in names:
+        whole[key(name)].append(name)
+        for suffix in _suffixes(key(name)):
+            by_suffix[suffix].append(name)
+    found = list[str | None]()
+    for path in paths:
         ends = [end for shorter in _suffixes(path) for end in (shorter, _without_suffix(shorter))]
         fitting = next((whole[end] for end in ends if end in whole), None)
         if fitting is None:
@@ -126,10 +120,11 @@ class _Names:
             fitting = list(dict.fromkeys(longer))
         if len(fitting) > 1:
             raise EarTeachError(
-                f"{self._origin}: both {fitting[0]} and {fitting[1]} match {path}; name the folder "
-                "above their folders as SOURCE"
+                f"{origin}: both {fitting[0]} and {fitting[1]} match {path}; name the folder above "
+                "their folders as SOURCE"
             )
-        return fitting[0] if fitting else None
+        found.append(fitting[0] if fitting else None)
+    return found
 
 
 def _suffixes(path: str) -> list[str]:

@@ -280,7 +280,7 @@ def test_via_shapes(tmp_path: Path, shape: dict[str, Any]) -> None:
 def test_what_other_tools_write_is_called_by_its_name(
     tmp_path: Path, content: Any, tool: str
 ) -> None:
-    with pytest.raises(EarTeachError, match=f"is JSON of {tool}.*export it as COCO 1.0"):
+    with pytest.raises(EarTeachError, match=f"seems to be JSON of {tool}.*export it as COCO 1.0"):
         read_boxes(written(tmp_path, "b.json", content))
 
 
