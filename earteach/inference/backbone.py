@@ -16,13 +16,13 @@ from typing import Literal
 
 import torch
 from torch import nn
-from torchvision.ops import FeaturePyramidNetwork
 
 from earteach import checkpoint
 from earteach.errors import EarTeachError
 from earteach.model.blocks import STRIDES
 from earteach.model.build import build_model
 from earteach.model.network_parts import keep_part
+from earteach.model.torchvision_layers import FeaturePyramidNetwork
 from earteach.model.vae import ConvVAE
 
 FPN = int | Literal["trained"] | None

@@ -1,16 +1,16 @@
-"""PCA of matrices that do not fit into memory."""
+"""PCA of matrices of any size, without a copy in memory where they are large."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
-import numpy as np
 import torch
-from sklearn.decomposition import PCA
 
-_EXACT_BYTES = 2**26
+# An exact PCA costs the square of the matrix's shorter side, and needs all of it in memory.
+_EXACT_SIDE, _EXACT_BYTES = 2**11, 2**29
 # The first passes read every 8th batch or so, for rough axes; the next read all. One more pass gives the
 # variances.
 _MAX_STRIDE, _ROUGH_PASSES, _FULL_PASSES = 8, 3, 2
@@ -36,26 +36,32 @@ class PCAResult:
 def streaming_pca(batches: Batches, count: int) -> PCAResult:
     """The first `count` principal axes of the rows, or as many as there are dimensions, float32.
 
-    Fits matrices of up to 64 MB with scikit-learn. Larger ones are never held in memory: subspace
-    iteration reads them batch by batch, many times faster than scikit-learn's IncrementalPCA.
+    Exact for matrices of up to 512 MB with a side of up to 2,048. Others are never held in memory:
+    subspace iteration reads them batch by batch.
     """
     matrix = _CentredMatrix(batches)
-    rows, dimensions = matrix.shape
-    count = min(count, dimensions)
+    count = min(count, matrix.shape[1])
     if count == 0:
-        return PCAResult(matrix.mean, torch.zeros(0, dimensions), torch.zeros(0))
-    if rows * dimensions * 4 > _EXACT_BYTES:
-        return PCAResult(matrix.mean, *_leading_axes(matrix, count))
-    # For a tall matrix the covariance gives the same axes several times faster.
-    solver = "covariance_eigh" if rows > 4 * dimensions else "full"
-    with np.errstate(invalid="ignore"):  # if all rows are equal, ratios divide by a zero variance
-        pca = PCA(n_components=count, svd_solver=solver).fit(torch.cat(list(batches())).numpy())
-    arrays = (pca.mean_, pca.components_, pca.explained_variance_)
-    return PCAResult(*(torch.from_numpy(np.asarray(values, np.float32)) for values in arrays))
+        return PCAResult(matrix.mean, torch.zeros(0, matrix.shape[1]), torch.zeros(0))
+    exact = min(matrix.shape) <= _EXACT_SIDE and 4 * math.prod(matrix.shape) <= _EXACT_BYTES
+    axes, values = (_exact_axes if exact else _leading_axes)(matrix, count)
+    return PCAResult(matrix.mean, axes, values / (matrix.shape[0] - 1))
+
+
+def _exact_axes(matrix: _CentredMatrix, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Axes `(K, D)` and eigenvalues `(K,)` of the scatter matrix, from the smaller of X Xᵀ and Xᵀ X."""
+    rows = matrix.rows()
+    wide = rows.shape[0] < rows.shape[1]
+    square = rows @ rows.T if wide else rows.T @ rows
+    _, vectors = torch.linalg.eigh(square.double())
+    vectors = vectors.flip(1)[:, :count].float()
+    # Rounding turns the axes of little variance towards each other, which QR undoes.
+    axes, _ = torch.linalg.qr(rows.T @ vectors if wide else vectors)
+    return axes.T, (rows @ axes).square().sum(dim=0)
 
 
 def _leading_axes(matrix: _CentredMatrix, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Axes `(K, D)` and variances `(K,)` by randomized subspace iteration.
+    """Axes `(K, D)` and eigenvalues `(K,)` of the scatter matrix by randomized subspace iteration.
 
     Halko et al. 2011 (https://doi.org/10.1137/090771806), algorithm 4.4. The Nyström approximation
     (algorithm 5.5) at the end gets the axes of one more pass from the last one.
@@ -67,7 +73,7 @@ def _leading_axes(matrix: _CentredMatrix, count: int) -> tuple[torch.Tensor, tor
     for step in [stride] * _ROUGH_PASSES + [1] * _FULL_PASSES:
         basis, _ = torch.linalg.qr(matrix.scatter(basis, step))
     axes, values = _nystrom(basis, matrix.scatter(basis))
-    return axes[:, :count].T, values[:count] / (matrix.shape[0] - 1)
+    return axes[:, :count].T, values[:count]
 
 
 def _nystrom(basis: torch.Tensor, product: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -90,10 +96,18 @@ class _CentredMatrix:
         self._batches = batches
         rows, total = 0, torch.zeros(1, dtype=torch.float64)
         for batch in batches():
-            total = total + batch.sum(dim=0, dtype=torch.float64)
+            total = total + batch.sum(dim=0).double()
             rows += len(batch)
         self.mean = (total / rows).float()
         self.shape = (rows, len(self.mean))
+
+    def rows(self) -> torch.Tensor:
+        """All of them, `(rows, D)`."""
+        rows, end = torch.empty(self.shape), 0
+        for batch in self._batches():
+            torch.sub(batch, self.mean, out=rows[end : end + len(batch)])
+            end += len(batch)
+        return rows
 
     def scatter(self, right: torch.Tensor, stride: int = 1) -> torch.Tensor:
         """The scatter matrix (covariance · (rows − 1)) of every `stride`-th batch, times `right`."""

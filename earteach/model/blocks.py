@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import nn
 from torch.nn import functional
-from torchvision.ops import SqueezeExcitation
 
 from earteach.model.attention import ChannelSpatialAttention
 from earteach.model.convolution import NormSiLUConv, group_norm
+from earteach.model.torchvision_layers import SqueezeExcitation
 
 STRIDES = (2, 4, 8, 16)
 _WIDTHS = (1, 2, 4, 8)

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 from torch.nn import functional
-from torchvision.ops import FeaturePyramidNetwork
 
 from earteach.model.convolution import group_norm
+from earteach.model.torchvision_layers import FeaturePyramidNetwork
 
 
 class FeaturePyramid(nn.Module):

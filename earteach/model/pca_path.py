@@ -51,7 +51,9 @@ class PCAPath(nn.Module):
         self.register_buffer("mean", torch.full((in_channels * side**2,), 0.5))
         self.register_buffer("components", torch.zeros(components, in_channels * side**2))
         self.register_buffer("variances", torch.ones(components))
-        self.register_buffer("rotation", torch.eye(components))
+        # `torch.eye` on the meta device would import torch's compiler, for a second.
+        identity = torch.zeros(components, components).fill_diagonal_(1)
+        self.register_buffer("rotation", identity)
 
     def load_weights(self, weights: PCAWeights) -> None:
         self.load_state_dict(vars(weights))
