@@ -155,10 +155,12 @@ class DataConfig(Options, panel="Data"):
     """Where the images are, and how they are varied before training."""
 
     train_data: Path = option(
-        Path("data/preprocessed/train_teacher.npy"), "Training images, a .npy array."
+        Path("data/preprocessed/train_teacher.npy"),
+        "Training images, a .npy array, or a pattern such as 'data/*/train_teacher.npy'.",
     )
     val_data: Path = option(
-        Path("data/preprocessed/val_teacher.npy"), "Validation images, a .npy array."
+        Path("data/preprocessed/val_teacher.npy"),
+        "Validation images, a .npy array or a pattern.",
     )
     layout: Layout | None = option(None, "Axis order of the arrays, if their shape is ambiguous.")
     augmentation: Strength = option(

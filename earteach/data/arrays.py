@@ -6,12 +6,18 @@ float values. It is memory-mapped, never read whole and never unpickled:
     >>> ears = EarArray.open("data/preprocessed/train_teacher.npy")
     >>> ears.image(0, size=64, channels=3).shape
     (64, 64, 3)
+
+Images that are too many for one file may lie in several, which a pattern names: they are one array, in
+the order of their names.
+
+    >>> ears = EarArray.open("data/*/train_teacher.npy")
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -48,11 +54,12 @@ _log = logging.getLogger(__name__)
 class EarArray:
     """A memory-mapped array of ear images; `open` finds out its layout.
 
-    `raw` is the mapped array as it is stored; `dtype` is its type in this machine's byte order.
+    `path` is as it was named, and `files` are the files. `raw` is the mapped array as it is stored;
+    `dtype` is its type in this machine's byte order.
     """
 
-    def __init__(self, path: Path, layout: Layout, raw: np.memmap) -> None:
-        self.path = path
+    def __init__(self, path: Path, files: list[Path], raw: _Rows, layout: Layout) -> None:
+        self.path, self.files = path, files
         self.layout = layout
         self.raw = raw
         self.dtype = raw.dtype.newbyteorder("=")
@@ -62,12 +69,14 @@ class EarArray:
 
     @classmethod
     def open(cls, path: str | Path, layout: Layout | None = None) -> EarArray:
-        """Map the file. Only its header and length are checked, not its values.
+        """Map the file, or the files if it is a pattern. Only headers and lengths are checked.
 
-        Raises `EarTeachError` for a file that is no such array, or whose layout is ambiguous.
+        Raises `EarTeachError` for a file that is no such array, for files whose images differ in shape
+        or type, or where the layout is ambiguous.
         """
         path = Path(path)
-        raw = _map(path)
+        files = _files(path)
+        raw = _map_all(files)
         dtype = raw.dtype.newbyteorder("=")
         if dtype not in (np.uint8, np.uint16) and dtype.kind != "f":
             factor = " * 255" if dtype.kind == "b" else ""
@@ -75,7 +84,12 @@ class EarArray:
                 f"{path}: holds {dtype} values; images are uint8, uint16 or float: "
                 f"convert with `array.astype('uint8'){factor}`"
             )
-        return cls(path, find_layout(path, raw.shape, layout), raw)
+        return cls(path, files, raw, find_layout(path, raw.shape, layout))
+
+    def cache(self, content: str) -> Path:
+        """Where something computed from the array is kept: beside it, or beside its first file."""
+        more = f"-and-{len(self.files) - 1}-more" if len(self.files) > 1 else ""
+        return self.files[0].with_name(f"{self.files[0].stem}{more}.{content}.npz")
 
     def __len__(self) -> int:
         return int(self.shape[0])
@@ -85,7 +99,7 @@ class EarArray:
         return {**self.__dict__, "raw": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, raw=_map(state["path"]))
+        self.__dict__.update(state, raw=_map_all(state["files"]))
 
     def stored(self, index: int) -> np.ndarray:
         """One image in its stored type and scale, `(H, W, C)`."""
@@ -179,6 +193,49 @@ class EarArray:
 def sampled_rows(length: int, most: int = SAMPLED_ROWS) -> np.ndarray:
     """Up to `most` row numbers, evenly spread from the first to the last."""
     return np.linspace(0, length - 1, min(length, most)).round().astype(int)
+
+
+class _Concatenated:
+    """The rows of several mapped arrays."""
+
+    def __init__(self, arrays: Sequence[np.memmap]) -> None:
+        self._arrays = arrays
+        self._ends = np.cumsum([len(array) for array in arrays])
+        self.dtype = arrays[0].dtype
+        self.shape = (int(self._ends[-1]), *arrays[0].shape[1:])
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        number = int(np.searchsorted(self._ends, index, side="right"))
+        row: np.ndarray = self._arrays[number][index - self._ends[number]]  # counted from its end
+        return row
+
+
+_Rows = np.memmap | _Concatenated
+
+
+def _files(path: Path) -> list[Path]:
+    """The file, or those that the pattern names."""
+    if "*" not in str(path) or path.exists():
+        return [path]
+    root = Path(path.anchor)
+    found = sorted(root.glob(str(path.relative_to(root))))
+    if not found:
+        raise EarTeachError(
+            f"{path}: matches no file; name .npy files, as in 'data/*/train_teacher.npy'"
+        )
+    return found
+
+
+def _map_all(files: Sequence[Path]) -> _Rows:
+    arrays = [_map(path) for path in files]
+    kinds = [(array.shape[1:], array.dtype) for array in arrays]
+    for path, kind in zip(files, kinds, strict=True):
+        if kind != kinds[0]:
+            raise EarTeachError(
+                f"{path}: holds {kind[1]} images of shape {kind[0]}, and {files[0]} {kinds[0][1]} "
+                f"images of shape {kinds[0][0]}; read as one array, they must be alike"
+            )
+    return arrays[0] if len(arrays) == 1 else _Concatenated(arrays)
 
 
 def _map(path: Path) -> np.memmap:

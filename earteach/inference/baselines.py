@@ -6,7 +6,7 @@ import hashlib
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from earteach.data.arrays import EarArray
 from earteach.data.image_batches import ImageBatch, image_batches
 from earteach.errors import EarTeachError
 from earteach.inference.loaded_model import LoadedModel
+from earteach.metrics.eigenears import Eigenears, eigenears
 from earteach.metrics.eval_metrics import (
     METRICS,
     ImageQuality,
@@ -22,9 +23,6 @@ from earteach.metrics.eval_metrics import (
     QualityMeter,
 )
 from earteach.metrics.npz_cache import load_npz, store_npz
-
-if TYPE_CHECKING:
-    from earteach.metrics.eigenears import Eigenears
 
 _log = logging.getLogger(__name__)
 
@@ -92,9 +90,7 @@ def measure_baselines(
         _log.info("no baselines: %s", error)
         return None
     key, size = _cache_key(array, fitted), model.network.image_size
-    cache = array.path.with_name(
-        f"{array.path.stem}.yardsticks-{fitted.count}-{size}px-{model.network.in_channels}c.npz"
-    )
+    cache = array.cache(f"yardsticks-{fitted.count}-{size}px-{model.network.in_channels}c")
     if (cached := load_npz(cache, key)) is not None:
         mean_image, pca = (_from_cache(cached, name, rows) for name in ("mean_image", "pca"))
         return BaselineQuality(mean_image, pca, fitted)
@@ -118,9 +114,6 @@ def training_eigenears(model: LoadedModel) -> Eigenears:
 
     Raises `EarTeachError` if the array is gone or cannot be read.
     """
-    # scikit-learn takes a second to import, which `--no-baselines` need not wait for.
-    from earteach.metrics.eigenears import eigenears
-
     train, network = model.open_array("train"), model.network
     size, channels = network.image_size, network.in_channels
     return eigenears(train, components=network.latent_dim, size=size, channels=channels)
@@ -128,13 +121,13 @@ def training_eigenears(model: LoadedModel) -> Eigenears:
 
 def _cache_key(array: EarArray, fitted: Eigenears) -> dict[str, Any]:
     """What the values depend on: every image counts, and a fingerprint only samples them."""
-    stat = array.path.stat()
+    stats = [file.stat() for file in array.files]
     digest = hashlib.sha256(fitted.mean.tobytes() + fitted.variances.tobytes())
     return {
         "fingerprint": array.fingerprint(),
         "layout": array.layout,
-        "changed": stat.st_mtime_ns,
-        "bytes": stat.st_size,
+        "changed": max(stat.st_mtime_ns for stat in stats),
+        "bytes": sum(stat.st_size for stat in stats),
         "pca_sha256": digest.hexdigest(),
         "metrics": sorted(METRICS),
         "version": 1,

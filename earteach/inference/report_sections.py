@@ -183,9 +183,8 @@ def _strip(ears: np.ndarray, title: str, share: float) -> Picture:
 def data(model: LoadedModel) -> dict[str, Any]:
     """What the run's arrays hold, whether they have changed since training, and their problems."""
     config, inspected = model.checkpoint.config.data, None
-    if config.train_data.exists() and config.val_data.exists():
-        with suppress(EarTeachError):  # the array's state names the error
-            inspected = inspect_data(config.train_data, config.val_data, layout=config.layout)
+    with suppress(EarTeachError):  # the array's state names the error
+        inspected = inspect_data(config.train_data, config.val_data, layout=config.layout)
     tables = {
         "Training": _array(model, "train", config.train_data),
         "Validation": _array(model, "val", config.val_data),

@@ -46,7 +46,7 @@ def inspect_data(
     problems = find_problems(surveys)
     forecast = None
     if config is not None:
-        # Imports torch and scikit-learn, which takes seconds that plain inspection saves.
+        # Imports torch, which takes seconds that plain inspection saves.
         from earteach.inspection import pca_forecast
 
         forecast, more = pca_forecast.forecast(arrays["train"], arrays.get("val"), config)

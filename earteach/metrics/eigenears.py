@@ -61,9 +61,7 @@ def eigenears(array: EarArray, *, components: int, size: int, channels: int) -> 
         "channels": channels,
         "version": 4,
     }
-    path = array.path.with_name(
-        f"{array.path.stem}.eigenears-{components}-{size}px-{channels}c.npz"
-    )
+    path = array.cache(f"eigenears-{components}-{size}px-{channels}c")
     if (stored := load_npz(path, key)) is not None:
         images = int(stored["images"])
         return Eigenears(stored["mean"], stored["components"], stored["variances"], images)

@@ -63,9 +63,7 @@ def first_weights(array: EarArray, model: ModelConfig, *, keep: bool = True) -> 
     size, channels, latent_dim = model.image_size, model.in_channels, model.latent_dim
     key = {"fingerprint": array.fingerprint(), "size": size, "channels": channels}
     key |= {"latent_dim": latent_dim, "version": 2}
-    cache = array.path.with_name(
-        f"{array.path.stem}.pca-init-{latent_dim}-{size}px-{channels}c.npz"
-    )
+    cache = array.cache(f"pca-init-{latent_dim}-{size}px-{channels}c")
     if (cached := load_npz(cache, key)) is not None:
         return PCAWeights(**{name: torch.from_numpy(value) for name, value in cached.items()})
     _log.info("initializing from PCA of %s, with all ears mirrored to one side", array.path)

@@ -288,3 +288,26 @@ def test_the_advice_for_booleans_gives_black_and_white(tmp_path):
     np.save(tmp_path / "a.npy", np.zeros((4, 8, 8), bool))
     with pytest.raises(EarTeachError, match=r"convert with `array.astype\('uint8'\) \* 255`"):
         EarArray.open(tmp_path / "a.npy")
+
+
+def test_arrays_named_by_a_pattern_are_one(tmp_path, ears):
+    """Pieces of 2, 1 and 2 ears; the fingerprint of the whole is that of a single file."""
+    for name, piece in zip("abc", np.split(ears, [2, 3]), strict=True):
+        (tmp_path / name).mkdir()
+        saved(tmp_path / name, piece)
+    whole = EarArray.open(saved(tmp_path, ears))
+    pieces = pickle.loads(pickle.dumps(EarArray.open(tmp_path / "*" / "ears.npy")))
+    assert pieces.fingerprint() == whole.fingerprint()
+    assert len(pieces) == 5
+    for index in range(5):
+        np.testing.assert_array_equal(pieces.stored(index), ears[index])
+    assert pieces.cache("pca") == tmp_path / "a" / "ears-and-2-more.pca.npz"
+
+
+def test_pieces_that_differ_are_refused(tmp_path, ears):
+    np.save(tmp_path / "a.npy", ears)
+    np.save(tmp_path / "b.npy", ears[:, 2:])
+    with pytest.raises(EarTeachError, match=r"b\.npy: .*\(30, 24, 3\).*a\.npy.*\(32, 24, 3\)"):
+        EarArray.open(tmp_path / "*.npy")
+    with pytest.raises(EarTeachError, match="matches no file"):
+        EarArray.open(tmp_path / "c*.npy")
