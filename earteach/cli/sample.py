@@ -36,6 +36,14 @@ SamplerChoice = Annotated[
         show_default="gmm",
     ),
 ]
+Temperature = Annotated[
+    float | None,
+    typer.Option(
+        "--temperature",
+        help="Below 1, ears are more usual and more alike; above 1, less. At most 2.",
+        show_default="1",
+    ),
+]
 Ends = Annotated[
     tuple[str, str] | None,
     typer.Option(
@@ -63,6 +71,7 @@ def sample(
     number: Number = None,
     seed: Seed = 42,
     sampler: SamplerChoice = None,
+    temperature: Temperature = None,
     interpolate: Ends = None,
     traverse: Directions = None,
     nearest: Annotated[
@@ -77,7 +86,12 @@ def sample(
     json: Json = False,
 ) -> None:
     """Write PNGs of new ears, of interpolations between ears, or of latent traversals."""
-    exclusive = {"--sampler": sampler, "--interpolate": interpolate, "--traverse": traverse}
+    drawing = "--temperature" if sampler is None else "--sampler"
+    exclusive = {
+        drawing: sampler or temperature,
+        "--interpolate": interpolate,
+        "--traverse": traverse,
+    }
     given = [option for option, value in exclusive.items() if value is not None]
     if len(given) > 1:
         raise typer.BadParameter(f"{' and '.join(given)} cannot be used together; choose one")
@@ -100,6 +114,7 @@ def sample(
             number=number or 8,
             seed=seed,
             sampler=sampler,
+            temperature=1.0 if temperature is None else temperature,
             nearest=nearest,
             config=config,
         )
@@ -120,7 +135,8 @@ def _files(result: Samples | Interpolation | Traversal, grid: str = "") -> dict[
 
 def _samples(result: Samples) -> dict[str, str]:
     values = _files(result, ", each ear above its nearest training image" if result.nearest else "")
-    values["drawn from"] = f"{result.drawn_from}, seed {result.seed}"
+    warmth = "" if result.temperature == 1 else f", temperature {result.temperature:g}"
+    values["drawn from"] = f"{result.drawn_from}, seed {result.seed}{warmth}"
     if result.nearest is not None:
         distances = [match.distance for match in result.nearest]
         values["nearest training image"] = (

@@ -28,6 +28,7 @@ from earteach.inference.nearest_images import Nearest, Neighbours, find_neighbou
 from earteach.inference.samplers import CodeSource, draw_codes, find_source
 
 GRID = "grid.png"
+_MAX_TEMPERATURE = 2.0
 # A larger grid is unreadable, and each of its ears costs a nearest-image search.
 _MAX_GRID = 64
 _log = logging.getLogger(__name__)
@@ -45,6 +46,7 @@ class Samples:
     checkpoint: Path
     seed: int
     sampler: Sampler
+    temperature: float
     drawn_from: str
     components: int | None
     images: tuple[Path, ...]
@@ -74,13 +76,15 @@ def sample(
     number: int = 8,
     seed: int = 42,
     sampler: Sampler | None = None,
+    temperature: float = 1.0,
     nearest: bool = True,
     config: InferenceConfig | None = None,
 ) -> Samples:
     """Draw `number` codes, decode them and write the ears as PNGs.
 
     The default sampler is `gmm`, or `prior` with a note if there is neither a stored mixture nor the
-    training array. With `nearest` the grid shows below each ear the training image nearest to it.
+    training array. Below 1, `temperature` makes the ears more usual and more alike, above 1 less. With
+    `nearest` the grid shows below each ear the training image nearest to it.
 
     The same checkpoint and seed give the same ears. Each one is written as soon as it is decoded, so
     memory does not grow with `number`. Existing PNGs of `sample` in `out` are replaced. Raises
@@ -90,6 +94,10 @@ def sample(
         raise EarTeachError(f"--number {number}: must be at least 1")
     if sampler not in (None, *get_args(Sampler)):
         raise EarTeachError(f"--sampler {sampler}: must be {' or '.join(get_args(Sampler))}")
+    if not 0 < temperature <= _MAX_TEMPERATURE:
+        raise EarTeachError(
+            f"--temperature {temperature:g}: must be above 0 and at most {_MAX_TEMPERATURE:g}"
+        )
     config = config or InferenceConfig()
     model = load_model(path, config)
     missing = missing_folders(out)
@@ -100,7 +108,7 @@ def sample(
         remove_empty(missing)
         raise
     metadata = {"Checkpoint": model.checkpoint.path.name, "Seed": str(seed)}
-    codes = draw_codes(source, number, seed, config.batch_size)
+    codes = draw_codes(source, number, seed, config.batch_size, temperature)
     first = write_ears(decode(model, codes), paths, metadata)
     if number > len(first):
         _log.info("%s: shows the first %d of %d ears", out / GRID, len(first), number)
@@ -111,6 +119,7 @@ def sample(
         checkpoint=model.checkpoint.path,
         seed=seed,
         sampler=source.name,
+        temperature=temperature,
         drawn_from=source.description,
         components=source.mixture.components if source.mixture else None,
         images=paths,

@@ -36,11 +36,14 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class CodeSource:
-    """What a sampler draws from; `codes` gives endless codes, float32 `(D,)`, for a seed."""
+    """What a sampler draws from; `codes` gives endless codes, float32 `(D,)`, for a seed.
+
+    Its second argument is the temperature.
+    """
 
     name: Sampler
     description: str  # as in "drawn from the prior"
-    codes: Callable[[int], Iterator[torch.Tensor]]
+    codes: Callable[[int, float], Iterator[torch.Tensor]]
     mixture: CodeMixture | None = None
 
 
@@ -61,9 +64,9 @@ def find_source(model: LoadedModel, sampler: Sampler | None) -> CodeSource:
 def prior_source(model: LoadedModel) -> CodeSource:
     """The standard normal distribution."""
 
-    def codes(seed: int) -> Iterator[torch.Tensor]:
-        generator = torch.Generator().manual_seed(seed)
-        return (torch.randn(model.network.latent_dim, generator=generator) for _ in count())
+    def codes(seed: int, temperature: float) -> Iterator[torch.Tensor]:
+        generator, shape = torch.Generator().manual_seed(seed), model.network.latent_dim
+        return (temperature * torch.randn(shape, generator=generator) for _ in count())
 
     return CodeSource("prior", "the prior", codes)
 
@@ -110,10 +113,10 @@ def get_mixture(model: LoadedModel) -> CodeMixture:
 
 
 def draw_codes(
-    source: CodeSource, number: int, seed: int, batch_size: int
+    source: CodeSource, number: int, seed: int, batch_size: int, temperature: float = 1.0
 ) -> Iterator[torch.Tensor]:
     """Batches of `number` codes in all, float32 `(B, D)`."""
-    remaining = islice(source.codes(seed), number)
+    remaining = islice(source.codes(seed, temperature), number)
     while batch := list(islice(remaining, batch_size)):
         yield torch.stack(batch)
 

@@ -68,8 +68,11 @@ class CodeMixture:
             code[-1] = 1.0 if self.facing >= 0.5 else -1.0
         return code
 
-    def codes(self, seed: int) -> Iterator[torch.Tensor]:
-        """An endless stream of new codes, float32 `(D,)`."""
+    def codes(self, seed: int, temperature: float = 1.0) -> Iterator[torch.Tensor]:
+        """An endless stream of new codes, float32 `(D,)`.
+
+        `temperature` multiplies their distances from the means of the Gaussians.
+        """
         generator = torch.Generator().manual_seed(seed)
         bounds = torch.from_numpy(self.weights).double().cumsum(0)[:-1]
         means, factors = torch.from_numpy(self.means), torch.from_numpy(self.factors)
@@ -83,7 +86,7 @@ class CodeMixture:
             ).tolist()
             noise = torch.randn(correlated, generator=generator)
             k = int((u_component > bounds).sum())
-            drawn = means[k] + factors[k] @ noise
+            drawn = means[k] + temperature * factors[k] @ noise
             details = scores[_nearest(drawn * effects, visible), correlated:]
             code = mean + torch.cat([drawn, _mixed(details, u_detail)]) @ axes
             if self.has_side:

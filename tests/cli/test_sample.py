@@ -46,11 +46,12 @@ def test_ears_of_the_mixture(ckpt: str) -> None:
 
 
 def test_ears_of_the_prior_without_nearest_images(ckpt: str) -> None:
-    result, text = both(ckpt, "--out", "out", "--sampler", "prior", "--seed", 7, "--no-nearest")
+    options = ("--sampler", "prior", "--seed", 7, "--temperature", 0.5)
+    result, text = both(ckpt, "--out", "out", *options, "--no-nearest")
     assert (result["sampler"], result["components"], result["seed"]) == ("prior", None, 7)
     assert (result["nearest"], result["validation_distance"]) == (None, None)
     assert len(result["images"]) == 8
-    assert "the prior, seed 7" in text
+    assert "the prior, seed 7, temperature 0.5" in text
     assert "nearest" not in text
     assert not Path("a.mixture.npz").exists()
 
@@ -93,6 +94,10 @@ def test_traversal(ckpt: str) -> None:
             "--interpolate and --traverse cannot be used together",
         ),
         ("--sampler vae", 2, "vae"),
+        ("--temperature 0.5 --interpolate 0 1", 2, "--temperature and --interpolate cannot be"),
+        ("--temperature 0", 1, "--temperature 0: must be above 0"),
+        ("--temperature 2.5", 1, "--temperature 2.5: must be above 0 and at most 2"),
+        ("--temperature nan", 1, "--temperature nan: must be above 0"),
         ("-n 0", 2, "--number"),
         ("--interpolate 0 900", 1, "has rows 0 to 6"),
         ("--interpolate none.png 1", 1, "--interpolate none.png: no such file"),

@@ -54,6 +54,8 @@ def test_ears_are_decoded_codes_of_the_sampler(placed, tmp_path, sampler):
         generator = torch.Generator().manual_seed(9)
         prior = torch.stack([torch.randn(16, generator=generator) for _ in range(4)])
         assert torch.equal(codes, prior)
+        (half,) = draw_codes(find_source(model, sampler), 4, seed=9, batch_size=4, temperature=0.5)
+        assert torch.equal(half, prior / 2)
     with torch.no_grad():
         decoded = earteach.load(placed).decode(codes)
     assert np.abs(stacked(result.images) - levels(decoded)).max() <= 0.51

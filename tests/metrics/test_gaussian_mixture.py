@@ -54,6 +54,21 @@ def test_mean_and_covariance_are_those_of_the_codes(number, groups):
     np.testing.assert_allclose(covariance, np.cov(codes.T, bias=True), atol=0.02 * scale)
 
 
+@pytest.mark.parametrize("temperature", [0.25, 2.0])
+def test_the_temperature_multiplies_the_distance_from_the_means(temperature):
+    mixture = fitted(codes_in_groups(400, 3))
+
+    def drawn(temperature: float) -> np.ndarray:
+        codes = torch.stack(list(islice(mixture.codes(5, temperature), 20))).double().numpy()
+        return (codes - mixture.mean) @ np.linalg.pinv(mixture.axes.astype(float))
+
+    centres = drawn(1e-9)
+    assert np.abs(centres[:, None] - mixture.means[:, : centres.shape[1]]).min(axis=1).max() < 1e-4
+    np.testing.assert_allclose(
+        drawn(temperature) - centres, temperature * (drawn(1.0) - centres), atol=1e-4
+    )
+
+
 @pytest.mark.parametrize(("groups", "components"), [(1, 1), (2, 2), (4, 4)])
 def test_the_number_of_components_is_that_of_the_groups(groups, components):
     mixture = fitted(codes_in_groups(800, groups))
