@@ -25,7 +25,6 @@ from torch import nn
 import earteach
 from benchmarks.quality import command
 from benchmarks.quality.sampling import (
-    Distance,
     Sampler,
     distance,
     from_mixture,
@@ -46,6 +45,7 @@ from benchmarks.tables import processor
 from earteach.data.arrays import EarArray
 from earteach.errors import EarTeachError
 from earteach.hardware import on_cpu
+from earteach.metrics.gist import Similarity
 
 _log = logging.getLogger("benchmarks.quality")
 
@@ -209,7 +209,7 @@ def measure(name: str, bench: Bench) -> dict[str, Any]:
     }
 
 
-def distances(samplers: Sequence[Sampler], bench: Bench) -> dict[str, Distance]:
+def distances(samplers: Sequence[Sampler], bench: Bench) -> dict[str, Similarity]:
     """Each sampler's distance to as many real ears of the validation arrays."""
     if not bench.settings.samples:
         return {}

@@ -63,11 +63,14 @@ def tables(results: Results) -> dict[str, Table]:
         ),
         f"samples-{latent_dim}": _table(
             results,
-            {"model": "", "ears": "", "Fréchet distance": ".3f", "kernel distance": ".5f"},
+            {
+                "model": "", "ears": "", "Fréchet distance": ".3f", "kernel distance": ".5f",
+                "precision": ".2f", "recall": ".2f",
+            },
             [
-                [row["model"], name, distance["frechet"], distance["kernel"]]
+                [row["model"], name, *map(measured.get, ("frechet", "kernel", "precision", "recall"))]
                 for row in rows
-                for name, distance in row["samples"].items()
+                for name, measured in row["samples"].items()
             ],
         ),
     }  # fmt: skip

@@ -12,22 +12,14 @@ import numpy as np
 import torch
 from PIL import Image
 
-from benchmarks.quality.distances import features, frechet_distance, kernel_distance
 from benchmarks.quality.scoring import Codec
 from earteach.config import InferenceConfig
 from earteach.data.image_batches import to_batch
 from earteach.inference.sample import sample
+from earteach.metrics.gist import Similarity, features, similarity
 
 Accelerator = Literal["cpu", "gpu", "auto"]
 _BATCH = 64
-
-
-@dataclass(frozen=True)
-class Distance:
-    """GIST Fréchet and kernel distance; smaller is nearer."""
-
-    frechet: float
-    kernel: float
 
 
 @dataclass(frozen=True)
@@ -38,10 +30,9 @@ class Sampler:
     draw: Callable[[int], torch.Tensor]
 
 
-def distance(images: torch.Tensor, real: torch.Tensor) -> Distance:
+def distance(images: torch.Tensor, real: torch.Tensor) -> Similarity:
     """Between two sets of images `(N, 3, S, S)` in [0, 1]."""
-    ours, theirs = features(images), features(real)
-    return Distance(frechet_distance(ours, theirs), kernel_distance(ours, theirs))
+    return similarity(features(images), features(real))
 
 
 def from_prior(codec: Codec, latent_dim: int, seed: int, device: str = "cpu") -> Sampler:

@@ -15,6 +15,7 @@ from earteach.config import InferenceConfig, Sampler
 if TYPE_CHECKING:
     from earteach.inference.latent_traversal import Interpolation, Traversal
     from earteach.inference.sample import Samples
+    from earteach.metrics.gist import Similarity
 
 
 Number = Annotated[
@@ -81,19 +82,28 @@ def sample(
             help="Find the training image nearest to each new ear.",
         ),
     ] = True,
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check",
+            help="Measure how near the ears are to validation images, beside training images. Needs "
+            "at least 100 of each.",
+        ),
+    ] = False,
     show: Show = False,
     checkpoint_dir: CheckpointDir = Path("checkpoints"),
     json: Json = False,
 ) -> None:
     """Write PNGs of new ears, of interpolations between ears, or of latent traversals."""
-    drawing = "--temperature" if sampler is None else "--sampler"
-    exclusive = {
-        drawing: sampler or temperature,
+    options = {
+        "--sampler": sampler,
+        "--temperature": temperature,
+        "--check": check or None,
         "--interpolate": interpolate,
         "--traverse": traverse,
     }
-    given = [option for option, value in exclusive.items() if value is not None]
-    if len(given) > 1:
+    given = [option for option, value in options.items() if value is not None]
+    if len(given) > 1 and given[-1] in ("--interpolate", "--traverse"):
         raise typer.BadParameter(f"{' and '.join(given)} cannot be used together; choose one")
     path = checkpoint_or_folder(ckpt, checkpoint_dir)
     result: Samples | Interpolation | Traversal
@@ -116,6 +126,7 @@ def sample(
             sampler=sampler,
             temperature=1.0 if temperature is None else temperature,
             nearest=nearest,
+            check=check,
             config=config,
         )
         title = f"{len(result.images)} new ears from {result.checkpoint}"
@@ -144,7 +155,17 @@ def _samples(result: Samples) -> dict[str, str]:
         )
     if result.validation_distance is not None:
         values["for validation images"] = f"median distance {result.validation_distance:.3f}"
+    if result.check is not None:
+        values[f"to {result.check.images} validation images"] = _similarity(result.check.samples)
+        values["of as many training images"] = _similarity(result.check.training_images)
     return values
+
+
+def _similarity(measured: Similarity) -> str:
+    return (
+        f"Fréchet distance {measured.frechet:.3f}, kernel distance {measured.kernel:.5f}, "
+        f"precision {measured.precision:.2f}, recall {measured.recall:.2f} (GIST)"
+    )
 
 
 def _interpolation(result: Interpolation) -> dict[str, str]:

@@ -25,6 +25,7 @@ from earteach.hardware import at_most_cores
 from earteach.images import check_overwrite, grid, remove_stale, to_uint8, write_png
 from earteach.inference.loaded_model import LoadedModel, load_model
 from earteach.inference.nearest_images import Nearest, Neighbours, find_neighbours
+from earteach.inference.sample_check import Check, SampleCheck
 from earteach.inference.samplers import CodeSource, draw_codes, find_source
 
 GRID = "grid.png"
@@ -53,6 +54,7 @@ class Samples:
     grid: Path
     nearest: tuple[Nearest, ...] | None
     validation_distance: float | None
+    check: Check | None
 
 
 @dataclass(frozen=True)
@@ -78,13 +80,15 @@ def sample(
     sampler: Sampler | None = None,
     temperature: float = 1.0,
     nearest: bool = True,
+    check: bool = False,
     config: InferenceConfig | None = None,
 ) -> Samples:
     """Draw `number` codes, decode them and write the ears as PNGs.
 
     The default sampler is `gmm`, or `prior` with a note if there is neither a stored mixture nor the
     training array. Below 1, `temperature` makes the ears more usual and more alike, above 1 less. With
-    `nearest` the grid shows below each ear the training image nearest to it.
+    `nearest` the grid shows below each ear the training image nearest to it. With
+    `check` the result says how near the ears are to validation images.
 
     The same checkpoint and seed give the same ears. Each one is written as soon as it is decoded, so
     memory does not grow with `number`. Existing PNGs of `sample` in `out` are replaced. Raises
@@ -100,6 +104,7 @@ def sample(
         )
     config = config or InferenceConfig()
     model = load_model(path, config)
+    checked = SampleCheck(model, number) if check else None
     missing = missing_folders(out)
     paths = prepare_paths(out, number)  # before a mixture is fitted
     try:
@@ -109,7 +114,8 @@ def sample(
         raise
     metadata = {"Checkpoint": model.checkpoint.path.name, "Seed": str(seed)}
     codes = draw_codes(source, number, seed, config.batch_size, temperature)
-    first = write_ears(decode(model, codes), paths, metadata)
+    ears = decode(model, codes)
+    first = write_ears(map(checked.see, ears) if checked else ears, paths, metadata)
     if number > len(first):
         _log.info("%s: shows the first %d of %d ears", out / GRID, len(first), number)
     neighbours = find_neighbours(model, first) if nearest else None
@@ -126,6 +132,7 @@ def sample(
         grid=write_grid(tiles, columns, paths, metadata),
         nearest=neighbours.nearest if neighbours else None,
         validation_distance=neighbours.validation_distance if neighbours else None,
+        check=checked.result() if checked else None,
     )
 
 

@@ -94,6 +94,8 @@ def test_traversal(ckpt: str) -> None:
             "--interpolate and --traverse cannot be used together",
         ),
         ("--sampler vae", 2, "vae"),
+        ("--check --traverse 2", 2, "--check and --traverse cannot be used together"),
+        ("--check", 1, "--check: compares 7 ears; it needs 100 new ears (--number)"),
         ("--temperature 0.5 --interpolate 0 1", 2, "--temperature and --interpolate cannot be"),
         ("--temperature 0", 1, "--temperature 0: must be above 0"),
         ("--temperature 2.5", 1, "--temperature 2.5: must be above 0 and at most 2"),

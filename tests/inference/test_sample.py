@@ -13,10 +13,12 @@ import earteach
 from earteach.config import InferenceConfig
 from earteach.data.arrays import EarArray
 from earteach.errors import EarTeachError
+from earteach.inference import sample_check
 from earteach.inference.loaded_model import load_model
 from earteach.inference.nearest_images import nearest_images
 from earteach.inference.sample import sample
 from earteach.inference.samplers import draw_codes, find_source, get_mixture
+from earteach.metrics.gist import features, similarity
 from tests.inference.conftest import levels, pixels, rename_arrays, stacked
 
 SAMPLERS = ["gmm", "prior"]
@@ -60,6 +62,25 @@ def test_ears_are_decoded_codes_of_the_sampler(placed, tmp_path, sampler):
         decoded = earteach.load(placed).decode(codes)
     assert np.abs(stacked(result.images) - levels(decoded)).max() <= 0.51
     assert (result.sampler, result.components) == (sampler, mixture and mixture.components)
+
+
+def test_the_check_compares_the_ears_with_photographs(trained, ears, tmp_path, monkeypatch):
+    """Five ears and training images, evenly spread, with as many validation images."""
+    monkeypatch.setattr(sample_check, "FEWEST", 5)
+    result = sample(trained.last, tmp_path, number=5, check=True, nearest=False)
+    assert result.check is not None
+
+    def of(images: np.ndarray) -> torch.Tensor:
+        return features(torch.from_numpy(images.astype(np.float32) / 255).permute(0, 3, 1, 2))
+
+    val, train = (np.load(ears / f"{name}_teacher.npy") for name in ("val", "train"))
+    real = of(val[np.linspace(0, len(val) - 1, 5).round().astype(int)])
+    expected = similarity(of(stacked(result.images)), real)
+    assert vars(result.check.samples) == pytest.approx(vars(expected), rel=1e-4, abs=1e-6)
+    some = of(train[np.linspace(0, len(train) - 1, 5).round().astype(int)])
+    expected = similarity(some, real)
+    assert vars(result.check.training_images) == pytest.approx(vars(expected), rel=1e-4, abs=1e-6)
+    assert result.check.images == 5
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,17 @@
-"""Fréchet and kernel distance between two sets of images, on GIST features.
+"""How near a set of images is to another: distances, precision and recall, on GIST features.
 
 GIST (Oliva and Torralba 2001, https://doi.org/10.1023/A:1011139631724) needs no download: edge
 strengths at four scales and six orientations in a 4×4 grid, and the cells' mean colours. The distances
 are not FID and KID, which use Inception's features. Compare values only for images of one size and
 equal numbers of images.
+
+>>> similarity(features(samples), features(photographs)).frechet
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch.nn import functional
@@ -21,6 +24,31 @@ _BINOMIAL = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)
 # RGB to luma and two differences of colour (ITU-R BT.601).
 _YCBCR = ((0.299, 0.587, 0.114), (-0.169, -0.331, 0.5), (0.5, -0.419, -0.081))
 _PIECE = 64
+_NEIGHBOURS = 3
+
+
+@dataclass(frozen=True)
+class Similarity:
+    """Of a set of images to real ones.
+
+    `frechet` and `kernel` are distances. `precision` is the share of the images that look real, `recall`
+    that of the real ones of which the images have the like.
+    """
+
+    frechet: float
+    kernel: float
+    precision: float
+    recall: float
+
+
+def similarity(images: torch.Tensor, real: torch.Tensor) -> Similarity:
+    """From the features `(N, F)` of both, N more than 3."""
+    return Similarity(
+        frechet_distance(images, real),
+        kernel_distance(images, real),
+        _covered(images, real),
+        _covered(real, images),
+    )
 
 
 def features(images: torch.Tensor) -> torch.Tensor:
@@ -60,6 +88,16 @@ def kernel_distance(a: torch.Tensor, b: torch.Tensor) -> float:
     mean_a = (within_a.sum() - within_a.trace()) / (n * (n - 1))
     mean_b = (within_b.sum() - within_b.trace()) / (m * (m - 1))
     return float(mean_a + mean_b - 2 * _kernel(a, b).mean())
+
+
+def _covered(points: torch.Tensor, others: torch.Tensor) -> float:
+    """The share of points that lie nearer to one of the others than its third neighbour among them.
+
+    Precision and recall of Kynkäänniemi et al. 2019 (https://arxiv.org/abs/1904.06991).
+    """
+    among = torch.cdist(others, others)
+    radii = among.kthvalue(min(_NEIGHBOURS + 1, len(others)), dim=1).values  # the first is itself
+    return float((torch.cdist(points, others) <= radii).any(dim=1).float().mean())
 
 
 def _kernel(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:

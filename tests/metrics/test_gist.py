@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import linalg, ndimage, signal
 
-from benchmarks.quality.distances import features, frechet_distance, kernel_distance
+from earteach.metrics.gist import features, frechet_distance, kernel_distance, similarity
 
 
 def cell_means(plane: np.ndarray) -> np.ndarray:
@@ -69,3 +69,16 @@ def test_kernel_distance_is_the_unbiased_estimator():
 
     expected = mean(a, a, True) + mean(b, b, True) - 2 * mean(a, b, False)
     assert kernel_distance(torch.tensor(a), torch.tensor(b)) == pytest.approx(expected, rel=1e-9)
+
+
+def test_precision_and_recall_are_shares_inside_the_others_spheres():
+    """Six real points a step apart, whose third neighbours are two or three steps away."""
+    real = torch.tensor([[0.0], [1], [2], [3], [4], [5]]) * torch.tensor([1.0, 0])
+    radii = [3, 2, 2, 2, 2, 3]
+    images = torch.tensor([[-3.5], [-3], [2.5], [7.5], [8.5], [30]]) * torch.tensor([1.0, 0])
+    inside = [any(abs(x - r) <= radius for r, radius in enumerate(radii)) for x in images[:, 0]]
+    measured = similarity(images, real)
+    assert measured.precision == pytest.approx(sum(inside) / 6) == pytest.approx(3 / 6)
+    # The third neighbours of the images are 11, 10.5, 6, 5, 6 and 22.5 away: all real ones are near one.
+    assert measured.recall == 1
+    assert similarity(real, real + 100).recall == similarity(real, real + 100).precision == 0
