@@ -38,6 +38,9 @@ STEPS = 4
 # Images of 256×256×3: 12.0 GB, as a sparse file.
 LARGE, SMALL = 61_036, 2048
 ALLOWED_MB = 1500
+# Images of 64×64×3, in files of so many, and of as many as fit into one file.
+MANY, PER_FILE, FEW = 10**7, 10**4, 10**5
+BATCHES = 200
 
 
 def rows(workspace: Path) -> Iterator[Row]:
@@ -46,6 +49,7 @@ def rows(workspace: Path) -> Iterator[Row]:
     yield _beside_plain(array, "light", 2)
     for size in (64, 128):
         yield _beside_a_step(_repeated(workspace, size), size)
+    yield _many_images(workspace)
     yield from _large_array(workspace)
 
 
@@ -161,6 +165,28 @@ def _beside_a_step(path: Path, size: int) -> Row:
     )
 
 
+def _many_images(workspace: Path) -> Row:
+    """The first batches of an epoch, in random order, of empty files."""
+    folder = workspace / "many"
+    folder.mkdir(exist_ok=True)
+    for number in range(MANY // PER_FILE):
+        _sparse(folder / f"{number:04d}.npy", PER_FILE, 64)
+    few = _sparse(workspace / "few.npy", FEW, 64)
+    config = TrainConfig().with_options(
+        {"image_size": 64, "batch_size": BATCH, "num_workers": 0, "augmentation": "full"}
+    )
+
+    def batches(path: Path) -> Callable[[], object]:
+        loader = iter(training_loader(config, EarArray.open(path)))
+        return lambda: collections.deque(itertools.islice(loader, BATCHES), maxlen=0)
+
+    pair = in_turn(batches(folder / "*.npy"), batches(few), TURNS)
+    return pair.throughput(
+        f"loader at 64 px, one core, of {MANY:,} images in {MANY // PER_FILE:,} files",
+        BATCHES * BATCH, 0.8, f"of {FEW:,} images in one file",
+    )  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Run:
     """Seconds to the first step, and the largest anonymous memory of all processes, in MB."""
@@ -187,7 +213,7 @@ def _large_array(workspace: Path) -> Iterator[Row]:
 
 
 def _few_steps(workspace: Path, number: int) -> Run:
-    train, val = (_sparse(workspace, count) for count in (number, 16))
+    train, val = (_sparse(workspace / f"sparse-{count}.npy", count, 256) for count in (number, 16))
     out = workspace / f"few-steps-{number}"
     shutil.rmtree(out, ignore_errors=True)
     command = [sys.executable, "-m", "benchmarks.speed.few_steps", str(train), str(val), str(out)]
@@ -206,10 +232,9 @@ def _few_steps(workspace: Path, number: int) -> Run:
         return Run(float(process.stdout.read()) - began, largest)
 
 
-def _sparse(workspace: Path, number: int) -> Path:
-    path = workspace / f"sparse-{number}.npy"
+def _sparse(path: Path, number: int, size: int) -> Path:
     if not path.exists():
-        np.lib.format.open_memmap(path, "w+", np.uint8, (number, 256, 256, 3))
+        np.lib.format.open_memmap(path, "w+", np.uint8, (number, size, size, 3))
     return path
 
 

@@ -105,7 +105,8 @@ class EpochOrder(Sampler[Key]):
         order = permutation(self.seed, self.epoch, self.length)
         padded = np.resize(order, len(self) * self.world_size)
         mine = padded[self.rank :: self.world_size]
-        return iter([(self.epoch, int(index)) for index in mine[self.skipped :]])
+        epoch = self.epoch
+        return ((epoch, int(index)) for index in mine[self.skipped :])
 
 
 class TrainingLoader(DataLoader[Sample]):
@@ -151,6 +152,7 @@ def training_loader(
         array, size=model.image_size, channels=model.in_channels, seed=seed,
         augmentation=Augmentation(data.augmentation, model.in_channels, data.target),
     )  # fmt: skip
+    array.read_in_random_order()
     order = EpochOrder(len(array), seed, rank, world_size)
     loader = TrainingLoader(order, dataset=dataset, **_loading_options(config))
     _loaders.add(loader)
