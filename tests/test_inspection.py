@@ -249,6 +249,8 @@ def test_lookalikes_are_no_copies(tmp_path, ears):
     [
         ("unreadable-scale", "rescale them", lambda images: images / 127.5 - 1),
         ("unused-range", "for example by 257", lambda images: images.astype(np.uint16)),
+        ("unused-range", "for example by 255", lambda images: images / images.max() / 255),
+        ("unused-range", "for example by 25", lambda images: images * (10 / images.max())),
         (
             "over-one",
             "clip(0, 1)",

@@ -75,17 +75,15 @@ def layout_by_hand(shape: tuple[int, ...]) -> str | None:
 def brightness_by_hand(values: np.ndarray) -> np.ndarray | None:
     """Values in [0, 255] before rounding, or None for what is no image."""
     if values.dtype.kind == "u" and values.dtype.itemsize <= 2:
-        if values.dtype.itemsize == 2 and 0 < values.max() <= 255:
-            return None  # eight bits in sixteen
-        return values * (255 / (256**values.dtype.itemsize - 1))
+        white = 256**values.dtype.itemsize - 1
+        return None if 0 < values.max() < white / 15 else values * (255 / white)
     if values.dtype.kind != "f":
         return None
     exact = values.astype(np.longdouble)
     if not (np.isfinite(exact).all() and (exact >= 0).all() and (exact <= 255).all()):
         return None
-    if 1 < exact.max() < 2:
-        return None
-    return exact * 255 if exact.max() <= 1 else exact
+    white = 1 if exact.max() <= 1 else 255
+    return None if 0 < float(exact.max()) < white / 15 else exact * (255 / white)
 
 
 def read_whole(path: Path) -> tuple[EarArray, np.ndarray]:

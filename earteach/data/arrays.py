@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import mmap
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -31,8 +32,8 @@ from earteach.errors import EarTeachError
 Scale = Literal["uint8", "uint16", "unit", "byte"]
 
 SAMPLED_ROWS = 64
-# If none of the sampled photographs is brighter than this in [0, 255], the scale is a mistake.
-DARKEST_BYTES = 2.0
+# Floats whose largest value lies between 1 and this are meant to lie in [0, 1].
+MOST_OVER_ONE = 2.0
 _PHOTOGRAPH = "make arrays of a folder of photographs with earteach prepare"
 # The first bytes of files that people take for arrays, what they are, and how an array is made of them.
 _OTHER_FILES = (
@@ -62,6 +63,7 @@ class EarArray:
         self.path, self.files = path, files
         self.layout = layout
         self.raw = raw
+        self._in_random_order = False
         self.dtype = raw.dtype.newbyteorder("=")
         self.shape = raw.shape
         sides = dict(zip(layout, map(int, raw.shape), strict=True))
@@ -79,10 +81,9 @@ class EarArray:
         raw = _map_all(files)
         dtype = raw.dtype.newbyteorder("=")
         if dtype not in (np.uint8, np.uint16) and dtype.kind != "f":
-            factor = " * 255" if dtype.kind == "b" else ""
             raise EarTeachError(
-                f"{path}: holds {dtype} values; images are uint8, uint16 or float: "
-                f"convert with `array.astype('uint8'){factor}`"
+                f"{path}: holds {dtype.name} values; images are uint8, uint16 or float; "
+                f"{_conversion(dtype)}"
             )
         return cls(path, files, raw, find_layout(path, raw.shape, layout))
 
@@ -100,6 +101,17 @@ class EarArray:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, raw=_map_all(state["files"]))
+        if self._in_random_order:
+            self.read_in_random_order()
+
+    def read_in_random_order(self) -> None:
+        """Tell the system not to read ahead, which from a disk takes over twice as long."""
+        self._in_random_order = True
+        arrays = [self.raw] if isinstance(self.raw, np.memmap) else self.raw.arrays
+        mapped: list[Any] = [array.base for array in arrays]
+        for each in mapped:
+            if hasattr(each, "madvise"):  # not on Windows
+                each.madvise(mmap.MADV_RANDOM)
 
     def stored(self, index: int) -> np.ndarray:
         """One image in its stored type and scale, `(H, W, C)`."""
@@ -112,25 +124,29 @@ class EarArray:
     def scale(self) -> Scale:
         """How stored values become brightness; for floats judged by a sample of the rows.
 
-        Raises `EarTeachError` if the sampled values are neither in [0, 1] nor in [0, 255].
+        Raises `EarTeachError` if the sampled values are neither in [0, 1] nor in [0, 255], or so low in
+        the range of their type that all images would be nearly black.
         """
+        rows = sampled_rows(len(self)).tolist()
         if self.dtype.kind == "u":
-            if self.dtype.itemsize == 1:
-                return "uint8"
-            brightest = max(int(self.raw[int(row)].max()) for row in sampled_rows(len(self)))
-            if 0 < brightest <= 255:
-                raise EarTeachError(
-                    f"{self.path}: its uint16 values reach {brightest} of 65,535, and would be nearly "
-                    "black; convert with `array.astype('uint8')`"
-                )
-            return "uint16"
-        largest = max(self._checked_maximum(int(row), 255.0) for row in sampled_rows(len(self)))
-        if 1.0 < largest < DARKEST_BYTES:
-            raise EarTeachError(
-                f"{self.path}: its values reach {largest:g}, a little over 1, and would be nearly black "
-                "if read as [0, 255]; clip them with `array.clip(0, 1)`, or multiply by 255"
-            )
+            brightest = max(int(self.raw[row].max()) for row in rows)
+            white = int(np.iinfo(self.dtype).max)
+            scale_of_bits = 2 ** max(1, brightest.bit_length()) - 1
+            self._check_bright(brightest, white, f"multiply them: array * {white // scale_of_bits}")
+            return "uint8" if white == 255 else "uint16"
+        largest = max(self._checked_maximum(row, 255.0) for row in rows)
+        advice = "rescale them to [0, 1]"
+        if 1.0 < largest < MOST_OVER_ONE:
+            advice = "a little over 1: clip them with `array.clip(0, 1)`, or multiply by 255"
+        self._check_bright(largest, 1 if largest <= 1.0 else 255, advice)
         return "unit" if largest <= 1.0 else "byte"
+
+    def _check_bright(self, brightest: float, white: int, advice: str) -> None:
+        if is_dark(brightest, white):
+            raise EarTeachError(
+                f"{self.path}: its {self.dtype} values reach {brightest:g} of {white:,}, so its images "
+                f"would be nearly black; {advice}"
+            )
 
     def _checked_maximum(self, index: int, limit: float) -> float:
         row = self.raw[index]
@@ -190,6 +206,11 @@ class EarArray:
         }
 
 
+def is_dark(brightest: float, white: float) -> bool:
+    """Whether the brightest value is so low that all would be nearly black, as of 12 bits in 16."""
+    return 0 < brightest < white / 15
+
+
 def sampled_rows(length: int, most: int = SAMPLED_ROWS) -> np.ndarray:
     """Up to `most` row numbers, evenly spread from the first to the last."""
     return np.linspace(0, length - 1, min(length, most)).round().astype(int)
@@ -199,14 +220,14 @@ class _Concatenated:
     """The rows of several mapped arrays."""
 
     def __init__(self, arrays: Sequence[np.memmap]) -> None:
-        self._arrays = arrays
+        self.arrays = arrays
         self._ends = np.cumsum([len(array) for array in arrays])
         self.dtype = arrays[0].dtype
         self.shape = (int(self._ends[-1]), *arrays[0].shape[1:])
 
     def __getitem__(self, index: int) -> np.ndarray:
         number = int(np.searchsorted(self._ends, index, side="right"))
-        row: np.ndarray = self._arrays[number][index - self._ends[number]]  # counted from its end
+        row: np.ndarray = self.arrays[number][index - self._ends[number]]  # counted from its end
         return row
 
 
@@ -242,9 +263,28 @@ def _map(path: Path) -> np.memmap:
     _check_magic(path)
     try:
         with np.errstate(over="raise"):
-            return np.lib.format.open_memmap(path, mode="r")
+            array = np.lib.format.open_memmap(path, mode="r")
     except Exception as error:  # numpy evaluates the header: a damaged one can raise anything
         raise EarTeachError(f"{path}: {_reason(path, error)}") from error
+    _check_end(path, array)
+    return array
+
+
+def _check_end(path: Path, array: np.memmap) -> None:
+    """Raise `EarTeachError` if the file goes on after the array, as if bytes were added to it."""
+    extra = path.stat().st_size - array.offset - array.nbytes
+    if extra == 0 or array.size == 0:
+        return
+    with path.open("rb") as file:
+        header = file.read(array.offset)
+    if header.endswith(b"\r"):
+        raise EarTeachError(
+            f"{path}: its line ends were converted, as Git and FTP do with text, which damages arrays; "
+            "copy it again as a binary file"
+        )
+    raise EarTeachError(
+        f"{path}: holds {extra:,} bytes after its array; copy it again, or save one array in it"
+    )
 
 
 def _check_magic(path: Path) -> None:
@@ -292,8 +332,23 @@ def _archive(path: Path, start: bytes) -> str:
         return f"is an .npz archive; convert it: numpy.save('{npy}', {array})"
     if name.endswith("data.pkl"):
         tensor = f"torch.load('{path}', weights_only=True)"
-        return f"is a file of torch; convert it: numpy.save('{npy}', {tensor}.numpy())"
+        return (
+            f"is a file of torch; convert it: numpy.save('{npy}', {tensor}.numpy()), or of a dict of "
+            f"tensors {tensor}['NAME'].numpy()"
+        )
     return "is an archive; unpack it"
+
+
+def _conversion(dtype: np.dtype) -> str:
+    if dtype.names:
+        return f"save one of the fields, as in array['{dtype.names[0]}']"
+    if dtype.kind == "b":
+        return "convert with `array.astype('uint8') * 255`"
+    if dtype.kind in "iu":
+        return (
+            "convert with `array.astype('uint8')` if the values lie in 0 to 255, else rescale them"
+        )
+    return "save the images' pixels"
 
 
 def _converted(path: Path) -> Path:

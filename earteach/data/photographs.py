@@ -9,7 +9,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,10 +19,10 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
 from earteach.config import Fit
-from earteach.data.arrays import resized, to_channels
+from earteach.data.arrays import is_dark, resized, to_channels
 from earteach.data.colour import in_srgb
 from earteach.errors import EarTeachError
-from earteach.files.search import Found, find_files
+from earteach.files.search import Found, find_files, without_repeats
 
 SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".avif",
@@ -54,6 +54,10 @@ _REDUCED = {
     4: cv2.IMREAD_REDUCED_COLOR_4,
 }
 _PILLOW = threading.Lock()
+_NOT_AN_IMAGE = "not an image that can be read"
+_UNREAD_TIFF = "a TIFF that is damaged, or of a kind that is not read; save it with 8 or 16 bits"
+_TIFF_STARTS = (b"II*\0", b"MM\0*")
+_PHOTOMETRIC, _SAMPLE_FORMAT, _BITS = 262, 339, 258  # tags of TIFF
 # White shows through transparent parts, as in image viewers.
 _BACKGROUND = (255, 255, 255)
 
@@ -120,11 +124,16 @@ class Photograph:
         self._data = _bytes(path)
         if self._data[4:12] in _HEIC_STARTS and not _reads_heic():  # whatever its suffix
             raise Unreadable("HEIC needs pip install 'earteach[heic]'; or convert it to JPEG")
-        with _pillow():
+        with _pillow(_UNREAD_TIFF if self._data.startswith(_TIFF_STARTS) else _NOT_AN_IMAGE):
             formats = [name for name in _FORMATS if name in Image.registered_extensions().values()]
             self._picture = Image.open(io.BytesIO(self._data), formats=formats)
+            _check_tiff(self._picture)
         self._profile = self._picture.info.get("icc_profile")
         self._is_jpeg = self._picture.format in ("JPEG", "MPO")
+        if (self._is_jpeg or self._picture.format == "BMP") and _ends_converted(self._data):
+            raise Unreadable(
+                "its line ends were converted, as Git and FTP do with text; copy it as a binary file"
+            )
         self.width, self.height = self._picture.size
         if self.height * self.width > (_MOST_PIXELS if self._is_jpeg else _MOST_PIXELS_OF_OTHERS):
             raise Unreadable(f"{self.width}×{self.height} pixels are too many")
@@ -176,6 +185,7 @@ class Photograph:
             upright = _eight_bits(ImageOps.exif_transpose(self._picture))
             alpha = _alpha(upright)
             colours = in_srgb(upright, self._profile)
+            _check_bright(np.asarray(colours))
             if alpha is not None:
                 background = Image.new("RGB", upright.size, _BACKGROUND)
                 colours = Image.composite(colours, background, alpha)
@@ -194,12 +204,25 @@ def find(source: Path) -> Found:
         raise EarTeachError(
             f"{source}: is a file; {advice} the folder of photographs that it is in"
         )
-    found = find_files(source, SUFFIXES | _UNREAD)
+    found = without_repeats(find_files(source, SUFFIXES | _UNREAD))
     if not found.files:
         raise EarTeachError(
             f"{source}: holds no photographs; looked for {', '.join(sorted(SUFFIXES))} there and below"
         )
-    return found
+    return _without_pairs(found)
+
+
+def _without_pairs(found: Found) -> Found:
+    """The same without a camera's raw files whose photograph lies beside them, as `1.CR2` by `1.jpg`."""
+    readable = {path.with_suffix("") for path in found.files if path.suffix.lower() in SUFFIXES}
+    unread = [path for path in found.files if path.suffix.lower() in _UNREAD]
+    raw = {path for path in unread if path.with_suffix("") in readable}
+    why = "is not supported; the photograph of the same name beside it is used"
+    return replace(
+        found,
+        files=[path for path in found.files if path not in raw],
+        left_out=found.left_out + [(path, f"{path.suffix} {why}") for path in sorted(raw)],
+    )
 
 
 def read(path: Path) -> np.ndarray:
@@ -251,6 +274,29 @@ def _alpha(picture: Image.Image) -> Image.Image | None:
     return None if alpha.getextrema() == (0, 0) else alpha
 
 
+def _ends_converted(data: bytes) -> bool:
+    """Whether `\\n` became `\\r\\n`; decoders of JPEG and BMP read such files as noise."""
+    end = data[-(2**16) :]
+    return 2 < end.count(b"\n") == end.count(b"\r\n")
+
+
+def _check_tiff(picture: Image.Image) -> None:
+    """Raise `Unreadable` for kinds of a TIFF's gray that Pillow reads as another kind."""
+    tags = getattr(picture, "tag_v2", {})
+    if tags.get(_PHOTOMETRIC) == 0 and picture.mode.startswith(_PILLOW_MODES):
+        raise Unreadable("its white is 0 (MinIsWhite) in over 8 bits; save it with black as 0")
+    if 2 in tags.get(_SAMPLE_FORMAT, ()) and min(tags.get(_BITS, (1,))) < 32:
+        raise Unreadable("holds signed integers; save it with unsigned ones of 8 or 16 bits")
+
+
+def _check_bright(image: np.ndarray) -> None:
+    """Raise `Unreadable` for a picture that became nearly black, as of 12 bits in 16."""
+    if is_dark(brightest := int(image.max()), 255):
+        raise Unreadable(
+            f"nearly black: it reaches {brightest} of 255 as 8 bits; scale its values up to their range"
+        )
+
+
 def _eight_bits(picture: Image.Image) -> Image.Image:
     """Gray of 16 or 32 bits, with its transparent value if it has one, as gray or gray with alpha.
 
@@ -265,10 +311,9 @@ def _eight_bits(picture: Image.Image) -> Image.Image:
     values = np.asarray(picture)
     low, high = float(values.min()), float(values.max())
     if not (low >= 0 and high <= 65_535):  # False for NaN
-        raise Unreadable(f"holds values from {low:g} to {high:g}; save it with 8 or 16 bits")
+        what = "NaN" if math.isnan(low) else "values outside 0 to 65,535"
+        raise Unreadable(f"holds {what}; save it with 8 or 16 bits")
     is_wide = picture.mode.startswith("I;16") or high > 255
-    if is_wide and 0 < high < 4096:  # of 12 bits, say
-        raise Unreadable(f"its values reach {high:.0f} of 65,535, nearly black; scale them up")
     largest = 65_535 if is_wide else 1 if picture.mode == "F" and high <= 1 else 255
     gray = Image.fromarray(np.rint(values.astype(np.float64) * (255 / largest)).astype(np.uint8))
     if isinstance(transparent, int):
@@ -289,7 +334,7 @@ def _reads_heic() -> bool:
 
 
 @contextmanager
-def _pillow() -> Iterator[None]:
+def _pillow(problem: str = _NOT_AN_IMAGE) -> Iterator[None]:
     """Turn Pillow's errors into `Unreadable`, and ignore its warnings, which name no file."""
     with _PILLOW, warnings.catch_warnings():  # which no two threads may do at once
         warnings.simplefilter("ignore")
@@ -298,7 +343,7 @@ def _pillow() -> Iterator[None]:
         except Image.DecompressionBombError as error:
             raise Unreadable("it has too many pixels") from error
         except _DAMAGE as error:
-            raise Unreadable("not an image that can be read") from error
+            raise Unreadable(problem) from error
 
 
 def _decoded(data: bytes, scale: int) -> np.ndarray:
@@ -308,7 +353,8 @@ def _decoded(data: bytes, scale: int) -> np.ndarray:
     except cv2.error as error:
         raise Unreadable("too large or damaged") from error
     if image is None:
-        raise Unreadable("not an image that can be read")
+        raise Unreadable(_NOT_AN_IMAGE)
+    _check_bright(image)
     return image
 
 

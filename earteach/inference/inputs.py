@@ -17,6 +17,11 @@ from earteach.data.photographs import Unreadable
 from earteach.errors import EarTeachError
 from earteach.model.vae import ConvVAE
 
+# Files of arrays: those that are not read are refused with the line that converts them.
+_ARRAYS = frozenset(
+    {".npy", ".npz", ".pt", ".pth", ".h5", ".hdf5", ".mat", ".parquet", ".pkl", ".pickle", ".csv",
+     ".zarr"}
+)  # fmt: skip
 _log = logging.getLogger(__name__)
 
 
@@ -40,7 +45,7 @@ def ears(source: Path, network: ConvVAE, layout: Layout | None, fit: Fit) -> Ite
     Photographs become square as in `prepare`. An unreadable photograph in a folder is skipped with a
     note. Raises `EarTeachError` for a single one, and for a source that is none of the three.
     """
-    if source.suffix.lower() == ".npy":
+    if source.suffix.lower() in _ARRAYS:
         yield from _array_ears(source, network, layout)
     elif source.is_dir():
         yield from _folder_ears(source, network, fit)
@@ -70,7 +75,15 @@ def _array_ears(source: Path, network: ConvVAE, layout: Layout | None) -> Iterat
 
 
 def _folder_ears(source: Path, network: ConvVAE, fit: Fit) -> Iterator[Ear]:
-    for path in photographs.find(source).files:
+    try:
+        found = photographs.find(source)
+    except EarTeachError as error:
+        if not any(source.glob("*.npy")):
+            raise
+        raise EarTeachError(
+            f"--input {source}: holds arrays, not photographs; name one, or '{source}/*.npy'"
+        ) from error
+    for path in found.files:
         try:
             yield _photograph(path, source, network, fit)
         except Unreadable as error:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import logging
+import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,8 @@ import numpy as np
 
 from earteach.data.annotations.annotation import Annotation, mostly_inside
 from earteach.data.annotations.landmark_formats import read_landmarks
+from earteach.data.annotations.photograph_names import Annotations
+from earteach.data.annotations.tables import PERSON_COLUMNS, PHOTOGRAPH_COLUMNS, read_rows
 from earteach.data.arrays import EarArray
 from earteach.data.manifest import ManifestRow, beside, read_manifest
 from earteach.data.patterns import first_group
@@ -41,7 +43,9 @@ def read_labels(
     manifest = read_manifest(array.path, len(array))
     path = None if landmarks is None else Path(landmarks)
     points = _read_landmarks(array, path, manifest, required=not identities)
-    people = np.array(_read_groups(array, groups, manifest), dtype=str)
+    names = _read_groups(array, groups, manifest)
+    # As `prepare` compares them: accents may be composed or not, and case does not count.
+    people = np.array([unicodedata.normalize("NFC", name).casefold() for name in names], dtype=str)
     if points is not None and (count := len(set(people[labelled_rows(points)]))) < _MIN_PEOPLE:
         problem = (
             f"{array.path}: has landmarks of {count} people; separate folds need {_MIN_PEOPLE}: name "
@@ -84,6 +88,8 @@ def _landmarks_of_rows(array: EarArray, path: Path) -> np.ndarray:
     try:
         with path.open("rb") as file:
             points = np.lib.format.read_array(file, allow_pickle=False)
+            if file.read(1):
+                raise ValueError("bytes after the array")
     except FileNotFoundError as error:
         raise EarTeachError(f"--landmarks {path}: no such file; name a .npy or a .csv") from error
     except (OSError, ValueError) as error:
@@ -140,7 +146,7 @@ def _read_groups(
     array: EarArray, groups: str | None, manifest: Sequence[ManifestRow] | None
 ) -> list[str]:
     if groups is not None and groups.endswith(".csv"):
-        return _groups_in_table(Path(groups), len(array))
+        return _groups_in_table(Path(groups), array, manifest)
     if manifest is None:
         raise EarTeachError(
             f"{array.path}: {beside(array.path, 'manifest.csv').name} is not beside it; name each "
@@ -151,16 +157,55 @@ def _read_groups(
     return [first_group("--groups", groups, Path(row.source).name) for row in manifest]
 
 
-def _groups_in_table(path: Path, length: int) -> list[str]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
-            people = [row["group"] for row in csv.DictReader(file) if row.get("group")]
-    except (OSError, csv.Error) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise EarTeachError(f"--groups {path}: {reason}; name a .csv") from error
-    if len(people) != length:
+def _groups_in_table(
+    path: Path, array: EarArray, manifest: Sequence[ManifestRow] | None
+) -> list[str]:
+    """Each row's person, by its number or its photograph; in a table without either, by the order."""
+    (_, first), *rows = read_rows(path, "--groups", "source,group")
+    header = [cell.strip().lower() for cell in first]
+    person, name = (
+        next((header.index(column) for column in columns if column in header), None)
+        for columns in (PERSON_COLUMNS, (*PHOTOGRAPH_COLUMNS, "row"))
+    )
+    if person is None:
         raise EarTeachError(
-            f"--groups {path}: names a group for {len(people)} rows in its column `group`; the array "
-            f"has {length} images"
+            f"--groups {path}: has the columns {', '.join(header)[:200]}; name that of people `group`"
         )
-    return people
+    for line, cells in rows:
+        if len(cells) != len(header) or not cells[person].strip():
+            raise EarTeachError(f"--groups {path}: line {line} names no group; complete the line")
+    people = [cells[person].strip() for _, cells in rows]
+    named = [
+        str(number) if name is None else cells[name].strip()
+        for number, (_, cells) in enumerate(rows)
+    ]
+    if manifest is not None and name is not None and header[name] != "row":
+        return _groups_of_photographs(path, zip(named, people, strict=True), manifest)
+    numbers = [str(row) for row in range(len(array))]
+    by_number = dict(zip(named, people, strict=True))
+    if len(people) != len(array) or by_number.keys() != set(numbers):
+        raise EarTeachError(
+            f"--groups {path}: names a group for {len(people)} rows, but not for each of the array's "
+            f"{len(array)} images; number them from 0 in a column `row`"
+        )
+    return [by_number[number] for number in numbers]
+
+
+def _groups_of_photographs(
+    path: Path, named: Iterable[tuple[str, str]], manifest: Sequence[ManifestRow]
+) -> list[str]:
+    by_name: dict[str, list[Annotation]] = {}
+    for name, person in named:
+        by_name.setdefault(name, []).append(Annotation(person=person))
+    sources = list(dict.fromkeys(row.source for row in manifest))
+    found = Annotations(f"--groups {path}", by_name).of([Path(source) for source in sources])
+    group = {}
+    for source, entries in zip(sources, found, strict=True):
+        groups = {entry.person or "" for entry in entries or ()}
+        if len(groups) != 1:
+            raise EarTeachError(
+                f"--groups {path}: names {' and '.join(sorted(groups)) or 'no group'} for {source}; "
+                "name one, or only number the array's images from 0 in a column `row`"
+            )
+        group[source] = groups.pop()
+    return [group[row.source] for row in manifest]

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from earteach.data.arrays import sampled_rows
+from earteach.data.arrays import is_dark, sampled_rows
 from earteach.inspection import near_duplicates
 from earteach.inspection.inspection_report import ArrayName, Problem, Severity
 from earteach.inspection.survey import Survey
@@ -85,14 +85,15 @@ def _faults(images: Survey) -> list[Finding]:
 
 def _scale_faults(images: Survey) -> list[Finding]:
     values, maximum = images.values, float(images.stats.maxima.max())
-    is_dark = values.scale in ("uint8", "uint16") and 0 < maximum < values.white / 15
+    dark = values.scale is not None and is_dark(maximum, values.white)
     return [
         ("error", "unreadable-scale", values.scale is None,
          f"values typically from {values.black:g} to {values.white:g}, neither in [0, 1] nor in "
          f"[0, 255]: rescale them, for example (array - {values.black:g}) / {values.extent:g}"),
-        ("error", "unused-range", is_dark,
-         f"{values.scale} values only up to {maximum:g} of {values.white:g}, so all images are read "
-         f"as nearly black: multiply them, for example by {values.white // max(maximum, 1):g}"),
+        ("error", "unused-range", dark,
+         f"{images.array.dtype} values only up to {maximum:g} of {values.white:g}, so all images are "
+         "read as nearly black: multiply them, for example by "
+         f"{values.white // max(maximum, 1e-9):g}"),
         ("error", "over-one", _over_one(images),
          f"values typically up to {np.median(images.stats.maxima):g}, a little over 1: clip them with "
          "array.clip(0, 1), or multiply them by 255"),

@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields
 import cv2
 import numpy as np
 
-from earteach.data.arrays import DARKEST_BYTES, EarArray, Scale, sampled_rows
+from earteach.data.arrays import MOST_OVER_ONE, EarArray, Scale, sampled_rows
 from earteach.hardware import at_most_cores
 
 VALUES_PER_CHUNK = 2**21
@@ -64,7 +64,7 @@ def find_value_range(array: EarArray) -> ValueRange:
     if low < 0 or high > 255:
         return ValueRange(None, low, high if high > low else low + 1)
     # Values a little over 1 become a problem in `findings`.
-    return ValueRange("unit", 0, 1) if high < DARKEST_BYTES else ValueRange("byte", 0, 255)
+    return ValueRange("unit", 0, 1) if high < MOST_OVER_ONE else ValueRange("byte", 0, 255)
 
 
 def chunk_size(array: EarArray) -> int:

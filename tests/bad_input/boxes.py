@@ -48,21 +48,25 @@ BOXES: list[tuple[str, str, Made | Mapping[str, Made], str]] = [
     ("COCO of other photographs", "b.json", coco(images=[{"id": 1, "file_name": "z.png"}]),
      "has no entry for a.png"),
     ("a CSV without rows", "b.csv", HEAD, "holds no rows"),
-    ("a CSV without a header", "b.csv", b"a.png,1,2,3,4\n" * 2, "has the columns a.png, 1, 2, 3, 4"),
+    ("a CSV without a header", "b.csv", b"a.png,1,2,3,4\n" * 2, "its first row holds numbers"),
+    ("a CSV of two boxes", "b.csv", b"image,x,y,width,height,xmax,ymax\na.png,1,2,32,32,9,9\n",
+     "has the columns xmax, ymax beside x, y, width, height"),
     ("a CSV, a row too short", "b.csv", HEAD + b"a.png,1,2,3\n",
      "line 2 has 4 columns but the header has 5"),
     ("a CSV, a word", "b.csv", HEAD + b"a.png,1,2,three,4\n", "line 2 `w` holds something"),
     *((f"VOC of {n} bytes", "v", {"v/a.xml": voc("")[:n]}, "v/a.xml: is not valid") for n in (0, 5, 30)),
     ("VOC without a box", "v", {"v/a.xml": voc("")}, "object 0 has no `bndbox`"),
     ("VOC that laughs", "v", {"v/a.xml": ENTITIES}, "it declares entities"),
+    ("VOC that laughs in UTF-16", "v", {"v/a.xml": ENTITIES.decode().encode("utf-16")},
+     "it declares entities"),
     ("VOC that reads files", "v", {"v/a.xml": OUTSIDE}, "it declares entities"),
     ("VOC, ten thousand deep", "v", {"v/a.xml": b"<a>" * 10_000}, "v/a.xml: is not valid"),
     *(
         (f"YOLO, {line[:20]!r}", "y", {"y/a.txt": line}, f"y/a.txt: {words}")
         for line, words in (
             (b"0", "line 1 has 1 numbers"), (b"0 1 2 3", "line 1 has 4 numbers"),
-            (b"ear 1 1 1 1", "line 1 holds something that is not a number"),
-            (b"0 1 1 1 x", "line 1 holds something"), (b"\xff\xfe0", "is not text in UTF-8"),
+            (b"ear 1 1 1 1", "line 1 is not a YOLO label: it holds something that is not a number"),
+            (b"0 1 1 1 x", "line 1 is not a YOLO label"), (b"\xff\xfe0", "is not text in UTF-8"),
             (b"0 1 1 1 1 1 1 1", "line 1 may be an outline or the points of a pose"),
             (b"inf 1 1 1 1", "line 1 has the class inf"),
         )

@@ -268,7 +268,7 @@ def test_the_line_that_converts_an_npz_works(tmp_path):
 def test_a_file_of_torch_is_called_so(tmp_path):
     torch.save(torch.zeros(2, 8, 8), tmp_path / "a.pt")
     with pytest.raises(
-        EarTeachError, match=r"is a file of torch; convert it: numpy.save\('.*a\.npy'"
+        EarTeachError, match=r"is a file of torch; convert it: .*a\.npy'.*of a dict of.*\['NAME'\]"
     ):
         EarArray.open(tmp_path / "a.pt")
 
@@ -278,15 +278,69 @@ def test_a_folder_is_to_be_prepared(tmp_path):
         EarArray.open(tmp_path)
 
 
-def test_eight_bits_stored_in_sixteen_are_refused(tmp_path):
-    np.save(tmp_path / "a.npy", np.full((4, 8, 8), 200, np.uint16))
-    with pytest.raises(EarTeachError, match=r"reach 200 of 65,535, .*; convert with .*uint8"):
+@pytest.mark.parametrize(
+    ("dtype", "brightest", "advice"),
+    [
+        (np.uint16, 200, r"200 of 65,535, .*array \* 257$"),  # 8 bits
+        (np.uint16, 4095, r"4095 of 65,535, .*array \* 16$"),  # 12 bits
+        (np.uint8, 1, r"1 of 255, .*array \* 255$"),
+        (np.uint8, 16, r"16 of 255, .*array \* 8$"),
+        (np.float32, 1 / 255, "0.00392157 of 1, .*rescale"),  # divided by 255 twice
+        (np.float32, 8.0, "8 of 255, .*rescale"),
+    ],
+)
+def test_arrays_that_would_be_nearly_black_are_refused(tmp_path, dtype, brightest, advice):
+    values = np.zeros((4, 8, 8), dtype)
+    values[1, 2, 3] = brightest
+    np.save(tmp_path / "a.npy", values)
+    with pytest.raises(EarTeachError, match=advice):
         EarArray.open(tmp_path / "a.npy").image(0, size=8, channels=1)
 
 
-def test_the_advice_for_booleans_gives_black_and_white(tmp_path):
-    np.save(tmp_path / "a.npy", np.zeros((4, 8, 8), bool))
-    with pytest.raises(EarTeachError, match=r"convert with `array.astype\('uint8'\) \* 255`"):
+@pytest.mark.parametrize(("dtype", "brightest"), [(np.uint8, 17), (np.uint16, 4369), (np.uint8, 0)])
+def test_dark_arrays_are_read(tmp_path, dtype, brightest):
+    np.save(tmp_path / "a.npy", np.full((4, 8, 8), brightest, dtype))
+    image = EarArray.open(tmp_path / "a.npy").image(0, size=8, channels=1)
+    assert image.max() == min(brightest, 17)
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (lambda content: content.replace(b"\n", b"\r\n"), "its line ends were converted, as Git"),
+        (lambda content: content + b"\0", "holds 1 bytes after its array"),
+        (lambda content: 2 * content, "holds 12,416 bytes after its array"),
+    ],
+)
+def test_bytes_added_to_an_array_are_noticed(tmp_path, damage, says):
+    path = saved(tmp_path, np.full((4, 32, 32, 3), 10, np.uint8))
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(EarTeachError, match=says):
+        EarArray.open(path)
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        (
+            np.zeros((4, 8, 8), bool),
+            r"bool values; .*; convert with `array.astype\('uint8'\) \* 255`",
+        ),
+        (
+            np.zeros((4, 8, 8), "i8"),
+            r"int64 values; .*astype\('uint8'\)` if the values lie in 0 to",
+        ),
+        (np.zeros((4, 8, 8), "c8"), "complex64 values; .*; save the images' pixels"),
+        (np.array(["a"]), "str32 values; .*; save the images' pixels"),
+        (
+            np.zeros(4, [("ear", "u1", (8, 8)), ("id", "i4")]),
+            r"one of the fields, as in array\['ear'\]",
+        ),
+    ],
+)
+def test_the_advice_for_other_types(tmp_path, values, says):
+    np.save(tmp_path / "a.npy", values)
+    with pytest.raises(EarTeachError, match=says):
         EarArray.open(tmp_path / "a.npy")
 
 

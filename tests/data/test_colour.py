@@ -127,7 +127,7 @@ def test_floats_are_scaled_by_what_they_reach(tmp_path, largest):
 def test_floats_of_an_unknown_range_are_refused(tmp_path, value):
     values = np.full((4, 4), 0.5, np.float32)
     values[1, 1] = value
-    with pytest.raises(Unreadable, match=r"holds values from .* to .*; save it with 8 or 16 bits"):
+    with pytest.raises(Unreadable, match=r"holds (NaN|values outside 0 to 65,535); save it with 8"):
         read(save(tmp_path, Image.fromarray(values), "TIFF"))
 
 
@@ -176,7 +176,7 @@ def test_a_picture_that_is_all_clear_shows_its_colours(picture, tmp_path):
 
 def test_integers_of_an_unknown_range_are_refused(tmp_path):
     values = np.full((4, 4), -5, np.int32)
-    with pytest.raises(Unreadable, match="holds values from -5 to -5"):
+    with pytest.raises(Unreadable, match="holds values outside 0 to 65,535"):
         read(save(tmp_path, Image.fromarray(values), "TIFF"))
 
 
@@ -199,5 +199,5 @@ def test_an_orientation_that_the_decoder_does_not_know_moves_no_box(tmp_path):
 def test_fewer_bits_in_sixteen_are_refused(tmp_path, kind):
     """They would be nearly black."""
     values = np.tile(np.array([0, 2000, 4095], np.uint16), (4, 1))
-    with pytest.raises(Unreadable, match="its values reach 4095 of 65,535, nearly black"):
+    with pytest.raises(Unreadable, match="nearly black: it reaches 16 of 255 as 8 bits"):
         read(save(tmp_path, Image.fromarray(values), kind))

@@ -183,6 +183,71 @@ def test_a_file_cut_short_is_no_photograph(
     assert "ERROR" not in err
 
 
+def _tiff(values: np.ndarray, photometric: int = 1, sample_format: int = 1) -> bytes:
+    """A gray TIFF with these tags."""
+    height, width = values.shape
+    tags = {256: width, 257: height, 258: 8 * values.itemsize, 259: 1, 262: photometric, 273: 8,
+            277: 1, 278: height, 279: values.nbytes, 339: sample_format}  # fmt: skip
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    directory = struct.pack("<H", len(tags)) + entries + bytes(4)
+    return b"II*\0" + struct.pack("<I", 8 + values.nbytes) + values.tobytes() + directory
+
+
+def _cv2(suffix: str, values: np.ndarray) -> bytes:
+    return bytes(cv2.imencode(suffix, values)[1])
+
+
+RAMP = np.linspace(0, 1, 64).reshape(8, 8)
+COLOURS = np.dstack([RAMP, RAMP, RAMP])
+OPAQUE = np.dstack([COLOURS * 4095, np.full((8, 8), 65_535)]).astype(np.uint16)
+REFUSED: dict[str, tuple[bytes, str]] = {
+    "12 bits.png": (_cv2(".png", (RAMP * 4095).astype(np.uint16)), "reaches 16 of 255"),
+    "12 bits in colour.png": (_cv2(".png", (COLOURS * 4095).astype(np.uint16)), "nearly black"),
+    "12 bits in colour.tif": (_cv2(".tif", (COLOURS * 4095).astype(np.uint16)), "nearly black"),
+    "12 bits with alpha.png": (_cv2(".png", OPAQUE), "nearly black"),
+    "0 and 1.png": (_cv2(".png", RAMP.round().astype(np.uint8)), "reaches 1 of 255"),
+    "over one.tif": (_tiff((RAMP * 1.4).astype("f4"), sample_format=3), "nearly black"),
+    "NaN.tif": (_tiff((RAMP * np.nan).astype("f4"), sample_format=3), "holds NaN; save it with 8"),
+    "negative.tif": (_tiff((-RAMP).astype("f4"), sample_format=3), "outside 0 to 65,535"),
+    "wide.tif": (_tiff((RAMP * (2**32 - 1)).astype("u4")), "outside 0 to 65,535"),
+    "float colour.tif": (_cv2(".tif", COLOURS.astype(np.float32)), "a kind that is not read; save"),
+    "float64.tif": (_tiff(RAMP, sample_format=3), "a kind that is not read; save"),
+    "white is 0.tif": (_tiff((RAMP * 65_535).astype("u2"), photometric=0), "MinIsWhite"),
+    "signed 8.tif": (_tiff((RAMP * 127).astype("i1"), sample_format=2), "signed integers"),
+    "signed 16.tif": (_tiff((RAMP * 32_767).astype("i2"), sample_format=2), "signed integers"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_pixels_of_an_unclear_range_are_refused(tmp_path: Path, name: str) -> None:
+    content, says = REFUSED[name]
+    with pytest.raises(Unreadable, match=says):
+        read(written(tmp_path, name, content))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        _tiff((RAMP * 65_535).astype("u2")),
+        _tiff((255 - RAMP * 255).astype("u1"), photometric=0),
+        _tiff((RAMP * 255).astype("i4"), sample_format=2),
+        _tiff(RAMP.astype("f4"), sample_format=3),
+    ],
+)
+def test_other_ranges_of_a_tiff_are_read(tmp_path: Path, content: bytes) -> None:
+    image = read(written(tmp_path, "p.tif", content))
+    assert np.abs(image - COLOURS * 255).max() <= 1
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "BMP"])
+def test_converted_line_ends_are_noticed(tmp_path: Path, kind: str) -> None:
+    """The decoders read what is left, as noise."""
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    content = encoded(Image.fromarray(noise), kind).replace(b"\n", b"\r\n")
+    with pytest.raises(Unreadable, match="its line ends were converted"):
+        read(written(tmp_path, "p", content))
+
+
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF"])
 def test_a_damaged_file_is_read_or_refused(picture: np.ndarray, tmp_path: Path, kind: str) -> None:
     chance = random.Random(0)
@@ -192,6 +257,16 @@ def test_a_damaged_file_is_read_or_refused(picture: np.ndarray, tmp_path: Path, 
         damaged[chance.randrange(min(len(damaged), 100))] ^= chance.randrange(256)
         with suppress(Unreadable):
             assert read_square(written(tmp_path, "p", bytes(damaged)), 16).image.shape[0] == 16
+
+
+def test_raw_files_beside_their_photographs_are_passed_over(tmp_path: Path) -> None:
+    for name in ("1.CR2", "1.jpg", "2.dng", "a/1.CR2"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    found = find(tmp_path)
+    assert found.files == [tmp_path / name for name in ("1.jpg", "2.dng", "a/1.CR2")]
+    ((path, why),) = found.left_out
+    assert (path, why.split(";")[0]) == (tmp_path / "1.CR2", ".CR2 is not supported")
 
 
 def test_photographs_are_found_below_and_in_order(tmp_path: Path) -> None:

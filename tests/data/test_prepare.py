@@ -438,10 +438,12 @@ def test_what_was_found_and_passed_over_is_counted(photos: Path, out: Path) -> N
     shutil.copy(photos / "bo" / "bo_0.png", photos / "@eaDir" / "bo_0.png")
     (photos / "loop").symlink_to(photos)
     (photos / "gone.jpg").symlink_to(photos / "nowhere.jpg")
+    (photos / "best.png").symlink_to(photos / "bo" / "bo_0.png")
     result = prepare(photos, out, crop=Crop(SIZE), group_by="folder")
     assert (result.photographs, result.ears, result.people) == (24, 24, 6)
     assert (result.folders, result.links) == (7, 0)
-    assert {entry.path.name for entry in result.rejected} == {"@eaDir", "loop", "gone.jpg"}
+    passed_over = {"@eaDir", "loop", "gone.jpg", "best.png"}
+    assert {entry.path.name for entry in result.rejected} == passed_over
 
 
 def test_what_is_written_into_the_source_is_not_read_again(photos: Path) -> None:

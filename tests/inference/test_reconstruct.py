@@ -129,12 +129,19 @@ def test_photographs_are_made_square_as_prepare_makes_them(trained, val, tmp_pat
         ("bad", "none of the photographs could be read"),
         ("empty", "holds no photographs"),
         ("none.png", "no such file; name an image, a folder or an array"),
+        ("arrays", r"arrays: holds arrays, not photographs; name one, or '.*arrays/\*\.npy'"),
+        ("arrays/a.npz", "is an .npz archive; convert it: numpy.save"),
+        ("arrays/t.csv", r"is not a \.npy file; save the array with numpy\.save"),
     ],
 )
 def test_inputs_that_cannot_be_read(trained, tmp_path, source, message):
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "ear.png").write_bytes(b"no image")
     (tmp_path / "empty").mkdir()
+    (tmp_path / "arrays").mkdir()
+    np.save(tmp_path / "arrays" / "a.npy", np.zeros(2))
+    np.savez(tmp_path / "arrays" / "a.npz", ears=np.zeros(2))
+    (tmp_path / "arrays" / "t.csv").write_text("1,2")
     with pytest.raises(EarTeachError, match=message):
         reconstruct(trained.last, [tmp_path / source], tmp_path / "out")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -130,20 +131,25 @@ def _overlap(start: float, length: float, end: float) -> float:
 
 def is_ear(category: str) -> bool:
     """Whether a category's name says ear: `ear`, `left_ear`, `LeftEar`, or no more than a side."""
-    words = _words(category)
+    words = set(_words(category))
     return bool(words & {"ear", "ears", "leftear", "rightear"}) or (
         bool(words) and words <= {"left", "right"}
     )
 
 
 def side_of(name: str | None) -> Side | None:
-    """The side that a category or a column names; None if it names none, or both."""
-    words = _words(name or "")
+    """The side that a category or a column names; None if it names none, or both.
+
+    A letter is a side at the end, or before `ear`; elsewhere it may be an article, as in "l'oreille".
+    """
+    listed = _words(name or "")
+    letters = set(listed[-1:]) | {word for word, ear in pairwise(listed) if ear in ("ear", "ears")}
+    words = {word for word in listed if len(word) > 1} | letters
     left, right = (bool(words & {side, side[0], f"{side}ear"}) for side in ("left", "right"))
     if left == right:
         return None
     return "left" if left else "right"
 
 
-def _words(name: str) -> set[str]:
-    return {word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", name)}
+def _words(name: str) -> list[str]:
+    return [word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", name)]

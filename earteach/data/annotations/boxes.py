@@ -33,6 +33,8 @@ _log = logging.getLogger(__name__)
 _PICKLES = (".pkl", ".pickle", ".p")
 _SHOWN = 5
 _TABLES = (".csv", ".tsv")
+# Folders of labels, and those of their photographs: of YOLO and of Pascal VOC.
+_PHOTOGRAPHS_OF = {"labels": "images", "Annotations": "JPEGImages"}
 _KINDS = (
     "a .json (COCO, LabelMe, Label Studio, VIA), a .csv, a .xml (CVAT), or a folder of .xml (Pascal "
     "VOC), .txt (YOLO) or .json (LabelMe)"
@@ -46,6 +48,7 @@ _JSON: tuple[tuple[Callable[[Any], bool], Callable[[Any, Labels], None]], ...] =
 # By a field of the whole or of the first entry, the tools whose JSON is not read.
 _OTHER_TOOLS = {
     "data_row": "Labelbox",
+    "Labeled Data": "Labelbox",
     "classTitle": "Supervisely",
     "objects": "Supervisely",
     "item": "Darwin (V7)",
@@ -66,18 +69,10 @@ def read_boxes(path: Path, category: str | None = None) -> Annotations:
     `EarTeachError` for a path that is missing, damaged or holds no box of an ear.
     """
     labels = _read(path)
-    by_name = labels.with_points()
-    if not any(by_name.values()):
-        if labels.slips:
-            where, why = labels.slips[0]
-            raise EarTeachError(f"--boxes {where}: {why}; correct it, or export it again")
-        raise EarTeachError(f"--boxes {path}: holds no boxes; name a file that has some")
-    if labels.slips:
-        where, why = labels.slips[0]
-        more = f"; and {len(labels.slips) - 1} more" if len(labels.slips) > 1 else ""
-        _log.info("left out of %s: %s%s", where, why, more)
+    by_name = labels.by_name
+    _check_any(path, by_name, labels)
     names = dict.fromkeys(ear.category for ear in _all(by_name) if ear.category is not None)
-    taken = _chosen(path, list(names), category)
+    taken = _chosen(path, list(names), labels.declared, category)
     skipped = [name for name in names if name not in taken]
     if skipped:
         _log.info(
@@ -87,12 +82,44 @@ def read_boxes(path: Path, category: str | None = None) -> Annotations:
         name: [ear for ear in its if ear.category is None or ear.category in taken]
         for name, its in by_name.items()
     }
+    ears = labels.with_points(ears)
+    _check_any(path, ears, labels)
     _check_landmarks(path, ears)
-    return Annotations(f"--boxes {path}", ears, labels.slips)
+    ears = _without_repeats(path, ears)
+    if labels.slips:
+        where, why = labels.slips[0]
+        more = f"; and {len(labels.slips) - 1} more" if len(labels.slips) > 1 else ""
+        _log.info("left out of %s: %s%s", where, why, more)
+    return Annotations(f"--boxes {path}", ears, labels.slips, labels.own_names)
+
+
+def _check_any(path: Path, by_name: _ByName, labels: Labels) -> None:
+    if any(by_name.values()):
+        return
+    if labels.slips:
+        where, why = labels.slips[0]
+        raise EarTeachError(f"--boxes {where}: {why}; correct it, or export it as COCO 1.0")
+    raise EarTeachError(f"--boxes {path}: holds no boxes; name a file that has some")
 
 
 def _all(by_name: _ByName) -> Iterable[Annotation]:
     return (ear for its in by_name.values() for ear in its)
+
+
+def _without_repeats(path: Path, by_name: _ByName) -> _ByName:
+    """Each box once, with landmarks if one of its copies has some."""
+    once = _ByName()
+    for name, ears in by_name.items():
+        kept = dict[Any, Annotation]()
+        for ear in ears:
+            key = ear if ear.box is None else (ear.box, ear.side, ear.person)
+            if key not in kept or kept[key].points is None:
+                kept[key] = ear
+        once[name] = list(kept.values())
+    repeats = sum(map(len, by_name.values())) - sum(map(len, once.values()))
+    if repeats:
+        _log.info("--boxes %s: %d boxes are repeated; each is used once", path, repeats)
+    return once
 
 
 def _check_landmarks(path: Path, by_name: _ByName) -> None:
@@ -124,12 +151,18 @@ def _read_file(path: Path, labels: Labels) -> None:
         )
     if not path.is_file() or suffix not in (".json", ".xml", *_TABLES):
         raise EarTeachError(f"--boxes {path}: is not a file of boxes; name {_KINDS}")
-    if suffix == ".json":
-        _read_json(path, labels)
-    elif suffix == ".xml":
-        read_xml(path, path.stem, labels)
-    else:
+    if suffix in _TABLES:
         read_table(path, labels)
+    else:
+        _read_labels(path, path.stem, labels)
+
+
+def _read_labels(path: Path, name: str, labels: Labels) -> None:
+    if path.suffix.lower() == ".xml":
+        read_xml(path, name, labels)
+    else:
+        with labels.reading():
+            _read_json(path, labels)
 
 
 def _read_folder(folder: Path, labels: Labels) -> None:
@@ -138,48 +171,45 @@ def _read_folder(folder: Path, labels: Labels) -> None:
              if path.suffix.lower() != ".txt" or is_label_file(path)]  # fmt: skip
     if not files:
         raise EarTeachError(f"--boxes {folder}: a folder without labels; name {_KINDS}")
-    ((suffix, _),) = Counter(path.suffix.lower() for path in files).most_common(1)
-    files = [path for path in files if path.suffix.lower() == suffix]
+    counts = Counter(path.suffix.lower() for path in files)
+    (suffix, count), *others = counts.most_common()
+    if others:
+        _log.info(
+            "--boxes %s: using its %d %s files, not its %s; move those to a folder of their own",
+            folder, count, suffix, ", ".join(f"{other} ({number})" for other, number in others),
+        )  # fmt: skip
+    taken = [path for path in files if path.suffix.lower() == suffix]
     if suffix == ".txt":
-        read_yolo(folder, [(path, _name(path, folder, "labels")) for path in files], labels)
+        read_yolo(folder, [(path, _name(path, folder)) for path in taken], labels)
         return
-    for path in files:
-        labels.path, labels.folder = path, path.relative_to(folder).parent.as_posix()
-        if suffix == ".xml":
-            read_xml(path, _name(path, folder, "Annotations"), labels)
-        else:
-            _read_json(path, labels)
+    for path in taken:
+        name = _name(path, folder)
+        file = Labels(path, Path(name).parent.as_posix())
+        _read_labels(path, name, file)
+        labels.include(file)
 
 
-def _name(path: Path, folder: Path, label_folder: str) -> str:
+def _name(path: Path, folder: Path) -> str:
     """What a file and its photograph are both called: its path in `folder` without suffix.
 
-    A leading `label_folder` is dropped: the photograph of `labels/train/1.txt` is `images/train/1.jpg`,
-    which ends in `train/1`.
+    The photograph of `a/labels/1.txt` is `a/images/1.jpg`. If `labels` comes first it is dropped: the
+    photograph of `labels/train/1.txt` ends in `train/1`, in whatever folder.
     """
-    parts = path.relative_to(folder).with_suffix("").parts
-    if parts[0] == label_folder and len(parts) > 1:
-        parts = parts[1:]
-    return "/".join(parts)
+    first, *parts = path.relative_to(folder).with_suffix("").parts
+    if first not in _PHOTOGRAPHS_OF or not parts:
+        parts = [first, *parts]
+    return "/".join([*(_PHOTOGRAPHS_OF.get(part, part) for part in parts[:-1]), parts[-1]])
 
 
 def _read_json(path: Path, labels: Labels) -> None:
     try:
         data = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
-        raise EarTeachError(
-            f"--boxes {path}: is not a JSON file ({error}); export it again"
-        ) from error
+        raise Slip(f"is not a JSON file ({error})") from error
     for matches, read in _JSON:
         if matches(data):
-            try:
-                return read(data, labels)
-            except Slip as slip:  # in what all annotations need
-                raise EarTeachError(f"--boxes {path}: {slip}; export it again") from slip
-    raise EarTeachError(
-        f"--boxes {path}: {_kind(data)}, which is not read; export it as COCO 1.0, which has "
-        "`images` and `annotations`"
-    )
+            return read(data, labels)
+    raise Slip(f"{_kind(data)}, which is not read")
 
 
 def _kind(data: Any) -> str:
@@ -198,8 +228,10 @@ def _kind(data: Any) -> str:
     return "is JSON of another kind"
 
 
-def _chosen(path: Path, names: Sequence[str], pattern: str | None) -> set[str]:
-    """The categories that are ears."""
+def _chosen(
+    path: Path, names: Sequence[str], declared: Iterable[str], pattern: str | None
+) -> set[str]:
+    """The categories that are ears; a single one may have any name if none in `declared` is of ears."""
     if pattern is not None:
         matching = {name for name in names if search("--category", pattern, name)}
         if not matching:
@@ -207,15 +239,16 @@ def _chosen(path: Path, names: Sequence[str], pattern: str | None) -> set[str]:
                 f"--category {pattern}: matches none of the categories of {path}: {_listed(names)}"
             )
         return matching
-    if len(names) <= 1:
-        return set(names)
     ears = {name for name in names if is_ear(name)}
-    if not ears:
-        raise EarTeachError(
-            f"--boxes {path}: has the categories {_listed(names)}, and none is named ear; say with "
-            f"--category which are ears, as in --category '^{re.escape(names[0])}$'"
-        )
-    return ears
+    if ears or not names:
+        return ears
+    if len(names) == 1 and not any(map(is_ear, declared)):
+        _log.info("using the boxes of %s, the only category, as ears", _listed(names))
+        return set(names)
+    raise EarTeachError(
+        f"--boxes {path}: has boxes of {_listed(names)}, and none is named ear; say with --category "
+        f"which are ears, as in --category '^{re.escape(names[0])}$'"
+    )
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import unquote
 
@@ -18,6 +20,7 @@ from earteach.data.annotations.labels import (
     number,
     pairs,
 )
+from earteach.data.photographs import SUFFIXES as IMAGE_SUFFIXES
 
 _KINDS = ("rectangle", "polygon", "keypoint", "ellipse")
 
@@ -36,12 +39,20 @@ def read_label_studio(data: Sequence[Any], labels: Labels) -> None:
     for index, value in enumerate(data):
         with labels.reading(f"task {index}"):
             task = mapping(value, "it")
-            name = _photograph(mapping(task.get("data", task), "`data`"))
-            ears, points = list[Annotation](), list[NamedPoint]()
-            for number_of, result in enumerate(_results_of(task)):
-                with labels.reading(f"task {index}, result {number_of}"):
-                    _read_result(mapping(result, "it"), ears, points)
-            labels.add_shapes(name, ears, [None] * len(ears), points)
+            if task.get("predictions") and not task.get("annotations"):
+                raise Slip("holds only predictions; submit them as annotations in Label Studio")
+            names = _photographs(mapping(task.get("data", task), "`data`"))
+            boxes: dict[str, dict[Annotation, str | None]] = {name: {} for name in names.values()}
+            points: dict[str, list[list[NamedPoint]]] = {name: [] for name in boxes}
+            for region, results in _regions(_results_of(task)).items():
+                with labels.reading(f"task {index}, result {region}"):
+                    shape = _shape([mapping(result, "it") for result in results])
+                    if isinstance(shape, Annotation):
+                        boxes[_name_of(results[0], names)][shape] = region
+                    elif shape is not None:
+                        points[_name_of(results[0], names)].append([shape])
+            for name in boxes:
+                labels.add_shapes(name, boxes[name], points[name])
 
 
 def _results_of(task: Mapping[str, Any]) -> list[Any]:
@@ -62,47 +73,84 @@ def _results_of(task: Mapping[str, Any]) -> list[Any]:
     ]
 
 
-def _photograph(data: Mapping[str, Any]) -> str:
-    """The name of the photograph, from the address that it has in Label Studio."""
-    address = data.get("image") or next(
-        (value for value in data.values() if isinstance(value, str) and "/" in value), None
-    )
-    if not isinstance(address, str):
+def _regions(results: Sequence[Any]) -> dict[str, list[Any]]:
+    """The results about each region: its shape, and its labels and choices if they are apart."""
+    regions: defaultdict[str, list[Any]] = defaultdict(list)
+    for number_of, result in enumerate(results):
+        known = result.get("id") if isinstance(result, dict) else None
+        regions[str(known or number_of)].append(result)
+    return regions
+
+
+def _photographs(data: Mapping[str, Any]) -> dict[str, str]:
+    """The name of the photograph in each field, from the address that it has in Label Studio."""
+    addresses = {
+        field: _name(value)
+        for field, value in data.items()
+        if isinstance(value, str) and value and ("/" in value or field == "image")
+    }
+    images = {
+        field: name
+        for field, name in addresses.items()
+        if PurePosixPath(name.partition("?")[0]).suffix.lower() in IMAGE_SUFFIXES
+    }
+    if not addresses:
         raise Slip("names no photograph in `data`")
+    first = "image" if "image" in addresses else next(iter(addresses))
+    return images or {first: addresses[first]}
+
+
+def _name(address: str) -> str:
     local = address.partition("?d=")[2]  # /data/local-files/?d=folder/1.jpg
     if "/upload/" in address:
-        return address.rpartition("/")[2]
+        return unquote(address.rpartition("/")[2])
     return unquote(local) if local else address
 
 
-def _read_result(
-    result: Mapping[str, Any], ears: list[Annotation], points: list[NamedPoint]
-) -> None:
-    value = mapping(result.get("value", result), "`value`")
-    kind = next((kind for kind in _KINDS if _is_of(kind, result, value)), None)
+def _name_of(result: Mapping[str, Any], names: Mapping[str, str]) -> str:
+    """The photograph that a result is about; raises `Slip` if there are several, and none is told."""
+    field = result.get("to_name")
+    if isinstance(field, str) and field in names:
+        return names[field]
+    if len({*names.values()}) > 1:
+        raise Slip(
+            f"may be on any of {', '.join(names.values())[:100]}; export JSON, and name the fields of "
+            "`data` like `to_name` of their results"
+        )
+    return next(iter(names.values()))
+
+
+def _shape(results: Sequence[Mapping[str, Any]]) -> Annotation | NamedPoint | None:
+    """The box or the point that the results of a region describe; None if it has neither."""
+    value: dict[str, Any] = {}
+    for result in results:
+        value |= mapping(result.get("value", result), "`value`")
+    kind = next((kind for kind in _KINDS for each in results if _is_of(kind, each, value)), None)
     if kind is None:
         if "points" not in value and "width" not in value and "rle" not in value:
-            return  # a choice or a text about the photograph
-        raise Slip(f"is a {result.get('type', 'shape')}, which is not read; export it as COCO")
-    size = tuple(number(result, f"original_{side}") for side in ("width", "height"))
-    said = next(_said(value), None)
+            return None  # a choice or a text about the photograph
+        raise Slip(f"is a {results[0].get('type', 'shape')}, which is not read; export it as COCO")
+    size = tuple(number(results[0], f"original_{side}") for side in ("width", "height"))
+    names = _said(value)
+    said = next(iter(names), None)
     if kind == "keypoint":
         x, y = number(value, "x") * size[0] / 100, number(value, "y") * size[1] / 100
-        points.append(NamedPoint(said or "", (x, y), result.get("parentID")))
-        return
+        parent = results[0].get("parentID")
+        return NamedPoint(said or "", (x, y), None if parent is None else str(parent))
     box = _box(kind, value, size)
     whole = (round(size[0]), round(size[1])) if min(size) >= 1 else None
-    ears.append(Annotation(box=box, side=side_of(said), category=said, photograph=whole))
+    side = next((side for name in names if (side := side_of(name))), None)
+    return Annotation(box=box, side=side, category=said, photograph=whole)
 
 
 def _is_of(kind: str, result: Mapping[str, Any], value: Mapping[str, Any]) -> bool:
     return str(result.get("type", "")).startswith(kind) or f"{kind}labels" in value
 
 
-def _said(value: Mapping[str, Any]) -> Iterator[str]:
-    for name, entry in value.items():
-        if name.endswith("labels") and isinstance(entry, list):
-            yield from (str(each) for each in entry)
+def _said(value: Mapping[str, Any]) -> list[str]:
+    """The labels of a region, then its choices."""
+    lists = [value[name] for name in value if name.endswith("labels")] + [value.get("choices")]
+    return [str(each) for entry in lists if isinstance(entry, list) for each in entry]
 
 
 def _box(kind: str, value: Mapping[str, Any], size: Sequence[float]) -> Box:

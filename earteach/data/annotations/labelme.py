@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Mapping
+from pathlib import PureWindowsPath
 from typing import Any
 
 import numpy as np
@@ -28,13 +29,17 @@ def is_labelme(data: Any) -> bool:
 def read_labelme(data: Mapping[str, Any], labels: Labels) -> None:
     """Rectangles, outlines and circles are boxes; points become landmarks.
 
-    The photograph's path is relative to the file's own folder.
+    The photograph's path is relative to the file's own folder. One with a drive is of another computer:
+    in a folder for each person, only its last part counts.
     """
     path = text(data, "imagePath").replace("\\", "/")
+    if PureWindowsPath(path).drive and labels.folder not in ("", "."):
+        path = posixpath.basename(path)
     name = posixpath.normpath(posixpath.join(labels.folder, path))
     name = name[3 * name.count("../") :]
     size = whole_size(data.get("imageWidth"), data.get("imageHeight"))
-    ears, groups, points = list[Annotation](), list[str | None](), list[NamedPoint]()
+    boxes: dict[Annotation, str | None] = {}
+    points: list[list[NamedPoint]] = []
     for index, value in enumerate(sequence(data["shapes"], "`shapes`")):
         with labels.reading(f"shape {index}"):
             shape = mapping(value, "it")
@@ -42,12 +47,12 @@ def read_labelme(data: Mapping[str, Any], labels: Labels) -> None:
             group = None if group is None else str(group)
             xy = pairs(shape.get("points"), "`points`")
             if shape.get("shape_type") == "point":
-                points.append(NamedPoint(said, (float(xy[0, 0]), float(xy[0, 1])), group))
+                points.append([NamedPoint(said, (float(xy[0, 0]), float(xy[0, 1])), group)])
             else:
                 box = _box(str(shape.get("shape_type") or "polygon"), xy)
-                ears.append(Annotation(box=box, side=side_of(said), category=said, photograph=size))
-                groups.append(group)
-    labels.add_shapes(name, ears, groups, points, size)
+                ear = Annotation(box=box, side=side_of(said), category=said, photograph=size)
+                boxes[ear] = group
+    labels.add_shapes(name, boxes, points, size)
 
 
 def _box(kind: str, xy: np.ndarray) -> Box:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import codecs
 import re
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from earteach.data.annotations.annotation import Annotation
+from earteach.data.annotations.annotation import Annotation, Box, is_ear, side_of
+from earteach.data.annotations.photograph_names import in_folder
 
 MOST_BYTES = 2**24
 UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
@@ -27,25 +28,30 @@ class Slip(Exception):
 
 @dataclass(frozen=True)
 class NamedPoint:
-    """A landmark that stands for itself in the file, in pixels from the photograph's corner."""
+    """A landmark, in pixels from the photograph's corner. `category` is that of its ear, if known."""
 
     name: str
     xy: tuple[float, float]
     group: str | None = None
+    category: str | None = None
 
 
 @dataclass
 class Labels:
     """The ears of each photograph, by the name that the file gives to it, and what was left out.
 
-    `path` is the file that is being read, and `folder` its place in the folder of labels.
+    `path` is the file that is being read, and `folder` that of its photographs, perhaps. `own_names`
+    are the names as the files give them, without these folders. `declared` are the categories that the
+    files list, with or without boxes.
     """
 
     path: Path
     folder: str = ""
     by_name: defaultdict[str, list[Annotation]] = field(default_factory=lambda: defaultdict(list))
     slips: list[tuple[Path, str]] = field(default_factory=list)
-    _points: list[tuple[str, Annotation, list[NamedPoint]]] = field(default_factory=list)
+    own_names: dict[str, str] = field(default_factory=dict)
+    declared: set[str] = field(default_factory=set)
+    _points: dict[Annotation, tuple[Path, str, list[NamedPoint]]] = field(default_factory=dict)
 
     @contextmanager
     def reading(self, what: str = "") -> Iterator[None]:
@@ -56,72 +62,137 @@ class Labels:
             # Names from the file may hold line breaks.
             self.slips.append((self.path, " ".join(f"{what} {slip}".split())))
 
+    def include(self, file: Labels) -> None:
+        """Add what another file holds, whose photographs are taken to lie in its own folder."""
+        for name, ears in file.by_name.items():
+            full = in_folder(file.folder, name)
+            self.by_name[full] += ears
+            self.own_names[full] = name
+        self._points |= file._points
+        self.slips += file.slips
+        self.declared |= file.declared
+
     def add_shapes(
         self,
         name: str,
-        ears: Sequence[Annotation],
-        groups: Sequence[str | None],
-        points: Sequence[NamedPoint],
+        boxes: Mapping[Annotation, str | None],
+        shapes: Iterable[Sequence[NamedPoint]],
         size: tuple[int, int] | None = None,
     ) -> None:
-        """Ears and single points of a photograph of this size; each point goes to the ear it lies on."""
-        self.by_name[name].extend(ears)
-        if points:
-            without_box = Annotation(photograph=size)
-            for ear, its in _divided(ears, groups, points):
-                self._points.append((name, ear or without_box, its))
+        """A photograph's boxes, each with its group, and its points, together where one shape has them.
 
-    def with_points(self) -> dict[str, list[Annotation]]:
-        """The ears of each photograph, with their single points.
-
-        Points are ordered by name, and one that an ear lacks is NaN. If an ear has several of one name,
-        they stay in the order of the file.
+        Points go to their box. Without one, those of a category are an ear, and so are single points
+        of a group; but single points beside other ears may belong to none, and are left out.
         """
-        ears = self._points
-        distinct = all(len({point.name for point in its}) == len(its) for *_, its in ears)
-        names = sorted({point.name for *_, its in ears for point in its}, key=_natural)
-        by_name = {name: list(its) for name, its in self.by_name.items()}
-        for name, ear, its in ears:
-            if distinct:
-                where = {point.name: point.xy for point in its}
-                xy = np.array([where.get(name, (np.nan, np.nan)) for name in names], float)
+        shapes = [points for points in shapes if points]
+        only_single = not boxes and all(points[0].category is None for points in shapes)
+        without_box: dict[object, Annotation] = {}
+        stray = []
+        for points in shapes:
+            first, ear = points[0], _box_of(points, boxes)
+            if ear is None and (first.category or only_single):
+                ear = without_box.setdefault(
+                    object() if first.category else first.group,
+                    Annotation(
+                        side=side_of(first.category), category=first.category, photograph=size
+                    ),
+                )
+            if ear is None:
+                stray.append(first.name)
             else:
-                xy = np.array([point.xy for point in its], float)
-            with_points = replace(ear, points=xy)
-            by_name[name] = [each for each in by_name[name] if each is not ear] + [with_points]
-        return by_name
+                self._points.setdefault(ear, (self.path, name, []))[2].extend(points)
+        self.by_name[name] += [*boxes, *without_box.values()]
+        if stray:
+            with self.reading(name):
+                raise Slip(
+                    f"has points outside the boxes of ears ({', '.join(stray)[:100]}); if they are of "
+                    "one, draw its box"
+                )
+
+    def with_points(
+        self, by_name: Mapping[str, Sequence[Annotation]]
+    ) -> dict[str, list[Annotation]]:
+        """These ears with their points, in the order of the points' names; NaN for one that is missing.
+
+        If all have one and the same name, they stay in the order of the file. An ear loses points whose
+        order is unknown.
+        """
+        ears = [ear for its in by_name.values() for ear in its if ear in self._points]
+        names = _names([self._points[ear][2] for ear in ears])
+        complete: dict[Annotation, Annotation] = {}
+        for ear in ears:
+            self.path, name, points = self._points[ear]
+            with self.reading(name):
+                complete[ear] = replace(ear, points=_ordered(points, names))
+        return {
+            name: [
+                complete.get(ear, ear)
+                for ear in its
+                if ear in complete or ear.box or ear not in self._points
+            ]
+            for name, its in by_name.items()
+        }
 
 
-def _divided(
-    ears: Sequence[Annotation], groups: Sequence[str | None], points: Sequence[NamedPoint]
-) -> Iterator[tuple[Annotation | None, list[NamedPoint]]]:
-    """The points of each ear; None for those of an ear without a box."""
-    shares: dict[int | str | None, list[NamedPoint]] = {}
-    for point in points:
-        shares.setdefault(_ear_of(point, ears, groups), []).append(point)
-    for key, its in shares.items():
-        yield (ears[key] if isinstance(key, int) else None), its
+def _box_of(
+    points: Sequence[NamedPoint], boxes: Mapping[Annotation, str | None]
+) -> Annotation | None:
+    """The only box of the points' group, or the smallest on which most of them lie.
+
+    A box of another category than theirs may be a face, so it must be one whose name says ear.
+    """
+    group, category = points[0].group, points[0].category
+    same = [box for box, its in boxes.items() if group is not None and its == group]
+    near = same or list(boxes)
+    fitting = [
+        box for box in near if box.category in (None, category) or is_ear(box.category or "")
+    ]
+    if not fitting and category is None:
+        fitting = near
+    if len(same) == 1:
+        return next(iter(fitting), None)
+    around = [box for box in fitting if _lie_on(points, box.box)]
+    return min(around, key=lambda ear: ear.extent(0), default=None)
 
 
-def _ear_of(
-    point: NamedPoint, ears: Sequence[Annotation], groups: Sequence[str | None]
-) -> int | str | None:
-    """The number of the ear of the same group, or of the smallest around the point; else its group."""
-    if point.group is not None and point.group in groups:
-        return groups.index(point.group)
-    around = {
-        number: ear.box[2] * ear.box[3]
-        for number, ear in enumerate(ears)
-        if ear.box is not None and _lies_on(point.xy, ear.box)
-    }
-    return min(around, key=around.__getitem__) if around else point.group
+def _lie_on(points: Sequence[NamedPoint], box: Box | None) -> bool:
+    """Whether most of the points do."""
+    return box is not None and sum(_lies_on(point.xy, box) for point in points) * 2 > len(points)
 
 
-def _lies_on(xy: tuple[float, float], box: tuple[float, float, float, float]) -> bool:
+def _lies_on(xy: tuple[float, float], box: Box) -> bool:
     return all(
         start - _NEAR * length <= at <= start + (1 + _NEAR) * length
         for at, start, length in zip(xy, box[:2], box[2:], strict=True)
     )
+
+
+def _names(shares: Sequence[Sequence[NamedPoint]]) -> list[str]:
+    """The landmarks' names in order; if all have one name, as often as most ears have it."""
+    names = {point.name for points in shares for point in points}
+    if len(names) == 1:
+        ((usual, _),) = Counter(map(len, shares)).most_common(1)
+        return [*names] * usual
+    return sorted(names, key=_natural)
+
+
+def _ordered(points: Sequence[NamedPoint], names: Sequence[str]) -> np.ndarray:
+    """The points in the order of `names`; raises `Slip` for those whose order is unknown."""
+    if len({*names}) == 1:
+        if len(points) != len(names):
+            raise Slip(
+                f"has an ear with {len(points)} points of one name, where most have {len(names)}; "
+                "give each landmark its own name"
+            )
+        return np.array([point.xy for point in points], float)
+    where = {point.name: point.xy for point in points}
+    if len(where) < len(points):
+        twice = Counter(point.name for point in points).most_common(1)[0][0]
+        raise Slip(
+            f"has several points named {twice} for one ear; draw a box around each ear, or group its "
+            "points"
+        )
+    return np.array([where.get(name, (np.nan, np.nan)) for name in names], float)
 
 
 def _natural(name: str) -> list[tuple[int, int | str]]:

@@ -43,12 +43,14 @@ def read_landmarks(path: Path) -> Annotations:
 
 def _read_csv(path: Path) -> dict[str, Annotation]:
     by_name: dict[str, Annotation] = {}
-    (_, header), *rows = read_rows(path, "--landmarks")
-    if len(header) > 1 and all(map(_is_number, header[1:])):
-        raise EarTeachError(
-            f"--landmarks {path}: its first row holds numbers; put a header above it: name, x0, y0 …"
-        )
-    width = len(rows[0][1])
+    (_, header), *rows = read_rows(path, "--landmarks", "name,x0,y0,x1,y1")
+    width = len(header)
+    for x, y in zip(header[1::2], header[2::2], strict=False):
+        if not _is_point(x.strip().lower(), y.strip().lower()):
+            raise EarTeachError(
+                f"--landmarks {path}: has the columns {x}, {y} where x and y of a point belong; the "
+                "header is name, x0, y0, x1, y1 … and no more; boxes belong in --boxes"
+            )
     for line, cells in rows:
         try:
             if len(cells) != width or width < 3 or width % 2 == 0:
@@ -64,11 +66,9 @@ def _read_csv(path: Path) -> dict[str, Annotation]:
     }
 
 
-def _is_number(cell: str) -> bool:
-    try:
-        return bool(float(cell) == float(cell))
-    except ValueError:
-        return False
+def _is_point(x: str, y: str) -> bool:
+    """Whether two names of columns differ in the axis alone, as `x0` and `y0`."""
+    return any(axis == "x" and f"{x[:at]}y{x[at + 1 :]}" == y for at, axis in enumerate(x))
 
 
 def _points(cells: Sequence[str]) -> np.ndarray:

@@ -15,8 +15,9 @@ from earteach.data.annotations.annotation import Annotation
 from earteach.data.photographs import SUFFIXES as IMAGE_SUFFIXES
 from earteach.errors import EarTeachError
 
-# What Label Studio puts before the names of photographs that are uploaded to it.
-_UPLOADED = re.compile(r"(?<![^/])[0-9a-f]{8}-(?=[^/]+$)")
+# What Label Studio puts before the names of photographs that are uploaded to it; not a date.
+_DATE = r"(?:(?:19|20)\d{6}|\d{4}(?:19|20)\d\d)"
+_UPLOADED = re.compile(rf"(?<![^/])(?!{_DATE}-)[0-9a-f]{{8}}-(?=[^/]+$)")
 _log = logging.getLogger(__name__)
 
 
@@ -24,7 +25,8 @@ class Annotations:
     """The annotations in a file or folder (`origin`), by the names that it gives to photographs.
 
     Names are compared with those of the photographs; they are never opened. `slips` are the annotations
-    that could not be read: their file, and why.
+    that could not be read: their file, and why. `own_names` are those of names to which the folder of
+    their file was added, without it.
     """
 
     def __init__(
@@ -32,12 +34,14 @@ class Annotations:
         origin: str,
         by_name: Mapping[str, Sequence[Annotation]],
         slips: Sequence[tuple[Path, str]] = (),
+        own_names: Mapping[str, str] | None = None,
     ) -> None:
         self._origin = origin
         self.slips = tuple(slips)
         self._by_name: defaultdict[str, tuple[Annotation, ...]] = defaultdict(tuple)
         for name, ears in by_name.items():
             self._by_name[_normalized(name)] += tuple(ears)
+        self._own_names = {name: _normalized(own) for name, own in (own_names or {}).items()}
 
     def of(self, photographs: Sequence[Path]) -> list[tuple[Annotation, ...] | None]:
         """The annotations of each photograph, given by its path relative to the source folder.
@@ -49,12 +53,14 @@ class Annotations:
         named, or if a name or a photograph matches several.
         """
         paths = [unicodedata.normalize("NFC", path.as_posix()) for path in photographs]
-        names = _matched(self._origin, self._by_name, paths, key=str)
-        self._match_loosely(paths, names)
+        by_name = self._named_for(paths)
+        names = _matched(self._origin, by_name, paths, key=str)
+        for key in (_bare, _before_upload):
+            self._match_loosely(by_name, paths, names, key)
         if not any(names):
             raise EarTeachError(
                 f"{self._origin}: has no entry for {paths[0]} or any other photograph; it names "
-                f"{next(iter(self._by_name), 'none')}"
+                f"{next(iter(by_name), 'none')}"
             )
         uses = Counter(name for name in names if name is not None)
         for name, number in uses.items():
@@ -62,22 +68,43 @@ class Annotations:
                 self._refuse(
                     name, [path for path, its in zip(paths, names, strict=True) if its == name]
                 )
-        unused = [name for name in self._by_name if name not in uses]
+        unused = [name for name in by_name if name not in uses]
         if unused:
             _log.info(
                 "%d of the %d photographs named in %s are missing (the first: %s)",
-                len(unused), len(self._by_name), self._origin, unused[0],
+                len(unused), len(by_name), self._origin, unused[0],
             )  # fmt: skip
-        return [None if name is None else self._by_name[name] for name in names]
+        return [None if name is None else by_name[name] for name in names]
 
-    def _match_loosely(self, paths: Sequence[str], names: list[str | None]) -> None:
-        """Fill in the photographs that match a name if neither case nor the name's suffix counts."""
+    def _named_for(self, paths: Sequence[str]) -> Mapping[str, tuple[Annotation, ...]]:
+        """The annotations by full names, or by the files' own if no photograph lies in such a folder."""
+        own = {name: self._own_names.get(name, name) for name in self._by_name}
+        if list(own) == list(own.values()) or len(set(own.values())) < len(own):
+            return self._by_name
+        ends = {end for path in paths for end in _suffixes(_bare(path))}
+        if any(_bare(name) in ends for name in own):
+            return self._by_name
+        _log.info(
+            "no photograph lies in a folder like those of the files in %s; comparing names without them "
+            "(the first: %s)", self._origin, next(iter(own.values())),
+        )  # fmt: skip
+        return {own[name]: ears for name, ears in self._by_name.items()}
+
+    def _match_loosely(
+        self,
+        by_name: Iterable[str],
+        paths: Sequence[str],
+        names: list[str | None],
+        key: Callable[[str], str],
+    ) -> None:
+        """Fill in the photographs that match a name by its `key`, whatever their case and suffix."""
         left = [number for number, name in enumerate(names) if name is None]
-        unused = [name for name in self._by_name if name not in names]
+        used = set(names)
+        unused = [name for name in by_name if name not in used]
         if not left or not unused:
             return
         bare = [_bare(paths[number]) for number in left]
-        found = _matched(self._origin, unused, bare, key=_bare)
+        found = _matched(self._origin, unused, bare, key=key)
         loose = [(number, name) for number, name in zip(left, found, strict=True) if name]
         for number, name in loose:
             names[number] = name
@@ -138,10 +165,19 @@ def _without_suffix(path: str) -> str:
 
 
 def _bare(path: str) -> str:
-    """A path to compare loosely: without case, an image's suffix, and what an upload put before it."""
+    """A path to compare loosely: without case and an image's suffix."""
     suffix = PurePosixPath(path).suffix
-    bare = (path.removesuffix(suffix) if suffix.lower() in IMAGE_SUFFIXES else path).casefold()
-    return _UPLOADED.sub("", bare)
+    return (path.removesuffix(suffix) if suffix.lower() in IMAGE_SUFFIXES else path).casefold()
+
+
+def _before_upload(name: str) -> str:
+    return _UPLOADED.sub("", _bare(name))
+
+
+def in_folder(folder: str, name: str) -> str:
+    """A name in a file of labels, with the folder of its photographs if it does not have that yet."""
+    name = _normalized(name)
+    return name if folder == "." or f"/{folder}/" in f"/{name}" else f"{folder}/{name}"
 
 
 def _normalized(name: str) -> str:

@@ -4,26 +4,41 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from earteach.data.annotations.annotation import Annotation, side_of
 from earteach.data.annotations.labels import UTF_16, Labels, Slip, number, whole_size
 from earteach.data.annotations.via import add_regions
+from earteach.data.photographs import SUFFIXES as IMAGE_SUFFIXES
 from earteach.errors import EarTeachError
 
-_PHOTOGRAPH = (
-    "image", "file", "filename", "file_name", "path", "image_path", "photograph", "name", "source",
+PHOTOGRAPH_COLUMNS = (
+    "image", "file", "filename", "file_name", "path", "image_path", "photograph", "imageid", "name",
+    "source",
 )  # fmt: skip
 # Corners come first: beside them `width` and `height` are the photograph's.
-_CORNERS = (("xmin", "ymin", "xmax", "ymax"), ("x1", "y1", "x2", "y2"))
-_SIDES = (("x", "y", "w", "h"), ("x", "y", "width", "height"), ("left", "top", "width", "height"))
+_CORNERS = (
+    ("xmin", "ymin", "xmax", "ymax"), ("x1", "y1", "x2", "y2"), ("left", "top", "right", "bottom")
+)  # fmt: skip
+_SIDES = (
+    ("x", "y", "w", "h"), ("left", "top", "w", "h"),
+    ("x", "y", "width", "height"), ("left", "top", "width", "height"),
+)  # fmt: skip
+# Beside the columns of a box, such a one belongs to another box, or is a landmark.
+_COORDINATE = re.compile(
+    r"[xy][ _.-]?(\d+|min|max|tl|br|end)?|(min|max)[ _.-]?[xy]|left|top|right|bottom"
+    r"|b?box[ _.-]?(w|h|width|height)"
+)
 _SIDE = ("side", "ear")
 _CATEGORY = ("class", "category", "label")
-_PERSON = ("person", "group", "subject", "identity")
+PERSON_COLUMNS = ("person", "subject", "identity", "group")
 _DELIMITERS = (",", ";", "\t")
 _DECIMAL_COMMA = re.compile(r"\s*[-+]?\d*,\d+\s*")
+_NOT_UTF_8 = re.compile("[\udc80-\udcff]")  # as surrogateescape decodes it
+_log = logging.getLogger(__name__)
 
 
 def read_table(path: Path, labels: Labels) -> None:
@@ -33,25 +48,50 @@ def read_table(path: Path, labels: Labels) -> None:
     corners: xmin, ymin, xmax, ymax), and optionally the side, the category and the person. Raises
     `EarTeachError`.
     """
-    rows = read_rows(path, "--boxes")
-    header = [" ".join(cell.lower().split()) for cell in rows[0][1]]
+    (_, first), *rows = read_rows(path, "--boxes", "image,x,y,w,h")
+    header = [" ".join(cell.lower().removeprefix("#").split()) for cell in first]
     twice = sorted({name for name in header if name and header.count(name) > 1})
     if twice:
         raise EarTeachError(f"--boxes {path}: has two columns named {twice[0]}; rename one of them")
     if "region_shape_attributes" in header:
-        _read_via(header, rows[1:], labels)
+        _read_via(header, rows, labels)
         return
-    photograph = _first(_PHOTOGRAPH, header)
-    box = next((names for names in (*_CORNERS, *_SIDES) if set(names) <= set(header)), None)
+    photograph, box = _photograph_column(header, rows[0][1]), _box_columns(path, header)
     if photograph is None or box is None:
         raise EarTeachError(
             f"--boxes {path}: has the columns {', '.join(header)[:200]}; it needs one that names "
             "the photograph (image, file, path …), and x, y, w, h or xmin, ymin, xmax, ymax"
         )
-    for line, cells in rows[1:]:
+    people = [name for name in PERSON_COLUMNS if name in header]
+    if len(people) > 1:
+        _log.info("the people of %s are in its column %s, not in %s", path, people[0], people[1])
+    for line, cells in rows:
         with labels.reading(f"line {line}"):
             entry = _entry(header, cells)
             labels.by_name[entry[photograph]].append(_annotation(entry, box))
+
+
+def _photograph_column(header: Sequence[str], cells: Sequence[str]) -> str | None:
+    """The column that names photographs: if the first row has the name of an image, that one."""
+    entry = dict(zip(header, cells, strict=False))
+    columns = [name for name in PHOTOGRAPH_COLUMNS if name in header]
+    images = [name for name in columns
+              if PurePath(entry.get(name, "").strip()).suffix.lower() in IMAGE_SUFFIXES]  # fmt: skip
+    return next(iter(images + columns), None)
+
+
+def _box_columns(path: Path, header: Sequence[str]) -> tuple[str, ...] | None:
+    """The columns of the box; raises `EarTeachError` if others may be those of the box."""
+    box = next((names for names in (*_CORNERS, *_SIDES) if set(names) <= set(header)), None)
+    others = [
+        name for name in header if name not in (box or header) and _COORDINATE.fullmatch(name)
+    ]
+    if others:
+        raise EarTeachError(
+            f"--boxes {path}: has the columns {', '.join(others)[:200]} beside {', '.join(box or ())}; "
+            "keep one box, as x, y, w, h or xmin, ymin, xmax, ymax; points belong in --landmarks"
+        )
+    return box
 
 
 def _entry(header: Sequence[str], cells: Sequence[str]) -> dict[str, str]:
@@ -76,7 +116,7 @@ def _annotation(entry: Mapping[str, str], box: tuple[str, ...]) -> Annotation:
         box=(a, b, c, d),
         side=side_of(optional(_SIDE)) or side_of(category),
         category=category,
-        person=optional(_PERSON) or None,
+        person=optional(PERSON_COLUMNS) or None,
         photograph=photograph,
     )
 
@@ -99,11 +139,11 @@ def _read_via(header: Sequence[str], rows: Sequence[tuple[int, list[str]]], labe
         add_regions(name, regions, labels)
 
 
-def read_rows(path: Path, option: str) -> list[tuple[int, list[str]]]:
-    """The rows of a .csv, each with its line number; the first is the header.
+def read_rows(path: Path, option: str, example: str) -> list[tuple[int, list[str]]]:
+    """The rows of a .csv, each with its line number; the first is the header, such as `example`.
 
     Columns are separated by commas, semicolons or tabs; beside the latter two, numbers may have decimal
-    commas. Raises `EarTeachError` for a file that is not a .csv, or has no rows below the header.
+    commas. Raises `EarTeachError` for a file that is not a .csv, or has no header or no rows below it.
     """
     try:
         with path.open("rb") as start:
@@ -118,11 +158,30 @@ def read_rows(path: Path, option: str) -> list[tuple[int, list[str]]]:
     except (OSError, ValueError, csv.Error) as error:
         reason = getattr(error, "strerror", None) or "is not a text file"
         raise EarTeachError(f"{option} {path}: {reason}; name a .csv") from error
+    if rows and rows[0][1][0].startswith("sep="):  # the delimiter, for Excel
+        del rows[0]
     if len(rows) < 2:
         raise EarTeachError(f"{option} {path}: holds no rows; it needs a header, and rows below it")
+    if sum(map(_is_number, rows[0][1])) > 1:
+        raise EarTeachError(
+            f"{option} {path}: its first row holds numbers; put a header above it, as in {example}"
+        )
+    foreign = next((line for line, cells in rows if _NOT_UTF_8.search("".join(cells))), None)
+    if foreign is not None:
+        _log.info(
+            "line %d of %s is not text in UTF-8, so its name may match no photograph; save the table as "
+            "CSV UTF-8", foreign, path,
+        )  # fmt: skip
     if delimiter == ",":
         return rows
     return [(line, [_with_point(cell) for cell in cells]) for line, cells in rows]
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        return bool(float(cell) == float(cell))
+    except ValueError:
+        return False
 
 
 def _with_point(cell: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -44,17 +44,29 @@ def read_via(data: Mapping[str, Any], labels: Labels) -> None:
 
 def add_regions(name: str, regions: Iterable[Any], labels: Labels) -> None:
     """The regions of a photograph, as objects with `shape_attributes` and `region_attributes`."""
-    ears, points = list[Annotation](), list[NamedPoint]()
+    ears: list[Annotation] = []
+    points: list[tuple[list[str], tuple[float, float]]] = []
     for index, value in enumerate(regions):
         with labels.reading(f"{name}, region {index}"):
             region = mapping(value, "it")
             shape = mapping(region.get("shape_attributes"), "`shape_attributes`")
-            said = _label(region.get("region_attributes"))
+            values = _values(region.get("region_attributes"))
             if shape.get("name") == "point":
-                points.append(NamedPoint(said or "", (number(shape, "cx"), number(shape, "cy"))))
+                points.append((values, (number(shape, "cx"), number(shape, "cy"))))
             else:
+                said = next(filter(None, values), None)
                 ears.append(Annotation(box=_box(shape), side=side_of(said), category=said))
-    labels.add_shapes(name, ears, [None] * len(ears), points)
+    names = _point_names([values for values, _ in points])
+    shapes = [[NamedPoint(said, xy)] for said, (_, xy) in zip(names, points, strict=True)]
+    labels.add_shapes(name, dict.fromkeys(ears), shapes)
+
+
+def _point_names(points: Sequence[Sequence[str]]) -> Sequence[str]:
+    """What the first attribute says that tells the points apart; else the first thing said of each."""
+    for said in zip(*points, strict=False):
+        if all(said) and len({*said}) == len(said):
+            return said
+    return [next(filter(None, values), "") for values in points]
 
 
 def _box(shape: Mapping[str, Any]) -> Box:
@@ -74,13 +86,11 @@ def _box(shape: Mapping[str, Any]) -> Box:
     raise Slip(f"has the shape {kind!r}, which is not read; draw a rectangle or an outline")
 
 
-def _label(attributes: Any) -> str | None:
-    """The first thing that is said of a region, such as `ear` or a choice."""
+def _values(attributes: Any) -> list[str]:
+    """What each attribute says of a region, such as `ear`; of several choices, the first."""
     if not isinstance(attributes, dict):
-        return None
-    for value in attributes.values():
-        if isinstance(value, str) and value.strip():
-            return value.strip()
-        if isinstance(value, dict) and value:
-            return str(next(iter(value)))
-    return None
+        return []
+    firsts = (
+        next(iter(value), "") if isinstance(value, dict) else value for value in attributes.values()
+    )
+    return [first.strip() if isinstance(first, str) else "" for first in firsts]

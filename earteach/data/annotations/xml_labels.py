@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path, PurePosixPath
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
@@ -40,8 +41,8 @@ def read_xml(path: Path, name: str, labels: Labels) -> None:
 
 
 def _root(content: bytes) -> Element:
-    # Entities can be written to fill the memory; neither format has any.
-    if b"<!" in content.replace(b"<!--", b""):
+    # Entities can be written to fill the memory; neither format has any. UTF-16 has zeros between.
+    if re.search(rb"<!(?!--|\[CDATA\[)", content.replace(b"\0", b"")):
         raise Slip("is not valid: it declares entities or a document type")
     try:
         return ElementTree.fromstring(content)
@@ -81,29 +82,28 @@ def _read_voc(root: Element, name: str, labels: Labels) -> None:
 
 def _read_cvat(root: Element, labels: Labels) -> None:
     """https://docs.cvat.ai/docs/manual/advanced/formats/format-cvat"""
+    labels.declared.update(entry.text or "" for entry in root.iterfind("meta//label/name"))
     for image in root.iter("image"):
         name = image.get("name")
         if not name:
             labels.slips.append((labels.path, "an image has no name"))
             continue
         size = whole_size(image.get("width"), image.get("height"))
-        ears, groups, points = list[Annotation](), list[str | None](), list[NamedPoint]()
+        boxes: dict[Annotation, str | None] = {}
+        points: list[list[NamedPoint]] = []
         for index, shape in enumerate(image):
             with labels.reading(f"{name}, shape {index}"):
-                group = shape.get("group_id")
                 if shape.tag in ("points", "skeleton"):
-                    points += _cvat_points(shape, group)
-                elif (box := _cvat_box(shape)) is not None:
-                    said = shape.get("label")
-                    ears.append(
-                        Annotation(box=box, side=side_of(said), category=said, photograph=size)
-                    )
-                    groups.append(group)
-        labels.add_shapes(name, ears, groups, points, size)
+                    points.append(_cvat_points(shape))
+                elif shape.tag != "tag":  # of the whole photograph
+                    box, said = _cvat_box(shape), shape.get("label")
+                    ear = Annotation(box=box, side=side_of(said), category=said, photograph=size)
+                    boxes[ear] = shape.get("group_id")
+        labels.add_shapes(name, boxes, points, size)
 
 
-def _cvat_box(shape: Element) -> Box | None:
-    """The box around a shape; None for what is no shape, such as a tag of the whole photograph."""
+def _cvat_box(shape: Element) -> Box:
+    """The box around a shape."""
     fields = dict(shape.items())
     if shape.tag == "box":
         left, top, right, bottom = (number(fields, edge) for edge in ("xtl", "ytl", "xbr", "ybr"))
@@ -118,7 +118,7 @@ def _cvat_box(shape: Element) -> Box | None:
             number(fields, edge) for edge in ("left", "top", "width", "height")
         )
         return left, top, width, height
-    return None
+    raise Slip(f"is a {shape.tag}, which is not read; draw a box")
 
 
 def _turned(box: Box, fields: dict[str, str]) -> Box:
@@ -132,15 +132,19 @@ def _turned(box: Box, fields: dict[str, str]) -> Box:
     return left + (width - wide) / 2, top + (height - high) / 2, wide, high
 
 
-def _cvat_points(shape: Element, group: str | None) -> list[NamedPoint]:
-    """A skeleton's points have names of their own; those of `points` are numbered."""
+def _cvat_points(shape: Element) -> list[NamedPoint]:
+    """A skeleton's points have names of their own; a shape of one point is named by its label."""
+    label, group = shape.get("label"), shape.get("group_id")
     if shape.tag == "skeleton":
         return [
-            NamedPoint(point.get("label", ""), _xy(_cvat_pairs(point)[0]), group)
-            for point in shape
+            NamedPoint(point.get("label", ""), _xy(_cvat_pairs(point)[0]), group, label)
+            for point in shape.findall("points")
             if point.get("outside") != "1"
         ]
-    return [NamedPoint(str(n), _xy(xy), group) for n, xy in enumerate(_cvat_pairs(shape))]
+    xy = [_xy(pair) for pair in _cvat_pairs(shape)]
+    if len(xy) == 1:
+        return [NamedPoint(label or "", xy[0], group)]
+    return [NamedPoint("unnamed", each, group, label) for each in xy]
 
 
 def _xy(point: np.ndarray) -> tuple[float, float]:

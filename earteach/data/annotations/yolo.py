@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,15 @@ _NAMES = ("classes.txt", "obj.names", "_darknet.labels")
 _YAML = ("data.yaml", "dataset.yaml", "data.yml")
 _LISTS = frozenset({*_NAMES, "train.txt", "val.txt", "valid.txt", "test.txt"})
 _BOX = 4
+# A point may lie a little outside of a box that a hand drew, as a fraction of the box.
+_NEAR = 0.15
 
 
 @dataclass(frozen=True)
 class _Dataset:
     """The names of the classes, and how many points of how many numbers a pose has.
 
-    `pose` is None for boxes and outlines; `is_known` is whether a file says so.
+    `pose` is None for boxes and outlines; `is_known` is whether a file says so, with `kpt_shape: null`.
     """
 
     names: dict[int, str]
@@ -46,6 +49,7 @@ def read_yolo(folder: Path, files: Iterable[tuple[Path, str]], labels: Labels) -
     box encloses. Classes are named in the folder or in one of the two above it.
     """
     dataset = _dataset(folder)
+    labels.declared.update(dataset.names.values())
     lines = list[tuple[Path, int, str, list[float]]]()
     for path, name in files:
         labels.path = path
@@ -55,7 +59,8 @@ def read_yolo(folder: Path, files: Iterable[tuple[Path, str]], labels: Labels) -
             for count, line in enumerate(content, start=1):
                 if line.strip():
                     with labels.reading(f"line {count}"):
-                        lines.append((path, count, name, numbers(line.split(), "")))
+                        values = numbers(line.split(), "is not a YOLO label: it")
+                        lines.append((path, count, name, values))
     _refuse_uncertain(dataset, lines)
     for path, count, name, values in lines:
         labels.path = path
@@ -95,6 +100,11 @@ def _shape(values: list[float], pose: tuple[int, int] | None) -> tuple[Box, np.n
             f"has {len(values) + 1} numbers; it needs class x y width height, or an outline, or "
             "`kpt_shape` in data.yaml if they are points"
         )
+    if max(values) >= 2:  # an outline may reach a little outside
+        raise Slip(
+            f"has the value {max(values):g}, which is not a fraction of a side; if the line is a pose, "
+            "put `kpt_shape` in data.yaml"
+        )
     return bounding_box(np.array(values).reshape(-1, 2)), None
 
 
@@ -111,48 +121,63 @@ def _points(values: list[float], count: int, size: int) -> np.ndarray:
 
 
 def _refuse_uncertain(dataset: _Dataset, lines: list[tuple[Path, int, str, list[float]]]) -> None:
-    """Without a data.yaml, long lines that are all as poses would be may be poses or outlines."""
+    """Without `kpt_shape`, long lines that are all as poses would be may be poses or outlines."""
     long = [line for line in lines if len(line[3]) > _BOX + 2]
     if dataset.is_known or not long or len({len(line[3]) for line in long}) > 1:
         return
     if all(_may_be_pose(line[3][1:]) for line in long):
         path, count, *_ = long[0]
         raise EarTeachError(
-            f"--boxes {path}: line {count} may be an outline or the points of a pose; put the data.yaml "
-            "of the labels beside them, with `kpt_shape` if they are points"
+            f"--boxes {path}: line {count} may be an outline or the points of a pose; write in the "
+            "labels' data.yaml `kpt_shape: [points, 2 or 3]`, or `kpt_shape: null` for outlines"
         )
 
 
 def _may_be_pose(values: list[float]) -> bool:
-    """Whether all points, with visibilities or without, lie in the box that the first numbers make."""
-    left, top, width, height = _box(values)
-    rest = np.array(values[_BOX:])
+    """Whether most points, with visibilities or confidences or without, lie by the box before them."""
+    x, y, width, height, *rest = values
+    if len(values) == 8:
+        first, second, third, fourth = np.array(values).reshape(4, 2)
+        if np.allclose(first + third, second + fourth, atol=0.005):  # a turned box
+            return False
     for size in (2, 3):
-        if len(rest) % size:
+        count, left_over = divmod(len(rest), size)
+        if count <= left_over:  # more than the box's confidence and the number of a track
             continue
-        points = rest.reshape(-1, size)
-        if size == 3 and not np.isin(points[:, 2], (0, 1, 2)).all():
-            continue
-        x, y = points[:, 0], points[:, 1]
-        inside = (x >= left) & (x <= left + width) & (y >= top) & (y <= top + height)
-        if (inside | ((x == 0) & (y == 0))).all():
+        points = np.array(rest[: count * size]).reshape(count, size)
+        reach = np.array([width, height]) * (0.5 + _NEAR)
+        near = (np.abs(points[:, :2] - (x, y)) <= reach).all(axis=1)
+        hidden = (points[:, :2] == 0).all(axis=1)
+        visibilities = points[:, 2:]
+        known = ((visibilities >= 0) & (visibilities <= 1)) | (visibilities == 2)
+        if (near | hidden).mean() > 0.5 and known.all():
             return True
     return False
 
 
 def _dataset(folder: Path) -> _Dataset:
-    above = (folder, *folder.absolute().parents[:2])
-    path = next(
-        (path for each in above for name in (*_YAML, *_NAMES) if (path := each / name).is_file()),
-        None,
-    )
-    if path is None:
+    """The nearest names, and the pose of the nearest data.yaml."""
+    # Without following links: a data.yaml lies beside a link to the labels, perhaps.
+    above = Path(os.path.abspath(folder))  # noqa: PTH100
+    files = [
+        path
+        for each in (folder, *above.parents[:2])
+        for name in (*_YAML, *_NAMES)
+        if (path := each / name).is_file()
+    ]
+    if not files:
         return _Dataset({})
+    described = next((path for path in files if path.name in _YAML), files[0])
+    return replace(_read_dataset(described), names=_read_dataset(files[0]).names)
+
+
+def _read_dataset(path: Path) -> _Dataset:
     try:
         content = text_of(small_file(path))
         if path.name not in _YAML:
-            listed = enumerate(line.strip() for line in content.splitlines() if line.strip())
-            return _Dataset(dict(listed))
+            return _Dataset(
+                {n: name for n, line in enumerate(content.splitlines()) if (name := line.strip())}
+            )
         return _described(yaml.safe_load(content))
     except (Slip, ValueError, LookupError, TypeError, AttributeError, OverflowError,
             RecursionError, yaml.YAMLError) as error:  # fmt: skip
@@ -174,4 +199,5 @@ def _described(data: Any) -> _Dataset:
         if count < 1 or size not in (2, 3):
             raise ValueError("kpt_shape")
         pose = count, size
-    return _Dataset({int(number): str(name) for number, name in entries}, pose, is_known=True)
+    names = {int(number): str(name) for number, name in entries}
+    return _Dataset(names, pose, is_known="kpt_shape" in data)

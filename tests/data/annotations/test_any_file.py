@@ -45,7 +45,7 @@ SHAPE = some.fixed_dictionaries(
         "shape_attributes": some.dictionaries(
             some.sampled_from(["name", "x", "y", "width", "height", "cx", "cy", "r"]),
             some.sampled_from(["rect", "point", "circle"]) | NUMBERS | JSON),
-        "region_attributes": JSON,
+        "region_attributes": JSON, "id": JSON, "to_name": JSON, "parentID": JSON,
         "type": some.sampled_from(["rectanglelabels", "keypoint", "polygon"]) | JSON,
         "original_width": NUMBERS, "original_height": NUMBERS,
         "value": some.dictionaries(

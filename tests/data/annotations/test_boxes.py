@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from earteach.data.annotations.annotation import is_ear
+from earteach.data.annotations.annotation import is_ear, side_of
 from earteach.data.annotations.boxes import read_boxes
 from earteach.data.crops import Crop
 from earteach.data.prepare import Prepared, prepare
@@ -285,6 +285,19 @@ def test_a_class_without_a_name_has_its_number(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_what_is_called_an_ear(name: str, ear: bool) -> None:
     assert is_ear(name) is ear
+
+
+@pytest.mark.parametrize(
+    ("name", "side"),
+    [
+        ("left_ear", "left"), ("EarRight", "right"), ("L", "left"), ("ear_R", "right"),
+        ("l-ear", "left"), ("Ohr L 2", "left"), ("L'oreille droite", None), ("l_oreille", None),
+        ("l’orecchio", None),
+        ("left or right", None), ("ear", None), ("", None),
+    ],
+)  # fmt: skip
+def test_the_side_that_a_name_says(name: str, side: str | None) -> None:
+    assert side_of(name) == side
 
 
 def test_a_large_jpeg_is_cut_where_the_box_is(tmp_path: Path) -> None:

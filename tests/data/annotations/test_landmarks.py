@@ -94,6 +94,13 @@ BAD = {
     "f,x0,y0\nanna/1.png,0.5,nan": "line 2 holds NaN",
     "f,x0,y0\nanna/1.png,0.5,0.5\nanna/1.png,0.5,0.5": "line 3 names anna/1.png again",
     "f,x0,y0": "holds no rows",
+    "f,x0,y0,v0,x1,y1,v1\nanna/1.png,1,2,1,8,9,1": "has the columns v0, x1 where x and y",
+    "f,x,y,w,h\nanna/1.png,1,2,8,9": "has the columns w, h where x and y",
+    "f,left,top,width,height\nanna/1.png,1,2,8,9": "has the columns left, top where",
+    "f,width,height,x0,y0,x1,y1\nanna/1.png,9,9,1,2,8,9": "has the columns width, height where",
+    "f,x0,x1,y0,y1\nanna/1.png,1,8,2,9": "has the columns x0, x1 where",
+    "f,y0,x0,y1,x1\nanna/1.png,1,2,8,9": "has the columns y0, x0 where",
+    "f,x0,y0\nanna/1.png,1,2,8,9": "line 2 has 5 columns",
 }
 
 
@@ -127,6 +134,14 @@ def test_a_folder_without_fitting_pts_is_refused(tmp_path, files, words):
         read_landmarks(tmp_path)
     with pytest.raises(EarTeachError, match="none: no such file"):
         read_landmarks(tmp_path / "none")
+
+
+@pytest.mark.parametrize("columns", ["x0,y0,x1,y1", "X,Y,X,Y", "lobe_x, lobe_y,helixX,helixY"])
+def test_columns_are_pairs_of_x_and_y(tmp_path, columns):
+    path = tmp_path / "points.csv"
+    path.write_text(f"f,{columns}\na.jpg,1,2,8,9\n")
+    ((ear,),) = read_landmarks(path).of([Path("a.jpg")])
+    assert ear.points.tolist() == [[1, 2], [8, 9]]
 
 
 def test_landmarks_without_a_header_are_refused(tmp_path):

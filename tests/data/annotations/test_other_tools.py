@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -119,17 +120,81 @@ def test_a_pose_may_have_no_visibility_and_a_confidence(tmp_path: Path) -> None:
     np.testing.assert_allclose(ear.points, [(30, 40), (np.nan, np.nan)])
 
 
-@pytest.mark.parametrize("line", [POSE, "0 0.4 0.275 0.4 0.25 0.3 0.2 0.5 0.3"])
-def test_what_may_be_a_pose_or_an_outline_is_refused(tmp_path: Path, line: str) -> None:
-    written(tmp_path, "classes.txt", "ear\n")
+# Box 0.2 to 0.6, 0.15 to 0.4.
+YOLO_BOX = "0 0.4 0.275 0.4 0.25"
+
+
+@pytest.mark.parametrize("names", [("classes.txt", "ear\n"), ("data.yaml", "names: [ear]\n")])
+@pytest.mark.parametrize(
+    "line",
+    [
+        POSE,
+        f"{YOLO_BOX} 0.3 0.2 0.5 0.3",
+        f"{YOLO_BOX} 0.199999 0.275 0.6000004 0.275 0.4 0.149999",  # rounded
+        f"{YOLO_BOX} 0.3 0.2 0.91 0.5 0.3 0.89",  # points with confidences
+        f"{YOLO_BOX} 0.3 0.2 0.91 0.5 0.3 0.89 0.5 0.2 0.7 0.97 2",  # of a tracked box
+        f"{YOLO_BOX} 0.62 0.2 1 0.5 0.41 1 0.9 0.9 1 0.3 0.3 1",  # a little outside, and one far away
+    ],
+)
+def test_what_may_be_a_pose_or_an_outline_is_refused(
+    tmp_path: Path, line: str, names: tuple[str, str]
+) -> None:
+    written(tmp_path, *names)
     with pytest.raises(EarTeachError, match="line 1 may be an outline or the points of a pose"):
         read_boxes(written(tmp_path, "a.txt", line).parent)
 
 
-def test_outlines_without_a_data_yaml_are_certain_if_their_lengths_differ(tmp_path: Path) -> None:
-    outline = "0 0.2 0.15 0.6 0.15 0.6 0.4 0.2 0.4"
-    path = written(tmp_path, "a.txt", f"{outline}\n{outline} 0.2 0.2\n")
-    assert boxes_of(path.parent) == [pytest.approx([20, 30, 40, 50])] * 2
+@pytest.mark.parametrize(
+    ("lines", "dataset", "box"),
+    [
+        # Of different lengths.
+        (["0.2 0.15 0.6 0.15 0.6 0.4 0.2 0.4", "0.2 0.15 0.6 0.15 0.6 0.4 0.2 0.4 0.2 0.2"],
+         "names: [ear]", [20, 30, 40, 50]),
+        # The corners of a turned box, of which the last two lie in the box that the others would make.
+        (["0.6 0.7 0.8 0.6 0.9 0.8 0.7 0.9"], "names: [ear]", [60, 120, 30, 60]),
+        (["0.6 0.7 0.8 0.7 0.9 0.8 0.7 0.8"], "names: [ear]\nkpt_shape: null", [60, 140, 30, 20]),
+    ],
+)  # fmt: skip
+def test_what_is_certainly_an_outline(
+    tmp_path: Path, lines: list[str], dataset: str, box: list[float]
+) -> None:
+    written(tmp_path, "data.yaml", dataset)
+    path = written(tmp_path, "a.txt", "".join(f"0 {line}\n" for line in lines))
+    assert boxes_of(path.parent) == [pytest.approx(box)]
+
+
+def test_an_outline_does_not_reach_beyond_the_photograph(tmp_path: Path) -> None:
+    content = f"{YOLO_BOX}\n0 0.2 0.1 0.9 0.1 2 0.9\n0 0.2 0.1 0.9 0.1 0.8 0.9 0.1 0.9\n"
+    path = written(tmp_path, "a.txt", content)
+    assert len(boxes_of(path.parent)) == 2
+    ((_, why),) = read_boxes(path.parent).slips
+    assert why.startswith("line 2 has the value 2, which is not a fraction")
+
+
+def test_the_names_of_classes_have_the_numbers_of_their_lines(tmp_path: Path) -> None:
+    written(tmp_path, "y/classes.txt", "head\n\near\n\n")
+    (ear,) = ears_of(written(tmp_path, "y/a.txt", f"1 0.1 0.1 0.1 0.1\n2{YOLO_BOX[1:]}\n").parent)
+    assert ear.box == pytest.approx((20, 30, 40, 50))
+
+
+def test_classes_are_looked_for_above_the_labels_and_not_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written(tmp_path, "here/data.yaml", "names: [ear, nose]\n")
+    written(tmp_path, "labels/a.txt", f"0 0.1 0.1 0.1 0.1\n1{YOLO_BOX[1:]}\n")
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(EarTeachError, match=r"--boxes \.\./labels: has boxes of 0, 1, and none"):
+        read_boxes(Path("../labels"))
+    written(tmp_path, "data.yaml", "names: [nose, ear]\n")
+    assert boxes_of(Path("../labels")) == [pytest.approx([20, 30, 40, 50])]
+
+
+def test_names_beside_the_labels_do_not_hide_the_pose_above(tmp_path: Path) -> None:
+    written(tmp_path, "data.yaml", "names: [other]\nkpt_shape: [3, 3]\n")
+    written(tmp_path, "labels/classes.txt", "ear\n")
+    (ear,) = ears_of(written(tmp_path, "labels/a.txt", POSE).parent)
+    assert (ear.category, ear.box) == ("ear", pytest.approx((20, 30, 40, 50)))
+    np.testing.assert_allclose(ear.points, [(30, 40), (np.nan, np.nan), (60, 70)])
 
 
 def labelme(*shapes: dict[str, Any]) -> dict[str, Any]:
@@ -271,6 +336,7 @@ def test_via_shapes(tmp_path: Path, shape: dict[str, Any]) -> None:
     ("content", "tool"),
     [
         ([{"data_row": {"id": 1}, "projects": {}}], "Labelbox"),
+        ([{"Labeled Data": "a.png", "Label": {"objects": [{"title": "ear"}]}}], "Labelbox"),
         ([{"image": "a.png", "annotations": [{"coordinates": {"x": 1}}]}], "CreateML"),
         ({"info": {}, "categories": {}, "items": [{"id": "a"}]}, "Datumaro"),
         ({"version": "2.0", "item": {"name": "a.png"}, "annotations": []}, "Darwin"),
@@ -353,8 +419,9 @@ def test_a_plus_in_an_address_is_a_plus(tmp_path: Path) -> None:
 
 def test_boxes_of_a_tracker_end_in_a_confidence_and_a_number(tmp_path: Path) -> None:
     box = "0 0.4 0.275 0.4 0.25 0.91"
-    path = written(tmp_path, "a.txt", f"{box} 2\n{box} 17\n{box} 1\n").parent
-    assert boxes_of(path) == [pytest.approx([20, 30, 40, 50])] * 2
+    other = box.replace("0.4", "0.5", 1)
+    path = written(tmp_path, "a.txt", f"{box} 2\n{other} 17\n{box} 1\n").parent
+    assert boxes_of(path) == [pytest.approx([left, 30, 40, 50]) for left in (20, 30)]
     assert read_boxes(path).slips[0][1].startswith("line 3 may be a box with a confidence")
 
 
@@ -421,3 +488,360 @@ def test_points_alone_know_the_size_of_their_photograph(tmp_path: Path) -> None:
 def test_a_category_may_be_called_by_a_number(tmp_path: Path) -> None:
     data = {**coco({"category_id": 1, **GOOD}), "categories": [{"id": 1, "name": 7}]}
     assert boxes_of(written(tmp_path, "b.json", data)) == [[20, 30, 40, 50]]
+
+
+def studio_box(left: float, **result: Any) -> dict[str, Any]:
+    """A box at 20 or another x, 30 of 40 × 50 pixels."""
+    value = {"x": left, "y": 15, "width": 40, "height": 25, "rectanglelabels": ["ear"]}
+    size = {"original_width": 100, "original_height": 200}
+    return {"type": "rectanglelabels", "value": value, **size, **result}
+
+
+def skeleton(label: str, *points: tuple[str, int, int], inside: str = "") -> str:
+    shapes = (f'<points label="{name}" points="{x},{y}"/>' for name, x, y in points)
+    return f'<skeleton label="{label}">{"".join(shapes)}{inside}</skeleton>'
+
+
+CVAT_EAR = '<box label="ear" xtl="20" ytl="30" xbr="60" ybr="80"/>'
+FACE = '<box label="face" xtl="0" ytl="0" xbr="99" ybr="199"/>'
+EAR_POINTS = (("1", 20, 30), ("2", 60, 80))
+HAND_POINTS = (("1", 70, 100), ("2", 90, 150))
+
+
+@pytest.mark.parametrize(
+    ("shapes", "points"),
+    [
+        (skeleton("hand", *HAND_POINTS) + CVAT_EAR, None),
+        ('<points label="hand" points="70,100;90,150"/>' + CVAT_EAR, None),
+        (FACE + skeleton("left ear", *EAR_POINTS), [(20, 30), (60, 80)]),
+        (FACE + '<points label="ear" points="20,30;60,80"/>', [(20, 30), (60, 80)]),
+        (FACE + CVAT_EAR + '<points label="tip" points="25,40"/>', [(25, 40)]),
+        (skeleton("ear", *EAR_POINTS, inside="<attribute>good</attribute>"), [(20, 30), (60, 80)]),
+    ],
+)
+def test_points_are_of_the_ear_whatever_else_is_in_the_photograph(
+    tmp_path: Path, shapes: str, points: list[tuple[int, int]] | None
+) -> None:
+    path = written(tmp_path, "c.xml", cvat(shapes))
+    (ear,) = ears_of(path)
+    assert boxes_of(path) == [[20, 30, 40, 50]]
+    assert read_boxes(path).slips == ()
+    np.testing.assert_array_equal(ear.points, points)
+
+
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        skeleton("left ear", *EAR_POINTS) + skeleton("right ear", *HAND_POINTS),
+        skeleton("ear", *EAR_POINTS) + skeleton("ear", *HAND_POINTS),
+        '<points label="ear" points="20,30;60,80"/><points label="ear" points="70,100;90,150"/>',
+    ],
+)
+def test_each_cvat_shape_of_points_is_an_ear(tmp_path: Path, shapes: str) -> None:
+    path = written(tmp_path, "c.xml", cvat(shapes))
+    assert boxes_of(path) == [[20, 30, 40, 50], [70, 100, 20, 50]]
+    first, second = (ear.points for ear in ears_of(path))
+    np.testing.assert_array_equal(first, [(20, 30), (60, 80)])
+    np.testing.assert_array_equal(second, [(70, 100), (90, 150)])
+
+
+def test_single_points_beside_ears_belong_to_none_and_are_listed(tmp_path: Path) -> None:
+    face = [("eye l", 70, 100), ("eye r", 90, 150)]
+    key_points = [
+        studio_box(20, type="keypointlabels", value={"x": x, "y": y / 2, "keypointlabels": [name]})
+        for name, x, y in [*face, ("tip", 30, 40)]
+    ]
+    task = studio(**studio_box(20))
+    task[0]["annotations"][0]["result"] += key_points
+    paths = [
+        written(tmp_path, "l.json", labelme(
+            rectangle(20), *(point(*each) for each in face), point("tip", 30, 40))),
+        written(tmp_path, "s.json", task),
+    ]  # fmt: skip
+    for path in paths:
+        (ear,) = ears_of(path)
+        assert ear.box == pytest.approx((20, 30, 40, 50))
+        np.testing.assert_allclose(ear.points, [(30, 40)])
+        ((_, why),) = read_boxes(path).slips
+        assert "a.png has points outside the boxes of ears (eye l, eye r); if" in why
+
+
+def test_points_of_a_persons_group_go_to_the_ear_that_they_lie_on(tmp_path: Path) -> None:
+    path = written(tmp_path, "a.json", labelme(
+        rectangle(0, group_id=1), rectangle(55, group_id=1),
+        point("a", 5, 40, group_id=1), point("a", 60, 40, group_id=1),
+    ))  # fmt: skip
+    first, second = (ear.points for ear in ears_of(path))
+    np.testing.assert_array_equal(first, [(5, 40)])
+    np.testing.assert_array_equal(second, [(60, 40)])
+
+
+def test_repeated_points_without_a_group_are_no_ear(tmp_path: Path) -> None:
+    """They may be those of two ears."""
+    twice = [point("a", 20, 30), point("b", 60, 80), point("a", 70, 100), point("b", 90, 150)]
+    written(tmp_path, "l/a.json", labelme(*twice))
+    with pytest.raises(EarTeachError, match=r"a\.json: a\.png has several points named a for one"):
+        read_boxes(tmp_path / "l")
+    written(tmp_path, "l/b.json", {**labelme(rectangle(20), *twice[:2]), "imagePath": "b.png"})
+    a, b = read_boxes(tmp_path / "l").of([Path("a.png"), Path("b.png")])
+    assert a == ()
+    np.testing.assert_array_equal((b or ())[0].points, [(20, 30), (60, 80)])
+
+
+def test_points_without_names_must_be_as_many_in_each_ear(tmp_path: Path) -> None:
+    shapes = "".join(
+        f'<points label="ear" points="{points}"/>'
+        for points in ("20,30;60,80;40,40", "70,100;90,150", "1,2;3,4;5,6")
+    )
+    path = written(tmp_path, "c.xml", cvat(shapes))
+    assert boxes_of(path) == [[20, 30, 40, 50], [1, 2, 4, 4]]
+    assert read_boxes(path).slips == (
+        (path, "a.png has an ear with 2 points of one name, where most have 3; give each landmark its "
+         "own name"),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["CVAT", "VIA"])
+def test_single_points_are_in_the_order_of_what_tells_them_apart(tmp_path: Path, kind: str) -> None:
+    """In VIA the first attribute is the same for all. The last photograph lacks a point."""
+    helix, lobe, tragus = ("helix", 25, 35), ("lobe", 30, 75), ("tragus", 55, 55)
+    photos = {"a.png": [lobe, tragus, helix], "b.png": [tragus, helix]}
+    if kind == "CVAT":
+        images = (
+            f'<image name="{name}">{CVAT_EAR}'
+            + "".join(f'<points label="{each}" points="{x},{y}"/>' for each, x, y in its)
+            + "</image>"
+            for name, its in photos.items()
+        )
+        path = written(tmp_path, "c.xml", f"<annotations>{''.join(images)}</annotations>")
+    else:
+        box = {"name": "rect", "x": 20, "y": 30, "width": 40, "height": 50}
+        path = written(tmp_path, "v.json", {
+            name: {"filename": name, "regions": [
+                {"shape_attributes": box, "region_attributes": {"type": "ear"}},
+                *({"shape_attributes": {"name": "point", "cx": x, "cy": y},
+                   "region_attributes": {"type": "landmark", "id": each}} for each, x, y in its)]}
+            for name, its in photos.items()
+        })  # fmt: skip
+    ((first,), (second,)) = (ears_of(path, name) for name in photos)
+    np.testing.assert_array_equal(first.points, [(25, 35), (30, 75), (55, 55)])
+    np.testing.assert_array_equal(second.points, [(25, 35), (np.nan, np.nan), (55, 55)])
+
+
+@pytest.mark.parametrize("tag", ["cuboid", "sphere"])
+def test_a_cvat_shape_that_is_not_read_is_listed(tmp_path: Path, tag: str) -> None:
+    path = written(tmp_path, "c.xml", cvat(f'<tag label="ear"/>{CVAT_EAR}<{tag} label="ear"/>'))
+    assert boxes_of(path) == [[20, 30, 40, 50]]
+    assert read_boxes(path).slips == (
+        (path, f"a.png, shape 2 is a {tag}, which is not read; draw a box"),
+    )
+
+
+def test_a_label_studio_task_of_two_photographs(tmp_path: Path) -> None:
+    """A box is on the one that its tag names, and on none if that is not certain."""
+    data = {"one": "/data/upload/1/0a1b2c3d-a.png", "two": "/data/upload/1/1a1b2c3d-b.png"}
+    for tags, lefts in (("one", "two"), ([20], [50])), (("x", "two"), ([], [50])):
+        results = [studio_box(left, to_name=tag) for left, tag in zip((20, 50), tags, strict=True)]
+        path = written(tmp_path, "p.json", [{"data": data, "annotations": [{"result": results}]}])
+        found = read_boxes(path)
+        for ears, its in zip(found.of([Path("a.png"), Path("b.png")]), lefts, strict=True):
+            assert [ear.box[0] for ear in ears or () if ear.box] == pytest.approx(its)
+    ((_, why),) = found.slips
+    assert why.startswith("task 0, result 0 may be on any of 0a1b2c3d-a.png, 1a1b2c3d-b.png; ")
+
+
+def test_the_parts_of_a_label_studio_region_are_one_ear(tmp_path: Path) -> None:
+    """Its label, and the side that is chosen for it, are results of their own."""
+    size = {"x": 20, "y": 15, "width": 40, "height": 25}
+    parts = [
+        {"type": "labels", "value": {**size, "labels": ["hand"]}, "id": "other"},
+        {"type": "rectangle", "value": size, "id": "other"},
+        {"type": "rectangle", "value": size, "id": "it"},
+        {"type": "labels", "value": {**size, "labels": ["ear"]}, "id": "it"},
+        {"type": "choices", "value": {**size, "choices": ["right"]}, "id": "it"},
+    ]
+    task = studio(**studio_box(20))
+    task[0]["annotations"][0]["result"] = [studio_box(20, **part) for part in parts]
+    path = written(tmp_path, "p.json", task)
+    (ear,) = ears_of(path)
+    assert (ear.category, ear.side) == ("ear", "right")
+    assert read_boxes(path).slips == ()
+
+
+@pytest.mark.parametrize(
+    ("data", "photograph"),
+    [
+        ({"image": "/data/upload/1/0a1b2c3d-%C3%84nne.png"}, "Änne.png"),
+        ({"note": "n/a", "photo": "s3://b/x/q.png"}, "q.png"),
+        ({"image": "a.png", "note": "n/a"}, "a.png"),
+        ({"image": "/data/upload/1/0a1b2c3d-a.png", "original": "b.png"}, "a.png"),
+    ],
+)
+def test_the_photograph_of_a_label_studio_task(
+    tmp_path: Path, data: dict[str, str], photograph: str
+) -> None:
+    path = written(tmp_path, "p.json", [{**studio(**studio_box(20))[0], "data": data}])
+    assert len(ears_of(path, photograph)) == 1
+
+
+def test_predictions_are_no_annotations(tmp_path: Path) -> None:
+    task = {**studio()[0], "annotations": [], "predictions": [{"result": [studio_box(20)]}]}
+    with pytest.raises(EarTeachError, match="task 0 holds only predictions; submit them"):
+        read_boxes(written(tmp_path, "p.json", [task]))
+
+
+def test_voc_names_may_be_quoted_as_character_data(tmp_path: Path) -> None:
+    box = "<bndbox><xmin>21</xmin><ymin>31</ymin><xmax>60</xmax><ymax>80</ymax></bndbox>"
+    name = "<filename><![CDATA[a.png]]></filename>"
+    written(tmp_path, "v/a.xml", f"<annotation>{name}<object>{box}</object></annotation>")
+    assert boxes_of(tmp_path / "v") == [[20, 30, 40, 50]]
+
+
+def test_a_labelme_path_on_another_computers_drive(tmp_path: Path) -> None:
+    for person in ("anna", "ben"):
+        content = {**labelme(rectangle(20)), "imagePath": f"D:\\ears\\{person} raw\\1.png"}
+        written(tmp_path, f"l/{person}/1.json", content)
+    found = read_boxes(tmp_path / "l").of([Path("anna/1.png"), Path("ben/1.png")])
+    assert [len(ears or ()) for ears in found] == [1, 1]
+
+
+def test_several_categories_listed_and_one_used(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Heads are not cut as ears if the ears are not annotated yet."""
+    caplog.set_level(logging.INFO)
+    head = coco({"category_id": 1, **GOOD})
+    kinds = [{"id": 1, "name": "head"}, {"id": 2, "name": "nose"}]
+    path = written(tmp_path, "b.json", {**head, "categories": kinds})
+    assert boxes_of(path) == [[20, 30, 40, 50]]
+    assert "using the boxes of head, the only category, as ears" in caplog.text
+    cvat_labels = "<meta><task><labels><label><name>ear</name></label></labels></task></meta><image"
+    declared = {
+        "b.json": {**head, "categories": [*kinds, {"id": 3, "name": "ear"}]},
+        "y/data.yaml": "names: [head, ear]\n",
+        "b.xml": cvat('<box label="head" xtl="20" ytl="30" xbr="60" ybr="80"/>').replace(
+            "<image", cvat_labels
+        ),
+    }
+    written(tmp_path, "y/a.txt", YOLO_BOX)
+    for name, content in declared.items():
+        path = written(tmp_path, name, content)
+        path = path.parent if "/" in name else path
+        with pytest.raises(
+            EarTeachError, match="has boxes of head, and none is named ear; say with"
+        ):
+            read_boxes(path)
+        assert len(ears_of(path, category="head")) == 1
+
+
+PEOPLE = {"anna": 10, "ben": 40}  # the left side of the box
+
+
+def for_each_person(folder: Path, tool: str) -> Path:
+    for person, left in PEOPLE.items():
+        if tool == "CVAT":
+            box = f'<box label="ear" xtl="{left}" ytl="30" xbr="{left + 40}" ybr="80"/>'
+            written(folder, f"labels/{person}/annotations.xml", cvat(box))
+        elif tool == "COCO":
+            written(folder, f"labels/{person}/b.json", coco({"bbox": [left, 30, 40, 50]}))
+        else:
+            shape = {"name": "rect", "x": left, "y": 30, "width": 40, "height": 50}
+            region = {"shape_attributes": shape, "region_attributes": {}}
+            content = {"a.png9": {"filename": "a.png", "regions": [region]}}
+            written(folder, f"labels/{person}/v.json", content)
+    return folder / "labels"
+
+
+@pytest.mark.parametrize("tool", ["COCO", "CVAT", "VIA"])
+def test_each_file_is_about_the_photographs_of_its_folder(tmp_path: Path, tool: str) -> None:
+    labels = read_boxes(for_each_person(tmp_path, tool))
+    found = labels.of([Path("x/anna/a.png"), Path("x/ben/a.png"), Path("x/cora/a.png")])
+    assert [ear.box[0] for ears in found for ear in ears or () if ear.box] == [10, 40]
+    found = labels.of([Path("anna/a.png"), Path("cora/a.png")])  # without Ben's
+    assert [[ear.box for ear in ears] if ears else None for ears in found] == [
+        [(10, 30, 40, 50)],
+        None,
+    ]
+    with pytest.raises(EarTeachError, match=r"both anna/a\.png and ben/a\.png match a\.png"):
+        labels.of([Path("a.png")])
+    with pytest.raises(EarTeachError, match=r"has no entry for cora/a\.png"):
+        labels.of([Path("cora/a.png")])
+
+
+def test_labels_may_lie_in_a_folder_of_their_own(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    written(tmp_path, "set/annotations/b.json", coco({"bbox": [20, 30, 40, 50]}))
+    for name in ("a.png", "images/a.png", "x/annotations/a.png"):
+        caplog.clear()
+        assert len(ears_of(tmp_path / "set", name)) == 1
+        assert ("no photograph lies in a folder like those" in caplog.text) == ("annot" not in name)
+
+
+@pytest.mark.parametrize(
+    ("label", "photograph"),
+    [
+        ("train/labels/a.txt", "train/images/a.png"),
+        ("labels/train/a.txt", "pictures/train/a.png"),
+        ("VOC2012/Annotations/a.xml", "VOC2012/JPEGImages/a.png"),
+    ],
+)
+def test_labels_and_photographs_in_folders_beside_each_other(
+    tmp_path: Path, label: str, photograph: str
+) -> None:
+    corners = "<xmin>21</xmin><ymin>31</ymin><xmax>60</xmax><ymax>80</ymax>"
+    voc = f"<annotation><object><bndbox>{corners}</bndbox></object></annotation>"
+    written(tmp_path, f"y/{label}", YOLO_BOX if label.endswith("txt") else voc)
+    (ear,) = ears_of(tmp_path / "y", photograph)
+    assert ear.box == pytest.approx((20, 30, 40, 50))
+
+
+def test_a_folder_of_several_kinds_of_labels_says_which_it_uses(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    for name in ("a.txt", "b.txt"):
+        written(tmp_path, f"y/{name}", YOLO_BOX)
+    written(tmp_path, "y/c.json", labelme(rectangle(20)))
+    assert len(ears_of(tmp_path / "y")) == 1
+    assert "using its 2 .txt files, not its .json (1); move" in caplog.text
+
+
+def test_the_same_ears_in_two_files_are_cut_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    points = {"keypoints": [29.5, 39.5, 2, 49.5, 59.5, 2]}
+    written(tmp_path, "an/instances.json", coco(GOOD, {"bbox": [5, 5, 9, 9]}))
+    written(tmp_path, "an/person_keypoints.json", coco({**GOOD, **points}))
+    first, second = ears_of(tmp_path / "an")
+    assert (first.box, second.box) == ((20, 30, 40, 50), (5, 5, 9, 9))
+    np.testing.assert_array_equal(first.points, [(30, 40), (50, 60)])
+    assert "1 boxes are repeated; each is used once" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [("", "is not a JSON file"), ({"a": 1}, "is JSON with the fields a, which is not read")],
+)
+def test_another_json_among_the_labels_is_left_out(tmp_path: Path, content: Any, says: str) -> None:
+    written(tmp_path, "labels/a.json", labelme(rectangle(20)))
+    other = written(tmp_path, "labels/b.json", content)
+    assert boxes_of(other.parent) == [[20, 30, 40, 50]]
+    ((where, why),) = read_boxes(other.parent).slips
+    assert where == other
+    assert why.startswith(says)
+
+
+@pytest.mark.parametrize(
+    ("label", "image_path"),
+    [("labels/anna/1.json", "1.png"), ("labels/anna/1.json", "../../images/anna/1.png")],
+)
+def test_labelme_files_in_folders_beside_the_photographs(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, label: str, image_path: str
+) -> None:
+    caplog.set_level(logging.INFO)
+    written(tmp_path, f"y/{label}", {**labelme(rectangle(20)), "imagePath": image_path})
+    assert len(ears_of(tmp_path / "y", "images/anna/1.png")) == 1
+    assert "like those of the files" not in caplog.text

@@ -39,6 +39,8 @@ FITS = [
     ("p0.jpg", ["p0.jpg", "p0.png"], "p0.jpg"),
     ("https://host:80/media/bo/1%20a.png?x=2", ["anna/1 a.png", "bo/1 a.png"], "bo/1 a.png"),
     ("s3://bucket/photos/1.png", ["1.png"], "1.png"),
+    ("0a1b2c3d-left.png", ["left.png", "right.png"], "left.png"),  # an upload
+    ("12345678-left.jpg", ["x/left.png", "right.png"], "x/left.png"),
 ]
 
 
@@ -67,6 +69,10 @@ MISFITS = [
         ["1.png", "1.jpg"],
         "1 matches 2 photographs .*; add their suffixes",
     ),
+    # Dates are not what an upload puts before a name, and no photograph is renamed by one.
+    (["20210504-left.png"], ["left.png"], "has no entry for left.png"),
+    (["04052021-left.png"], ["left.png"], "has no entry for left.png"),
+    (["12345678-left.png"], ["12345679-left.png"], "has no entry for 12345679-left.png"),
     (["x/a/1.png", "y/a/1.png"], ["a/1.png"], "both x/a/1.png and y/a/1.png match a/1.png"),
 ]
 
