@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +26,9 @@ import earteach
 from benchmarks.quality import command
 from benchmarks.quality.sampling import (
     Sampler,
-    distance,
     from_mixture,
     from_prior,
+    likeness,
 )
 from benchmarks.quality.scoring import (
     Codec,
@@ -45,7 +45,6 @@ from benchmarks.tables import processor
 from earteach.data.arrays import EarArray
 from earteach.errors import EarTeachError
 from earteach.hardware import on_cpu
-from earteach.metrics.gist import Similarity
 
 _log = logging.getLogger("benchmarks.quality")
 
@@ -199,7 +198,7 @@ def measure(name: str, bench: Bench) -> dict[str, Any]:
         "seconds": outcome.seconds,
         "images_per_second": outcome.images_per_second,
         "scores": scores_to_dict(scores),
-        "samples": {n: asdict(d) for n, d in distances(outcome.samplers, bench).items()},
+        "samples": likenesses(outcome.samplers, bench),
         "curve": [
             {"seconds": p.seconds, "scores": scores_to_dict(p.scores)} for p in outcome.curve
         ],
@@ -209,8 +208,8 @@ def measure(name: str, bench: Bench) -> dict[str, Any]:
     }
 
 
-def distances(samplers: Sequence[Sampler], bench: Bench) -> dict[str, Similarity]:
-    """Each sampler's distance to as many real ears of the validation arrays."""
+def likenesses(samplers: Sequence[Sampler], bench: Bench) -> dict[str, dict[str, float]]:
+    """How near each sampler's ears are to as many real ears of the validation arrays."""
     if not bench.settings.samples:
         return {}
     real = real_ears(bench.arrays, bench.settings, bench.settings.samples)
@@ -218,7 +217,7 @@ def distances(samplers: Sequence[Sampler], bench: Bench) -> dict[str, Similarity
     for sampler in samplers:
         _log.info("%d new ears: %s", len(real), sampler.name)
         try:
-            measured[sampler.name] = distance(sampler.draw(len(real)), real)
+            measured[sampler.name] = likeness(sampler.draw(len(real)), real)
         except EarTeachError as error:  # keep the training's result
             _log.info("%s skipped: %s", sampler.name, error)
     return measured

@@ -19,6 +19,8 @@ _SHOWN_SIDE = 128
 
 Row = Mapping[str, Any]
 
+_LIKENESS = ("frechet", "kernel", "precision", "recall", "two_sample")
+
 
 def write_report(results: Results, out: Path, originals: np.ndarray) -> None:
     """Write `table.md` and `sheet.png`; `originals` are the sheet's ears, uint8 `(N, S, S, 3)`."""
@@ -65,10 +67,10 @@ def tables(results: Results) -> dict[str, Table]:
             results,
             {
                 "model": "", "ears": "", "Fréchet distance": ".3f", "kernel distance": ".5f",
-                "precision": ".2f", "recall": ".2f",
+                "precision": ".2f", "recall": ".2f", "two-sample accuracy": ".2f",
             },
             [
-                [row["model"], name, *map(measured.get, ("frechet", "kernel", "precision", "recall"))]
+                [row["model"], name, *map(measured.get, _LIKENESS)]
                 for row in rows
                 for name, measured in row["samples"].items()
             ],

@@ -1,10 +1,10 @@
-"""Distances between a model's new ears and real ears of the validation arrays."""
+"""How near a model's new ears are to real ears of the validation arrays."""
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -13,10 +13,11 @@ import torch
 from PIL import Image
 
 from benchmarks.quality.scoring import Codec
+from benchmarks.quality.two_sample import accuracy
 from earteach.config import InferenceConfig
 from earteach.data.image_batches import to_batch
 from earteach.inference.sample import sample
-from earteach.metrics.gist import Similarity, features, similarity
+from earteach.metrics.gist import features, similarity
 
 Accelerator = Literal["cpu", "gpu", "auto"]
 _BATCH = 64
@@ -30,9 +31,10 @@ class Sampler:
     draw: Callable[[int], torch.Tensor]
 
 
-def distance(images: torch.Tensor, real: torch.Tensor) -> Similarity:
-    """Between two sets of images `(N, 3, S, S)` in [0, 1]."""
-    return similarity(features(images), features(real))
+def likeness(images: torch.Tensor, real: torch.Tensor) -> dict[str, float]:
+    """Of images to as many real ones, `(N, 3, S, S)` in [0, 1]."""
+    measured = asdict(similarity(features(images), features(real)))
+    return {**measured, "two_sample": accuracy(images, real)}
 
 
 def from_prior(codec: Codec, latent_dim: int, seed: int, device: str = "cpu") -> Sampler:
