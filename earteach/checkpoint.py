@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import os
 import pickle
 import re
 import shutil
@@ -30,7 +29,7 @@ from earteach.model.build import build_model
 from earteach.model.network_parts import keep_part
 from earteach.model.pretrained import CONFIG, WEIGHTS, read_pretrained
 from earteach.model.vae import ConvVAE
-from earteach.run_files import BEST, BEST_SSIM, LAST, RUN_NAME
+from earteach.run_files import BEST, BEST_SSIM, LAST
 
 FORMAT, OLDEST_FORMAT = 4, 3
 KEY = "earteach"
@@ -73,24 +72,6 @@ class Checkpoint:
     def task(self) -> str:
         """What the run trains: the command that began it."""
         return str(self.about["task"])
-
-    @property
-    def log_dir(self) -> Path:
-        """The folder of the run's log, which may have moved together with the checkpoints.
-
-        It lies to them as it did when they were written, or else where the configuration says. A
-        checkpoint from elsewhere may name any folder: one that holds no log is used only if it is beside
-        the checkpoints.
-        """
-        run, here = self.config.run, self.path.parent
-        beside = here.parent / "logs"
-        moved = beside
-        if run.log_dir.is_absolute() == run.checkpoint_dir.is_absolute():
-            moved = Path(os.path.normpath(here / os.path.relpath(run.log_dir, run.checkpoint_dir)))
-        for folder in (moved, run.log_dir):
-            if (folder / RUN_NAME).is_dir():
-                return folder
-        return moved if moved.absolute().is_relative_to(here.parent.absolute()) else beside
 
     @property
     def global_step(self) -> int:
@@ -230,8 +211,12 @@ def _load_safely(path: Path) -> Any:
                 f"{path}: holds more than tensors and plain values and may contain code, so it was "
                 "not loaded; use a checkpoint that earteach wrote"
             ) from error
+        others = (path.with_name(LAST), _latest(path.parent, BEST))
+        names = [
+            f", such as {other}" for other in others if other and other.exists() and other != path
+        ]
         raise EarTeachError(
-            f"{path}: is cut short or not a checkpoint; use another one, such as {LAST}"
+            f"{path}: is cut short or not a checkpoint; use another one{''.join(names[:1])}"
         ) from error
 
 

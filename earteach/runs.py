@@ -21,7 +21,8 @@ from earteach.distillation.student_task import StudentTask
 from earteach.distillation.teacher import TEACHER, find_teacher
 from earteach.environment import is_main_process
 from earteach.errors import EarTeachError
-from earteach.run_files import LAST, STUDENTS
+from earteach.run_files import LAST, RUN_NAME, STUDENTS
+from earteach.run_identity import log_dir as find_log_dir
 from earteach.training.fit import Start, TrainResult, Watch, fit
 from earteach.training.run_lock import sole_run
 from earteach.training.task import Task
@@ -49,7 +50,7 @@ def train(
     task.check(config)
     weights = checkpoint.find(init_from) if init_from is not None else None
     start = Start(weights=weights, fresh=fresh, fast_dev_run=fast_dev_run)
-    return _begin_or_continue(config, start, watch or Watch(), task)
+    return _begin_or_continue(config, start, watch, task)
 
 
 def distil(
@@ -80,7 +81,7 @@ def distil(
     task = StudentTask(trained)
     task.check(config)
     start = Start(fresh=fresh, fast_dev_run=fast_dev_run)
-    return _begin_or_continue(config, start, watch or Watch(), task)
+    return _begin_or_continue(config, start, watch, task)
 
 
 # How the task of an interrupted run is made again, by its name in the checkpoint.
@@ -99,17 +100,26 @@ def _task_of(run: Checkpoint) -> Task:
     return _TASKS[run.task](run)
 
 
-def _sole_run(checkpoint_dir: Path, fast_dev_run: bool = False) -> AbstractContextManager[None]:
-    """The lock on the folder, held by the first process of a run; `fast_dev_run` takes none."""
-    return nullcontext() if fast_dev_run or not is_main_process() else sole_run(checkpoint_dir)
+def _sole_run(folder: Path, needless: bool = False) -> AbstractContextManager[None]:
+    """The lock on the folder, held by the first process of a run."""
+    return nullcontext() if needless or not is_main_process() else sole_run(folder)
 
 
-def _begin_or_continue(config: TrainConfig, start: Start, watch: Watch, task: Task) -> TrainResult:
+def _fit(config: TrainConfig, start: Start, watch: Watch | None, task: Task) -> TrainResult:
+    log, folder = config.run.log_dir / RUN_NAME, config.run.checkpoint_dir
+    needless = start.fast_dev_run or log.resolve().is_relative_to(folder.resolve())
+    with _sole_run(log, needless):
+        return fit(config, start, watch or Watch(), task)
+
+
+def _begin_or_continue(
+    config: TrainConfig, start: Start, watch: Watch | None, task: Task
+) -> TrainResult:
     with _sole_run(config.run.checkpoint_dir, start.fast_dev_run):
         last = config.run.checkpoint_dir / LAST
         if last.exists() and not start.fresh and not start.fast_dev_run:
             start = _continued(last, config, start, task)
-        return fit(config, start, watch, task)
+        return _fit(config, start, watch, task)
 
 
 def _continued(last: Path, config: TrainConfig, start: Start, task: Task) -> Start:
@@ -147,7 +157,7 @@ def resume(
     with _sole_run(folder):
         run = checkpoint.read(path)
         config = run.config.with_options(hardware or {})
-        named, logs = config.run.log_dir, log_dir or run.log_dir
+        named, logs = config.run.log_dir, log_dir or find_log_dir(run)
         if log_dir is None and logs.absolute() != named.absolute():
             _log.info("logging to %s: beside the checkpoint, which names %s", logs, named)
         config = replace(config, run=replace(config.run, checkpoint_dir=folder, log_dir=logs))
@@ -158,7 +168,7 @@ def resume(
             if epochs != run.config.optim.epochs and task.kld_schedule(config):
                 _note_schedule(run.config, config)
         _log.info("continuing %s (%s)", path, _position(run))
-        return fit(config, Start(checkpoint=run), watch or Watch(), task)
+        return _fit(config, Start(checkpoint=run), watch, task)
 
 
 def _extended(config: TrainConfig, epochs: int, reanneal: bool) -> TrainConfig:
@@ -214,7 +224,7 @@ def _check_unfinished(run: Checkpoint, epochs: int) -> None:
         raise EarTeachError(
             f"{run.path}: this run {how} after {done} epochs; train it longer with `earteach "
             f"resume {run.path} --epochs {max(2 * done, epochs + 1)}`, or start over with "
-            "--fresh, which moves it aside"
+            f"`earteach {run.task} --fresh`, which moves it aside"
         )
 
 

@@ -29,6 +29,7 @@ LEVELS = [
     ["data"],
     ["metrics"],
     ["checkpoint", "inspection"],
+    ["run_identity"],
     ["training", "inference"],
     ["distillation"],
     ["runs"],

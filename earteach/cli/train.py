@@ -134,6 +134,7 @@ def _resume(
         resume,
         epochs=settings.optim.epochs if "epochs" in given else None,
         hardware={name: values[name] for name in settings.hardware.to_dict() if name in given},
+        log_dir=settings.run.log_dir if "log_dir" in given else None,
         watch=watch,
     )
 

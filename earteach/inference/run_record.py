@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from earteach.checkpoint import Checkpoint
 from earteach.errors import EarTeachError
 from earteach.metrics.diagnostics import recorded_history
 from earteach.run_files import METRICS_FILE, RUN_NAME, VALIDATION_EARS
+from earteach.run_identity import log_dir, logged_losses, read_records
 
 
 @dataclass(frozen=True)
@@ -36,34 +37,30 @@ def read_record(trained: Checkpoint) -> RunRecord:
 
     If that is gone or holds another run, only the losses that the checkpoint stores.
     """
-    folder = trained.log_dir / RUN_NAME
+    folder = log_dir(trained) / RUN_NAME
     if not folder.is_dir():
         folder = trained.config.run.log_dir / RUN_NAME
     try:
-        epochs = _read_epochs(folder / METRICS_FILE)
+        records = read_records(folder)
+        if not (folder / METRICS_FILE).exists():
+            raise EarTeachError(f"{folder / METRICS_FILE}: is missing")
         # A relative path may lead to another run.
-        logged = (trained.about.get("metrics") or {}).get("val/loss")
-        losses = {epoch.epoch: epoch.metrics.get("val/loss") for epoch in epochs}
-        if logged is not None and losses.get(trained.epochs_completed - 1) != logged:
+        loss, last = trained.about["metrics"].get("val/loss"), trained.epochs_completed - 1
+        if loss is not None and logged_losses(records).get(last) != loss:
             raise EarTeachError(f"{folder}: holds another run")
+        epochs = _read_epochs(records)
     except EarTeachError as error:
         return RunRecord(folder, _stored_epochs(trained), str(error))
     return RunRecord(folder, epochs, None)
 
 
-def _read_epochs(path: Path) -> tuple[EpochMetrics, ...]:
-    if not path.is_file():
-        raise EarTeachError(f"{path}: is missing")
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+def _read_epochs(records: list[dict[str, Any]]) -> tuple[EpochMetrics, ...]:
     epochs = []
-    for line in lines:
-        try:
-            entry = json.loads(line)
-            metrics = {**entry["metrics"], "lr": entry["learning_rate"]}
+    for record in records:
+        with suppress(ValueError, KeyError, TypeError):  # altered by hand
+            metrics = {**record["metrics"], "lr": record["learning_rate"]}
             values = {str(name): float(value) for name, value in metrics.items()}
-            epochs.append(EpochMetrics(int(entry["epoch"]), int(entry["step"]), values))
-        except (ValueError, KeyError, TypeError):  # a killed run may leave half a line
-            continue
+            epochs.append(EpochMetrics(record["epoch"], int(record["step"]), values))
     return tuple(epochs)
 
 

@@ -54,7 +54,12 @@ class Checkpoints(Checkpoint):
         return {"best": dict(self.best)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.best = dict(state_dict["best"])
+        """The next epoch writes new best files if those are elsewhere, as of a copied checkpoint."""
+        here = {
+            name: {**entry, "path": str(self.folder / Path(entry["path"]).name)}
+            for name, entry in state_dict["best"].items()
+        }
+        self.best = {name: entry for name, entry in here.items() if Path(entry["path"]).exists()}
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint_state: dict[str, Any]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -15,7 +16,7 @@ import torch
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from earteach.checkpoint import Checkpoint
-from earteach.config import TrainConfig
+from earteach.config import RunConfig, TrainConfig
 from earteach.data.arrays import EarArray
 from earteach.environment import is_main_process
 from earteach.errors import EarTeachError
@@ -24,7 +25,8 @@ from earteach.files.folders import make_writable_folder, missing_folders, remove
 from earteach.metrics.diagnostics import Advice
 from earteach.model.annealing import note_fewer_cycles
 from earteach.randomness import Purpose, derive
-from earteach.run_files import LAST, RUN_NAME
+from earteach.run_files import LAST, METRICS_FILE, RUN_NAME
+from earteach.run_identity import check_folder, check_log
 from earteach.training.checkpoint_callback import (
     Checkpoints,
     ResumeCallback,
@@ -144,12 +146,16 @@ def fit(config: TrainConfig, start: Start, watch: Watch, task: Task) -> TrainRes
         )
         module = _module(config, start, task)
         if not start.fast_dev_run:
-            _make_room(config, start, task)
-        if resumed is None:
-            _show_plan(config, start, watch, task)  # before the minute that fitting PCA may take
-            if start.weights is None:
-                task.initialise(module, arrays["train"], keep=not start.fast_dev_run)
-        interrupted = _run(trainer, module, arrays, resume_callback, resumed)
+            _clear_the_way(config, start)
+        with _nothing_left_of_failure(run):
+            if not start.fast_dev_run:
+                _make_folders(config, start, task)
+            if resumed is None:
+                # Before the minute that fitting PCA may take.
+                _show_plan(config, start, watch, task)
+                if start.weights is None:
+                    task.initialise(module, arrays["train"], keep=not start.fast_dev_run)
+            interrupted = _run(trainer, module, arrays, resume_callback, resumed)
         advice = recorder.diagnose(module, trainer.global_step, finished=not interrupted)
     if interrupted and stop.signal == REQUEUE and is_main_process():
         requeue()
@@ -181,21 +187,53 @@ def _show_plan(config: TrainConfig, start: Start, watch: Watch, task: Task) -> N
         watch.on_start(plan(config, task, epochs_done=start.epochs_done))
 
 
-def _make_room(config: TrainConfig, start: Start, task: Task) -> None:
-    """The last thing before training: everything else that can be wrong has been checked."""
+def _clear_the_way(config: TrainConfig, start: Start) -> None:
+    """Everything else that can be wrong has been checked."""
+    folder, log = config.run.checkpoint_dir, config.run.log_dir / RUN_NAME
     check_space_for_run(config, start.epochs_done, fresh=start.fresh)
-    if start.fresh and is_main_process():
-        _move_aside(config)
-    folder = config.run.checkpoint_dir
+    if is_main_process():
+        check_log(log, folder, start.checkpoint, fresh=start.fresh)
+        if start.fresh:
+            _move_aside(config)
+        check_folder(folder, start.checkpoint)
+
+
+def _make_folders(config: TrainConfig, start: Start, task: Task) -> None:
+    folder, log = config.run.checkpoint_dir, config.run.log_dir / RUN_NAME
     make_writable_folder(folder, str(folder), "choose another folder for checkpoints")
+    make_writable_folder(log, str(log), "choose another --log-dir")
     if start.checkpoint is None and is_main_process():
-        task.prepare_folder(config.run.checkpoint_dir)
+        task.prepare_folder(folder)
     if task.kld_schedule(config):
         note_fewer_cycles(config.optim.epochs, config.kld)
 
 
+@contextmanager
+def _nothing_left_of_failure(run: RunConfig) -> Iterator[None]:
+    """Remove the folders that a failed run made, unless it completed an epoch there."""
+    folders = [
+        (run.log_dir / RUN_NAME, [METRICS_FILE]),
+        (run.checkpoint_dir, [LAST, "best-*.ckpt"]),
+    ]
+    missing = [missing_folders(folder.absolute()) for folder, _ in folders]
+    try:
+        yield
+    except Exception:
+        for (folder, results), made in zip(folders, missing, strict=True):
+            if made and is_main_process() and not any(any(folder.glob(name)) for name in results):
+                shutil.rmtree(folder, ignore_errors=True)
+                remove_empty(made)
+        raise
+
+
 def _open_data(config: TrainConfig, resumed: Checkpoint | None) -> dict[str, EarArray]:
     paths = {"train": config.data.train_data, "val": config.data.val_data}
+    for path in paths.values():
+        if resumed and "*" not in str(path) and not path.is_absolute() and not path.exists():
+            raise EarTeachError(
+                f"{path}: no such file; resume {resumed.path} in the folder where it was trained, or "
+                "put the array there"
+            )
     arrays = {name: EarArray.open(path, config.data.layout) for name, path in paths.items()}
     for name, array in arrays.items():
         _ = array.scale  # bad values are reported before training starts
@@ -205,6 +243,12 @@ def _open_data(config: TrainConfig, resumed: Checkpoint | None) -> dict[str, Ear
                 f"{array.path}: is no longer the {name} array of {resumed.path}; put the old one "
                 "back, or begin a new run from the weights with `earteach train --fresh --init-from`"
             )
+    if arrays["train"].fingerprint() == arrays["val"].fingerprint():
+        _log.info(
+            "--val-data %s: holds the training images, so that validation rewards memorization; make "
+            "an array of other people with `earteach prepare`",
+            arrays["val"].path,
+        )
     if len(arrays["train"]) < config.optim.batch_size:
         _log.info(
             "--batch-size %d is more than the %d training images: each epoch is one step",
@@ -236,8 +280,7 @@ def _run(
     resumed: Checkpoint | None,
 ) -> bool:
     """Fit; whether the run was interrupted."""
-    log = module.config.run.log_dir.absolute() / RUN_NAME
-    missing = missing_folders(log)
+    log = module.config.run.log_dir / RUN_NAME
     try:
         trainer.fit(
             module,
@@ -248,17 +291,19 @@ def _run(
     except (TrainingInterrupted, SIGTERMException):
         return True
     except OSError as error:
-        if not is_full(error):
+        in_log = isinstance(error.filename, str) and Path(error.filename).is_relative_to(log)
+        if not (in_log or is_full(error)):
             raise
         last = module.config.run.checkpoint_dir / LAST
         again = f"`earteach resume {last}`" if last.exists() else "train again"
+        if not is_full(error):
+            raise EarTeachError(
+                f"{log}: cannot be written: {error.strerror}; put the folder right, then {again}"
+            ) from error
         raise write_error(log, error, again) from error
     except (RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
         if not _is_out_of_memory(error):
             if resumed is not None and not resume_callback.done:
-                if missing:  # Lightning begins the log before it reads the state
-                    shutil.rmtree(log, ignore_errors=True)
-                    remove_empty(missing)
                 raise incompatible_state_error(resumed.path) from error
             raise
         smaller = max(1, module.config.optim.batch_size // 2)
@@ -284,6 +329,8 @@ def _move_aside(config: TrainConfig) -> None:
                 "another folder"
             )
     for folder in old:
+        if not folder.exists():
+            continue  # it lay in the first one
         number = 1
         while (aside := folder.with_name(f"{folder.name}-old-{number}")).exists():
             number += 1

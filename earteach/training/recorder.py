@@ -18,8 +18,10 @@ from torch.utils.tensorboard.summary import hparams
 from earteach.config import TrainConfig
 from earteach.data.arrays import EarArray, sampled_rows
 from earteach.data.image_batches import to_batch
+from earteach.files.atomic_write import write_atomically
 from earteach.images import grid, heat_map, side_by_side, to_uint8
 from earteach.run_files import METRICS_FILE, VALIDATION_EARS
+from earteach.run_identity import CHECKPOINTS, read_records, relative_folder
 from earteach.training.checkpoint_callback import is_fast_dev_run, measured
 from earteach.training.lightning_module import EarVAELightning
 from earteach.training.run_monitor import RunMonitor
@@ -67,7 +69,7 @@ class Recorder(RunMonitor):
         self._begin_epoch()
         if is_fast_dev_run(trainer) or not trainer.is_global_zero:
             return
-        _drop_records(self._folder / METRICS_FILE, trainer.current_epoch)
+        _drop_records(self._folder, trainer.current_epoch)
         assert isinstance(pl_module, EarVAELightning)
         if trainer.global_step == 0 and isinstance(logger := trainer.logger, TensorBoardLogger):
             _log_options(logger, pl_module.config)
@@ -116,8 +118,9 @@ class Recorder(RunMonitor):
         )
 
     def _write(self, trainer: pl.Trainer, module: EarVAELightning, record: EpochRecord) -> None:
+        owner = {CHECKPOINTS: relative_folder(module.config.run)}
         with (self._folder / METRICS_FILE).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(asdict(record)) + "\n")
+            file.write(json.dumps(asdict(record) | owner) + "\n")
         logger = trainer.logger
         assert isinstance(logger, TensorBoardLogger)
         logger.log_metrics(record.metrics, record.step)
@@ -179,17 +182,10 @@ def _log_options(logger: TensorBoardLogger, config: TrainConfig) -> None:
         logger.experiment._get_file_writer().add_summary(summary)
 
 
-def _drop_records(path: Path, epoch: int) -> None:
+def _drop_records(log: Path, epoch: int) -> None:
     """Remove the records from `epoch` on, because a resumed run writes them again."""
+    path = log / METRICS_FILE
     if path.exists():
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-        earlier = [line for line in lines if _epoch_of(line) < epoch]
-        if earlier != lines:
-            path.write_text("".join(earlier), encoding="utf-8")
-
-
-def _epoch_of(line: str) -> float:
-    try:
-        return float(json.loads(line)["epoch"])
-    except ValueError:  # cut short by a kill
-        return float("inf")
+        earlier = [record for record in read_records(log) if record["epoch"] < epoch]
+        text = "".join(json.dumps(each) + "\n" for each in earlier)
+        write_atomically(path, lambda partial: partial.write_text(text, encoding="utf-8"))

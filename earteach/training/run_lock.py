@@ -1,4 +1,4 @@
-"""One run at a time in a folder of checkpoints."""
+"""One run at a time in a folder of checkpoints or logs."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from earteach.errors import EarTeachError
-from earteach.files.folders import missing_folders, remove_empty
+from earteach.files.folders import make_folder, missing_folders, remove_empty
 
 # A killed process holds its lock until the system has freed its memory, which can take seconds.
 PATIENCE = 10.0
 
 
 @contextmanager
-def sole_run(checkpoint_dir: Path) -> Iterator[None]:
+def sole_run(folder: Path) -> Iterator[None]:
     """Lock the folder for this process.
 
     The lock is a hidden file beside the folder, because the folder may not exist yet or may be moved
@@ -27,21 +27,23 @@ def sole_run(checkpoint_dir: Path) -> Iterator[None]:
 
     Raises `EarTeachError` if another run still holds the folder after `PATIENCE` seconds.
     """
-    path = _lock_path(checkpoint_dir.resolve())
+    path = _lock_path(folder.resolve())
     missing = missing_folders(path.parent)
     lock = FileLock(path, timeout=PATIENCE, fallback_to_soft=False)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         lock.acquire()
         path.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
     except Timeout as error:
         raise EarTeachError(
-            f"{checkpoint_dir}: another run is training there ({_holder(path)}); wait for it, stop "
-            "it, or choose another --checkpoint-dir"
+            f"{folder}: another run is training there ({_holder(path)}); wait for it, stop it, or "
+            "choose another folder"
         ) from error
     except OSError as error:
         remove_empty(missing)
-        raise EarTeachError(f"{checkpoint_dir}: cannot be written: {error.strerror}") from error
+        raise EarTeachError(
+            f"{folder}: cannot be written: {error.strerror}; choose another folder"
+        ) from error
     try:
         yield
     finally:

@@ -215,7 +215,7 @@ def test_a_longer_run_keeps_or_stretches_the_kld_schedule(finished, options, wei
 @pytest.mark.slow
 def test_train_with_resume_is_the_same_as_resume(finished, finished_run, tmp_path, monkeypatch):
     Path("run.toml").write_text("latent_dim = 16\nepochs = 4\n")
-    results = [finish("train", "--resume", LAST, "--config", "run.toml", "--kld-weight", 1)]
+    results = [finish("train", "--resume", LAST, "--config", "run.toml", "--log-dir", "logs")]
     monkeypatch.chdir(shutil.copytree(finished_run, tmp_path / "b"))
     results.append(finish("resume", LAST, "--epochs", 4))
     for result in results:
@@ -259,10 +259,24 @@ def test_hardware_can_change_and_stays_as_it_was_set(finished):
 def test_a_copied_checkpoint_is_continued_beside_itself(finished):
     Path("other").mkdir()
     shutil.copy(LAST, "other/copy.ckpt")
-    before = LAST.read_bytes()
-    assert finish("resume", "other/copy.ckpt", "--epochs", 4)["last"] == "other/last.ckpt"
+    before = files()
+    copied = ["resume", "other/copy.ckpt", "--epochs", 4]
+    error = error_line(earteach(*copied))
+    assert (
+        "logs/ear_vae: holds the log of the run in checkpoints; choose another --log-dir" in error
+    )
+    result = finish(*copied, "--log-dir", "other/logs")
+    assert result["last"] == "other/last.ckpt"
     assert checkpoint.read(Path("other/last.ckpt")).epochs_completed == 4
-    assert LAST.read_bytes() == before
+    assert before.items() <= files().items()
+    # The best of the copied run are not here; its first epoch here is the best.
+    best = result["best"]["loss"]
+    assert (best["epoch"], Path(best["path"]).parent, Path(best["path"]).exists()) == (
+        3,
+        Path("other"),
+        True,
+    )
+    assert earteach("report", "--checkpoint-dir", "other").code == 0
 
 
 def set_log_dir(folder):
@@ -306,6 +320,127 @@ def test_an_existing_log_is_continued_where_it_is(finished, tmp_path):
     assert earteach("resume", "--epochs", 4).code == 0
     assert [record["epoch"] for record in records(tmp_path / "elsewhere")] == [0, 1, 2, 3]
     assert not Path("logs").exists()
+
+
+LOG = Path("logs/ear_vae")
+
+
+def without_names():
+    """Let the log be as it was before its records named the folder of checkpoints."""
+    lines = [{**record, "checkpoints": None} for record in records()]
+    (LOG / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+@pytest.mark.parametrize("old_log", [False, True])
+@pytest.mark.parametrize(
+    ("typed", "whose"),
+    [
+        (["train", *OPTIONS, "--seed", 1, "--checkpoint-dir", "new"], None),
+        (["resume", "backup/last.ckpt"], "the run in checkpoints"),
+        (["resume", "backup/last.ckpt", "--log-dir", "logs"], "the run in checkpoints"),
+        (["resume", "deeper/run/checkpoints/last.ckpt", "--log-dir", "logs"], "the run in checkpoints"),
+    ],
+)  # fmt: skip
+def test_no_run_writes_to_the_log_of_another(stopped, typed, whose, old_log):
+    """Of an old log it is known only by the checkpoint where its run is."""
+    for copy in ("backup", "deeper/run/checkpoints"):
+        shutil.copytree("checkpoints", copy)
+    assert earteach("resume").code == 0
+    if old_log:
+        without_names()
+    before = files()
+    whose = whose or ("another run" if old_log else "the run in checkpoints")
+    words = f"error: {LOG}: holds the log of {whose}; choose another --log-dir"
+    aside = ", or add --fresh to move it aside" if whose == "another run" else ""
+    assert error_line(earteach(*typed)) == words + aside
+    assert files() == before
+    assert not Path("new").exists()
+
+
+@pytest.mark.parametrize("typed", [[], ["--checkpoint-dir", "new"]])
+def test_a_log_whose_run_is_gone_is_moved_aside(finished, typed):
+    if typed:
+        error = error_line(train(*typed, "--fresh"))
+        assert error.endswith("holds the log of the run in checkpoints; choose another --log-dir")
+    Path("checkpoints").rename("elsewhere")
+    assert "holds the log of another run" in error_line(train(*typed))
+    logged = (LOG / "metrics.jsonl").read_bytes()
+    assert train(*typed, "--fresh", "--epochs", 1).code == 0
+    assert Path("logs/ear_vae-old-1/metrics.jsonl").read_bytes() == logged
+
+
+@pytest.mark.parametrize("old_log", [False, True])
+def test_the_log_of_checkpoints_that_moved_goes_on(finished, old_log):
+    if old_log:
+        without_names()
+    Path("checkpoints").rename("moved")
+    assert earteach("resume", "moved/last.ckpt", "--epochs", 4).code == 0
+    assert [record["epoch"] for record in records()] == [0, 1, 2, 3]
+    # Back to an earlier epoch of the same run.
+    first = next(Path("moved").glob("best-*.ckpt"))
+    epoch = checkpoint.read(first).epochs_completed
+    assert earteach("resume", first, "--epochs", epoch + 1).code == 0
+    assert [record["epoch"] for record in records()] == list(range(epoch + 1))
+
+
+@pytest.fixture(scope="module")
+def another_run(stopped_run, tmp_path_factory):
+    """A run with the options of the others, begun from other weights."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(shutil.copytree(stopped_run, tmp_path_factory.mktemp("another") / "run"))
+        weights = checkpoint.read(LAST).path
+        assert train("--fresh", "--epochs", 1, "--init-from", weights).code == 0
+        return Path.cwd() / LAST
+
+
+@pytest.mark.parametrize(
+    ("kept", "copied"),
+    [("*", "other.ckpt"), ("best-*", "other.ckpt"), ("last.ckpt", "best-other.ckpt")],
+)
+def test_a_folder_belongs_to_one_run(finished, another_run, kept, copied):
+    for path in Path("checkpoints").iterdir():
+        if not path.match(kept):
+            path.unlink()
+    copy = shutil.copy(another_run, Path("checkpoints", copied))
+    before = files()
+    resumed = LAST if LAST.exists() and copied.startswith("best") else copy
+    error = error_line(earteach("resume", resumed, "--epochs", 6, "--log-dir", "new"))
+    assert "belongs to another run than checkpoints/" in error
+    assert "copy that to a folder of its own" in error
+    assert files() == before
+
+
+def test_a_new_run_keeps_the_best_of_one_whose_last_is_gone(finished):
+    LAST.unlink()
+    before = files()
+    error = error_line(train("--log-dir", "new"))
+    assert re.search(r"checkpoints/best-.*ckpt: belongs to another run; add --fresh", error)
+    assert files() == before
+
+
+def test_of_a_damaged_checkpoint_another_is_offered_and_resumed(finished):
+    best = checkpoint.best(Path("checkpoints"))
+    LAST.unlink()
+    LAST.write_bytes(b"not what you think")
+    assert error_line(earteach("resume")).endswith(f"use another one, such as {best}")
+    again = ["resume", best, "--epochs", 5]
+    assert f"{LAST}: is in the way of {best} and cannot be read; move it" in error_line(
+        earteach(*again)
+    )
+    LAST.rename("damaged.ckpt")
+    assert finish(*again)["epochs_completed"] == 5
+    assert error_line(earteach("resume", "damaged.ckpt")).endswith("use another one")
+
+
+def test_a_run_is_resumed_where_its_arrays_are(finished, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    error = error_line(earteach("resume", "a/checkpoints/last.ckpt", "--epochs", 4))
+    assert "error: data/preprocessed/train_teacher.npy: no such file; resume a/checkpoints" in error
+    assert "in the folder where it was trained" in error
+
+
+def test_a_finished_run_is_begun_again_by_the_command_that_has_the_option(finished):
+    assert "start over with `earteach train --fresh`" in error_line(earteach("resume"))
 
 
 def test_best_checkpoints_are_the_files_named(trained):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import stat
 from pathlib import Path
@@ -98,3 +99,68 @@ def test_a_batch_larger_than_the_data_is_noted_before_training(ears, tmp_path):
     assert result.json["global_step"] == 2
     notes = [line for line in result.err.splitlines() if line.startswith("note:")]
     assert any("--batch-size 8" in note and "1 training image" in note for note in notes)
+
+
+@pytest.mark.parametrize("name", ["train", "val"])
+def test_a_run_that_fails_in_its_first_epoch_leaves_nothing(ears, tmp_path, name):
+    """The bad image is not among those that are looked at before training."""
+    for which in ("train", "val"):
+        images = np.load(ears / f"{which}_teacher.npy").astype(np.float32) / 255
+        images = np.tile(images, (20, 1, 1, 1))
+        if which == name:
+            images[1] = np.nan
+        np.save(tmp_path / f"{which}_teacher.npy", images)
+    before = sorted(tmp_path.iterdir())
+    result = earteach(*command(tmp_path, tmp_path), "--no-pca-init")
+    assert result.code == 1
+    assert "image 1 holds NaN" in result.err
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("log", "file"), [("file", "file"), ("file/logs", "file"), ("a", "a/ear_vae")]
+)
+def test_a_log_folder_that_cannot_be_one_is_refused_before_training(ears, tmp_path, log, file):
+    path = tmp_path / file
+    path.parent.mkdir(exist_ok=True)
+    path.touch()
+    result = earteach(*command(ears, tmp_path, "--log-dir", tmp_path / log))
+    assert (result.code, result.out.count("epoch 1")) == (1, 0)
+    assert str(path) in result.err.splitlines()[-1]
+    assert "name a folder" in result.err
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_a_log_that_vanishes_is_one_line(ears, tmp_path, monkeypatch):
+    from earteach.training import recorder
+
+    record = recorder.Recorder._record
+
+    def gone(self: Any, *args: Any) -> Any:
+        shutil.rmtree(tmp_path / "logs")
+        return record(self, *args)
+
+    monkeypatch.setattr(recorder.Recorder, "_record", gone)
+    result = earteach(*command(ears, tmp_path))
+    assert result.code == 1
+    assert (
+        "logs/ear_vae: cannot be written: No such file or directory; put"
+        in result.err.splitlines()[-1]
+    )
+
+
+def test_equal_arrays_for_training_and_validation_are_noted(ears, tmp_path):
+    path = ears / "val_teacher.npy"
+    result = earteach(*command(ears, tmp_path, "--train-data", path, "--epochs", 1))
+    assert result.code == 0
+    assert f"note: --val-data {path}: holds the training images" in result.err
+
+
+def test_logs_among_the_checkpoints_are_moved_aside_with_them(ears, tmp_path):
+    inside = ["--log-dir", tmp_path / "checkpoints" / "logs", "--epochs", 1]
+    for _ in range(2):
+        result = earteach(*command(ears, tmp_path, *inside), "--fresh")
+        assert result.code == 0, result.err
+    for folder in ("checkpoints", "checkpoints-old-1"):
+        assert (tmp_path / folder / "logs" / "ear_vae" / "metrics.jsonl").exists()
+    assert len(list(tmp_path.iterdir())) == 2

@@ -64,8 +64,9 @@ def impatient(monkeypatch):
     monkeypatch.setattr(run_lock, "PATIENCE", 0.3)
 
 
-def test_a_second_run_is_told_who_trains_in_the_folder(ears, tmp_path, impatient):
-    folder = tmp_path / "run" / "checkpoints"
+@pytest.mark.parametrize("name", ["checkpoints", "logs/ear_vae"])
+def test_a_second_run_is_told_who_trains_in_the_folder(ears, tmp_path, impatient, name):
+    folder = tmp_path / "run" / name
     with holder(folder) as other:
         result = earteach(
             "train", *data_options(ears), *run_options(tmp_path / "run"), *TINY_RUN, "--epochs", 1
@@ -128,7 +129,10 @@ def test_where_nothing_can_be_written_beside_it_the_lock_is_inside(tmp_path, mon
 
 def test_a_folder_that_cannot_be_made_is_an_error_in_one_line(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(EarTeachError, match="cannot be written"), sole_run(tmp_path / "file" / "x"):
+    with (
+        pytest.raises(EarTeachError, match="file: is a file; name a folder"),
+        sole_run(tmp_path / "file" / "x"),
+    ):
         pass
 
 
