@@ -124,6 +124,5 @@ def test_an_interrupted_run_of_the_old_version_resumes(kind, task, frozen, tmp_p
     lines = (result.log_dir / "metrics.jsonl").read_text().splitlines()
     records = list(map(json.loads, lines))
     assert [record["epoch"] for record in records] == [2, 3]
-    assert result.best["loss"].value == min(
-        read_old.about["best"]["loss"]["value"], *(r["metrics"]["val/loss"] for r in records)
-    )
+    # The best checkpoint of the first epochs is not in the folder, so it no longer counts.
+    assert result.best["loss"].value == min(r["metrics"]["val/loss"] for r in records)
