@@ -62,8 +62,8 @@ def test_sizes_are_readable(size: int, text: str) -> None:
 
 def test_a_checkpoint_has_the_predicted_size(trained: Run) -> None:
     predicted, written = checkpoint_bytes(tiny()), trained.last.stat().st_size
-    # Beside the numbers lie names and, of each tensor, a header and twice the name that the file had while
-    # it was written, which is longer if the last epoch is the best: much for a network so small.
+    # Beside the numbers lie names and, of each tensor, a header and twice the name that the file had
+    # while it was written, longer if the last epoch is the best: much for a network so small.
     assert predicted < written < predicted + 360_000
 
 
