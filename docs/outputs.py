@@ -37,6 +37,7 @@ NOT_RUN = {
     ("srun",): "needs SLURM",
     ("--devices", "4"): "needs four devices",
     ("--accelerator", "gpu"): "needs a GPU",
+    ("--check",): "needs 100 validation images",
 }
 PEOPLE = 24
 
