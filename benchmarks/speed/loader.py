@@ -38,7 +38,7 @@ STEPS = 4
 # Images of 256×256×3: 12.0 GB, as a sparse file.
 LARGE, SMALL = 61_036, 2048
 ALLOWED_MB = 1500
-# Images of 64×64×3, in files of so many, and of as many as fit into one file.
+# Numbers of 64×64×3 images: many, in files of `PER_FILE`, and few, in a single file.
 MANY, PER_FILE, FEW = 10**7, 10**4, 10**5
 BATCHES = 200
 

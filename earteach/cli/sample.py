@@ -45,6 +45,14 @@ Temperature = Annotated[
         show_default="1",
     ),
 ]
+Check = Annotated[
+    bool,
+    typer.Option(
+        "--check",
+        help="Measure how near the ears are to validation images, beside training images. Needs at "
+        "least 100 of each.",
+    ),
+]
 Ends = Annotated[
     tuple[str, str] | None,
     typer.Option(
@@ -82,29 +90,17 @@ def sample(
             help="Find the training image nearest to each new ear.",
         ),
     ] = True,
-    check: Annotated[
-        bool,
-        typer.Option(
-            "--check",
-            help="Measure how near the ears are to validation images, beside training images. Needs "
-            "at least 100 of each.",
-        ),
-    ] = False,
+    check: Check = False,
     show: Show = False,
     checkpoint_dir: CheckpointDir = Path("checkpoints"),
     json: Json = False,
 ) -> None:
     """Write PNGs of new ears, of interpolations between ears, or of latent traversals."""
-    options = {
-        "--sampler": sampler,
-        "--temperature": temperature,
-        "--check": check or None,
-        "--interpolate": interpolate,
-        "--traverse": traverse,
-    }
-    given = [option for option, value in options.items() if value is not None]
-    if len(given) > 1 and given[-1] in ("--interpolate", "--traverse"):
-        raise typer.BadParameter(f"{' and '.join(given)} cannot be used together; choose one")
+    for_new_ears = {"--sampler": sampler, "--temperature": temperature, "--check": check or None}
+    others = {"--interpolate": interpolate, "--traverse": traverse}
+    given = [name for name, value in {**for_new_ears, **others}.items() if value is not None]
+    if len(given) > 1 and given[-1] in others:
+        raise typer.BadParameter(f"{' and '.join(given)} cannot be used together")
     path = checkpoint_or_folder(ckpt, checkpoint_dir)
     result: Samples | Interpolation | Traversal
     from earteach.inference import latent_traversal

@@ -87,21 +87,14 @@ def sample(
 
     The default sampler is `gmm`, or `prior` with a note if there is neither a stored mixture nor the
     training array. Below 1, `temperature` makes the ears more usual and more alike, above 1 less. With
-    `nearest` the grid shows below each ear the training image nearest to it. With
-    `check` the result says how near the ears are to validation images.
+    `nearest` the grid shows below each ear the training image nearest to it. With `check` the result
+    says how near the ears are to validation images.
 
     The same checkpoint and seed give the same ears. Each one is written as soon as it is decoded, so
     memory does not grow with `number`. Existing PNGs of `sample` in `out` are replaced. Raises
     `EarTeachError` for files that earteach did not write, and if `gmm` is asked for and not available.
     """
-    if number < 1:
-        raise EarTeachError(f"--number {number}: must be at least 1")
-    if sampler not in (None, *get_args(Sampler)):
-        raise EarTeachError(f"--sampler {sampler}: must be {' or '.join(get_args(Sampler))}")
-    if not 0 < temperature <= _MAX_TEMPERATURE:
-        raise EarTeachError(
-            f"--temperature {temperature:g}: must be above 0 and at most {_MAX_TEMPERATURE:g}"
-        )
+    _check_options(number, sampler, temperature)
     config = config or InferenceConfig()
     model = load_model(path, config)
     checked = SampleCheck(model, number) if check else None
@@ -134,6 +127,17 @@ def sample(
         validation_distance=neighbours.validation_distance if neighbours else None,
         check=checked.result() if checked else None,
     )
+
+
+def _check_options(number: int, sampler: str | None, temperature: float) -> None:
+    if number < 1:
+        raise EarTeachError(f"--number {number}: must be at least 1")
+    if sampler not in (None, *get_args(Sampler)):
+        raise EarTeachError(f"--sampler {sampler}: must be {' or '.join(get_args(Sampler))}")
+    if not 0 < temperature <= _MAX_TEMPERATURE:
+        raise EarTeachError(
+            f"--temperature {temperature:g}: must be above 0 and at most {_MAX_TEMPERATURE:g}"
+        )
 
 
 def new_ears(model: LoadedModel, number: int, seed: int, batch_size: int) -> NewEars:

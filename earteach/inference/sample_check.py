@@ -36,6 +36,11 @@ class SampleCheck:
 
     def __init__(self, model: LoadedModel, number: int) -> None:
         self._model, side = model, model.network.image_size
+        if not model.checkpoint.about["data"]:
+            raise EarTeachError(
+                f"--check: {model.checkpoint.path.parent} does not name the images that it was trained "
+                "on; use a checkpoint that does"
+            )
         self._val, self._train = model.open_array("val"), training_images(model)
         self.images = min(number, len(self._val), len(self._train))
         if self.images < FEWEST:

@@ -126,10 +126,8 @@ def fit(config: TrainConfig, start: Start, watch: Watch, task: Task) -> TrainRes
     check_memory_for_run(config, len(arrays["train"]))
     with quiet_lightning(), tensorboard_raises_once(), StopRequest() as stop:
         fingerprints = {name: array.fingerprint() for name, array in arrays.items()}
-        entry = {**task.provenance, "task": task.name}
-        keeper = Checkpoints(
-            run.checkpoint_dir, fingerprints, stop, run.checkpoint_every_n_steps, entry
-        )
+        entry, every = {**task.provenance, "task": task.name}, run.checkpoint_every_n_steps
+        keeper = Checkpoints(run.checkpoint_dir, fingerprints, stop, every, entry)
         recorder = Recorder(run.log_dir / RUN_NAME, arrays, watch.on_epoch)
         progress = ProgressCallback(
             config,
@@ -150,10 +148,9 @@ def fit(config: TrainConfig, start: Start, watch: Watch, task: Task) -> TrainRes
         with _nothing_left_of_failure(run):
             if not start.fast_dev_run:
                 _make_folders(config, start, task)
-            if resumed is None:
-                # Before the minute that fitting PCA may take.
+            if resumed is None:  # else the plan is shown when the state has been read
                 _show_plan(config, start, watch, task)
-                if start.weights is None:
+                if start.weights is None:  # which may take a minute
                     task.initialise(module, arrays["train"], keep=not start.fast_dev_run)
             interrupted = _run(trainer, module, arrays, resume_callback, resumed)
         advice = recorder.diagnose(module, trainer.global_step, finished=not interrupted)

@@ -116,6 +116,13 @@ def test_errors_leave_nothing_behind(ckpt: str, typed: str, code: int, message: 
     assert [path.name for path in Path().iterdir()] == ["a.ckpt"]
 
 
+def test_the_network_in_the_package_has_no_photographs_to_check_with(tmp_path: Path) -> None:
+    result = earteach("sample", "drawn", "--check", "-n", 100, "--out", tmp_path / "out")
+    assert (result.code, result.out) == (1, "")
+    assert "does not name the images that it was trained on" in result.err
+    assert not list(tmp_path.iterdir())
+
+
 # Runs commands one after the other and prints the libraries they imported.
 PROGRAM = """
 import json, sys

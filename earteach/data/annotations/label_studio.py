@@ -108,7 +108,7 @@ def _name(address: str) -> str:
 
 
 def _name_of(result: Mapping[str, Any], names: Mapping[str, str]) -> str:
-    """The photograph that a result is about; raises `Slip` if there are several, and none is told."""
+    """The photograph that a result is about; raises `Slip` if it may be on any of several."""
     field = result.get("to_name")
     if isinstance(field, str) and field in names:
         return names[field]
