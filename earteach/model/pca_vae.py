@@ -64,6 +64,12 @@ class PCAVAE(ConvVAE):
         view = self.canonical_view(x)
         return _turned_back(self.encoder.maps(self.encoder(view.encoder_input)), view)
 
+    def features_beside(self, shown: torch.Tensor, x: torch.Tensor) -> list[torch.Tensor]:
+        view, count = self.canonical_view(x), len(shown)
+        maps = super().features_beside(shown, view.encoder_input)
+        turned = _turned_back([level[count:] for level in maps], view)
+        return [torch.cat([a[:count], b]) for a, b in zip(maps, turned, strict=True)]
+
     def decode(self, z: torch.Tensor) -> torch.Tensor:
         self._check_codes(z)
         code, side = z[:, :-1], z[:, -1]

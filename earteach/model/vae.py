@@ -115,6 +115,13 @@ class ConvVAE(nn.Module):
         self._check_channels(x)
         return self.encoder.maps(self.encoder(x))
 
+    def features_beside(self, shown: torch.Tensor, x: torch.Tensor) -> list[torch.Tensor]:
+        """The maps of images `shown` to the encoder as they lie, then the `features` of `x`.
+
+        One pass gives both; they have one size.
+        """
+        return self.encoder.maps(self.encoder(torch.cat([shown, x])))
+
     def landmarks(self, x: torch.Tensor) -> Landmarks:
         """The landmarks of images `(B, C, H, W)` in [0, 1], each filled by one ear.
 

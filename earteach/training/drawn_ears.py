@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 
 from earteach.data.arrays import to_channels
 from earteach.data.strong_views import LARGEST_SIDE, strong_views
 from earteach.images import to_float
-from earteach.model.landmark_head import LabelledHeat
 from earteach.model.vae import ConvVAE
 from earteach.synthetic.drawn_ear import DrawnEar, draw_ear
 
 _EARS, _PER_STEP = 2000, 4
 # In half sides: a landmarker is shown ears that are nearly centred.
 _SHIFT = 0.1
+
+
+class LabelledViews(NamedTuple):
+    """Images `(B, C, S, S)` in [0, 1] and their landmarks `(B, K, 2)`, fractions of the sides."""
+
+    images: torch.Tensor
+    landmarks: torch.Tensor
 
 
 class DrawnEars:
@@ -23,8 +31,8 @@ class DrawnEars:
         self._series = series
         self._drawn = dict[tuple[int, int], DrawnEar]()
 
-    def find(self, network: ConvVAE, step: int, generator: torch.Generator) -> LabelledHeat:
-        """What the network makes of strong views of some of them.
+    def views(self, network: ConvVAE, step: int, generator: torch.Generator) -> LabelledViews:
+        """Strong views of some of them, as the network takes them.
 
         Each step can choose from one ear more than the last, so that no run begins with drawing all of
         them.
@@ -40,7 +48,7 @@ class DrawnEars:
         views = strong_views(to_float(images), generator, shift=_SHIFT)
         device = next(network.parameters()).device
         truth = (views.points(2 * landmarks - 1) + 1) / 2
-        return LabelledHeat(network.landmark_heat(views.images.to(device)), truth.to(device))
+        return LabelledViews(views.images.to(device), truth.to(device))
 
     def _ear(self, index: int, size: int) -> DrawnEar:
         if (index, size) not in self._drawn:

@@ -26,7 +26,7 @@ from earteach.model.vae import ConvVAE, reparameterise
 from earteach.randomness import Purpose, derive, training_noise, validation_noise, views_generator
 from earteach.training.drawn_ears import DrawnEars
 from earteach.training.lr_schedule import CosineSchedule
-from earteach.training.view_matching import match_views
+from earteach.training.teaching import teach
 
 _SUMS, _IMAGES = "train_sums", "images"
 
@@ -40,16 +40,15 @@ def one_pass(
     ears: DrawnEars,
     step: int,
 ) -> VAEBatch:
-    """What the loss terms of a training step are computed from.
-
-    A pyramid is taught with views, and with drawn ears if it has a landmark head.
-    """
+    """What the loss terms of a training step are computed from; a pyramid is taught too."""
     teaches = network.pyramid is not None
     output = network.encode_all(images, maps=teaches)
     reconstruction = network.decode(reparameterise(output.mu, output.logvar, noise))
-    matches = match_views(network, images, output, views) if teaches else None
-    drawn = None if network.landmark_head is None else ears.find(network, step, views)
-    return VAEBatch(reconstruction, target, output.mu, output.logvar, matches, drawn)
+    batch = VAEBatch(reconstruction, target, output.mu, output.logvar)
+    if not teaches:
+        return batch
+    matches, drawn = teach(network, images, output, views, ears, step)
+    return batch._replace(matches=matches, drawn=drawn)
 
 
 class EarVAELightning(pl.LightningModule):

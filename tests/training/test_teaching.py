@@ -10,7 +10,8 @@ from earteach.model.build import build_model
 from earteach.model.correspondence import random_points
 from earteach.model.feature_pyramid import descriptors
 from earteach.randomness import views_generator
-from earteach.training.view_matching import match_views
+from earteach.training.drawn_ears import DrawnEars
+from earteach.training.teaching import teach
 
 
 def test_two_in_three_views_lie_in_mosaics():
@@ -20,7 +21,7 @@ def test_two_in_three_views_lie_in_mosaics():
     network, images = build_model(config), torch.rand(18, 3, 32, 32)
     with torch.no_grad():
         output = network.encode_all(images)
-        matches = match_views(network, images, output, views_generator(0, 0, 0))
+        matches, _ = teach(network, images, output, views_generator(0, 0, 0), DrawnEars(0), 0)
         generator = views_generator(0, 0, 0)
         views = strong_views(images[:9], generator)
         points = views.points(random_points(9, generator))
