@@ -115,7 +115,7 @@ docs: $(VENV)/installed ## regenerate the generated parts of the docs
 	$(BIN)/python docs/schedules.py docs/images/schedules.svg
 	$(BIN)/python -m benchmarks.tables
 
-drawn: $(VENV)/installed ## train the network in the package on drawn ears: about an hour on one core
+drawn: $(VENV)/installed ## train the network in the package on drawn ears: about 70 minutes on one core
 	rm -rf $(DRAWN)
 	$(BIN)/earteach prepare --synthetic 6000 --image-size 64 --val-fraction 0.05 --out $(DRAWN)/data
 	OMP_NUM_THREADS=1 $(BIN)/earteach train --train-data $(DRAWN)/data/train_teacher.npy \
@@ -123,7 +123,7 @@ drawn: $(VENV)/installed ## train the network in the package on drawn ears: abou
 	  --precision bf16 --num-workers 0 --accelerator cpu --epochs 14 \
 	  --checkpoint-dir $(DRAWN)/checkpoints --log-dir $(DRAWN)/logs
 	$(BIN)/earteach export $(DRAWN)/checkpoints/last.ckpt --format safetensors --out $(DRAWN)/export
-	$(BIN)/python -m docs.weights $(DRAWN)/export $(DRAWN)/data/train_teacher.npy
+	OMP_NUM_THREADS=1 $(BIN)/python -m docs.weights $(DRAWN)/export $(DRAWN)/data/train_teacher.npy
 	sha256sum earteach/weights/drawn/model.safetensors
 
 outputs: $(VENV)/installed ## run the commands in the docs and paste their output (5 minutes)

@@ -38,6 +38,7 @@ NOT_RUN = {
     ("--devices", "4"): "needs four devices",
     ("--accelerator", "gpu"): "needs a GPU",
     ("--check",): "needs 100 validation images",
+    ("sharpen",): "takes minutes; its own tests run it",
 }
 PEOPLE = 24
 

@@ -44,6 +44,7 @@ _HOMES = {
     "report": "earteach.inference.report",
     "resume": "earteach.runs",
     "sample": "earteach.inference.sample",
+    "sharpen": "earteach.inference.sharpen",
     "train": "earteach.runs",
     "train_landmarks": "earteach.inference.landmark_training",
 }
@@ -76,6 +77,7 @@ if TYPE_CHECKING:
     from earteach.inference.reconstruct import reconstruct as reconstruct
     from earteach.inference.report import report as report
     from earteach.inference.sample import sample as sample
+    from earteach.inference.sharpen import sharpen as sharpen
     from earteach.inspection import inspect_data as inspect_data
     from earteach.model.build import build_model as build_model
     from earteach.model.vae import ConvVAE as ConvVAE

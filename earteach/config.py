@@ -37,6 +37,7 @@ Sampler = Literal["gmm", "prior"]
 DRAWN = "drawn"
 # Those of the iBUG ear scheme.
 DRAWN_LANDMARKS = 55
+SHARPEN_STEPS = 2400
 # Lightning's, torch's and other names. Those that say `true` of half precision mean something else.
 _PRECISIONS = {
     "32-true": "32", "fp32": "32", "float32": "32", "16-mixed": "16", "fp16": "16", "float16": "16",

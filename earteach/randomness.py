@@ -26,6 +26,7 @@ class Purpose(IntEnum):
     VARIATION_NOISE = 6
     VIEWS = 7
     DRAWN_EARS = 8
+    NEW_CODES = 9
 
 
 def derive(seed: int, purpose: Purpose, *parts: int) -> int:

@@ -30,6 +30,7 @@ from earteach.cli.reconstruct import reconstruct
 from earteach.cli.report import report
 from earteach.cli.resume import resume
 from earteach.cli.sample import sample
+from earteach.cli.sharpen import sharpen
 from earteach.cli.train import train
 from earteach.errors import EarTeachError
 
@@ -101,8 +102,8 @@ def _about(
 
 
 _COMMANDS: tuple[Callable[..., None], ...] = (
-    prepare, inspect_data, train, resume, evaluate, reconstruct, sample, landmarks, report, probe,
-    distil, export, embed, inspect_model, info,
+    prepare, inspect_data, train, resume, evaluate, reconstruct, sample, sharpen, landmarks, report,
+    probe, distil, export, embed, inspect_model, info,
 )  # fmt: skip
 for _command in _COMMANDS:
     _name = "eval" if _command is evaluate else _command.__name__.replace("_", "-")

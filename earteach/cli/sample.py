@@ -95,7 +95,10 @@ def sample(
     checkpoint_dir: CheckpointDir = Path("checkpoints"),
     json: Json = False,
 ) -> None:
-    """Write PNGs of new ears, of interpolations between ears, or of latent traversals."""
+    """Write PNGs of new ears, of interpolations between ears, or of latent traversals.
+
+    They are blurred until `earteach sharpen` has trained a second decoder.
+    """
     for_new_ears = {"--sampler": sampler, "--temperature": temperature, "--check": check or None}
     others = {"--interpolate": interpolate, "--traverse": traverse}
     given = [name for name, value in {**for_new_ears, **others}.items() if value is not None]

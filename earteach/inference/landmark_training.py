@@ -114,9 +114,7 @@ def train_landmarks(
 
     Raises `EarTeachError` for a teacher without a trained pyramid, or folders that do not fit.
     """
-    model = load_model(teacher, config)
-    if model.precision == "16":  # without scaling, gradients would vanish
-        model = replace(model, precision="32")
+    model = load_model(teacher, config).for_training()
     with _prepared(labelled, photographs, model, seed) as folder:
         train = _read(folder / "train_teacher.npy", model)
         val = _read(folder / "val_teacher.npy", model, complete=True)

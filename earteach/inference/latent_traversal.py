@@ -17,6 +17,7 @@ from earteach.errors import EarTeachError
 from earteach.inference.loaded_model import LoadedModel, load_model
 from earteach.inference.sample import decode, prepare_paths, write_ears, write_grid
 from earteach.inference.samplers import get_mixture
+from earteach.inference.second_decoder import load_second_decoder
 from earteach.metrics.gaussian_mixture import CodeMixture
 
 _GRID_COLUMNS = 16
@@ -93,7 +94,9 @@ def interpolate(
         second[side] = first[side]
     codes = slerp(first, second, torch.linspace(0, 1, number))
     metadata = {"Checkpoint": model.checkpoint.path.name, "Interpolated": " to ".join(names)}
-    ears = np.concatenate(list(decode(model, torch.split(codes, config.batch_size))))
+    second = load_second_decoder(model)
+    network = model.network if second is None else second.network
+    ears = np.concatenate(list(decode(model, torch.split(codes, config.batch_size), network)))
     write_ears([ears], paths, metadata)
     grid = write_grid(list(ears), _GRID_COLUMNS, paths, metadata)
     return Interpolation(model.checkpoint.path, (names[0], names[1]), turned, paths, grid)

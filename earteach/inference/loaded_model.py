@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -41,6 +42,18 @@ class LoadedModel:
     def autocast(self) -> torch.autocast:
         dtype = _AUTOCAST_TYPES.get(self.precision)
         return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
+
+    def for_training(self) -> LoadedModel:
+        """As it is, but in float32 instead of float16, whose gradients vanish without scaling."""
+        return replace(self, precision="32") if self.precision == "16" else self
+
+    def weights_digest(self) -> str:
+        """SHA-256 of all weights, the key of what is cached for them."""
+        digest = hashlib.sha256()
+        for name, value in self.network.state_dict().items():
+            digest.update(name.encode())
+            digest.update(value.cpu().numpy().tobytes())
+        return digest.hexdigest()
 
     def untrained(self, seed: int, **options: Any) -> ConvVAE:
         """A network of the same configuration, but for these options, with random weights."""

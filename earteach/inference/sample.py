@@ -27,6 +27,7 @@ from earteach.inference.loaded_model import LoadedModel, load_model
 from earteach.inference.nearest_images import Nearest, Neighbours, find_neighbours
 from earteach.inference.sample_check import Check, SampleCheck
 from earteach.inference.samplers import CodeSource, draw_codes, find_source
+from earteach.model.vae import ConvVAE
 
 GRID = "grid.png"
 _MAX_TEMPERATURE = 2.0
@@ -107,7 +108,7 @@ def sample(
         raise
     metadata = {"Checkpoint": model.checkpoint.path.name, "Seed": str(seed)}
     codes = draw_codes(source, number, seed, config.batch_size, temperature)
-    ears = decode(model, codes)
+    ears = decode(model, codes, source.network)
     first = write_ears(map(checked.see, ears) if checked else ears, paths, metadata)
     if number > len(first):
         _log.info("%s: shows the first %d of %d ears", out / GRID, len(first), number)
@@ -143,14 +144,18 @@ def _check_options(number: int, sampler: str | None, temperature: float) -> None
 def new_ears(model: LoadedModel, number: int, seed: int, batch_size: int) -> NewEars:
     """Draw a few ears, without writing them; with their nearest images unless from the prior."""
     source = find_source(model, None)
-    ears = np.concatenate(list(decode(model, draw_codes(source, number, seed, batch_size))))
+    codes = draw_codes(source, number, seed, batch_size)
+    ears = np.concatenate(list(decode(model, codes, source.network)))
     return NewEars(ears, source, find_neighbours(model, ears) if source.mixture else None)
 
 
-def decode(model: LoadedModel, codes: Iterable[torch.Tensor]) -> Iterator[np.ndarray]:
-    """Decode batches of codes `(B, D)` to ears, uint8 `(B, S, S, C)`."""
+def decode(
+    model: LoadedModel, codes: Iterable[torch.Tensor], network: ConvVAE | None = None
+) -> Iterator[np.ndarray]:
+    """Decode batches of codes `(B, D)` to ears, uint8 `(B, S, S, C)`, with another network if given."""
+    network = network or model.network
     for batch in codes:
-        with model.running() as network:
+        with model.running():
             ears = to_uint8(network.decode(batch.to(model.device)))
         yield ears
 

@@ -7,10 +7,10 @@ function that makes its `CodeSource`, and name it in `SAMPLERS` and in `config.S
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import count, islice
 
 import numpy as np
@@ -22,15 +22,22 @@ from earteach.data.arrays import EarArray, sampled_rows
 from earteach.data.image_batches import image_batches
 from earteach.errors import EarTeachError
 from earteach.inference.loaded_model import LoadedModel
+from earteach.inference.second_decoder import load_second_decoder
 from earteach.metrics.gaussian_mixture import CodeMixture, fit_mixture
 from earteach.metrics.npz_cache import load_npz, store_npz
 from earteach.model.canonical_side import mirrored
+from earteach.model.vae import ConvVAE
 
 _CACHE_VERSION = 2
 _MAX_IMAGES = 4096
 # Fixed, as is the precision, so that the stored mixture does not depend on the call that fitted it.
 _BATCH_SIZE = 32
 _THUMBNAIL_SIZE = 16
+# The first decoder draws details fainter than those of photographs. From 1 to 1.15, the Fréchet distance
+# to real ears fell by a tenth and the kernel distance by a quarter; 1.3 was no better.
+_BLURRED_DETAIL = 1.2
+# The ears that look more real are the more usual ones: choose from a wider mixture.
+_WIDER = 1.1
 _log = logging.getLogger(__name__)
 
 
@@ -38,12 +45,13 @@ _log = logging.getLogger(__name__)
 class CodeSource:
     """What a sampler draws from; `codes` gives endless codes, float32 `(D,)`, for a seed.
 
-    Its second argument is the temperature.
+    Its second argument is the temperature. `network` decodes the codes.
     """
 
     name: Sampler
     description: str  # as in "drawn from the prior"
     codes: Callable[[int, float], Iterator[torch.Tensor]]
+    network: ConvVAE
     mixture: CodeMixture | None = None
 
 
@@ -68,7 +76,7 @@ def prior_source(model: LoadedModel) -> CodeSource:
         generator, shape = torch.Generator().manual_seed(seed), model.network.latent_dim
         return (temperature * torch.randn(shape, generator=generator) for _ in count())
 
-    return CodeSource("prior", "the prior", codes)
+    return CodeSource("prior", "the prior", codes, model.network)
 
 
 def mixture_source(model: LoadedModel) -> CodeSource:
@@ -76,10 +84,21 @@ def mixture_source(model: LoadedModel) -> CodeSource:
     mixture = get_mixture(model)
     gaussians = "1 Gaussian" if mixture.components == 1 else f"{mixture.components} Gaussians"
     description = (
-        f"a mixture of {gaussians}, fitted to the training codes, with details mixed from the two "
-        "training images nearest to each ear"
+        f"a mixture of {gaussians}, fitted to the training codes, with details mixed from two "
+        "training images similar to each ear"
     )
-    return CodeSource("gmm", description, mixture.codes, mixture)
+    if (second := load_second_decoder(model)) is None:
+        codes = partial(mixture.codes, detail=_BLURRED_DETAIL)
+        return CodeSource("gmm", description, codes, model.network, mixture)
+    return CodeSource(
+        "gmm",
+        f"{description}; of every two ears, the one that looks more real",
+        lambda seed, temperature: second.better_of_two(
+            mixture.codes(seed, _WIDER * temperature), model
+        ),
+        second.network,
+        mixture,
+    )
 
 
 SAMPLERS: dict[Sampler, Callable[[LoadedModel], CodeSource]] = {
@@ -95,7 +114,9 @@ def get_mixture(model: LoadedModel) -> CodeMixture:
     if the training array is missing too.
     """
     path = model.checkpoint.path.with_name(f"{model.checkpoint.path.stem}.mixture.npz")
-    key = _cache_key(model)
+    key: dict[str, object] = {
+        "weights": model.weights_digest(), "images": _MAX_IMAGES, "version": _CACHE_VERSION
+    }  # fmt: skip
     if (arrays := load_npz(path, key)) is not None:
         return CodeMixture(**arrays)
     try:
@@ -153,11 +174,3 @@ def _encode(model: LoadedModel, array: EarArray, rows: np.ndarray) -> tuple[np.n
         codes.append(mu.numpy())
         thumbnails.append(small.flatten(1).numpy())
     return np.concatenate(codes), np.concatenate(thumbnails)
-
-
-def _cache_key(model: LoadedModel) -> dict[str, object]:
-    digest = hashlib.sha256()
-    for name, value in model.network.state_dict().items():
-        digest.update(name.encode())
-        digest.update(value.cpu().numpy().tobytes())
-    return {"weights": digest.hexdigest(), "images": _MAX_IMAGES, "version": _CACHE_VERSION}

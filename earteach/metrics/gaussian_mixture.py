@@ -3,8 +3,8 @@
 The codes of training images do not follow the prior: their dimensions depend on each other, and they
 form clusters. Codes are rotated to axes ordered by their effect on the images. The mixture is along the
 first axes, as more would need more images. The others are details, which drawn one by one make ghosts:
-edges that belong to no ear. They are taken from the two training images that are most like the ear that
-was drawn, and mixed.
+edges that belong to no ear. They are taken from two training images that are like the ear that was
+drawn, and mixed; not from the two most like it, which the new ears would be too near to.
 """
 
 from __future__ import annotations
@@ -19,9 +19,6 @@ import torch
 
 _MAX_CORRELATED = 32
 _COMPONENT_COUNTS = (1, 2, 4, 8, 16)
-# Decoded details are fainter than those of photographs. From 1 to 1.15, the Fréchet distance to real
-# ears fell by a tenth and the kernel distance by a quarter; 1.3 was no better.
-_SHARPNESS = 1.2
 # A component needs several times as many images as it has axes.
 _IMAGES_PER_AXIS = 4
 _MAX_ITERATIONS = 50
@@ -68,10 +65,13 @@ class CodeMixture:
             code[-1] = 1.0 if self.facing >= 0.5 else -1.0
         return code
 
-    def codes(self, seed: int, temperature: float = 1.0) -> Iterator[torch.Tensor]:
+    def codes(
+        self, seed: int, temperature: float = 1.0, *, detail: float = 1.0
+    ) -> Iterator[torch.Tensor]:
         """An endless stream of new codes, float32 `(D,)`.
 
-        `temperature` multiplies their distances from the means of the Gaussians.
+        `temperature` multiplies their distances from the means of the Gaussians, and `detail` what they
+        have along the other axes.
         """
         generator = torch.Generator().manual_seed(seed)
         bounds = torch.from_numpy(self.weights).double().cumsum(0)[:-1]
@@ -87,28 +87,28 @@ class CodeMixture:
             noise = torch.randn(correlated, generator=generator)
             k = int((u_component > bounds).sum())
             drawn = means[k] + temperature * factors[k] @ noise
-            details = scores[_nearest(drawn * effects, visible), correlated:]
-            code = mean + torch.cat([drawn, _mixed(details, u_detail)]) @ axes
+            details = scores[_near(drawn * effects, visible), correlated:]
+            code = mean + torch.cat([drawn, detail * _mixed(details, u_detail)]) @ axes
             if self.has_side:
                 code[-1] = 1.0 if u_side < float(self.facing) else -1.0
             yield code
 
 
-def _nearest(point: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
-    """The rows of the two nearest of points `(N, Q)`; of the only one if there is one."""
+def _near(point: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+    """The rows of the third and the fourth nearest of points `(N, Q)`, or of the last two of fewer."""
     distances = (points - point).square().sum(dim=1)
-    return distances.topk(min(2, len(points)), largest=False).indices
+    return distances.topk(min(4, len(points)), largest=False).indices[-2:]
 
 
 def _mixed(details: torch.Tensor, share: float) -> torch.Tensor:
-    """The mean of the rows, of which the first counts from 0.3 to 0.7, `_SHARPNESS` times as long.
+    """The mean of the rows, of which the first counts from 0.3 to 0.7, as long as they are.
 
     A mean of unlike vectors is shorter, and decodes to a blurred ear.
     """
     weights = torch.tensor([0.3 + 0.4 * share, 0.7 - 0.4 * share])[: len(details)]
     weights = weights / weights.sum()
     mean, length = weights @ details, weights @ details.norm(dim=1)
-    return mean * (_SHARPNESS * length / mean.norm().clamp(min=1e-6))
+    return mean * (length / mean.norm().clamp(min=1e-6))
 
 
 def fit_mixture(codes: np.ndarray, images: np.ndarray, *, has_side: bool) -> CodeMixture:

@@ -29,14 +29,19 @@ def load_npz(path: Path, key: Mapping[str, Any]) -> dict[str, np.ndarray] | None
         return None
 
 
-def store_npz(path: Path, key: Mapping[str, Any], **arrays: np.ndarray) -> None:
-    """Write the arrays and their key atomically; if that fails, only log a note."""
+def write_npz(path: Path, key: Mapping[str, Any], **arrays: np.ndarray) -> None:
+    """Write the arrays and their key atomically; raises `EarTeachError` if that fails."""
 
     def write_to(partial: Path) -> None:
         with partial.open("wb") as file:  # given a name, numpy would append .npz
             np.savez(file, **{"about": np.array(json.dumps(key)), **arrays})  # type: ignore[arg-type]
 
+    write_atomically(path, write_to)
+
+
+def store_npz(path: Path, key: Mapping[str, Any], **arrays: np.ndarray) -> None:
+    """As `write_npz`, but if that fails, only log a note."""
     try:
-        write_atomically(path, write_to)
+        write_npz(path, key, **arrays)
     except EarTeachError as error:
         _log.info("%s; the result is not cached", error)

@@ -57,6 +57,7 @@ TAKING = {
     "report": "",
     "eval": "--data {ears}/val_teacher.npy",
     "sample": "--out new",
+    "sharpen": "--steps 1",
     "reconstruct": "--input {ears}/val_teacher.npy --out new",
     "export": "--out new",
     "embed": "--input {ears}/val_teacher.npy --out new.npz",

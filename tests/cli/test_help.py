@@ -15,7 +15,7 @@ from tests.conftest import earteach
 
 COMMANDS = [
     "train", "resume", "eval", "reconstruct", "sample", "export", "inspect-data", "inspect-model",
-    "prepare", "info", "report", "embed", "probe", "distil", "landmarks",
+    "prepare", "info", "report", "embed", "probe", "distil", "landmarks", "sharpen",
 ]  # fmt: skip
 
 # The options of `train` that are promised, with their defaults as help shows them.

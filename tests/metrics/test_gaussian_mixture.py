@@ -110,7 +110,6 @@ def test_drawn_codes_have_the_moments_and_the_groups():
 def test_details_are_those_of_the_training_images_most_like_the_ear(monkeypatch):
     """Three groups of codes in a row; a second axis, which is hardly seen, is high in the middle one."""
     monkeypatch.setattr(module, "_MAX_CORRELATED", 1)
-    monkeypatch.setattr(module, "_SHARPNESS", 1.0)
     rng = np.random.default_rng(0)
     group = rng.choice(3, size=(3000, 1), p=[0.3, 0.4, 0.3])
     seen = 10 * group + 0.1 * rng.normal(size=(3000, 1))
@@ -127,7 +126,6 @@ def test_details_are_those_of_the_training_images_most_like_the_ear(monkeypatch)
 def test_details_are_a_mix_of_two_and_as_long_as_they_are(monkeypatch):
     """Three groups in two hidden axes: details lie in one or between two, and are no shorter."""
     monkeypatch.setattr(module, "_MAX_CORRELATED", 1)
-    monkeypatch.setattr(module, "_SHARPNESS", 1.0)
     rng = np.random.default_rng(1)
     seen = rng.normal(size=(200, 1))
     angle = rng.choice([0.0, 2 * np.pi / 3, 4 * np.pi / 3], size=(200, 1))
@@ -142,6 +140,25 @@ def test_details_are_a_mix_of_two_and_as_long_as_they_are(monkeypatch):
     to_group = np.linalg.norm(details[:, None] - scores[None], axis=2).min(axis=1)
     assert (to_group < 0.05).sum() > 100
     assert (to_group > 0.2).sum() > 100
+
+
+def test_details_come_from_the_third_and_the_fourth_most_like_the_ear(monkeypatch):
+    monkeypatch.setattr(module, "_MAX_CORRELATED", 1)
+    rng = np.random.default_rng(2)
+    seen = rng.normal(size=(100, 1))
+    codes = np.concatenate([seen, rng.normal(size=(100, 3))], axis=1)
+    mixture = fit_mixture(codes, seen @ np.ones((1, 3)), has_side=False)
+    scores = mixture.scores.astype(float)
+    for code in draw(mixture, 20, seed=0).numpy():
+        first, *detail = (code - mixture.mean) @ np.linalg.pinv(mixture.axes)
+        chosen = np.argsort(np.abs(scores[:, 0] - first))[2:4]
+        parts, *_ = np.linalg.lstsq(scores[chosen, 1:].T, np.array(detail), rcond=None)
+        np.testing.assert_allclose(parts @ scores[chosen, 1:], detail, atol=0.01)
+        assert (parts > 0).all()
+    half = torch.stack(list(islice(mixture.codes(0, detail=0.5), 1)))
+    of_half = ((half.numpy() - mixture.mean) @ np.linalg.pinv(mixture.axes))[0]
+    whole = ((draw(mixture, 1, seed=0).numpy() - mixture.mean) @ np.linalg.pinv(mixture.axes))[0]
+    np.testing.assert_allclose(of_half, whole * [1, 0.5, 0.5, 0.5], atol=1e-4)
 
 
 def test_the_seed_decides_and_fewer_codes_are_the_first_of_more():

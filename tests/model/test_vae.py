@@ -60,6 +60,18 @@ def test_every_view_comes_from_one_pass(model, images):
         torch.testing.assert_close(model(images, noise), (noisy, mu, logvar))
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_features_beside_other_images_are_those_of_two_passes(kind):
+    model = lively(**KINDS[kind])
+    images = images_for(model, 6)
+    shown, others = images[:2], torch.cat([images[2:4], images[4:].flip(3)])
+    with torch.no_grad():
+        together = model.features_beside(shown, others)
+        as_they_lie = model.encoder.maps(model.encoder(shown))
+        for both, first, second in zip(together, as_they_lie, model.features(others), strict=True):
+            torch.testing.assert_close(both, torch.cat([first, second]))
+
+
 def gradients(model: ConvVAE) -> dict[str, torch.Tensor | None]:
     model.zero_grad()
     noise = torch.randn(4, model.latent_dim, generator=torch.Generator().manual_seed(2))
