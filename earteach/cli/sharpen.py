@@ -22,8 +22,7 @@ def sharpen(
 ) -> None:
     """Train a second decoder, with which `sample` draws sharper ears.
 
-    It is stored beside the checkpoint, and needs its training images. Reconstructions keep the first
-    decoder, whose error is smaller.
+    It is stored beside the checkpoint. Reconstructions keep the first decoder, whose error is smaller.
     """
     from earteach.inference.sharpen import sharpen as core
 
