@@ -132,7 +132,9 @@ def _reconstructed(model: LoadedModel, network: ConvVAE, images: torch.Tensor) -
 
 
 def _thumbnails(images: torch.Tensor) -> torch.Tensor:
-    parts = [functional.adaptive_avg_pool2d(part, _THUMBNAIL) for part in torch.split(images, _BATCH)]
+    parts = [
+        functional.adaptive_avg_pool2d(part, _THUMBNAIL) for part in torch.split(images, _BATCH)
+    ]
     return torch.cat(parts)
 
 
