@@ -58,9 +58,9 @@ class Annotations:
         for key in (_bare, _before_upload):
             self._match_loosely(by_name, paths, names, key)
         if not any(names):
+            first = " ".join(next(iter(by_name), "none").split())  # it may hold line breaks
             raise EarTeachError(
-                f"{self._origin}: has no entry for {paths[0]} or any other photograph; it names "
-                f"{next(iter(by_name), 'none')}"
+                f"{self._origin}: has no entry for {paths[0]} or any other photograph; it names {first}"
             )
         uses = Counter(name for name in names if name is not None)
         for name, number in uses.items():
@@ -120,8 +120,8 @@ class Annotations:
         same_folder = PurePosixPath(first).parent == PurePosixPath(second).parent
         what = "their suffixes" if same_folder else "their folders"
         raise EarTeachError(
-            f"{self._origin}: {name} matches {len(paths)} photographs ({first}, {second} …); add {what} "
-            f"to the names, as in {first}"
+            f"{self._origin}: {' '.join(name.split())} matches {len(paths)} photographs "
+            f"({first}, {second} …); add {what} to the names, as in {first}"
         )
 
 

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as some
 
 from earteach.data.annotations.annotation import Misfit
@@ -108,6 +108,12 @@ def assert_read_or_refused(
 
 
 @given(COCO)
+@example(
+    {
+        "images": [{"id": 1, "file_name": "\n"}],
+        "annotations": [{"image_id": 1, "bbox": [0, 0, 1, 1]}],
+    }
+)
 def test_any_coco(data: Any) -> None:
     assert_read_or_refused(read_boxes, "b.json", json.dumps(data).encode())
 
