@@ -1,4 +1,4 @@
-"""Train a second decoder, which draws new ears as sharp as photographs.
+"""Train a second decoder, which draws sharper new ears.
 
 >>> sharpen("checkpoints").path
 PosixPath('checkpoints/best-epoch=011-loss=0.001980.sharp.npz')
