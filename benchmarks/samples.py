@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from benchmarks.quality.two_sample import accuracy
 from benchmarks.tables import Cell, measured_now, processor, save
-from earteach.config import InferenceConfig
+from earteach.config import InferenceConfig, Sampler
 from earteach.data.arrays import EarArray
 from earteach.data.image_batches import image_batches, to_batch
 from earteach.inference.loaded_model import LoadedModel, load_model
@@ -82,26 +82,25 @@ def measure(options: argparse.Namespace) -> Iterator[list[Cell]]:
     yield row("their reconstructions", _reconstructed(model, model.network, other), near=False)
     if second := load_second_decoder(model):
         sharp = _reconstructed(model, second.network, other)
-        yield row("by the second decoder", sharp, near=False)
-    for sampler, temperature in (("gmm", 1.0), ("gmm", 0.7), ("prior", 1.0)):
-        if sampler == "gmm" and second and temperature == 1.0:
-            with tempfile.TemporaryDirectory() as folder:
-                plain = _away_from_second_decoder(model, Path(folder))
-                yield row("`gmm`, not sharpened", _drawn(plain, "gmm", 1.0, options))
-        shown = f"`{sampler}`" + ("" if temperature == 1 else f", `--temperature {temperature}`")
-        yield row(shown, _drawn(model, sampler, temperature, options))
+        yield row("their reconstructions by the second decoder", sharp, near=False)
+    # Beside a checkpoint elsewhere there is no second decoder.
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint = replace(model.checkpoint, path=Path(folder) / "plain.ckpt")
+        plain = replace(model, checkpoint=checkpoint)
+        yield row("`gmm`, not sharpened", _drawn(plain, "gmm", 1.0, options))
+    if second:
+        yield row("`gmm`, sharpened", _drawn(model, "gmm", 1.0, options))
+        usual = _drawn(model, "gmm", 0.7, options)
+        yield row("`gmm`, sharpened, `--temperature 0.7`", usual)
+    yield row("`prior`", _drawn(model, "prior", 1.0, options))
 
 
 def _drawn(
-    model: LoadedModel, sampler: str, temperature: float, options: argparse.Namespace
+    model: LoadedModel, sampler: Sampler, temperature: float, options: argparse.Namespace
 ) -> torch.Tensor:
-    source = find_source(model, sampler)  # type: ignore[arg-type]
+    source = find_source(model, sampler)
     codes = draw_codes(source, options.number, options.seed, _BATCH, temperature)
     return to_batch(np.concatenate(list(decode(model, codes, source.network))))
-
-
-def _away_from_second_decoder(model: LoadedModel, folder: Path) -> LoadedModel:
-    return replace(model, checkpoint=replace(model.checkpoint, path=folder / "plain.ckpt"))
 
 
 def _with_train_data(model: LoadedModel, path: Path) -> LoadedModel:

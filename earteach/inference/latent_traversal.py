@@ -94,8 +94,8 @@ def interpolate(
         second[side] = first[side]
     codes = slerp(first, second, torch.linspace(0, 1, number))
     metadata = {"Checkpoint": model.checkpoint.path.name, "Interpolated": " to ".join(names)}
-    second = load_second_decoder(model)
-    network = model.network if second is None else second.network
+    sharpened = load_second_decoder(model)
+    network = model.network if sharpened is None else sharpened.network
     ears = np.concatenate(list(decode(model, torch.split(codes, config.batch_size), network)))
     write_ears([ears], paths, metadata)
     grid = write_grid(list(ears), _GRID_COLUMNS, paths, metadata)

@@ -57,7 +57,8 @@ def load_second_decoder(model: LoadedModel) -> SecondDecoder | None:
         _log.info("%s: does not fit these weights; run `earteach sharpen` again", path)
         return None
     network = copy.deepcopy(model.network)
-    discriminator = Discriminator(network.in_channels, network.image_size).to(model.device)
+    with torch.random.fork_rng(devices=[]):  # its first weights are replaced
+        discriminator = Discriminator(network.in_channels, network.image_size).to(model.device)
     parts = _parts(network.decoder, discriminator)
     parts.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()})
     return SecondDecoder(network, discriminator.eval())
