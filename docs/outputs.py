@@ -121,6 +121,7 @@ def write_photographs(folder: Path) -> None:
         annotations.append({"image_id": number, "bbox": box, "category_id": 1})
     (folder / "boxes.csv").write_text("\n".join(boxes))
     (folder / "points.csv").write_text("\n".join(points))
+    (folder / "ten.csv").write_text("\n".join(points[:11]))
     coco = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "ear"}]}
     (folder / "instances.json").write_text(json.dumps(coco))
 
