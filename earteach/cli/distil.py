@@ -8,14 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from earteach.cli.options import (
-    CheckpointDir,
-    Ckpt,
-    FastDevRun,
-    Given,
-    Json,
-    checkpoint_or_folder,
-)
+from earteach.cli.options import CheckpointDir, Ckpt, FastDevRun, Given, Json
 from earteach.cli.output import Output, facts, table
 from earteach.cli.train import show_outcome, watching
 from earteach.config import DataConfig, HardwareConfig, OptimConfig, Student
@@ -56,7 +49,7 @@ def distil(
     folders = {"checkpoint_dir": out, "log_dir": out / "logs"}
     with watching(output) as watch:
         result = core(
-            checkpoint_or_folder(ckpt, checkpoint_dir),
+            ckpt or checkpoint_dir,
             student=student,
             options={**data, **optim, **hardware, **folders},
             fresh=fresh,

@@ -7,14 +7,7 @@ from typing import Annotated
 
 import typer
 
-from earteach.cli.options import (
-    CheckpointDir,
-    Ckpt,
-    FitChoice,
-    Json,
-    LayoutChoice,
-    checkpoint_or_folder,
-)
+from earteach.cli.options import CheckpointDir, Ckpt, FitChoice, Json, LayoutChoice
 from earteach.cli.output import Output, facts
 from earteach.config import InferenceConfig
 
@@ -44,7 +37,7 @@ def embed(
     from earteach.inference.embed import embed as core
 
     result = core(
-        checkpoint_or_folder(ckpt, checkpoint_dir), source, out, logvar=logvar, features=features,
+        ckpt or checkpoint_dir, source, out, logvar=logvar, features=features,
         layout=layout, fit=fit, config=config,
     )  # fmt: skip
     rows = {

@@ -9,14 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import RenderableType
 
-from earteach.cli.options import (
-    CheckpointDir,
-    Ckpt,
-    Json,
-    LayoutChoice,
-    checkpoint_or_folder,
-    complete_checkpoint,
-)
+from earteach.cli.options import CheckpointDir, Ckpt, Json, LayoutChoice, complete_checkpoint
 from earteach.cli.output import Output, advice_table, facts, table
 from earteach.config import InferenceConfig
 
@@ -70,9 +63,8 @@ def evaluate(
     """Measure how well a model reconstructs ears, compared with PCA and other models."""
     from earteach.inference.evaluate import evaluate as core
 
-    path = checkpoint_or_folder(ckpt, checkpoint_dir)
     result = core(
-        path, data, layout=layout, baselines=baselines, against=against or (), out=out,
+        ckpt or checkpoint_dir, data, layout=layout, baselines=baselines, against=against or (), out=out,
         config=config,
     )  # fmt: skip
     Output(json).show(result, *_parts(result))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 import typer
 
-from earteach.cli.options import CheckpointDir, Ckpt, Json, checkpoint_or_folder
+from earteach.cli.options import CheckpointDir, Ckpt, Json
 from earteach.cli.output import Output, facts
 from earteach.config import ExportFormat, ExportPart
 
@@ -66,7 +66,7 @@ def export(
     from earteach.inference.export import export as core
 
     result = core(
-        checkpoint_or_folder(ckpt, checkpoint_dir), out, format=format, part=part, opset=opset,
+        ckpt or checkpoint_dir, out, format=format, part=part, opset=opset,
         input_size=input_size, with_preprocessing=with_preprocessing, quantize=quantize,
     )  # fmt: skip
     title = f"{result.format} {result.part} of {result.checkpoint}"

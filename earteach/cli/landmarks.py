@@ -9,14 +9,7 @@ import typer
 from rich.console import RenderableType
 from rich.markup import escape
 
-from earteach.cli.options import (
-    CheckpointDir,
-    Json,
-    Seed,
-    Show,
-    ckpt_argument,
-    typed,
-)
+from earteach.cli.options import CheckpointDir, Json, Seed, Show, ckpt_argument, typed
 from earteach.cli.output import Output, facts, pictures, progress_bar, table
 from earteach.config import DRAWN, InferenceConfig
 

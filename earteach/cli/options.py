@@ -204,14 +204,3 @@ FitChoice = Annotated[
         "reflecting its edges.",
     ),
 ]
-
-
-def checkpoint_or_folder(ckpt: Path | None, checkpoint_dir: Path) -> Path:
-    """The checkpoint that was named, or the folder whose best one to use."""
-    if ckpt is not None:
-        return ckpt
-    if not checkpoint_dir.is_dir():
-        raise EarTeachError(
-            f"{checkpoint_dir}: no such folder; run `earteach train` first, or name a checkpoint"
-        )
-    return checkpoint_dir

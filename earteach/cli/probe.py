@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from earteach.cli.options import CheckpointDir, Ckpt, Json, LayoutChoice, checkpoint_or_folder
+from earteach.cli.options import CheckpointDir, Ckpt, Json, LayoutChoice
 from earteach.cli.output import Output, table
 from earteach.config import InferenceConfig
 
@@ -71,7 +71,7 @@ def probe(
     from earteach.inference.probe import probe as core
 
     result = core(
-        checkpoint_or_folder(ckpt, checkpoint_dir), data, landmarks=landmarks, identities=identities,
+        ckpt or checkpoint_dir, data, landmarks=landmarks, identities=identities,
         groups=groups, seed=seed, layout=layout, config=config,
     )  # fmt: skip
     Output(json).show(result, *_tables(result))

@@ -9,16 +9,7 @@ import typer
 from rich.console import RenderableType
 from rich.markup import escape
 
-from earteach.cli.options import (
-    CheckpointDir,
-    Ckpt,
-    FitChoice,
-    Json,
-    LayoutChoice,
-    Seed,
-    Show,
-    checkpoint_or_folder,
-)
+from earteach.cli.options import CheckpointDir, Ckpt, FitChoice, Json, LayoutChoice, Seed, Show
 from earteach.cli.output import Output, pictures, table
 from earteach.config import InferenceConfig
 
@@ -71,7 +62,7 @@ def reconstruct(
     if variations is not None and jitter is None:
         raise typer.BadParameter("--variations needs --jitter; add it")
     result = core(
-        checkpoint_or_folder(ckpt, checkpoint_dir), inputs, out, number=number, layout=layout, fit=fit,
+        ckpt or checkpoint_dir, inputs, out, number=number, layout=layout, fit=fit,
         jitter=jitter, variations=variations or 1, seed=seed, config=config,
     )  # fmt: skip
     images = result.images

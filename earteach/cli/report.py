@@ -7,13 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from earteach.cli.options import (
-    CheckpointDir,
-    Json,
-    Seed,
-    checkpoint_or_folder,
-    complete_checkpoint,
-)
+from earteach.cli.options import CheckpointDir, Json, Seed, complete_checkpoint
 from earteach.cli.output import Output, duration, facts
 from earteach.config import InferenceConfig
 
@@ -52,9 +46,7 @@ def report(
     """Write a self-contained HTML report of a run: quality, curves, ears, options and data."""
     from earteach.inference.report import report as core
 
-    result = core(
-        checkpoint_or_folder(run, checkpoint_dir), out=out, gif=gif, seed=seed, config=config
-    )
+    result = core(run or checkpoint_dir, out=out, gif=gif, seed=seed, config=config)
     Output(json).show(result, facts("Report", _facts(result)))
 
 

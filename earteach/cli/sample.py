@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from earteach.cli.options import CheckpointDir, Ckpt, Json, Seed, Show, checkpoint_or_folder
+from earteach.cli.options import CheckpointDir, Ckpt, Json, Seed, Show
 from earteach.cli.output import Output, facts, pictures
 from earteach.config import InferenceConfig, Sampler
 
@@ -104,7 +104,7 @@ def sample(
     given = [name for name, value in {**for_new_ears, **others}.items() if value is not None]
     if len(given) > 1 and given[-1] in others:
         raise typer.BadParameter(f"{' and '.join(given)} cannot be used together")
-    path = checkpoint_or_folder(ckpt, checkpoint_dir)
+    path = ckpt or checkpoint_dir
     result: Samples | Interpolation | Traversal
     from earteach.inference import latent_traversal
     from earteach.inference.sample import sample as core

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from earteach.cli.options import CheckpointDir, Ckpt, Json, Seed, checkpoint_or_folder
+from earteach.cli.options import CheckpointDir, Ckpt, Json, Seed
 from earteach.cli.output import Output, facts, progress_bar
 from earteach.config import SHARPEN_STEPS, InferenceConfig
 
@@ -28,7 +28,7 @@ def sharpen(
 
     with progress_bar("sharpening") as progress:
         result = core(
-            checkpoint_or_folder(ckpt, checkpoint_dir),
+            ckpt or checkpoint_dir,
             steps=steps, seed=seed, config=config, progress=progress,
         )  # fmt: skip
     rows = {

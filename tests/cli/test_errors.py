@@ -87,8 +87,8 @@ TABLE: list[Row] = [
     *((f"{c} {p} {more}", 1, w) for c, more in TAKING.items() for p, w in BAD_CHECKPOINTS),
     *((f"{c} {p} {TAKING[c]}", 1, w) for p, (w, cs) in BAD_FOLDERS.items() for c in cs.split()),
     # No checkpoint named, and none there.
-    ("eval", 1, "checkpoints: no such folder|earteach train"),
-    ("distil", 1, "checkpoints: no such folder|earteach train"),
+    ("eval", 1, "checkpoints: no such checkpoint|earteach train"),
+    ("distil", 1, "checkpoints: no such checkpoint|earteach train"),
     ("resume", 1, "checkpoints: holds no last.ckpt|earteach train"),
     ("eval --checkpoint-dir run", 1, "run: holds no best-epoch=|earteach train"),
     ("sample --checkpoint-dir empty --out new", 1, "empty: holds no best-epoch="),
@@ -138,7 +138,7 @@ TABLE: list[Row] = [
     ("reconstruct run/last.ckpt --input {ears}/val_teacher.npy --jitter inf --out new", 1,
      "--jitter inf: must be a finite number, 0 or more"),
     # Probes.
-    ("probe", 1, "checkpoints: no such folder|earteach train"),
+    ("probe", 1, "checkpoints: no such checkpoint|earteach train"),
     ("probe run/last.ckpt --data none.npy", 1, "none.npy: no such file|--data"),
     ("probe run/last.ckpt --data {ears}/val_teacher.npy", 1, "landmarks of 7 people|--groups"),
     ("probe run/last.ckpt --data {ears}/train_teacher.npy --identities", 1, "two images of one"),

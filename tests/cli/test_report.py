@@ -56,7 +56,7 @@ def test_the_table_says_what_was_written(
 @pytest.mark.parametrize(
     ("args", "wanted"),
     [
-        ([], "checkpoints: no such folder; run `earteach train` first, or name a checkpoint"),
+        ([], "checkpoints: no such checkpoint; `earteach train` writes one"),
         (["none.ckpt"], "none.ckpt: no such checkpoint"),
         (["text.html"], "text.html: is cut short or not a checkpoint"),
         (["empty"], "empty: holds no best-epoch="),
