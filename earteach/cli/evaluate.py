@@ -76,12 +76,12 @@ def _parts(result: Evaluation) -> list[RenderableType]:
     cells = [_cells(name, score) for name, score, _ in rows]
     values = [tuple(row.values()) for row in cells]
     parts: list[RenderableType] = [table(f"{images} from {result.data}", *cells[0], rows=values)]
-    if result.intervals.ssim is not None:
+    if result.intervals["ssim"] is not None:
         intervals = [
-            (name, _range(interval.psnr, ".2f", " dB"), _range(interval.ssim, ".4f"))
+            (name, _range(interval["psnr"], ".2f", " dB"), _range(interval["ssim"], ".4f"))
             for name, _, interval in rows
         ]
-        title = "95 % intervals of the means, by bootstrap over images"
+        title = "95 % intervals of the means over images"
         parts.append(table(title, "", "PSNR", "SSIM", rows=intervals))
     return [*parts, facts(str(result.checkpoint), _facts(result)), *advice_table(result.advice)]
 
@@ -109,8 +109,8 @@ def _facts(result: Evaluation) -> dict[str, str]:
     margins |= {str(other.checkpoint): other.over_it for other in result.against}
     klds = sorted(health.kld_per_dimension)
     values = {
-        "PSNR": "\n".join(_verdict(n, m.psnr, 2, " dB") for n, m in margins.items()),
-        "SSIM": "\n".join(_verdict(n, m.ssim, 4) for n, m in margins.items()),
+        "PSNR": "\n".join(_verdict(n, m["psnr"], 2, " dB") for n, m in margins.items()),
+        "SSIM": "\n".join(_verdict(n, m["ssim"], 4) for n, m in margins.items()),
         "loss": f"{metrics.loss:.6f}, {100 * health.share_kld:.2g} % of it KLD at the final weight",
         "reconstruction loss": f"{metrics.recon_loss:.6f}, from noisy codes",
         "on training images": ""

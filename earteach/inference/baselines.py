@@ -21,6 +21,7 @@ from earteach.metrics.eval_metrics import (
     Intervals,
     QualityMeans,
     QualityMeter,
+    intervals,
 )
 from earteach.metrics.npz_cache import load_npz, store_npz
 
@@ -60,7 +61,7 @@ class BaselineQuality:
 
     def scores(self) -> Baselines:
         def fields(quality: ImageQuality) -> dict[str, Any]:
-            return {**quality.means(), "intervals": Intervals.of(quality)}
+            return {**quality.means(), "intervals": intervals(quality)}
 
         fitted = self.eigenears
         pca = PCAScore(components=fitted.count, images=fitted.images, **fields(self.pca))

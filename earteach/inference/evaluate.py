@@ -41,9 +41,11 @@ from earteach.metrics.diagnostics import (
 from earteach.metrics.eval_metrics import (
     ImageQuality,
     Intervals,
-    Margins,
+    Margin,
     QualityMeans,
     QualityMeter,
+    intervals,
+    margins,
 )
 from earteach.metrics.latent import LatentStatistics
 from earteach.model.annealing import final_kld_weight
@@ -78,7 +80,7 @@ class ComparedModel:
     checkpoint: Path
     metrics: Metrics
     intervals: Intervals
-    over_it: Margins
+    over_it: dict[str, Margin]
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ class Evaluation:
     metrics: Metrics
     intervals: Intervals
     baselines: Baselines | None
-    over_pca: Margins | None
+    over_pca: dict[str, Margin] | None
     against: tuple[ComparedModel, ...]
     files: Files | None
     health: Health
@@ -214,9 +216,9 @@ def evaluate_model(
         data=array.path,
         images=len(rows),
         metrics=measured.metrics(),
-        intervals=Intervals.of(measured.quality),
+        intervals=intervals(measured.quality),
         baselines=beside.scores() if beside else None,
-        over_pca=Margins.between(measured.quality, beside.pca) if beside else None,
+        over_pca=margins(measured.quality, beside.pca) if beside else None,
         against=tuple(_compare(other, array, measured, config) for other in against),
         files=files,
         health=health,
@@ -344,5 +346,5 @@ def _compare(
     path: Path, array: EarArray, ours: Measurement, config: InferenceConfig
 ) -> ComparedModel:
     theirs = _measure(load_model(path, config), array, ours.rows, config.batch_size)
-    over_it = Margins.between(ours.quality, theirs.quality)
-    return ComparedModel(path, theirs.metrics(), Intervals.of(theirs.quality), over_it)
+    over_it = margins(ours.quality, theirs.quality)
+    return ComparedModel(path, theirs.metrics(), intervals(theirs.quality), over_it)

@@ -1,40 +1,12 @@
-"""Bootstrap confidence intervals of means over images or groups of images."""
+"""Bootstrap confidence intervals over groups of images."""
 
 from __future__ import annotations
 
 import numpy as np
 
-RESAMPLES = 2000
-LEVEL = 0.95
-# Row numbers drawn at a time, which bounds the memory.
-_ROWS_AT_ONCE = 2**21
+_RESAMPLES = 2000
 
 Interval = tuple[float, float]
-
-
-def mean_interval(
-    values: np.ndarray, *, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0
-) -> Interval | None:
-    """The percentile bootstrap interval of the mean of `values` `(N,)`.
-
-    Efron and Tibshirani 1993, chapter 13: N values are drawn with replacement `resamples` times, and
-    the interval holds the middle `level` of the means. The rows drawn depend on the seed and N alone,
-    so several series over the same images are resampled alike. None for fewer than two values, and
-    where one is not finite.
-    """
-    count = len(values)
-    if count < 2 or not np.isfinite(values).all():
-        return None
-    generator = np.random.default_rng(seed)
-    means = np.empty(resamples)
-    at_once = max(1, _ROWS_AT_ONCE // count)
-    for start in range(0, resamples, at_once):
-        number = min(at_once, resamples - start)
-        rows = generator.integers(count, size=(number, count))
-        means[start : start + number] = values[rows].mean(axis=1)
-    tail = (1 - level) / 2
-    low, high = np.quantile(means, [tail, 1 - tail]).tolist()
-    return low, high
 
 
 class GroupResamples:
@@ -45,15 +17,12 @@ class GroupResamples:
     alike.
     """
 
-    def __init__(
-        self, groups: np.ndarray, *, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0
-    ) -> None:
+    def __init__(self, groups: np.ndarray) -> None:
         names, self._group_of_image = np.unique(groups, return_inverse=True)
         shares = np.full(len(names), 1 / len(names))
-        generator = np.random.default_rng(seed)
+        generator = np.random.default_rng(0)
         # How often each group is drawn, (resamples, groups).
-        self._draws = generator.multinomial(len(names), shares, size=resamples).astype(np.float32)
-        self._tail = (1 - level) / 2
+        self._draws = generator.multinomial(len(names), shares, size=_RESAMPLES).astype(np.float32)
 
     def means(self, values: np.ndarray) -> np.ndarray:
         """The mean over images in each resample, `(resamples,)`; NaN values are ignored."""
@@ -68,8 +37,8 @@ class GroupResamples:
         return self._draws @ counts
 
     def interval(self, resampled: np.ndarray) -> Interval | None:
-        """The percentile interval of a statistic of each resample; None for a single group."""
+        """The 95 % percentile interval of a statistic of each resample; None for a single group."""
         if self._draws.shape[1] < 2:
             return None
-        low, high = np.nanquantile(resampled, [self._tail, 1 - self._tail]).tolist()
+        low, high = np.nanquantile(resampled, [0.025, 0.975]).tolist()
         return low, high

@@ -17,10 +17,13 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from earteach.metrics.bootstrap import Interval, mean_interval
+from earteach.metrics.bootstrap import Interval
 from earteach.model.loss import dissimilarity, squared_error
 
 _WINDOW_RADIUS = 5
+_COMPARED = ("psnr", "ssim")
+
+Intervals = dict[str, Interval | None]
 # Values per piece: what fits into a CPU core's cache is several times as fast.
 _PIECE_VALUES = 2**17
 
@@ -54,20 +57,21 @@ class ImageQuality:
         return {name: means.get(name) for name in METRICS}
 
 
-@dataclass(frozen=True)
-class Intervals:
-    """95 % bootstrap intervals of the means over images; None for one image or an infinite PSNR.
+def mean_interval(values: np.ndarray) -> Interval | None:
+    """The 95 % interval of the mean of values `(N,)`: 1.96 standard errors to either side.
 
-    They treat images as independent: with several images of each person, other people could differ
-    by more.
+    It treats images as independent: with several images of each person, other people could differ by
+    more. None for fewer than two values, and where one is not finite.
     """
+    if len(values) < 2 or not np.isfinite(values).all():
+        return None
+    mean, reach = float(values.mean()), 1.96 * float(values.std(ddof=1)) / math.sqrt(len(values))
+    return mean - reach, mean + reach
 
-    psnr: Interval | None
-    ssim: Interval | None
 
-    @classmethod
-    def of(cls, quality: ImageQuality) -> Intervals:
-        return cls(mean_interval(quality.psnr), mean_interval(quality.ssim))
+def intervals(quality: ImageQuality) -> Intervals:
+    """The `mean_interval` of PSNR and of SSIM, by name."""
+    return {name: mean_interval(quality.values[name]) for name in _COMPARED}
 
 
 Standing = Literal["ahead of", "behind", "tied with", "not comparable with"]
@@ -106,16 +110,9 @@ class Margin:
         return "behind" if high < 0 else "tied with"
 
 
-@dataclass(frozen=True)
-class Margins:
-    """This model minus another, paired by image; positive where this model is better."""
-
-    psnr: Margin
-    ssim: Margin
-
-    @classmethod
-    def between(cls, ours: ImageQuality, theirs: ImageQuality) -> Margins:
-        return cls(Margin.between(ours.psnr, theirs.psnr), Margin.between(ours.ssim, theirs.ssim))
+def margins(ours: ImageQuality, theirs: ImageQuality) -> dict[str, Margin]:
+    """PSNR and SSIM of this model minus another's, by name; positive where this model is better."""
+    return {name: Margin.between(ours.values[name], theirs.values[name]) for name in _COMPARED}
 
 
 class QualityMeter:

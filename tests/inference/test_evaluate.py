@@ -133,17 +133,9 @@ def test_values_are_those_of_a_second_computation(trained, ears, evaluation):
     assert evaluation.data == ears / "val_teacher.npy"
 
 
-def percentile_interval(values: np.ndarray) -> tuple[float, float]:
-    interval = stats.bootstrap(
-        (values,), np.mean, n_resamples=20_000, method="percentile", rng=np.random.default_rng(3)
-    ).confidence_interval
-    return interval.low, interval.high
-
-
-def assert_close(interval: tuple[float, float] | None, expected: tuple[float, float]) -> None:
-    assert interval is not None
-    # The ends of 2,000 resamples of a few images vary by about 2 % of the interval's width.
-    assert interval == pytest.approx(expected, abs=0.08 * (expected[1] - expected[0]) + 1e-4)
+def assert_interval(interval: tuple[float, float], values: np.ndarray, tolerance: float) -> None:
+    expected = stats.norm.interval(0.95, loc=values.mean(), scale=stats.sem(values))
+    assert interval == pytest.approx(expected, abs=tolerance)
 
 
 def test_baselines_and_margins_are_those_of_scikit_learn_and_scipy(trained, ears, evaluation):
@@ -163,12 +155,12 @@ def test_baselines_and_margins_are_those_of_scikit_learn_and_scipy(trained, ears
         assert getattr(baselines.pca, name) == pytest.approx(by_pca[name].mean(), abs=tolerance)
         score = getattr(baselines.mean_image, name)
         assert score == pytest.approx(by_mean[name].mean(), abs=tolerance)
-        assert_close(getattr(evaluation.intervals, name), percentile_interval(ours[name]))
-        assert_close(getattr(baselines.pca.intervals, name), percentile_interval(by_pca[name]))
+        assert_interval(evaluation.intervals[name], ours[name], tolerance)
+        assert_interval(baselines.pca.intervals[name], by_pca[name], tolerance)
         # The interval of paired differences, not the difference of intervals.
-        margin, differences = getattr(evaluation.over_pca, name), ours[name] - by_pca[name]
+        margin, differences = evaluation.over_pca[name], ours[name] - by_pca[name]
         assert margin.difference == pytest.approx(differences.mean(), abs=2e-4)
-        assert_close((margin.low, margin.high), percentile_interval(differences))
+        assert_interval((margin.low, margin.high), differences, 5e-4)
 
 
 # Baselines are cached beside the array.
@@ -314,9 +306,9 @@ def test_another_checkpoint_has_the_values_that_it_has_alone(trained, trained_in
             for run in (trained, trained_in_bf16)
         )
     for name in ("psnr", "ssim"):
-        margin, differences = getattr(first.over_it, name), ours[name] - theirs[name]
+        margin, differences = first.over_it[name], ours[name] - theirs[name]
         assert margin.difference == pytest.approx(differences.mean(), abs=1e-4)
-        assert_close((margin.low, margin.high), percentile_interval(differences))
+        assert_interval((margin.low, margin.high), differences, 2e-4)
 
 
 @pytest.mark.slow

@@ -132,14 +132,14 @@ def test_the_page_is_whole_and_asks_for_nothing(made):
 
 def test_the_numbers_are_those_of_eval(made, trained):
     seen = evaluate(trained.last)
-    pca, mean, over = seen.baselines.pca, seen.baselines.mean_image, seen.over_pca
+    pca, mean, over = seen.baselines.pca, seen.baselines.mean_image, seen.over_pca["psnr"]
     text = made.page.text
     rows = ((seen.metrics, seen.intervals), (pca, pca.intervals), (mean, mean.intervals))
     for score, between in rows:
-        (low, high), (bottom, top) = between.psnr, between.ssim
+        (low, high), (bottom, top) = between["psnr"], between["ssim"]
         assert f" {score.psnr:.2f} dB {low:.2f} to {high:.2f} " in text
         assert f" {score.ssim:.4f} {bottom:.4f} to {top:.4f} " in text
-    assert f"this model over PCA {over.psnr.difference:+.2f} dB {over.psnr.low:+.2f} to " in text
+    assert f"this model over PCA {over.difference:+.2f} dB {over.low:+.2f} to " in text
     assert (
         f"{seen.metrics.active_units} of 16 units are active; the KLD is {seen.metrics.kld:.1f}"
         in text

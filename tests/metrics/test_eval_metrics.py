@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torchmetrics.functional.image import (
     multiscale_structural_similarity_index_measure as torchmetrics_ms_ssim,
 )
 from torchmetrics.functional.image import structural_similarity_index_measure as torchmetrics_ssim
 
-from earteach.metrics.eval_metrics import Margin, QualityMeter, ms_ssim, psnr, ssim
+from earteach.metrics.eval_metrics import Margin, QualityMeter, mean_interval, ms_ssim, psnr, ssim
 
 Pair = tuple[torch.Tensor, torch.Tensor]
 
@@ -88,6 +89,18 @@ def test_quality_is_collected_image_by_image(side, multiscale):
     if multiscale:
         expected = torchmetrics_ms_ssim(images, targets, data_range=1.0, reduction="none")
         assert quality.values["ms_ssim"] == pytest.approx(expected.numpy(), abs=1e-6)
+
+
+@pytest.mark.parametrize("count", [2, 15, 500])
+def test_the_interval_of_a_mean_is_that_of_scipy(count):
+    values = 20 + np.random.default_rng(0).gamma(3.0, 2.0, size=count)  # skewed, as PSNRs are
+    expected = stats.norm.interval(0.95, loc=values.mean(), scale=stats.sem(values))
+    assert mean_interval(values) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("values", [[1.0], [1.0, np.inf], [np.nan, 2.0, 3.0]])
+def test_there_is_no_interval_for_one_or_infinite_values(values):
+    assert mean_interval(np.array(values)) is None
 
 
 @pytest.mark.parametrize(
