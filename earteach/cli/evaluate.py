@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import RenderableType
 
-from earteach.cli.options import CheckpointDir, Ckpt, Json, LayoutChoice, complete_checkpoint
+from earteach.cli.options import (
+    CheckpointDir,
+    Ckpt,
+    DataArray,
+    Json,
+    LayoutChoice,
+    complete_checkpoint,
+)
 from earteach.cli.output import Output, advice_table, facts, table
 from earteach.config import InferenceConfig
 
@@ -26,13 +33,7 @@ COLUMNS = {"KLD": "{kld:.2f} nats", "active": "{active_units}/{latent_dim}"}
 def evaluate(
     config: InferenceConfig,
     ckpt: Ckpt = None,
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            "--data",
-            help="Array to evaluate on; defaults to the checkpoint's validation array.",
-        ),
-    ] = None,
+    data: DataArray = None,
     against: Annotated[
         list[Path] | None,
         typer.Option(

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import RenderableType
-from rich.markup import escape
 
 from earteach.cli.options import CheckpointDir, Json, Seed, Show, ckpt_argument, typed
-from earteach.cli.output import Output, facts, pictures, progress_bar, table
+from earteach.cli.output import Output, facts, listing, pictures, progress_bar
 from earteach.config import DRAWN, InferenceConfig
 
 if TYPE_CHECKING:
     from earteach.inference.landmark_training import TrainedLandmarks
 
-_MAX_ROWS, _MAX_PICTURES = 20, 4
 _FOR_TRAINING = ("drawn", "compare", "steps", "seed", "checkpoint_dir")
 
 
@@ -96,19 +94,11 @@ def _find(
     from earteach.inference.landmarks import landmarks as core
 
     found = core(ckpt, inputs, out, boxes=boxes, config=config)
-    shown: list[RenderableType] = []
-    if show and not output.json:
-        shown += pictures([ear.output for ear in found.images[:_MAX_PICTURES]])
-    rows = [
-        (str(ear.output), f"{sum(ear.confidence) / len(ear.confidence):.2f}")
-        for ear in found.images[:_MAX_ROWS]
-    ]
-    ears = "1 ear" if len(found.images) == 1 else f"{len(found.images):,} ears"
+    drawn = pictures([ear.output for ear in found.images]) if show and not output.json else []
+    rows = [(str(ear.output), f"{fmean(ear.confidence):.2f}") for ear in found.images]
+    ears = "1 ear" if len(rows) == 1 else f"{len(rows):,} ears"
     title = f"{ears} with {len(found.images[0].points)} landmarks"
-    shown.append(table(title, "PNG", "mean confidence", rows=rows))
-    if len(found.images) > len(rows):
-        shown.append(escape(f"and {len(found.images) - len(rows):,} more in {out}"))
-    output.show(found, *shown)
+    output.show(found, *drawn, *listing(title, "PNG", "mean confidence", rows=rows, out=out))
 
 
 def _rows(trained: TrainedLandmarks) -> dict[str, str]:

@@ -175,6 +175,10 @@ Ckpt = Annotated[Path | None, ckpt_argument("A checkpoint. Default: the best in 
 CheckpointDir = Annotated[
     Path, typer.Option("--checkpoint-dir", help="Folder to search for the checkpoint.")
 ]
+DataArray = Annotated[
+    Path | None,
+    typer.Option("--data", help="Array of ears; defaults to the checkpoint's validation array."),
+]
 LayoutChoice = Annotated[
     Layout | None,
     typer.Option("--layout", help="Axis order of an array, if its shape is ambiguous."),

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 _BARS, _ASCII_BARS = "▁▂▃▄▅▆▇█", "_.-=+*%#"
 _SPARKS = 24
+_MAX_ROWS, _MAX_PICTURES = 20, 4
 _UNBOUNDED = 10_000
 _live_console: Console | None = None  # that of a progress bar
 
@@ -116,6 +117,16 @@ def table(title: str, *columns: str, rows: Sequence[tuple[str, ...]]) -> Table:
     return result
 
 
+def listing(
+    title: str, *columns: str, rows: Sequence[tuple[str, ...]], out: Path
+) -> list[RenderableType]:
+    """A table of the first files that were written to `out`, and how many more there are."""
+    parts: list[RenderableType] = [table(title, *columns, rows=rows[:_MAX_ROWS])]
+    if len(rows) > _MAX_ROWS:
+        parts.append(escape(f"and {len(rows) - _MAX_ROWS:,} more in {out}"))
+    return parts
+
+
 def facts(title: str, values: Mapping[str, str]) -> Table:
     """A table of names and values."""
     result = Table(title=_title(title), title_justify="left", show_header=False)
@@ -142,10 +153,10 @@ def advice_table(advice: Sequence[Advice]) -> list[Table]:
 
 
 def pictures(paths: Sequence[Path]) -> list[RenderableType]:
-    """The PNGs drawn for the terminal; none, and a note, where it lacks the colours."""
+    """The first PNGs drawn for the terminal; none, and a note, where it lacks the colours."""
     console = Console()
     if console.color_system in ("256", "truecolor"):
-        return [half_blocks(path, console.width) for path in paths]
+        return [half_blocks(path, console.width) for path in paths[:_MAX_PICTURES]]
     note("--show needs at least 256 colours and NO_COLOR unset; nothing was drawn")
     return []
 

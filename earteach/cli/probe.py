@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from earteach.cli.options import CheckpointDir, Ckpt, Json, LayoutChoice
+from earteach.cli.options import CheckpointDir, Ckpt, DataArray, Json, LayoutChoice
 from earteach.cli.output import Output, table
 from earteach.config import InferenceConfig
 
@@ -30,13 +30,7 @@ _NONE = "–"
 def probe(
     config: InferenceConfig,
     ckpt: Ckpt = None,
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            "--data",
-            help="Array to probe on; defaults to the checkpoint's validation array.",
-        ),
-    ] = None,
+    data: DataArray = None,
     landmarks: Annotated[
         Path | None,
         typer.Option(

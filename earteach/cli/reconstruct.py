@@ -6,14 +6,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import RenderableType
-from rich.markup import escape
 
 from earteach.cli.options import CheckpointDir, Ckpt, FitChoice, Json, LayoutChoice, Seed, Show
-from earteach.cli.output import Output, pictures, table
+from earteach.cli.output import Output, listing, pictures
 from earteach.config import InferenceConfig
-
-_MAX_ROWS, _MAX_PICTURES = 20, 4
 
 
 def reconstruct(
@@ -65,13 +61,8 @@ def reconstruct(
         ckpt or checkpoint_dir, inputs, out, number=number, layout=layout, fit=fit,
         jitter=jitter, variations=variations or 1, seed=seed, config=config,
     )  # fmt: skip
-    images = result.images
-    shown: list[RenderableType] = []
-    if show and not json:
-        shown += pictures([image.output for image in images[:_MAX_PICTURES]])
+    drawn = pictures([image.output for image in result.images]) if show and not json else []
     kind = "reconstructions" if jitter is None else f"variations, {jitter:g} sigma"
-    rows = [(str(i.output), f"{i.psnr:.2f} dB", f"{i.ssim:.4f}") for i in images[:_MAX_ROWS]]
-    shown.append(table(f"{len(images):,} {kind}", "PNG", "PSNR", "SSIM", rows=rows))
-    if len(images) > len(rows):
-        shown.append(escape(f"and {len(images) - len(rows):,} more in {out}"))
-    Output(json).show(result, *shown)
+    rows = [(str(i.output), f"{i.psnr:.2f} dB", f"{i.ssim:.4f}") for i in result.images]
+    listed = listing(f"{len(rows):,} {kind}", "PNG", "PSNR", "SSIM", rows=rows, out=out)
+    Output(json).show(result, *drawn, *listed)
