@@ -75,10 +75,7 @@ def chunk_size(array: EarArray) -> int:
 def stored_images(array: EarArray, index: slice | Sequence[int] | np.ndarray) -> np.ndarray:
     """Images in their stored type and scale, `(n, H, W, C)`."""
     rows = range(len(array))[index] if isinstance(index, slice) else index
-    stored = np.stack([array.raw[int(row)] for row in rows])
-    if array.layout == "nchw":
-        return np.ascontiguousarray(stored.transpose(0, 2, 3, 1))
-    return stored if array.layout == "nhwc" else stored[..., None]
+    return np.ascontiguousarray(np.stack([array.stored(int(row)) for row in rows]))
 
 
 @dataclass(frozen=True)

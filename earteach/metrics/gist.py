@@ -17,7 +17,6 @@ import torch
 from torch.nn import functional
 
 SCALES, ORIENTATIONS, GRID = 4, 6, 4
-FEATURES = GRID**2 * (SCALES * ORIENTATIONS + 3)
 # A quarter of a cycle per pixel under a Gaussian of two pixels is about one octave wide.
 _FREQUENCY, _SIGMA, _RADIUS = 0.25, 2.0, 3
 _BINOMIAL = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)
