@@ -12,42 +12,36 @@ from typing import TYPE_CHECKING, Any
 
 from earteach._version import __version__ as __version__
 
-_HOMES = {
-    "Crop": "earteach.data.crops",
-    "DataConfig": "earteach.config",
-    "EarArray": "earteach.data.arrays",
-    "EarBackbone": "earteach.inference.backbone",
-    "EarTeachError": "earteach.errors",
-    "ConvVAE": "earteach.model.vae",
-    "EarVAE": "earteach.model.vae",
-    "EarVAELightning": "earteach.training.lightning_module",
-    "HardwareConfig": "earteach.config",
-    "InferenceConfig": "earteach.config",
-    "KLDConfig": "earteach.config",
-    "ModelConfig": "earteach.config",
-    "OptimConfig": "earteach.config",
-    "RunConfig": "earteach.config",
-    "Split": "earteach.data.split",
-    "TrainConfig": "earteach.config",
-    "embed": "earteach.inference.embed",
-    "build_model": "earteach.model.build",
-    "distil": "earteach.runs",
-    "evaluate": "earteach.inference.evaluate",
-    "export": "earteach.inference.export",
-    "inspect_data": "earteach.inspection",
-    "landmarks": "earteach.inference.landmarks",
-    "load": "earteach.checkpoint",
-    "prepare": "earteach.data.prepare",
-    "prepare_drawn": "earteach.data.prepare",
-    "reconstruct": "earteach.inference.reconstruct",
-    "probe": "earteach.inference.probe",
-    "report": "earteach.inference.report",
-    "resume": "earteach.runs",
-    "sample": "earteach.inference.sample",
-    "sharpen": "earteach.inference.sharpen",
-    "train": "earteach.runs",
-    "train_landmarks": "earteach.inference.landmark_training",
-}
+# The public names of each module.
+_NAMES = {
+    "checkpoint": ("load",),
+    "config": (
+        "DataConfig", "HardwareConfig", "InferenceConfig", "KLDConfig", "ModelConfig", "OptimConfig",
+        "RunConfig", "TrainConfig",
+    ),
+    "data.arrays": ("EarArray",),
+    "data.crops": ("Crop",),
+    "data.prepare": ("prepare", "prepare_drawn"),
+    "data.split": ("Split",),
+    "errors": ("EarTeachError",),
+    "inference.backbone": ("EarBackbone",),
+    "inference.embed": ("embed",),
+    "inference.evaluate": ("evaluate",),
+    "inference.export": ("export",),
+    "inference.landmark_training": ("train_landmarks",),
+    "inference.landmarks": ("landmarks",),
+    "inference.probe": ("probe",),
+    "inference.reconstruct": ("reconstruct",),
+    "inference.report": ("report",),
+    "inference.sample": ("sample",),
+    "inference.sharpen": ("sharpen",),
+    "inspection": ("inspect_data",),
+    "model.build": ("build_model",),
+    "model.vae": ("ConvVAE", "EarVAE"),
+    "runs": ("distil", "resume", "train"),
+    "training.lightning_module": ("EarVAELightning",),
+}  # fmt: skip
+_HOMES = {name: f"earteach.{module}" for module, names in _NAMES.items() for name in names}
 
 __all__ = ["__version__", *_HOMES]
 
