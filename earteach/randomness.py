@@ -7,7 +7,8 @@ index), the latent noise of a step from (seed, step, rank), that of validation f
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from enum import IntEnum
 
 import numpy as np
@@ -33,6 +34,14 @@ def derive(seed: int, purpose: Purpose, *parts: int) -> int:
     """A 63-bit seed for one purpose and place (numpy's SeedSequence mixes the parts)."""
     words = np.random.SeedSequence([seed, int(purpose), *parts]).generate_state(1, np.uint64)
     return int(words[0]) >> 1
+
+
+@contextmanager
+def seeded_weights(seed: int) -> Iterator[None]:
+    """What torch draws inside, such as new weights, follows from the seed; its own state stays."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(seed, Purpose.WEIGHTS))
+        yield
 
 
 def permutation(seed: int, epoch: int, length: int) -> np.ndarray:

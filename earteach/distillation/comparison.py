@@ -15,11 +15,9 @@ import torch
 from torch import nn
 
 from earteach.config import InferenceConfig, Layout
-from earteach.data.image_batches import image_batches
 from earteach.distillation.agreement import Agreement
 from earteach.distillation.student_module import side_logits
 from earteach.distillation.teacher import find_teacher
-from earteach.inference.evaluate import open_array
 from earteach.inference.loaded_model import LoadedModel, load_model
 from earteach.metrics.eval_metrics import QualityMeter
 from earteach.model.pca_vae import PCAVAE, SideClassifierPCAVAE
@@ -69,29 +67,23 @@ def compare(
     data: str | Path | None = None,
     *,
     layout: Layout | None = None,
-    config: InferenceConfig | None = None,
+    config: InferenceConfig = InferenceConfig(),
 ) -> Comparison:
     """Compare the student at `path`, or a folder's best, with its teacher on an array.
 
     Left out, it is the validation array that the student names. Raises `EarTeachError` for a
     checkpoint that is no student's, where the teacher is gone, and for an array that cannot be read.
     """
-    config = config or InferenceConfig()
     student = load_model(Path(path), config)
     original = find_teacher(student.checkpoint)
     # In the student's arithmetic, as training had it, whatever its own run had.
     config = replace(config, precision=student.precision)
     teacher = load_model(original.path, config)
-    array = open_array(student, data, layout)
+    array = student.open_data(data, layout)
     agreement = Agreement(teacher.network)
     qualities = QualityMeter("psnr", "ssim"), QualityMeter("psnr", "ssim")
     timed = torch.empty(0)
-    for batch in image_batches(
-        array,
-        size=student.network.image_size,
-        channels=student.network.in_channels,
-        batch_size=config.batch_size,
-    ):
+    for batch in student.batches(array, config.batch_size):
         images = batch.images.to(student.device)
         timed = timed if len(timed) else images[:_TIMED_IMAGES]
         with teacher.running() as network:

@@ -57,7 +57,7 @@ def embed(
     features: bool = False,
     layout: Layout | None = None,
     fit: Fit = "stretch",
-    config: InferenceConfig | None = None,
+    config: InferenceConfig = InferenceConfig(),
 ) -> Embedding:
     """Write mu of each ear in an array, a folder or an image to `.npz`, `.npy` or `.parquet`.
 
@@ -69,7 +69,6 @@ def embed(
     read, and where another program's file is in the way. `out` is written whole or not at all.
     """
     _check_suffix(out, logvar=logvar, features=features)
-    config = config or InferenceConfig()
     model = load_model(path, config)
     new_folders = missing_folders(out.parent)
     make_folder(out.parent)

@@ -1,4 +1,4 @@
-"""How well a network reconstructs ears: measure it, measure the baselines, diagnose the run.
+"""How well a network reconstructs ears: measure it, and measure the baselines.
 
 Metrics of single images are in `metrics/eval_metrics.py`.
 
@@ -9,7 +9,6 @@ Metrics of single images are in `metrics/eval_metrics.py`.
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,8 @@ import numpy as np
 import torch
 
 from earteach import checkpoint
-from earteach.config import InferenceConfig, Layout, TrainConfig
+from earteach.checkpoint import Checkpoint
+from earteach.config import InferenceConfig, Layout
 from earteach.data.arrays import EarArray, sampled_rows
 from earteach.errors import EarTeachError
 from earteach.inference import evaluation_files
@@ -27,17 +27,10 @@ from earteach.inference.baselines import (
     Baselines,
     BaselineScore,
     measure_baselines,
-    model_batches,
 )
 from earteach.inference.evaluation_files import Files
 from earteach.inference.loaded_model import LoadedModel, load_model
-from earteach.metrics.diagnostics import (
-    Advice,
-    RunStatistics,
-    TrainingSubset,
-    diagnose,
-    recorded_history,
-)
+from earteach.metrics.diagnostics import Advice, recorded_advice, recorded_history
 from earteach.metrics.eval_metrics import (
     ImageQuality,
     Intervals,
@@ -49,7 +42,7 @@ from earteach.metrics.eval_metrics import (
 )
 from earteach.metrics.latent import LatentStatistics
 from earteach.model.annealing import final_kld_weight
-from earteach.model.loss import LossTerm, VAEBatch, reported_loss, vae_terms
+from earteach.model.loss import VAEBatch, reported_loss, vae_terms
 from earteach.model.vae import reparameterise
 from earteach.randomness import validation_noise
 
@@ -87,21 +80,18 @@ class ComparedModel:
 class Health:
     """What lies behind the means.
 
-    `kld_per_dimension` is in nats; `share_recon` and `share_kld` are shares of the loss.
-    `train_recon_loss` is that of up to 64 training images without augmentation, and `gap` is the
-    evaluated images' minus it; both are None if the training array is gone or has changed.
+    `kld_per_dimension` is in nats; `share_kld` is the KLD's share of the loss. `train_recon_loss` is
+    that of up to 64 training images without augmentation, as training measured it; None if unknown.
     """
 
     kld_per_dimension: tuple[float, ...]
-    share_recon: float
     share_kld: float
     train_recon_loss: float | None
-    gap: float | None
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The result of `earteach eval`; `advice` comes from the run diagnostics."""
+    """The result of `earteach eval`; `advice` is what training's run diagnostics last gave."""
 
     checkpoint: Path
     data: Path
@@ -114,7 +104,6 @@ class Evaluation:
     files: Files | None
     health: Health
     advice: tuple[Advice, ...]
-    seconds: float
 
     def scores(self) -> list[tuple[str, Score, Intervals]]:
         """Names, means and intervals of this model, other models, and the baselines."""
@@ -168,7 +157,7 @@ def evaluate(
     baselines: bool = True,
     against: Sequence[str | Path] = (),
     out: Path | None = None,
-    config: InferenceConfig | None = None,
+    config: InferenceConfig = InferenceConfig(),
 ) -> Evaluation:
     """Measure a checkpoint, or a folder's best, on an array.
 
@@ -180,10 +169,9 @@ def evaluate(
     Raises `EarTeachError` if a checkpoint or the array cannot be read, if one of `against` takes
     images of another size or number of channels, and if `out` cannot be written.
     """
-    config = config or InferenceConfig()
     model = load_model(Path(path), config)
     others = [_check_comparable(Path(other), model) for other in against]
-    array = open_array(model, data, layout)
+    array = model.open_data(data, layout)
     if out is not None:
         evaluation_files.prepare_folder(out)
     return evaluate_model(
@@ -202,17 +190,16 @@ def evaluate_model(
     max_images: int | None = None,
 ) -> DetailedEvaluation:
     """Evaluate a loaded model on an array, or on up to `max_images` evenly spread images of it."""
-    start, batch_size = time.monotonic(), config.batch_size
+    batch_size, trained = config.batch_size, model.checkpoint
     rows = sampled_rows(len(array), max_images or len(array))
     measured = _measure(model, array, rows, batch_size)
     beside = measure_baselines(model, array, rows, batch_size) if baselines else None
-    health, advice = _diagnose(model, measured)
     files = None
     if out is not None:
         kld = measured.losses[:, 2]
         files = evaluation_files.write(out, model, array, measured.quality, kld, beside, batch_size)
     summary = Evaluation(
-        checkpoint=model.checkpoint.path,
+        checkpoint=trained.path,
         data=array.path,
         images=len(rows),
         metrics=measured.metrics(),
@@ -221,44 +208,24 @@ def evaluate_model(
         over_pca=margins(measured.quality, beside.pca) if beside else None,
         against=tuple(_compare(other, array, measured, config) for other in against),
         files=files,
-        health=health,
-        advice=advice,
-        seconds=time.monotonic() - start,
+        health=_health(trained, measured),
+        advice=recorded_advice(trained.state),
     )
     return DetailedEvaluation(summary, measured, beside)
 
 
-def open_array(
-    model: LoadedModel, data: str | Path | None = None, layout: Layout | None = None
-) -> EarArray:
-    """Open `data`, or the validation array that the checkpoint names.
-
-    Raises `EarTeachError` if it cannot be read.
-    """
-    trained_on = model.checkpoint.config.data
-    path = Path(data or trained_on.val_data)
-    try:
-        array = EarArray.open(path, layout or trained_on.layout)
-    except EarTeachError as error:
-        if path.exists():
-            raise
-        raise EarTeachError(f"{path}: no such file; name an array with --data") from error
-    array.note_conversions(model.network.image_size, model.network.in_channels)
-    return array
-
-
 def _measure(model: LoadedModel, array: EarArray, rows: np.ndarray, batch_size: int) -> Measurement:
     network, config = model.network, model.checkpoint.config
-    if model.checkpoint.about["data"].get("train") == array.fingerprint():
+    if model.is_as_in_training(array, "train"):
         _log.info(
             "%s was trained on the images of %s; it may do worse on others",
             model.checkpoint.path, array.path,
         )  # fmt: skip
-    terms = _loss_terms(config)
+    terms = vae_terms(config, final_kld_weight(config.kld))  # as in validation
     losses: list[list[float]] = []
     meter, codes = QualityMeter(), LatentStatistics(network.latent_dim)
     with model.running():
-        for batch in model_batches(model, array, rows, batch_size):
+        for batch in model.batches(array, batch_size, rows):
             images = batch.images.to(model.device)
             mu, logvar = network.encode(images)
             noise = validation_noise(config.run.seed, batch.indices, mu.shape[1]).to(model.device)
@@ -272,54 +239,16 @@ def _measure(model: LoadedModel, array: EarArray, rows: np.ndarray, batch_size: 
     return Measurement(rows, np.array(losses), meter.compute(), codes, network.latent_dim)
 
 
-def _loss_terms(config: TrainConfig) -> list[LossTerm[VAEBatch]]:
-    """With the final KLD weight, as in validation."""
-    return vae_terms(config, final_kld_weight(config.kld))
-
-
-def _diagnose(model: LoadedModel, measurement: Measurement) -> tuple[Health, tuple[Advice, ...]]:
-    trained, metrics, codes = model.checkpoint, measurement.metrics(), measurement.codes
-    seed, batch_size = trained.config.run.seed, trained.config.optim.batch_size
-    loss, recon_loss, train_recon_loss = metrics.loss, metrics.recon_loss, None
-    kld = next(term for term in _loss_terms(trained.config) if term.name == "kld")
-    if (subset := _training_subset(model)) is not None:
-        with model.running() as network:
-            train_recon_loss = subset.reconstruction_loss(network, seed=seed, batch_size=batch_size)
-    health = Health(
-        kld_per_dimension=tuple(codes.kld_per_dimension().tolist()),
-        share_recon=recon_loss / loss if loss else 0.0,
-        share_kld=kld.weight * metrics.kld / kld.divisor / loss if loss else 0.0,
-        train_recon_loss=train_recon_loss,
-        gap=None if train_recon_loss is None else recon_loss - train_recon_loss,
+def _health(trained: Checkpoint, measured: Measurement) -> Health:
+    loss, _, kld = measured.losses.mean(axis=0).tolist()
+    config, history = trained.config, recorded_history(trained.state)
+    terms = vae_terms(config, final_kld_weight(config.kld))
+    term = next(term for term in terms if term.name == "kld")
+    return Health(
+        kld_per_dimension=tuple(measured.codes.kld_per_dimension().tolist()),
+        share_kld=term.weight * kld / term.divisor / loss if loss else 0.0,
+        train_recon_loss=history[-1].clean_recon if history else None,
     )
-    if not (history := recorded_history(trained.state)):
-        return health, ()
-    run_statistics = RunStatistics(
-        config=trained.config,
-        epochs=trained.epochs_completed,
-        steps=trained.global_step,
-        history=history,
-        images=len(measurement.rows),
-        kld_per_dimension=health.kld_per_dimension,
-        variance=tuple(codes.variance().tolist()),
-        recon_loss=recon_loss,
-        mean_image_error=subset.mean_image_error if subset else None,
-        eigenvalues=subset.eigenvalues if subset else (),
-        side_dimension=model.network.side_dimension,
-    )
-    return health, diagnose(run_statistics)
-
-
-def _training_subset(model: LoadedModel) -> TrainingSubset | None:
-    """Images of the training array; None if it is gone or has changed."""
-    try:
-        train = model.open_array("train")
-    except EarTeachError:
-        return None
-    if model.checkpoint.about["data"].get("train") != train.fingerprint():
-        return None
-    network = model.network
-    return TrainingSubset(train, size=network.image_size, channels=network.in_channels)
 
 
 def _check_comparable(path: Path, model: LoadedModel) -> Path:

@@ -14,7 +14,7 @@ from earteach.files.atomic_write import write_atomically
 from earteach.files.folders import make_writable_folder
 from earteach.files.overwrite_guard import carries, foreign_file_error
 from earteach.images import check_overwrite, grid, heat_map, to_uint8, write_png
-from earteach.inference.baselines import BaselineQuality, model_batches
+from earteach.inference.baselines import BaselineQuality
 from earteach.inference.loaded_model import LoadedModel
 from earteach.metrics.eval_metrics import ImageQuality
 
@@ -104,7 +104,7 @@ def comparison_strips(
     batch_size: int,
 ) -> Iterator[list[np.ndarray]]:
     """For each row, the tiles of a picture from left to right, uint8 `(S, S, 3)`."""
-    for batch in model_batches(model, array, rows, batch_size):
+    for batch in model.batches(array, batch_size, rows):
         with model.running():
             decoded = model.network.reconstruct(batch.images.to(model.device)).float().cpu()
         errors = (decoded - batch.images).abs().mean(dim=1).numpy()

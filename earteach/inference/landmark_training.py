@@ -37,7 +37,7 @@ from earteach.metrics.linear_probes import point_errors
 from earteach.model.landmark_head import LabelledHeat, LandmarkHead, heat_map_loss, places_in
 from earteach.model.network_parts import keep_part
 from earteach.model.vae import ConvVAE
-from earteach.randomness import Purpose, derive
+from earteach.randomness import Purpose, derive, seeded_weights
 from earteach.synthetic.drawn_ear import draw_ear
 
 STEPS, BATCH = 450, 16
@@ -100,7 +100,7 @@ def train_landmarks(
     compare: bool = True,
     steps: int = STEPS,
     seed: int = 42,
-    config: InferenceConfig | None = None,
+    config: InferenceConfig = InferenceConfig(),
     progress: Progress | None = None,
 ) -> TrainedLandmarks:
     """Train on the arrays and landmarks that `earteach prepare --landmarks` wrote to `labelled`.
@@ -153,8 +153,7 @@ def with_landmark_head(network: ConvVAE, count: int, seed: int) -> ConvVAE:
     landmarker = copy.deepcopy(network)
     if network.config.landmarks != count:
         landmarker.config = replace(network.config, landmarks=count)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive(seed, Purpose.WEIGHTS))
+        with seeded_weights(seed):
             head = LandmarkHead(network.pyramid.channels, count)
         landmarker.landmark_head = head.to(next(network.parameters()).device)
     return keep_part(landmarker, "landmarks", "a landmarker")

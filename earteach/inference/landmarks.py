@@ -86,7 +86,7 @@ def landmarks(
     out: Path,
     *,
     boxes: Path | None = None,
-    config: InferenceConfig | None = None,
+    config: InferenceConfig = InferenceConfig(),
 ) -> FoundLandmarks:
     """Find the landmarks of the ears in images and folders of them, and write them to `out`.
 
@@ -97,7 +97,6 @@ def landmarks(
 
     Raises `EarTeachError` for a network without landmarks and for inputs that cannot be read.
     """
-    config = config or InferenceConfig()
     check_inputs_kept(inputs, out)
     model = load_model(path, config)
     pictures = _pictures(inputs, boxes)

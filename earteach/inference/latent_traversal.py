@@ -67,7 +67,7 @@ def interpolate(
     ends: tuple[Path | int, Path | int],
     *,
     number: int = 8,
-    config: InferenceConfig | None = None,
+    config: InferenceConfig = InferenceConfig(),
 ) -> Interpolation:
     """Decode `number` codes from the first ear's to the second's, both included.
 
@@ -80,7 +80,6 @@ def interpolate(
     """
     if number < 2:
         raise EarTeachError(f"--number {number}: must be at least 2 with --interpolate")
-    config = config or InferenceConfig()
     model = load_model(path, config)
     names, images = zip(*(_read_end(model, end) for end in ends), strict=True)
     paths = prepare_paths(out, number)
@@ -108,7 +107,7 @@ def traverse(
     directions: int,
     *,
     number: int = 7,
-    config: InferenceConfig | None = None,
+    config: InferenceConfig = InferenceConfig(),
 ) -> Traversal:
     """Decode the mean code moved along the directions in which the training ears vary most.
 
@@ -122,7 +121,6 @@ def traverse(
     for option, value, minimum in (("--traverse", directions, 1), ("--number", number, 2)):
         if value < minimum:
             raise EarTeachError(f"{option} {value}: must be at least {minimum} with --traverse")
-    config = config or InferenceConfig()
     model = load_model(path, config)
     if directions > (limit := model.network.latent_dim):  # before a mixture is fitted
         raise EarTeachError(f"--traverse {directions}: must be at most {limit}, the code's length")

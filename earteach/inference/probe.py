@@ -17,10 +17,8 @@ from torch.nn import functional
 
 from earteach.config import InferenceConfig, Layout
 from earteach.data.arrays import EarArray
-from earteach.data.image_batches import image_batches
 from earteach.errors import EarTeachError
 from earteach.inference.baselines import training_eigenears
-from earteach.inference.evaluate import open_array
 from earteach.inference.loaded_model import LoadedModel, load_model
 from earteach.inference.probe_labels import Labels, labelled_rows, read_labels
 from earteach.metrics import linear_probes as probes
@@ -73,7 +71,7 @@ def probe(
     groups: str | None = None,
     seed: int = 0,
     layout: Layout | None = None,
-    config: InferenceConfig | None = None,
+    config: InferenceConfig = InferenceConfig(),
 ) -> Probed:
     """Probe a checkpoint's codes and pooled features on an array, beside simpler features.
 
@@ -83,9 +81,8 @@ def probe(
 
     Raises `EarTeachError` where there is nothing to probe, or too few people for the folds.
     """
-    config = config or InferenceConfig()
     model = load_model(path, config)
-    array = open_array(model, data, layout)
+    array = model.open_data(data, layout)
     labels = read_labels(array, landmarks, groups, identities=identities)
     features = _features(model, array, config.batch_size, seed)
     results = [*_probe_landmarks(features, labels, model.network.side_dimension, seed)]
@@ -142,9 +139,7 @@ def _features(
     network, pca = model.network, _eigenears(model)
     random_network = model.untrained(seed, pca_init=False)
     batches = defaultdict[str, list[np.ndarray]](list)
-    for batch in image_batches(
-        array, size=network.image_size, channels=network.in_channels, batch_size=batch_size
-    ):
+    for batch in model.batches(array, batch_size):
         images = batch.images
         with model.running():
             codes, _, pooled = network.embed(images.to(model.device))

@@ -60,7 +60,7 @@ def reconstruct(
     jitter: float | None = None,
     variations: int = 1,
     seed: int = 42,
-    config: InferenceConfig | None = None,
+    config: InferenceConfig = InferenceConfig(),
 ) -> Reconstructions:
     """Reconstruct the ears in images, folders and arrays from mu, and write PNGs.
 
@@ -82,7 +82,6 @@ def reconstruct(
     if jitter is not None and not 0 <= jitter < math.inf:
         raise EarTeachError(f"--jitter {jitter}: must be a finite number, 0 or more")
     check_inputs_kept(inputs, out)
-    config = config or InferenceConfig()
     model = load_model(path, config)
     all_ears = (
         ear for source in inputs for ear in islice(ears(source, model.network, layout, fit), number)

@@ -24,7 +24,7 @@ from earteach.files.folders import make_writable_folder
 from earteach.files.overwrite_guard import carries, foreign_file_error
 from earteach.inference import report_sections as sections
 from earteach.inference.animation import animate, check_animation
-from earteach.inference.evaluate import DetailedEvaluation, evaluate_model, open_array
+from earteach.inference.evaluate import DetailedEvaluation, evaluate_model
 from earteach.inference.loaded_model import LoadedModel, load_model
 from earteach.inference.run_record import RunRecord, read_record, read_validation_ears
 from earteach.inference.sample import new_ears
@@ -72,7 +72,7 @@ def report(
     out: Path | None = None,
     gif: Path | None = None,
     seed: int = 42,
-    config: InferenceConfig | None = None,
+    config: InferenceConfig = InferenceConfig(),
 ) -> Report:
     """Write the page of a checkpoint, or a folder's best, from its logs and arrays.
 
@@ -84,7 +84,6 @@ def report(
     not write, and for `gif` if the logs are gone.
     """
     start = time.monotonic()
-    config = config or InferenceConfig()
     model = load_model(Path(run), config)
     path = out or model.checkpoint.path.with_name(REPORT_PAGE)
     _refuse_foreign_page(path)
@@ -179,7 +178,7 @@ def _evaluate(model: LoadedModel, config: InferenceConfig) -> tuple[EarArray, De
     path = model.checkpoint.config.data.val_data
     if not path.exists():
         raise EarTeachError(f"the validation images, {path}, are gone")
-    array = open_array(model)
+    array = model.open_data(None, None)
     return array, evaluate_model(model, array, config, max_images=MAX_IMAGES)
 
 

@@ -203,12 +203,11 @@ def _array(
         ears = [to_channels(model.image(array, row), 3) for row in rows]
     except EarTeachError as error:
         return {**facts, "state": str(error)}, None
-    before = model.checkpoint.about.get("data", {}).get(name)
-    same = before is None or before == array.fingerprint()
+    changed = model.is_as_in_training(array, name) is False
     facts |= {
         "images": f"{len(array):,}",
         "size": f"{array.width}×{array.height}, {array.channels} channels",
         "stored as": f"{array.layout}, {array.dtype}",
-        "state": "as in training" if same else "has changed since training",
+        "state": "has changed since training" if changed else "as in training",
     }
     return facts, picture(ears, f"some images of {path.name}")

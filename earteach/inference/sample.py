@@ -82,7 +82,7 @@ def sample(
     temperature: float = 1.0,
     nearest: bool = True,
     check: bool = False,
-    config: InferenceConfig | None = None,
+    config: InferenceConfig = InferenceConfig(),
 ) -> Samples:
     """Draw `number` codes, decode them and write the ears as PNGs.
 
@@ -96,7 +96,6 @@ def sample(
     `EarTeachError` for files that earteach did not write, and if `gmm` is asked for and not available.
     """
     _check_options(number, sampler, temperature)
-    config = config or InferenceConfig()
     model = load_model(path, config)
     checked = SampleCheck(model, number) if check else None
     missing = missing_folders(out)

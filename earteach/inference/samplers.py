@@ -19,7 +19,6 @@ from torch.nn import functional
 
 from earteach.config import Sampler
 from earteach.data.arrays import EarArray, sampled_rows
-from earteach.data.image_batches import image_batches
 from earteach.errors import EarTeachError
 from earteach.inference.loaded_model import LoadedModel
 from earteach.inference.second_decoder import load_second_decoder
@@ -148,8 +147,7 @@ def training_images(model: LoadedModel) -> EarArray:
     Raises `EarTeachError` if it is missing.
     """
     array = model.open_array("train")
-    fingerprint = model.checkpoint.about.get("data", {}).get("train")
-    if fingerprint is not None and fingerprint != array.fingerprint():
+    if model.is_as_in_training(array, "train") is False:
         _log.info("%s: has changed since this network was trained on it", array.path)
     return array
 
@@ -158,13 +156,7 @@ def _encode(model: LoadedModel, array: EarArray, rows: np.ndarray) -> tuple[np.n
     """Codes `(N, D)` and flat 16-pixel thumbnails, mirrored to the canonical side if there is one."""
     network = model.network
     codes, thumbnails = [], []
-    for batch in image_batches(
-        array,
-        size=network.image_size,
-        channels=network.in_channels,
-        batch_size=_BATCH_SIZE,
-        indices=rows.tolist(),
-    ):
+    for batch in model.batches(array, _BATCH_SIZE, rows):
         images = batch.images
         with torch.inference_mode():
             mu = network.encode(images.to(model.device))[0].cpu()

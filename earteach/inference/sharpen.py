@@ -22,7 +22,6 @@ from torch.nn import functional
 
 from earteach.config import SHARPEN_STEPS, InferenceConfig
 from earteach.data.arrays import EarArray
-from earteach.data.image_batches import image_batches
 from earteach.errors import EarTeachError
 from earteach.files.folders import make_writable_folder
 from earteach.inference.loaded_model import LoadedModel, load_model
@@ -30,7 +29,7 @@ from earteach.inference.samplers import get_mixture, training_images
 from earteach.inference.second_decoder import store_second_decoder
 from earteach.model.discriminator import Discriminator
 from earteach.model.loss import dissimilarity, squared_error
-from earteach.randomness import Purpose, derive, permutation
+from earteach.randomness import Purpose, derive, permutation, seeded_weights
 
 _DECODER_RATE, _DISCRIMINATOR_RATE = 3e-4, 1e-3
 # The discriminator learns alone in the first steps, as it would mislead the decoder, and in the last, to
@@ -62,7 +61,7 @@ def sharpen(
     *,
     steps: int = SHARPEN_STEPS,
     seed: int = 42,
-    config: InferenceConfig | None = None,
+    config: InferenceConfig = InferenceConfig(),
     progress: Progress | None = None,
 ) -> Sharpened:
     """Train a second decoder and store it beside the checkpoint, in place of an earlier one.
@@ -72,7 +71,6 @@ def sharpen(
     """
     if steps < 1:
         raise EarTeachError(f"--steps {steps}: must be at least 1")
-    config = config or InferenceConfig()
     model = load_model(path, config)
     source = model.checkpoint.path
     if model.checkpoint.part != "full":
@@ -122,8 +120,7 @@ class _AdversarialTraining:
         self.network = copy.deepcopy(model.network).requires_grad_(False)
         self.network.decoder.requires_grad_(True)
         self.ema_decoder = copy.deepcopy(self.network.decoder).requires_grad_(False)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive(seed, Purpose.WEIGHTS))
+        with seeded_weights(seed):
             discriminator = Discriminator(self.network.in_channels, self.network.image_size)
         self.discriminator = discriminator.to(model.device)
         self.decoder_optimizer, self.discriminator_optimizer = (
@@ -208,13 +205,9 @@ def _photographs(
     model: LoadedModel, array: EarArray, batch_size: int, seed: int
 ) -> Iterator[torch.Tensor]:
     """Endless batches `(B, C, S, S)` in random order; a last, smaller one of an epoch is left out."""
-    network = model.network
     rows = max(1, len(array) // batch_size) * batch_size
     for epoch in count():
-        for batch in image_batches(
-            array, size=network.image_size, channels=network.in_channels, batch_size=batch_size,
-            indices=permutation(seed, epoch, len(array))[:rows].tolist(),
-        ):  # fmt: skip
+        for batch in model.batches(array, batch_size, permutation(seed, epoch, len(array))[:rows]):
             yield batch.images.to(model.device)
 
 

@@ -74,6 +74,12 @@ def recorded_history(state: Mapping[str, Any]) -> tuple[EpochLosses, ...]:
     return tuple(EpochLosses(**epoch) for epoch in recorder.get("history", ()))
 
 
+def recorded_advice(state: Mapping[str, Any]) -> tuple[Advice, ...]:
+    """The advice on the last epoch that training's `Recorder` stored; older checkpoints have none."""
+    recorder = state.get("callbacks", {}).get(RECORDER_STATE, {})
+    return tuple(Advice(**entry) for entry in recorder.get("advice", ()))
+
+
 class TrainingSubset:
     """Up to 64 training images without augmentation, evenly spread, in memory.
 

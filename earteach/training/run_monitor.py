@@ -30,6 +30,7 @@ class RunMonitor(Callback):
         # Of the last validation, by latent dimension: KLD in nats, and variance of mu.
         self.codes: dict[str, list[float]] = {"kld": [], "variance": []}
         self._reported: list[str] = []
+        self._advice: tuple[Advice, ...] = ()
 
     @property
     def state_key(self) -> str:
@@ -38,11 +39,15 @@ class RunMonitor(Callback):
     def state_dict(self) -> dict[str, Any]:
         """Builtin values, for a checkpoint."""
         history = [asdict(epoch) for epoch in self._history]
-        return {"history": history, "codes": {**self.codes}, "told": [*self._reported]}
+        advice = [asdict(entry) for entry in self._advice]
+        return {
+            "history": history, "codes": {**self.codes}, "told": [*self._reported], "advice": advice
+        }  # fmt: skip
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._history = [EpochLosses(**epoch) for epoch in state_dict["history"]]
         self.codes, self._reported = {**state_dict["codes"]}, [*state_dict["told"]]
+        self._advice = tuple(Advice(**entry) for entry in state_dict.get("advice", ()))
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Reconstruct a few training images without augmentation, as in validation."""
@@ -88,7 +93,8 @@ class RunMonitor(Callback):
 
     def log_new_advice(self, module: EarVAELightning, steps: int) -> None:
         """Log the advice that this run has not had before."""
-        for advice in self.diagnose(module, steps, finished=False):
+        self._advice = self.diagnose(module, steps, finished=False)
+        for advice in self._advice:
             if advice.code not in self._reported:
                 self._reported.append(advice.code)
                 _log.info("%s", advice.message)

@@ -183,7 +183,7 @@ def test_a_resumed_run_remembers_its_history_wherever_it_logs(
     assert command("train", *data_options(ears), *elsewhere, *options).code == 0
     whole, pieces = recorder_state(trained.folder), recorder_state(tmp_path)
     # The names that checkpoints store.
-    assert set(whole) == {"history", "codes", "told"}
+    assert set(whole) == {"history", "codes", "told", "advice"}
     assert set(whole["codes"]) == {"kld", "variance"}
     assert [set(epoch) for epoch in whole["history"]] == [
         {"train_recon", "clean_recon", "val_recon", "val_loss", "learning_rate"}
