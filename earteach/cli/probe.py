@@ -46,8 +46,8 @@ def probe(
         str | None,
         typer.Option(
             "--groups",
-            help="Each image's person: a .csv with a column `group`, or a regular expression for file "
-            "names; defaults to the manifest beside the array.",
+            help="Each image's person: a .csv with the columns `row` (from 0) and `group`, or a regular "
+            "expression for file names; defaults to the manifest beside the array.",
             metavar="FILE|REGEX",
         ),
     ] = None,

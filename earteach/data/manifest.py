@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from earteach.errors import EarTeachError
 
 Box = tuple[int, int, int, int]
@@ -34,6 +36,32 @@ class ManifestRow:
 def beside(array: Path, what: str) -> Path:
     """A file beside an array: `train_manifest.csv` beside `train_teacher.npy`, for `manifest.csv`."""
     return array.with_name(f"{array.stem.removesuffix('_teacher')}_{what}")
+
+
+def read_points(path: Path, length: int) -> np.ndarray:
+    """The landmarks in a `.npy`: a float `(length, K, 2)`, as fractions of the images, NaN if unknown.
+
+    Raises `EarTeachError` for a file that holds anything else.
+    """
+    try:
+        with path.open("rb") as file:
+            points: np.ndarray = np.lib.format.read_array(file, allow_pickle=False)
+            if file.read(1):
+                raise ValueError("bytes after the array")
+    except FileNotFoundError as error:
+        raise EarTeachError(
+            f"{path}: no such file; name landmarks that exist, or write them with `earteach prepare "
+            "--landmarks`"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise EarTeachError(f"{path}: is not a .npy file of landmarks; save it again") from error
+    count = points.shape[1] if points.ndim == 3 else 0
+    if count < 2 or points.shape != (length, count, 2) or points.dtype.kind != "f":
+        raise EarTeachError(
+            f"{path}: holds {points.dtype} of shape {points.shape}; the array's landmarks are floats of "
+            f"shape ({length}, K, 2)"
+        )
+    return points
 
 
 def is_manifest(path: Path) -> bool:

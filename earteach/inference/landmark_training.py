@@ -24,7 +24,7 @@ from earteach import checkpoint
 from earteach.config import DRAWN_LANDMARKS, InferenceConfig, OptimConfig, TrainConfig
 from earteach.data.arrays import EarArray, to_channels
 from earteach.data.crops import Crop
-from earteach.data.manifest import beside
+from earteach.data.manifest import beside, read_points
 from earteach.data.prepare import prepare
 from earteach.data.split import Split
 from earteach.data.strong_views import strong_views
@@ -261,17 +261,7 @@ def _prepared(
 def _read(path: Path, model: LoadedModel, *, complete: bool = False) -> LabelledEars:
     """The ears of an array that have landmarks, or all landmarks, in the file beside it."""
     array, stored = EarArray.open(path), beside(path, "landmarks.npy")
-    try:
-        landmarks = np.load(stored, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise EarTeachError(
-            f"{stored}: cannot be read; write it with `earteach prepare --landmarks`"
-        ) from error
-    if landmarks.ndim != 3 or landmarks.shape[::2] != (len(array), 2) or landmarks.shape[1] < 2:
-        raise EarTeachError(
-            f"{stored}: has shape {landmarks.shape}, which does not fit {path} of {len(array)} images; "
-            "run `earteach prepare` again"
-        )
+    landmarks = read_points(stored, len(array))
     known = np.isfinite(landmarks).all(axis=2)
     rows = np.flatnonzero(known.all(axis=1) if complete else known.any(axis=1))
     if not len(rows):

@@ -77,7 +77,8 @@ def probe(
 
     `landmarks` is a `.npy` `(N, K, 2)` in fractions of the images, or a `.csv` as `prepare` takes it;
     by default the file that `prepare` wrote beside the array. `groups` gives each image's person: a
-    `.csv` with a column `group`, or a regular expression for file names; by default the manifest.
+    `.csv` with the columns `row` and `group`, or a regular expression for file names; by default the
+    manifest.
 
     Raises `EarTeachError` where there is nothing to probe, or too few people for the folds.
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,10 +13,9 @@ import numpy as np
 
 from earteach.data.annotations.annotation import Annotation, mostly_inside
 from earteach.data.annotations.landmark_formats import read_landmarks
-from earteach.data.annotations.photograph_names import Annotations
-from earteach.data.annotations.tables import PERSON_COLUMNS, PHOTOGRAPH_COLUMNS, read_rows
+from earteach.data.annotations.tables import read_rows
 from earteach.data.arrays import EarArray
-from earteach.data.manifest import ManifestRow, beside, read_manifest
+from earteach.data.manifest import ManifestRow, beside, read_manifest, read_points
 from earteach.data.patterns import first_group
 from earteach.errors import EarTeachError
 
@@ -80,27 +79,8 @@ def _read_landmarks(
             "--landmarks, or add --identities"
         )
     if (path or stored).suffix == ".npy":
-        return _landmarks_of_rows(array, path or stored)
+        return read_points(path or stored, len(array)).astype(np.float64)
     return _landmarks_of_photographs(array, path or stored, manifest)
-
-
-def _landmarks_of_rows(array: EarArray, path: Path) -> np.ndarray:
-    try:
-        with path.open("rb") as file:
-            points = np.lib.format.read_array(file, allow_pickle=False)
-            if file.read(1):
-                raise ValueError("bytes after the array")
-    except FileNotFoundError as error:
-        raise EarTeachError(f"--landmarks {path}: no such file; name a .npy or a .csv") from error
-    except (OSError, ValueError) as error:
-        raise EarTeachError(f"--landmarks {path}: is not a .npy file; save it again") from error
-    count = points.shape[1] if points.ndim == 3 else 0
-    if count < 2 or points.shape != (len(array), count, 2) or points.dtype.kind != "f":
-        raise EarTeachError(
-            f"--landmarks {path}: holds {points.dtype} of shape {points.shape}; the array needs floats "
-            f"of shape ({len(array)}, K, 2)"
-        )
-    return points.astype(np.float64)
 
 
 def _landmarks_of_photographs(
@@ -146,66 +126,30 @@ def _read_groups(
     array: EarArray, groups: str | None, manifest: Sequence[ManifestRow] | None
 ) -> list[str]:
     if groups is not None and groups.endswith(".csv"):
-        return _groups_in_table(Path(groups), array, manifest)
+        return _groups_in_table(Path(groups), len(array))
     if manifest is None:
         raise EarTeachError(
             f"{array.path}: {beside(array.path, 'manifest.csv').name} is not beside it; name each "
-            "image's person with --groups FILE.csv, with a column `group` and a row for each image"
+            "image's person with --groups FILE.csv, in the columns `row` and `group`"
         )
     if groups is None:
         return [row.group for row in manifest]
     return [first_group("--groups", groups, Path(row.source).name) for row in manifest]
 
 
-def _groups_in_table(
-    path: Path, array: EarArray, manifest: Sequence[ManifestRow] | None
-) -> list[str]:
-    """Each row's person, by its number or its photograph; in a table without either, by the order."""
-    (_, first), *rows = read_rows(path, "--groups", "source,group")
+def _groups_in_table(path: Path, length: int) -> list[str]:
+    """Each row's person, from the columns `row` and `group` of a table such as a manifest."""
+    (_, first), *lines = read_rows(path, "--groups", "row,group")
     header = [cell.strip().lower() for cell in first]
-    person, name = (
-        next((header.index(column) for column in columns if column in header), None)
-        for columns in (PERSON_COLUMNS, (*PHOTOGRAPH_COLUMNS, "row"))
-    )
-    if person is None:
+    try:
+        row, group = header.index("row"), header.index("group")
+        people = {int(cells[row]): cells[group].strip() for _, cells in lines}
+        groups = [people[number] for number in range(length)]
+    except (ValueError, IndexError, KeyError):
+        groups = []
+    if len(lines) != length or not groups or not all(groups):
         raise EarTeachError(
-            f"--groups {path}: has the columns {', '.join(header)[:200]}; name that of people `group`"
+            f"--groups {path}: must name a group for each of the array's {length} images, in the "
+            "columns `row` (from 0) and `group`"
         )
-    for line, cells in rows:
-        if len(cells) != len(header) or not cells[person].strip():
-            raise EarTeachError(f"--groups {path}: line {line} names no group; complete the line")
-    people = [cells[person].strip() for _, cells in rows]
-    named = [
-        str(number) if name is None else cells[name].strip()
-        for number, (_, cells) in enumerate(rows)
-    ]
-    if manifest is not None and name is not None and header[name] != "row":
-        return _groups_of_photographs(path, zip(named, people, strict=True), manifest)
-    numbers = [str(row) for row in range(len(array))]
-    by_number = dict(zip(named, people, strict=True))
-    if len(people) != len(array) or by_number.keys() != set(numbers):
-        raise EarTeachError(
-            f"--groups {path}: names a group for {len(people)} rows, but not for each of the array's "
-            f"{len(array)} images; number them from 0 in a column `row`"
-        )
-    return [by_number[number] for number in numbers]
-
-
-def _groups_of_photographs(
-    path: Path, named: Iterable[tuple[str, str]], manifest: Sequence[ManifestRow]
-) -> list[str]:
-    by_name: dict[str, list[Annotation]] = {}
-    for name, person in named:
-        by_name.setdefault(name, []).append(Annotation(person=person))
-    sources = list(dict.fromkeys(row.source for row in manifest))
-    found = Annotations(f"--groups {path}", by_name).of([Path(source) for source in sources])
-    group = {}
-    for source, entries in zip(sources, found, strict=True):
-        groups = {entry.person or "" for entry in entries or ()}
-        if len(groups) != 1:
-            raise EarTeachError(
-                f"--groups {path}: names {' and '.join(sorted(groups)) or 'no group'} for {source}; "
-                "name one, or only number the array's images from 0 in a column `row`"
-            )
-        group[source] = groups.pop()
-    return [group[row.source] for row in manifest]
+    return groups
