@@ -7,7 +7,7 @@ PosixPath('checkpoints/report.html')
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,8 +26,9 @@ from earteach.inference import report_sections as sections
 from earteach.inference.animation import animate, check_animation
 from earteach.inference.evaluate import DetailedEvaluation, evaluate_model
 from earteach.inference.loaded_model import LoadedModel, load_model
-from earteach.inference.run_record import RunRecord, read_record, read_validation_ears
+from earteach.inference.run_record import EpochMetrics, read_record, read_validation_ears
 from earteach.inference.sample import new_ears
+from earteach.metrics.diagnostics import recorded_advice
 from earteach.run_files import REPORT_PAGE
 
 _MARK = '<meta name="generator" content="earteach">'
@@ -88,12 +89,10 @@ def report(
     path = out or model.checkpoint.path.with_name(REPORT_PAGE)
     _refuse_foreign_page(path)
     make_writable_folder(path.parent, f"--out {path}")
-    record = read_record(model.checkpoint)
-    animation = None if gif is None else _write_animation(model, record, gif)
-    missing: dict[str, str] = {}
-    if record.missing is not None:
-        missing["curves"] = f"{record.missing}. These are the losses stored in the checkpoint."
-    evaluation, content = _page(model, record, seed, config, missing)
+    epochs, reason = read_record(model.checkpoint)
+    missing = {} if reason is None else {"curves": f"Not shown: {reason}"}
+    animation = None if gif is None else _write_animation(model, epochs, reason, gif)
+    evaluation, content = _page(model, epochs, seed, config, missing)
     write_atomically(path, lambda partial: partial.write_bytes(content))
     summary = evaluation.summary if evaluation else None
     return Report(
@@ -101,7 +100,7 @@ def report(
         path=path,
         bytes=len(content),
         gif=animation,
-        epochs=len(record.epochs),
+        epochs=len(epochs) or model.checkpoint.epochs_completed,
         images=summary.images if summary else 0,
         psnr=summary.metrics.psnr if summary else None,
         ssim=summary.metrics.ssim if summary else None,
@@ -112,7 +111,7 @@ def report(
 
 def _page(
     model: LoadedModel,
-    record: RunRecord,
+    epochs: Sequence[EpochMetrics],
     seed: int,
     config: InferenceConfig,
     missing: dict[str, str],
@@ -126,7 +125,7 @@ def _page(
             missing.update(dict.fromkeys(names, f"Not shown: {error}"))
             return None
 
-    measured = attempt(["quality", "advice", "reconstructions"], lambda: _evaluate(model, config))
+    measured = attempt(["quality", "reconstructions"], lambda: _evaluate(model, config))
     array, evaluation = measured or (None, None)
     new = attempt(["samples"], lambda: new_ears(model, _SAMPLES, seed, config.batch_size))
     directions = attempt(
@@ -140,10 +139,11 @@ def _page(
         trained=trained,
         config=trained.config,
         parameters=sum(value.numel() for value in model.network.parameters()),
-        epochs=max((e.epoch + 1 for e in record.epochs), default=trained.epochs_completed),
+        epochs=len(epochs) or trained.epochs_completed,
+        advice=recorded_advice(trained.state),
         evaluation=summary,
         total=len(array) if array else 0,
-        charts=sections.charts(record, trained, evaluation),
+        charts=sections.charts(epochs, trained, evaluation),
         reconstructions=measured and sections.reconstructions(model, *measured, config.batch_size),
         samples=new and sections.samples(new),
         seed=seed,
@@ -182,10 +182,14 @@ def _evaluate(model: LoadedModel, config: InferenceConfig) -> tuple[EarArray, De
     return array, evaluate_model(model, array, config, max_images=MAX_IMAGES)
 
 
-def _write_animation(model: LoadedModel, record: RunRecord, path: Path) -> Animation:
+def _write_animation(
+    model: LoadedModel, epochs: Sequence[EpochMetrics], reason: str | None, path: Path
+) -> Animation:
     check_animation(path)
     try:
-        sheets = read_validation_ears(record)
+        if reason is not None:
+            raise EarTeachError(reason)
+        sheets = read_validation_ears(model.checkpoint, epochs)
     except EarTeachError as error:
         raise EarTeachError(f"--gif {path}: {error}; leave out --gif") from error
     make_writable_folder(path.parent, f"--gif {path}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,14 +19,13 @@ from earteach.checkpoint import Checkpoint
 from earteach.config import TrainConfig
 from earteach.data.arrays import EarArray, resized, sampled_rows, to_channels
 from earteach.errors import EarTeachError
-from earteach.images import to_uint8
+from earteach.images import grid, to_uint8
 from earteach.inference.evaluate import DetailedEvaluation
 from earteach.inference.evaluation_files import comparison_strips
 from earteach.inference.latent_traversal import traverse_axes
 from earteach.inference.loaded_model import LoadedModel
-from earteach.inference.run_record import RunRecord
+from earteach.inference.run_record import EpochMetrics
 from earteach.inference.sample import NewEars
-from earteach.inspection import inspect_data
 from earteach.metrics.eigenears import Eigenears
 from earteach.model.annealing import kld_weight
 
@@ -47,31 +45,24 @@ class Picture:
 
 
 def picture(
-    tiles: Sequence[np.ndarray], alt: str, caption: str = "", max_side: int = _SMALL
+    tiles: Sequence[np.ndarray],
+    alt: str,
+    caption: str = "",
+    max_side: int = _SMALL,
+    columns: int | None = None,
 ) -> Picture:
-    """Tiles, uint8 `(H, S, C)`, from left to right, with transparent gaps.
-
-    A tile holds square images one above the other; each is shrunk to `max_side` pixels if larger.
-    """
+    """Tiles, uint8 `(S, S, C)`, in these columns or side by side; shrunk to `max_side` if larger."""
     side = min(max_side, tiles[0].shape[1])
-    sheet = []
-    for tile in tiles:
-        squares = np.split(tile, tile.shape[0] // tile.shape[1])
-        opaque = np.concatenate([resized(square, side) for square in squares])
-        rgba = np.full((opaque.shape[0], side + _GAP, 4), 255, np.uint8)
-        rgba[:, :side, :3], rgba[:, side:] = opaque, 0
-        sheet.append(rgba)
-    pixels = np.concatenate(sheet, axis=1)[:, :-_GAP]
-    if len(tiles) == 1:
-        pixels = pixels[..., :3]  # nothing is transparent
+    shrunk = [to_channels(resized(tile, side), 3) for tile in tiles]
+    pixels = grid(shrunk, columns or len(tiles), _GAP)
     file = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels)).save(file, format="PNG", optimize=True)
+    Image.fromarray(pixels).save(file, format="PNG", optimize=True)
     source = f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
     return Picture(source, pixels.shape[1], pixels.shape[0], alt, caption)
 
 
 def charts(
-    record: RunRecord, trained: Checkpoint, evaluation: DetailedEvaluation | None
+    epochs: Sequence[EpochMetrics], trained: Checkpoint, evaluation: DetailedEvaluation | None
 ) -> list[tuple[str, Markup]]:
     """Titles and drawings of the curves over epochs, which count from 1 here."""
     baselines = evaluation.summary.baselines if evaluation else None
@@ -79,7 +70,7 @@ def charts(
 
     def curve(title: str, keys: dict[str, str], metric: str = "") -> Chart | None:
         series = {
-            name: [(e.epoch + 1.0, e.metrics[key]) for e in record.epochs if key in e.metrics]
+            name: [(e.epoch + 1.0, e.metrics[key]) for e in epochs if key in e.metrics]
             for name, key in keys.items()
         }
         levels = {"PCA": pca[metric]} if metric in pca else {}
@@ -88,8 +79,8 @@ def charts(
     def both(name: str) -> dict[str, str]:
         return {"training": f"train/{name}", "validation": f"val/{name}"}
 
-    epochs, kld = trained.config.optim.epochs, trained.config.kld
-    schedule = [(epoch + 1.0, kld_weight(epoch, epochs, kld)) for epoch in range(epochs)]
+    length, kld = trained.config.optim.epochs, trained.config.kld
+    schedule = [(epoch + 1.0, kld_weight(epoch, length, kld)) for epoch in range(length)]
     drawn = [
         curve("Loss", both("loss")),
         curve("Reconstruction loss, mean squared error", both("recon_loss")),
@@ -132,7 +123,8 @@ def samples(new: NewEars) -> dict[str, Any]:
     near = new.neighbours
     return {
         "pictures": [
-            picture([tile], f"new ear {index}") for index, tile in enumerate(new.tiles, start=1)
+            picture(np.split(tile, len(tile) // tile.shape[1]), f"new ear {index}", columns=1)
+            for index, tile in enumerate(new.tiles, start=1)
         ],
         "drawn_from": new.source.description,
         "distance": near and float(np.median([entry.distance for entry in near.nearest])),
@@ -180,16 +172,13 @@ def _strip(ears: np.ndarray, title: str, share: float) -> Picture:
     return picture(list(ears), alt, f"{title}: {100 * float(share):.1f} %")
 
 
-def data(model: LoadedModel) -> dict[str, Any]:
-    """What the run's arrays hold, whether they have changed since training, and their problems."""
-    config, inspected = model.checkpoint.config.data, None
-    with suppress(EarTeachError):  # the array's state names the error
-        inspected = inspect_data(config.train_data, config.val_data, layout=config.layout)
-    tables = {
+def data(model: LoadedModel) -> dict[str, tuple[dict[str, str], Picture | None]]:
+    """What the run's arrays hold, and whether they have changed since training."""
+    config = model.checkpoint.config.data
+    return {
         "Training": _array(model, "train", config.train_data),
         "Validation": _array(model, "val", config.val_data),
     }
-    return {"tables": tables, "inspected": inspected}
 
 
 def _array(

@@ -326,7 +326,7 @@ def test_what_cannot_be_done_is_one_line(
     )
     np.save(bare / "train_landmarks.npy", np.zeros((2, 3, 2), np.float32))
     assert (
-        "does not fit"
+        "holds float32 of shape (2, 3, 2)"
         in command("landmarks", trained.last, "--train", bare, "--out", tmp_path / "out").err
     )
     assert not (tmp_path / "out").exists()
