@@ -60,10 +60,7 @@ def measure_baselines(
     model: LoadedModel, array: EarArray, rows: np.ndarray, batch_size: int
 ) -> BaselineQuality | None:
     """Fit on the training array that the checkpoint names; None, with a note, if it is gone."""
-    try:
-        fitted = training_eigenears(model)
-    except EarTeachError as error:
-        _log.info("no baselines: %s", error)
+    if (fitted := training_eigenears(model)) is None:
         return None
     mean_image, pca = QualityMeter(), QualityMeter()
     for batch in model.batches(array, batch_size, rows):
@@ -72,11 +69,16 @@ def measure_baselines(
     return BaselineQuality(mean_image.compute(), pca.compute(), fitted)
 
 
-def training_eigenears(model: LoadedModel) -> Eigenears:
+def training_eigenears(model: LoadedModel) -> Eigenears | None:
     """PCA of the training array that the checkpoint names, with up to `latent_dim` components.
 
-    Raises `EarTeachError` if the array is gone or cannot be read.
+    None, with a note, if the array is gone or cannot be read.
     """
-    train, network = model.open_array("train"), model.network
+    network = model.network
     size, channels = network.image_size, network.in_channels
-    return eigenears(train, components=network.latent_dim, size=size, channels=channels)
+    try:
+        train = model.open_array("train")
+        return eigenears(train, components=network.latent_dim, size=size, channels=channels)
+    except EarTeachError as error:
+        _log.info("no baselines: %s", error)
+        return None

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,17 +16,14 @@ from torch.nn import functional
 
 from earteach.config import InferenceConfig, Layout
 from earteach.data.arrays import EarArray
-from earteach.errors import EarTeachError
 from earteach.inference.baselines import training_eigenears
 from earteach.inference.loaded_model import LoadedModel, load_model
 from earteach.inference.probe_labels import Labels, labelled_rows, read_labels
 from earteach.metrics import linear_probes as probes
 from earteach.metrics.bootstrap import GroupResamples, Interval
-from earteach.metrics.eigenears import Eigenears
 
 FOLDS = 5
 _PIXELS = 16
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -137,7 +133,7 @@ def _features(
     model: LoadedModel, array: EarArray, batch_size: int, seed: int
 ) -> dict[str, np.ndarray]:
     """Each kind of features of all images, float32 `(N, …)`."""
-    network, pca = model.network, _eigenears(model)
+    network, pca = model.network, training_eigenears(model)
     random_network = model.untrained(seed, pca_init=False)
     batches = defaultdict[str, list[np.ndarray]](list)
     for batch in model.batches(array, batch_size):
@@ -156,11 +152,3 @@ def _features(
         for name, values in features.items():
             batches[name].append(values.float().cpu().numpy())
     return {name: np.concatenate(values) for name, values in batches.items()}
-
-
-def _eigenears(model: LoadedModel) -> Eigenears | None:
-    try:
-        return training_eigenears(model)
-    except EarTeachError as error:
-        _log.info("probed without PCA: %s", error)
-        return None
