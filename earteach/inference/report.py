@@ -139,7 +139,7 @@ def _page(
         trained=trained,
         config=trained.config,
         parameters=sum(value.numel() for value in model.network.parameters()),
-        epochs=len(epochs) or trained.epochs_completed,
+        epochs=epochs[-1].epoch + 1 if epochs else trained.epochs_completed,
         advice=recorded_advice(trained.state),
         evaluation=summary,
         total=len(array) if array else 0,
