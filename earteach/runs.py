@@ -182,19 +182,13 @@ def _note_schedule(old: TrainConfig, new: TrainConfig) -> None:
     """Log what another number of epochs makes of the KLD weight's schedule."""
     before = old.kld.kld_anneal_epochs or old.optim.epochs
     epochs, horizon = new.optim.epochs, new.kld.kld_anneal_epochs or new.optim.epochs
-    if horizon != before:
-        change = (
-            f"is stretched to {horizon} epochs"
-            if horizon > before
-            else f"now spans {horizon} epochs"
-        )
-    else:
-        change = f"still spans {horizon} epochs"
-        if epochs > horizon:
-            change += "; later epochs use the final weight"
-        elif epochs < horizon:
-            change += f", but the run ends after {epochs}"
-    _log.info("the KLD weight's schedule %s", change)
+    verb = "still spans" if horizon == before else "now spans"
+    if horizon > before:
+        verb = "is stretched to"
+    more = f", but the run ends after {epochs}" if epochs < horizon else ""
+    if epochs > horizon:
+        more = "; later epochs use the final weight"
+    _log.info("the KLD weight's schedule %s %d epochs%s", verb, horizon, more)
 
 
 def _check_continues(run: Checkpoint, config: TrainConfig, task: Task) -> None:

@@ -48,13 +48,11 @@ def read_points(path: Path, length: int) -> np.ndarray:
             points: np.ndarray = np.lib.format.read_array(file, allow_pickle=False)
             if file.read(1):
                 raise ValueError("bytes after the array")
-    except FileNotFoundError as error:
-        raise EarTeachError(
-            f"{path}: no such file; name landmarks that exist, or write them with `earteach prepare "
-            "--landmarks`"
-        ) from error
     except (OSError, ValueError) as error:
-        raise EarTeachError(f"{path}: is not a .npy file of landmarks; save it again") from error
+        problem = getattr(error, "strerror", None) or "is not a .npy file"
+        raise EarTeachError(
+            f"{path}: {problem}; name landmarks as `earteach prepare --landmarks` writes them"
+        ) from error
     count = points.shape[1] if points.ndim == 3 else 0
     if count < 2 or points.shape != (length, count, 2) or points.dtype.kind != "f":
         raise EarTeachError(

@@ -145,7 +145,7 @@ TABLE: list[Row] = [
     ("probe run/last.ckpt --data {ears}/val_teacher.npy --landmarks none.csv", 1,
      "--landmarks none.csv: no such file"),
     ("probe run/last.ckpt --data {ears}/val_teacher.npy --landmarks text.npy", 1,
-     "text.npy: is not a .npy file of landmarks"),
+     "text.npy: is not a .npy file"),
     ("probe run/last.ckpt --data {ears}/val_teacher.npy --groups (", 1, "--groups (:|expression"),
     ("probe run/last.ckpt --seed -1", 2, "--seed"),
     # Preparation.

@@ -321,7 +321,7 @@ def test_what_cannot_be_done_is_one_line(
     for name in ("train_teacher.npy", "val_teacher.npy"):
         shutil.copy(ears / name, bare)
     assert (
-        "train_landmarks.npy: no such file"
+        "train_landmarks.npy: No such file"
         in command("landmarks", trained.last, "--train", bare, "--out", tmp_path / "out").err
     )
     np.save(bare / "train_landmarks.npy", np.zeros((2, 3, 2), np.float32))

@@ -176,7 +176,7 @@ def bad(folder: Path, length: int) -> list[tuple[dict[str, Any], str]]:
         file.write(b"x")
     (folder / "text.npy").write_text("points")
     return [
-        ({"landmarks": folder / "none.npy"}, "none.npy: no such file"),
+        ({"landmarks": folder / "none.npy"}, "none.npy: No such file"),
         ({"landmarks": folder / "few.npy"}, rf"shape \(2, 55, 2\).*\({length}, K, 2\)"),
         ({"landmarks": folder / "text.npy"}, "is not a .npy file"),
         *(
