@@ -154,18 +154,14 @@ def watching(output: Output) -> Iterator[Watch]:
 
 
 def estimate_line(estimate: TimeEstimate, now: datetime) -> str:
-    """When the run will end, and the options that end sooner."""
+    """How long the run will take, and when it will end."""
     end = now + timedelta(seconds=estimate.seconds)
     when = f"{end:%H:%M}" if end.date() == now.date() else f"{end:%H:%M on %-d %B}"
     epochs = "1 epoch" if estimate.epochs == 1 else f"{estimate.epochs} epochs"
-    text = (
+    return (
         f"first {estimate.steps} steps: {estimate.images_per_second:.3g} images/s; {epochs} "
         f"will take about {duration(estimate.seconds)}, until {when}"
     )
-    if not estimate.smaller:
-        return text
-    options = [f"--{name.replace('_', '-')} {value}" for name, value in estimate.smaller.items()]
-    return f"{text}; with {' '.join(options)} about {duration(estimate.smaller_seconds)}"
 
 
 # Metrics of single kinds of runs, with their places in an epoch's line.

@@ -16,11 +16,9 @@ from earteach.training.lightning_module import EarVAELightning
 ESTIMATE_STEP = 20
 _WARM_UP = 2  # steps
 _INTERVAL = 0.5  # seconds
-LONG = 12 * 3600.0  # seconds
 # Of a training image: validation encodes once and decodes twice, without gradients.
 VALIDATION_COST = 0.5
 Phase = Literal["training", "validation"]
-_SMALLER = ((256, 32), (128, 64), (128, 32), (64, 64), (64, 32))  # image size, base channels
 
 
 @dataclass(frozen=True)
@@ -42,17 +40,12 @@ class Progress:
 
 @dataclass(frozen=True)
 class TimeEstimate:
-    """How long the remaining `epochs` will take, measured over the first `steps`.
-
-    Where that is long, `smaller` holds options with which a run takes `smaller_seconds`.
-    """
+    """How long the remaining `epochs` will take, measured over the first `steps`."""
 
     steps: int
     images_per_second: float
     epochs: int
     seconds: float
-    smaller: dict[str, int]
-    smaller_seconds: float
 
 
 class ProgressCallback(Callback):
@@ -121,12 +114,9 @@ class ProgressCallback(Callback):
         if self._on_estimate is None:
             return
         module.running_loss()  # waits for the device
-        (rate, seconds), epoch = self._speed(trainer), trainer.current_epoch
-        epochs = self._config.optim.epochs - epoch
-        # A resumed run cannot change its network, and the costs were measured on CPUs.
-        fixed = epoch > 0 or module.device.type != "cpu"
-        smaller = ({}, seconds) if fixed else smaller_options(self._config, seconds)
-        self._on_estimate(TimeEstimate(self._steps, rate, epochs, seconds, *smaller))
+        rate, seconds = self._speed(trainer)
+        epochs = self._config.optim.epochs - trainer.current_epoch
+        self._on_estimate(TimeEstimate(self._steps, rate, epochs, seconds))
 
     def _report(
         self, trainer: pl.Trainer, module: EarVAELightning, phase: Phase, step: int, steps: float
@@ -136,33 +126,3 @@ class ProgressCallback(Callback):
             self._last_report = now
             loss, speed = module.running_loss(), self._speed(trainer)
             self._on_progress(Progress(epoch, epochs, phase, step, int(steps), loss, *speed))
-
-
-def smaller_options(config: TrainConfig, seconds: float) -> tuple[dict[str, int], float]:
-    """Options of the largest network that trains within `LONG`, and its seconds.
-
-    Where even the smallest takes longer, fewer epochs too. None where `seconds` is not long, and for
-    a mobile encoder.
-    """
-    model, epochs = config.model, config.optim.epochs
-    if seconds <= LONG or model.encoder != "attention":
-        return {}, seconds
-    options, needed = {}, seconds
-    for size, base in _SMALLER:
-        if needed > LONG and size <= model.image_size and base <= model.base_channels:
-            options = {"image_size": size, "base_channels": base}
-            needed = seconds * _cost(size, base) / _cost(model.image_size, model.base_channels)
-    options = {name: value for name, value in options.items() if value != getattr(model, name)}
-    if needed <= LONG:
-        return options, needed
-    fewer = int(epochs * LONG / needed)
-    return ({**options, "epochs": fewer}, needed * fewer / epochs) if fewer else ({}, seconds)
-
-
-def _cost(image_size: int, base_channels: int) -> float:
-    """A training step's relative time on a CPU.
-
-    Measured: half the channels take half the time, half the image size 2.5 to 3.6 times less.
-    Multiply-adds, a quarter for either, would predict too little.
-    """
-    return base_channels * float(image_size) ** 1.7
