@@ -28,8 +28,6 @@ class StudentLightning(EarVAELightning):
     validation it is left to itself.
     """
 
-    has_diagnostics = False
-
     def _build(self) -> ConvVAE:
         model = super()._build()
         model.decoder.requires_grad_(False)

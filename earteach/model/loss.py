@@ -8,9 +8,9 @@ likelihood of variance s² with β = w · D / 2 at s² = 1 (Higgins et al. 2017,
 https://openreview.net/forum?id=Sy2fzU9gl). Training also lowers 1 − SSIM and the teaching objective,
 which `loss` leaves out, so that it compares between runs with different weights of them.
 
-To add a term, add it to the list that `vae_terms` returns. Its mean, its share of the whole, its part of
-`loss` in training, validation and eval, and its TensorBoard curves follow from its name. Its weight is a
-field of `config.OptimConfig`, with `vae_only=True`.
+To add a term, add it to the list that `vae_terms` returns. Its mean, its part of `loss` in training,
+validation and eval, and its TensorBoard curves follow from its name. Its weight is a field of
+`config.OptimConfig`, with `vae_only=True`.
 """
 
 from __future__ import annotations

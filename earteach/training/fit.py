@@ -128,7 +128,7 @@ def fit(config: TrainConfig, start: Start, watch: Watch, task: Task) -> TrainRes
         fingerprints = {name: array.fingerprint() for name, array in arrays.items()}
         entry, every = {**task.provenance, "task": task.name}, run.checkpoint_every_n_steps
         keeper = Checkpoints(run.checkpoint_dir, fingerprints, stop, every, entry)
-        recorder = Recorder(run.log_dir / RUN_NAME, arrays, watch.on_epoch)
+        recorder = Recorder(config, arrays, watch.on_epoch)
         progress = ProgressCallback(
             config,
             (len(arrays["train"]), len(arrays["val"])),

@@ -60,9 +60,6 @@ class EarVAELightning(pl.LightningModule):
     `EarVAELightning.load_from_checkpoint(path)` works with torch's safe loading.
     """
 
-    # Whether the diagnostics know this kind of training.
-    has_diagnostics = True
-
     def __init__(self, config: Mapping[str, Mapping[str, Any]]) -> None:
         """`config` is `TrainConfig.to_dict()`: builtin values, as checkpoints keep them."""
         super().__init__()
@@ -186,7 +183,8 @@ class EarVAELightning(pl.LightningModule):
 
     def training_means(self) -> dict[str, float]:
         """Means over the images of the epoch so far, over all devices."""
-        means = self._means_of_terms()
+        sums = self._over_devices(self._sums.clone())
+        means = (sums[:-1] / sums[-1]).tolist()
         scalars = {"train/loss": self._loss(means)}
         for term, mean in zip(self.loss_terms(), means, strict=True):
             scalars[f"train/{term.logged_as}"] = term.logged(mean)
@@ -195,19 +193,6 @@ class EarVAELightning(pl.LightningModule):
     def _scheduled(self) -> dict[str, float]:
         """What follows a schedule, to log beside the means."""
         return {"train/kld_weight": self.kld_weight}
-
-    def shares(self) -> dict[str, float]:
-        """Each term's share of what training lowers, over the images of the epoch so far."""
-        means = self._means_of_terms()
-        terms = zip(self.loss_terms(), means, strict=True)
-        parts = {term.name: term.weight * mean / term.divisor for term, mean in terms}
-        whole = sum(parts.values())
-        return {name: part / whole if whole else 0.0 for name, part in parts.items()}
-
-    def _means_of_terms(self) -> list[float]:
-        sums = self._over_devices(self._sums.clone())
-        means: list[float] = (sums[:-1] / sums[-1]).tolist()
-        return means
 
     def _over_devices(self, sums: torch.Tensor) -> torch.Tensor:
         sums = self.trainer.strategy.reduce(sums.to(self.device), reduce_op="sum")

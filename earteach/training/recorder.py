@@ -1,8 +1,9 @@
-"""Records each epoch: TensorBoard scalars and images, and a line of `metrics.jsonl`."""
+"""Records each epoch, in TensorBoard, `metrics.jsonl` and the checkpoints, and logs new advice."""
 
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch.utils.tensorboard.summary import hparams
 
@@ -20,15 +22,16 @@ from earteach.data.arrays import EarArray, sampled_rows
 from earteach.data.image_batches import to_batch
 from earteach.files.atomic_write import write_atomically
 from earteach.images import grid, heat_map, side_by_side, to_uint8
-from earteach.run_files import METRICS_FILE, VALIDATION_EARS
+from earteach.metrics import diagnostics
+from earteach.metrics.diagnostics import Advice, EpochLosses, RunStatistics, TrainingSubset
+from earteach.run_files import METRICS_FILE, RECORDER_STATE, RUN_NAME, VALIDATION_EARS
 from earteach.run_identity import CHECKPOINTS, read_records, relative_folder
 from earteach.training.checkpoint_callback import is_fast_dev_run, measured
 from earteach.training.lightning_module import EarVAELightning
-from earteach.training.run_monitor import RunMonitor
 
 _SHOWN_EARS = 8
-_TRAVERSED_DIMENSIONS, _TRAVERSAL_STEPS = 4, 7
 _HPARAM_METRICS = ("val/loss", "val/psnr", "val/ssim", "val/kld")
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -45,24 +48,50 @@ class EpochRecord:
     seconds_left: float
 
 
-class Recorder(RunMonitor):
+class Recorder(Callback):
     """Writes an epoch's record before its checkpoint, so that no saved epoch lacks its record.
 
     Lightning logs some scalars after the checkpoint and queues others: a run that is killed in between
-    and resumed would lack them.
+    and resumed would lack them. The checkpoint keeps the run's history, by which the diagnostics judge
+    it: a resumed run may log to another folder.
     """
 
     def __init__(
         self,
-        folder: Path,
+        config: TrainConfig,
         arrays: Mapping[str, EarArray],
         on_epoch: Callable[[EpochRecord], None] | None = None,
     ) -> None:
-        super().__init__(arrays)
-        self._folder = folder
+        self._folder = config.run.log_dir / RUN_NAME
         self._val_array = arrays["val"]
+        self._subset = TrainingSubset(
+            arrays["train"], size=config.model.image_size, channels=config.model.in_channels
+        )
         self._on_epoch = on_epoch
+        self._clean_recon = float("nan")
+        self._history: list[EpochLosses] = []  # empty for a student, whose training decodes nothing
+        # Of the last validation, by latent dimension: KLD in nats, and variance of mu.
+        self._codes: dict[str, list[float]] = {"kld": [], "variance": []}
+        self._reported: list[str] = []
+        self._advice: tuple[Advice, ...] = ()
         self._begin_epoch()
+
+    @property
+    def state_key(self) -> str:
+        return RECORDER_STATE
+
+    def state_dict(self) -> dict[str, Any]:
+        """Builtin values, for a checkpoint."""
+        history = [asdict(epoch) for epoch in self._history]
+        advice = [asdict(entry) for entry in self._advice]
+        return {
+            "history": history, "codes": {**self._codes}, "told": [*self._reported], "advice": advice
+        }  # fmt: skip
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._history = [EpochLosses(**epoch) for epoch in state_dict["history"]]
+        self._codes, self._reported = {**state_dict["codes"]}, [*state_dict["told"]]
+        self._advice = tuple(Advice(**entry) for entry in state_dict.get("advice", ()))
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # A run that resumes inside an epoch gets no `on_train_epoch_start` for it.
@@ -89,19 +118,41 @@ class Recorder(RunMonitor):
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._trained = time.monotonic()
 
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Reconstruct a few training images without augmentation, as in validation."""
+        assert isinstance(pl_module, EarVAELightning)
+        run, optim = pl_module.config.run, pl_module.config.optim
+        self._clean_recon = self._subset.reconstruction_loss(
+            pl_module.averaged, seed=run.seed, batch_size=optim.batch_size
+        )
+
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, EarVAELightning)
         record = self._record(trainer, pl_module)
-        self.add_epoch(record.metrics, record.learning_rate)
+        self._add_epoch(record.metrics, record.learning_rate)
         if trainer.is_global_zero:
             if not is_fast_dev_run(trainer):
                 self._write(trainer, pl_module, record)
             if self._on_epoch is not None:
                 self._on_epoch(record)
-            self.log_new_advice(pl_module, trainer.global_step)
+            self._advice = self.diagnose(pl_module, trainer.global_step, finished=False)
+            for advice in self._advice:
+                if advice.code not in self._reported:
+                    self._reported.append(advice.code)
+                    _log.info("%s", advice.message)
 
     def _record(self, trainer: pl.Trainer, module: EarVAELightning) -> EpochRecord:
-        metrics = {**module.training_means(), **measured(trainer)}
+        codes = module.validation_codes()
+        self._codes = {
+            "kld": codes.kld_per_dimension().tolist(),
+            "variance": codes.variance().tolist(),
+        }
+        metrics = {
+            **module.training_means(),
+            **measured(trainer),
+            "train/clean_recon_loss": self._clean_recon,
+            "val/active_units": float(codes.active_units()),
+        }
         seconds, epochs = time.monotonic() - self._started, module.config.optim.epochs
         training_seconds = max(1e-9, self._trained - self._started)
         return EpochRecord(
@@ -110,11 +161,44 @@ class Recorder(RunMonitor):
             # The step before the next one, as in Lightning's own epoch logs: a run that resumes
             # at `global_step` has TensorBoard drop what lies at or after it.
             step=trainer.global_step - 1,
-            metrics={**metrics, **self.scalars(module, metrics)},
+            metrics=metrics,
             learning_rate=float(trainer.optimizers[0].param_groups[0]["lr"]),
             seconds=seconds,
             images_per_second=self._images * trainer.world_size / training_seconds,
             seconds_left=seconds * (epochs - trainer.current_epoch - 1),
+        )
+
+    def _add_epoch(self, metrics: Mapping[str, float], learning_rate: float) -> None:
+        if "train/recon_loss" in metrics:
+            self._history.append(
+                EpochLosses(
+                    train_recon=metrics["train/recon_loss"],
+                    clean_recon=metrics["train/clean_recon_loss"],
+                    val_recon=metrics["val/recon_loss"],
+                    val_loss=metrics["val/loss"],
+                    learning_rate=learning_rate,
+                )
+            )
+
+    def diagnose(
+        self, module: EarVAELightning, steps: int, *, finished: bool
+    ) -> tuple[Advice, ...]:
+        """The advice on the run after so many steps; a student gets none."""
+        return diagnostics.diagnose(
+            RunStatistics(
+                config=module.config,
+                epochs=len(self._history),
+                steps=steps,
+                finished=finished,
+                history=tuple(self._history),
+                images=len(self._val_array),
+                kld_per_dimension=tuple(self._codes["kld"]),
+                variance=tuple(self._codes["variance"]),
+                recon_loss=self._history[-1].val_recon if self._history else None,
+                mean_image_error=self._subset.mean_image_error,
+                eigenvalues=self._subset.eigenvalues,
+                side_dimension=module.model.side_dimension,
+            )
         )
 
     def _write(self, trainer: pl.Trainer, module: EarVAELightning, record: EpochRecord) -> None:
@@ -124,11 +208,7 @@ class Recorder(RunMonitor):
         logger = trainer.logger
         assert isinstance(logger, TensorBoardLogger)
         logger.log_metrics(record.metrics, record.step)
-        klds = np.asarray(self.codes["kld"])
-        logger.experiment.add_histogram("val/kld_per_dimension", klds, record.step)
         pictures = {VALIDATION_EARS: self._reconstructions(module), "samples": _samples(module)}
-        if record.epoch + 1 == record.epochs or trainer.should_stop:
-            pictures["traversals"] = _traversals(module, klds)
         for name, sheet in pictures.items():
             logger.experiment.add_image(name, sheet, record.step, dataformats="HWC")
         logger.experiment.flush()
@@ -153,21 +233,6 @@ def _samples(module: EarVAELightning) -> np.ndarray:
     with torch.no_grad():
         ears = module.sample(_SHOWN_EARS, generator)
     return grid(list(to_uint8(ears)), columns=4)
-
-
-def _traversals(module: EarVAELightning, klds: np.ndarray) -> np.ndarray:
-    """The mean code with one dimension moved from −3 to 3; a row for each of those with the largest KLD.
-
-    uint8 `(H, W, C)`.
-    """
-    largest = np.argsort(-klds)
-    values = torch.linspace(-3, 3, _TRAVERSAL_STEPS)
-    codes = torch.zeros(_TRAVERSED_DIMENSIONS, _TRAVERSAL_STEPS, module.config.model.latent_dim)
-    for row, dimension in zip(codes, largest.tolist(), strict=False):
-        row[:, dimension] = values
-    with torch.no_grad():
-        ears = module.decode(codes[: len(largest)].flatten(0, 1).to(module.device))
-    return grid(list(to_uint8(ears)), columns=_TRAVERSAL_STEPS)
 
 
 def _log_options(logger: TensorBoardLogger, config: TrainConfig) -> None:
