@@ -33,7 +33,6 @@ from earteach.training.checkpoint_callback import (
     epochs_processed,
     incompatible_state_error,
 )
-from earteach.training.finite_loss import FiniteLoss
 from earteach.training.interruption import (
     REQUEUE,
     StopRequest,
@@ -138,7 +137,7 @@ def fit(config: TrainConfig, start: Start, watch: Watch, task: Task) -> TrainRes
         resume_callback = ResumeCallback(lambda: _show_plan(config, start, watch, task))
         trainer = make_trainer(
             config,
-            [*([resume_callback] if resumed else []), FiniteLoss(), progress, recorder, keeper],
+            [*([resume_callback] if resumed else []), progress, recorder, keeper],
             purge_step=resumed.global_step if resumed else 0,
             fast_dev_run=start.fast_dev_run,
         )

@@ -29,6 +29,7 @@ from earteach.training.lr_schedule import CosineSchedule
 from earteach.training.teaching import teach
 
 _SUMS, _IMAGES = "train_sums", "images"
+_MAX_LISTED = 16
 
 
 def one_pass(
@@ -169,6 +170,27 @@ class EarVAELightning(pl.LightningModule):
             self._sums = torch.zeros(len(row), dtype=torch.float64)
         self._sums = self._sums.to(self.device) + row * images
 
+    def on_train_batch_end(self, outputs: Any, batch: Sample, batch_idx: int) -> None:
+        if self.device.type == "cpu":  # elsewhere reading the loss would wait for the device
+            assert isinstance(batch["index"], torch.Tensor)
+            self._check_finite(outputs["loss"], "the loss", batch["index"].tolist())
+
+    def _check_finite(self, value: torch.Tensor, what: str, images: Sequence[int] = ()) -> None:
+        """Raise `EarTeachError` if the value, of these images if they are known, is not finite."""
+        if math.isfinite(value):
+            return
+        optim = self.config.optim
+        advice = "look at the images with `earteach inspect-data`, or try a smaller --learning-rate"
+        if self.config.hardware.precision == "16":
+            advice = "try --precision bf16 or 32"
+        elif optim.peak_learning_rate > 10 * optim.default_learning_rate:
+            advice = f"try --learning-rate {optim.peak_learning_rate / 10:g}"
+        listed = ", ".join(map(str, images[:_MAX_LISTED])) + ", …" * (len(images) > _MAX_LISTED)
+        raise EarTeachError(
+            f"{what} is {float(value)} in epoch {self.current_epoch + 1}, step {self.global_step}"
+            f"{f' (images {listed})' if images else ''}; the last checkpoint is kept: {advice}"
+        )
+
     def on_train_epoch_start(self) -> None:
         self._sums = torch.zeros(0, dtype=torch.float64)
 
@@ -204,6 +226,7 @@ class EarVAELightning(pl.LightningModule):
         return self._val_codes.reduced(self._over_devices)
 
     def on_validation_epoch_start(self) -> None:
+        self._check_finite(self._over_devices(self._sums.clone()).sum(), "the loss")
         self._val_codes = LatentStatistics(self.config.model.latent_dim)
 
     def validation_step(self, batch: Sample, batch_idx: int) -> None:
@@ -247,11 +270,7 @@ class EarVAELightning(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         values = self._validation_metrics()
-        if not math.isfinite(float(values["val/loss"])):
-            raise EarTeachError(
-                f"the validation loss of epoch {self.current_epoch + 1} is not finite; "
-                f"try a smaller --learning-rate than {self.config.optim.peak_learning_rate:g}"
-            )
+        self._check_finite(values["val/loss"], "the validation loss")
         self.log_dict(values, logger=False, rank_zero_only=False)
         # Lightning would step this one after the epoch's checkpoint has been written, and a resumed
         # run would miss that step.
@@ -317,9 +336,11 @@ class EarVAELightning(pl.LightningModule):
             )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        names = self._names_of_sums()
-        sums = self._over_devices(self._sums.clone()).tolist()
-        checkpoint[_SUMS] = dict(zip(names, sums, strict=False))
+        sums = self._over_devices(self._sums.clone())
+        # A step may spoil the weights although its own loss is finite.
+        weights = sum(weight.detach().sum() for weight in self.model.parameters())
+        self._check_finite(sums.sum() + weights, "the loss")
+        checkpoint[_SUMS] = dict(zip(self._names_of_sums(), sums.tolist(), strict=False))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         sums = checkpoint.get(_SUMS, {})

@@ -2,16 +2,12 @@
 
 import math
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
 from earteach import checkpoint
-from earteach.config import TrainConfig
-from earteach.errors import EarTeachError
-from earteach.training.finite_loss import FiniteLoss
 from earteach.training.lightning_module import EarVAELightning
 from tests.conftest import TINY, Result, data_options, earteach, run_options, slow
 
@@ -60,7 +56,11 @@ def test_the_run_stops_at_that_step(ears, tmp_path, spoil, step, value):
 
 
 @pytest.mark.slow
-def test_the_last_good_checkpoint_stays(ears, tmp_path, spoil):
+@pytest.mark.parametrize("device", ["cpu", "gpu"])
+def test_the_last_good_checkpoint_stays(ears, tmp_path, spoil, monkeypatch, device):
+    """Though a GPU is not asked for the loss of each step."""
+    if device == "gpu":
+        monkeypatch.setattr(EarVAELightning, "on_train_batch_end", lambda *_: None)
     spoil(STEPS + 3, math.nan)
     assert train(ears, tmp_path, "--checkpoint-every-n-steps", 1).code == 1
     last = checkpoint.read(checkpoint.last(tmp_path / "checkpoints"))
@@ -68,29 +68,14 @@ def test_the_last_good_checkpoint_stays(ears, tmp_path, spoil):
     assert all(weight.isfinite().all() for weight in last.model().parameters())
 
 
-class OnDevice(torch.Tensor):
-    """A number that says that it lies on a GPU."""
-
-    device = torch.device("cuda")
-
-
-def test_on_a_gpu_too_no_checkpoint_is_written_of_the_bad_step():
-    """There the loss is looked at a step later, unless a checkpoint asks first."""
-    guard, module = FiniteLoss(), EarVAELightning(TrainConfig().to_dict())
-    trainer: Any = SimpleNamespace(global_step=1, current_epoch=0)
-
-    def step(value: float) -> None:
-        loss = torch.tensor(value).as_subclass(OnDevice)
-        batch = {"index": torch.arange(3)}
-        guard.on_train_batch_end(trainer, module, {"loss": loss}, batch, 0)
-
-    step(0.5)
-    guard.on_save_checkpoint(trainer, module, {})
-    step(math.nan)
-    with pytest.raises(EarTeachError, match="the loss is nan in epoch 1, step 1"):
-        guard.on_save_checkpoint(trainer, module, {})
-    with pytest.raises(EarTeachError, match="the loss is nan"):
-        step(0.5)
+def test_a_gpu_stops_before_validation(ears, tmp_path, spoil, monkeypatch):
+    monkeypatch.setattr(EarVAELightning, "on_train_batch_end", lambda *_: None)
+    batches = spoil(2, math.nan)
+    result = train(ears, tmp_path)
+    assert result.code == 1
+    assert len(batches) == STEPS
+    assert f"error: the loss is nan in epoch 1, step {STEPS}; the last" in result.err
+    assert not (tmp_path / "checkpoints").exists()
 
 
 @pytest.mark.parametrize(
@@ -98,7 +83,7 @@ def test_on_a_gpu_too_no_checkpoint_is_written_of_the_bad_step():
     [
         (["--learning-rate", 0.5], "try --learning-rate 0.05"),
         slow(["--precision", "16"], "try --precision bf16 or 32"),
-        ([], "look at these images with `earteach inspect-data`"),
+        ([], "look at the images with `earteach inspect-data`"),
     ],
 )
 def test_the_advice_fits_the_run(ears, tmp_path, spoil, options, advice):
