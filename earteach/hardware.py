@@ -1,16 +1,13 @@
-"""What this machine has: accelerator, precision, cores and memory."""
+"""What this machine has: accelerator, precision and cores."""
 
 from __future__ import annotations
 
 import logging
 import os
-from contextlib import suppress
-from pathlib import Path
 
 from earteach.config import Precision
 from earteach.errors import EarTeachError
 
-_CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 _log = logging.getLogger(__name__)
 
 
@@ -47,11 +44,3 @@ def precision_on_cpu(precision: Precision) -> Precision:
 def at_most_cores(number: int) -> int:
     """`number`, capped at the cores that this process may use."""
     return min(number, len(os.sched_getaffinity(0)))
-
-
-def memory_of_machine() -> int:
-    """Memory in bytes: the machine's, or the container's limit if that is smaller."""
-    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    with suppress(OSError, ValueError):  # no control groups, or "max"
-        return min(machine, int(_CGROUP_LIMIT.read_text()))
-    return machine

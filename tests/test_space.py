@@ -1,4 +1,4 @@
-"""Work that cannot fit on the disk or in memory is refused before it begins."""
+"""Work that cannot fit on the disk is refused before it begins."""
 
 from __future__ import annotations
 
@@ -12,14 +12,7 @@ import pytest
 from earteach.config import TrainConfig
 from earteach.errors import EarTeachError
 from earteach.files.disk_space import check_space, readable
-from earteach.hardware import memory_of_machine
-from earteach.model.build import build_model
-from earteach.training.resource_checks import (
-    check_memory_for_run,
-    check_space_for_run,
-    checkpoint_bytes,
-    log_bytes,
-)
+from earteach.training.resource_checks import check_space_for_run, checkpoint_bytes, log_bytes
 from tests.conftest import TINY, TINY_RUN, Run, data_options, earteach, run_options
 
 Usage = namedtuple("Usage", ["total", "used", "free"])
@@ -125,29 +118,3 @@ def test_prepare_refuses_before_it_makes_a_folder(tmp_path: Path, leave) -> None
 def test_a_dry_run_needs_no_space(ears: Path, tmp_path: Path, leave) -> None:
     leave(0)
     assert earteach("train", *data_options(ears), *TINY, "--dry-run").code == 0
-
-
-def test_a_step_that_cannot_fit_in_the_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    config = tiny(batch_size=100, accelerator="cpu")
-    network = build_model(config.model)
-    trained = sum(4 * weight.numel() for weight in network.parameters())
-    # The weights, their average, two moments and the gradients; eight channels of 16 × 16 for an image.
-    needed = 5 * trained + 7 * 8 * 16 * 16 * 4
-    buffers = sum(buffer.nbytes for buffer in network.buffers())
-    monkeypatch.setattr(
-        "earteach.training.resource_checks.memory_of_machine", lambda: needed + buffers
-    )
-    check_memory_for_run(config, images=7)
-    with pytest.raises(EarTeachError, match="--batch-size 100: a step needs at least"):
-        check_memory_for_run(config, images=8)
-
-
-def test_a_containers_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    machine = memory_of_machine()
-    limit = tmp_path / "memory.max"
-    monkeypatch.setattr("earteach.hardware._CGROUP_LIMIT", limit)
-    assert 10**9 < memory_of_machine() == machine
-    limit.write_text("max\n")
-    assert memory_of_machine() == machine
-    limit.write_text("500000000\n")
-    assert memory_of_machine() == 500_000_000

@@ -43,7 +43,7 @@ from earteach.training.lightning_module import EarVAELightning
 from earteach.training.plan import Plan, plan
 from earteach.training.progress import Progress, ProgressCallback, TimeEstimate
 from earteach.training.recorder import EpochRecord, Recorder
-from earteach.training.resource_checks import check_memory_for_run, check_space_for_run
+from earteach.training.resource_checks import check_space_for_run
 from earteach.training.task import Task
 from earteach.training.trainer import (
     Loaders,
@@ -115,14 +115,13 @@ class Start:
 def fit(config: TrainConfig, start: Start, watch: Watch, task: Task) -> TrainResult:
     """Train from `start` to the last epoch, or until the run is interrupted.
 
-    Raises `EarTeachError` for data, hardware, memory or a disk that the user can put right.
+    Raises `EarTeachError` for data, hardware or a disk that the user can put right.
     """
     began = time.monotonic()
     run, resumed = config.run, start.checkpoint
     if resumed and not resumed.state.keys() >= {"loops", "optimizer_states", "callbacks"}:
         raise incompatible_state_error(resumed.path)
     arrays = _open_data(config, resumed)
-    check_memory_for_run(config, len(arrays["train"]))
     with quiet_lightning(), tensorboard_raises_once(), StopRequest() as stop:
         fingerprints = {name: array.fingerprint() for name, array in arrays.items()}
         entry, every = {**task.provenance, "task": task.name}, run.checkpoint_every_n_steps

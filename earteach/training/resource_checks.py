@@ -1,13 +1,11 @@
-"""Whether the disks have space for a run's checkpoints and logs, and the memory for its steps."""
+"""Whether the disks have space for a run's checkpoints and logs."""
 
 from __future__ import annotations
 
 import torch
 
 from earteach.config import TrainConfig
-from earteach.errors import EarTeachError
 from earteach.files.disk_space import check_space, readable
-from earteach.hardware import memory_of_machine, on_cpu
 from earteach.model.build import build_model
 
 # last.ckpt and the two best may come from three epochs while the next one is being written.
@@ -34,39 +32,13 @@ def check_space_for_run(config: TrainConfig, epochs_done: int = 0, *, fresh: boo
     check_space(run.log_dir, logs, "TensorBoard's log of the run", "choose another --log-dir")
 
 
-def check_memory_for_run(config: TrainConfig, images: int) -> None:
-    """Raise `EarTeachError` where a training step cannot fit in this machine's memory.
-
-    A lower bound: the contents of a checkpoint and, on a CPU, the gradients and the first
-    convolution's output for each image.
-    """
-    model = config.model
-    needed = checkpoint_bytes(config)
-    if on_cpu(config.hardware.accelerator):
-        batch = min(config.optim.batch_size, images)
-        activations = model.base_channels * (model.image_size // 2) ** 2 * 4  # float32, one image
-        needed += _network_bytes(config)[1] + batch * activations
-    available = memory_of_machine()
-    if needed > available:
-        raise EarTeachError(
-            f"--base-channels {model.base_channels} --image-size {model.image_size} --batch-size "
-            f"{config.optim.batch_size}: a step needs at least {readable(needed)} of memory, but "
-            f"this machine has {readable(available)}; lower one of these options"
-        )
-
-
 def checkpoint_bytes(config: TrainConfig) -> int:
     """Approximate size of a checkpoint: weights, their average, the optimizer's two moments."""
-    total, trainable = _network_bytes(config)
-    return total + trainable * (3 if config.optim.ema_decay else 2)
-
-
-def _network_bytes(config: TrainConfig) -> tuple[int, int]:
-    """Bytes of all weights and buffers, and of the trainable weights."""
     with torch.device("meta"):
         network = build_model(config.model)
     total = sum(tensor.nbytes for tensor in network.state_dict().values())
-    return total, sum(weight.nbytes for weight in network.parameters() if weight.requires_grad)
+    trainable = sum(weight.nbytes for weight in network.parameters() if weight.requires_grad)
+    return total + trainable * (3 if config.optim.ema_decay else 2)
 
 
 def log_bytes(config: TrainConfig, epochs: int) -> int:
