@@ -1,4 +1,4 @@
-"""Writes checkpoints, last.ckpt and the two best, and begins a run that one of them resumes."""
+"""Writes checkpoints, last.ckpt and the two best, and continues a run from one of them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
-from pytorch_lightning.callbacks import Callback, Checkpoint
+from pytorch_lightning.callbacks import Checkpoint
 
 from earteach import checkpoint
 from earteach.errors import EarTeachError
@@ -40,6 +40,9 @@ class Checkpoints(Checkpoint):
     At the end of an epoch it writes the new best files, then `last.ckpt`, which names them, and only
     then removes the old best files: whenever the process is killed, the folder stays consistent. The
     new files are equal, so they are one file with several hard links.
+
+    Once Lightning has restored the state of a resumed run, it sets `restored` and calls `on_restored`;
+    an error before that means that the checkpoint does not fit.
     """
 
     folder: Path
@@ -47,6 +50,8 @@ class Checkpoints(Checkpoint):
     stop: StopRequest
     every_n_steps: int | None
     origin: dict[str, Any]  # where the run comes from; it goes into every checkpoint
+    on_restored: Callable[[], None] | None = None
+    restored: bool = False
     best: dict[str, dict[str, Any]] = field(default_factory=dict)  # "loss", "ssim" → its entry
     finished: str | None = None
 
@@ -65,44 +70,32 @@ class Checkpoints(Checkpoint):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint_state: dict[str, Any]
     ) -> None:
         assert isinstance(pl_module, EarVAELightning)
-        validating = trainer.validating
         checkpoint_state[checkpoint.KEY] = checkpoint.about(
             pl_module.config,
             self.data,
             **self.origin,
             epochs_completed=epochs_processed(trainer),
             stopped_by=self.finished,
-            metrics={} if validating else measured(trainer),
+            metrics=measured(trainer),
             best=dict(self.best),
         )
-        if validating:
-            # A resumed run repeats the validation: metrics of half of it are not kept.
-            loop = checkpoint_state["loops"]["fit_loop"]
-            progress = loop["epoch_loop.val_loop.batch_progress"]
-            for counters in (progress["total"], progress["current"]):
-                counters.update(ready=1, started=1, processed=0, completed=0)
-            progress["is_last_batch"] = False
 
-    def on_train_start(self, *_: Any) -> None:
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.stop.listen()
+        self.restored = True
+        if self.on_restored is None:
+            return
+        self.on_restored()
+        stopping = trainer.early_stopping_callback
+        if stopping is not None and stopping.wait_count >= stopping.patience:
+            stopping.wait_count = 0  # a run that had stopped early gets its full patience again
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         if trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
-            return  # validation follows and checks for a stop request
+            return  # validation follows, and the end of the epoch checks for a stop request
         if self.every_n_steps and trainer.global_step % self.every_n_steps == 0:
             self._save_last(trainer)
         self._stop_if_requested(trainer)
-
-    def on_validation_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
-        # Several devices must agree to stop, but may differ in their number of batches: they agree
-        # at the end of the epoch.
-        if trainer.world_size == 1:
-            self._stop_if_requested(trainer)
-
-    def on_validation_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        # After the last batch the epoch is as good as done.
-        if not trainer.fit_loop.epoch_loop.val_loop.batch_progress.is_last_batch:
-            self.on_validation_batch_start(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         if is_fast_dev_run(trainer):
@@ -149,25 +142,6 @@ class Checkpoints(Checkpoint):
         for path in (*self.folder.glob("best-*.ckpt"), *partial):
             if path.name not in current:
                 path.unlink(missing_ok=True)
-
-
-class ResumeCallback(Callback):
-    """Sets `done` and calls `begins` once Lightning has restored the checkpoint's state.
-
-    An error before that means that the checkpoint does not fit. A run that had stopped early gets
-    its full patience again.
-    """
-
-    def __init__(self, begins: Callable[[], None]) -> None:
-        self.done = False
-        self._begins = begins
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.done = True
-        stopping = trainer.early_stopping_callback
-        if stopping is not None and stopping.wait_count >= stopping.patience:
-            stopping.wait_count = 0
-        self._begins()
 
 
 def incompatible_state_error(path: Path) -> EarTeachError:

@@ -29,7 +29,6 @@ from earteach.run_files import LAST, METRICS_FILE, RUN_NAME
 from earteach.run_identity import check_folder, check_log
 from earteach.training.checkpoint_callback import (
     Checkpoints,
-    ResumeCallback,
     epochs_processed,
     incompatible_state_error,
 )
@@ -124,8 +123,14 @@ def fit(config: TrainConfig, start: Start, watch: Watch, task: Task) -> TrainRes
     arrays = _open_data(config, resumed)
     with quiet_lightning(), tensorboard_raises_once(), StopRequest() as stop:
         fingerprints = {name: array.fingerprint() for name, array in arrays.items()}
-        entry, every = {**task.provenance, "task": task.name}, run.checkpoint_every_n_steps
-        keeper = Checkpoints(run.checkpoint_dir, fingerprints, stop, every, entry)
+        keeper = Checkpoints(
+            folder=run.checkpoint_dir,
+            data=fingerprints,
+            stop=stop,
+            every_n_steps=run.checkpoint_every_n_steps,
+            origin={**task.provenance, "task": task.name},
+            on_restored=(lambda: _show_plan(config, start, watch, task)) if resumed else None,
+        )
         recorder = Recorder(config, arrays, watch.on_epoch)
         progress = ProgressCallback(
             config,
@@ -133,10 +138,9 @@ def fit(config: TrainConfig, start: Start, watch: Watch, task: Task) -> TrainRes
             on_estimate=watch.on_estimate,
             on_progress=watch.on_progress,
         )
-        resume_callback = ResumeCallback(lambda: _show_plan(config, start, watch, task))
         trainer = make_trainer(
             config,
-            [*([resume_callback] if resumed else []), progress, recorder, keeper],
+            [progress, recorder, keeper],
             purge_step=resumed.global_step if resumed else 0,
             fast_dev_run=start.fast_dev_run,
         )
@@ -150,7 +154,7 @@ def fit(config: TrainConfig, start: Start, watch: Watch, task: Task) -> TrainRes
                 _show_plan(config, start, watch, task)
                 if start.weights is None:  # which may take a minute
                     task.initialise(module, arrays["train"], keep=not start.fast_dev_run)
-            interrupted = _run(trainer, module, arrays, resume_callback, resumed)
+            interrupted = _run(trainer, module, arrays, keeper, resumed)
         advice = recorder.diagnose(module, trainer.global_step, finished=not interrupted)
     if interrupted and stop.signal == REQUEUE and is_main_process():
         requeue()
@@ -271,7 +275,7 @@ def _run(
     trainer: pl.Trainer,
     module: EarVAELightning,
     arrays: Mapping[str, EarArray],
-    resume_callback: ResumeCallback,
+    keeper: Checkpoints,
     resumed: Checkpoint | None,
 ) -> bool:
     """Fit; whether the run was interrupted."""
@@ -298,7 +302,7 @@ def _run(
         raise write_error(log, error, again) from error
     except (RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
         if not _is_out_of_memory(error):
-            if resumed is not None and not resume_callback.done:
+            if resumed is not None and not keeper.restored:
                 raise incompatible_state_error(resumed.path) from error
             raise
         smaller = max(1, module.config.optim.batch_size // 2)
