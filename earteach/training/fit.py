@@ -248,11 +248,6 @@ def _open_data(config: TrainConfig, resumed: Checkpoint | None) -> dict[str, Ear
             "an array of other people with `earteach prepare`",
             arrays["val"].path,
         )
-    if len(arrays["train"]) < config.optim.batch_size:
-        _log.info(
-            "--batch-size %d is more than the %d training images: each epoch is one step",
-            config.optim.batch_size, len(arrays["train"]),
-        )  # fmt: skip
     return arrays
 
 
@@ -279,7 +274,6 @@ def _run(
     resumed: Checkpoint | None,
 ) -> bool:
     """Fit; whether the run was interrupted."""
-    log = module.config.run.log_dir / RUN_NAME
     try:
         trainer.fit(
             module,
@@ -290,16 +284,11 @@ def _run(
     except (TrainingInterrupted, SIGTERMException):
         return True
     except OSError as error:
-        in_log = isinstance(error.filename, str) and Path(error.filename).is_relative_to(log)
-        if not (in_log or is_full(error)):
+        if not is_full(error):
             raise
         last = module.config.run.checkpoint_dir / LAST
         again = f"`earteach resume {last}`" if last.exists() else "train again"
-        if not is_full(error):
-            raise EarTeachError(
-                f"{log}: cannot be written: {error.strerror}; put the folder right, then {again}"
-            ) from error
-        raise write_error(log, error, again) from error
+        raise write_error(module.config.run.log_dir / RUN_NAME, error, again) from error
     except (RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
         if not _is_out_of_memory(error):
             if resumed is not None and not keeper.restored:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import stat
 from pathlib import Path
@@ -89,18 +88,6 @@ def test_a_full_disk_is_one_line_and_leaves_the_checkpoint_before(ears, tmp_path
     assert earteach("resume", last, "--epochs", 2, "--json").json["epochs_completed"] == 2
 
 
-@pytest.mark.slow
-def test_a_batch_larger_than_the_data_is_noted_before_training(ears, tmp_path):
-    for name in ("train", "val"):
-        images = np.load(ears / f"{name}_teacher.npy")
-        np.save(tmp_path / f"{name}_teacher.npy", images[:1])
-    result = earteach(*command(tmp_path, tmp_path), "--json")
-    assert result.code == 0
-    assert result.json["global_step"] == 2
-    notes = [line for line in result.err.splitlines() if line.startswith("note:")]
-    assert any("--batch-size 8" in note and "1 training image" in note for note in notes)
-
-
 @pytest.mark.parametrize("name", ["train", "val"])
 def test_a_run_that_fails_in_its_first_epoch_leaves_nothing(ears, tmp_path, name):
     """The bad image is not among those that are looked at before training."""
@@ -129,24 +116,6 @@ def test_a_log_folder_that_cannot_be_one_is_refused_before_training(ears, tmp_pa
     assert str(path) in result.err.splitlines()[-1]
     assert "name a folder" in result.err
     assert not (tmp_path / "checkpoints").exists()
-
-
-def test_a_log_that_vanishes_is_one_line(ears, tmp_path, monkeypatch):
-    from earteach.training import recorder
-
-    record = recorder.Recorder._record
-
-    def gone(self: Any, *args: Any) -> Any:
-        shutil.rmtree(tmp_path / "logs")
-        return record(self, *args)
-
-    monkeypatch.setattr(recorder.Recorder, "_record", gone)
-    result = earteach(*command(ears, tmp_path))
-    assert result.code == 1
-    assert (
-        "logs/ear_vae: cannot be written: No such file or directory; put"
-        in result.err.splitlines()[-1]
-    )
 
 
 def test_equal_arrays_for_training_and_validation_are_noted(ears, tmp_path):
