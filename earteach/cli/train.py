@@ -109,7 +109,7 @@ def _show_plan(settings: TrainConfig, init_from: Path | None, output: Output) ->
     if init_from is not None:
         checkpoint.find(init_from)
     planned = plan(settings, Task())
-    output.show(planned, _plan_table(planned))
+    output.show(planned.to_dict(), _plan_table(planned))
 
 
 def _resume(
@@ -185,18 +185,19 @@ def epoch_line(record: EpochRecord) -> str:
 
 
 def _plan_table(planned: Plan) -> Table:
-    size, epochs = planned.image_size, planned.epochs
+    config = planned.config
+    model, data, optim, run = config.model, config.data, config.optim, config.run
     values = {
-        "model": f"EarVAE for {size}×{size}×{planned.in_channels}, latent dimension "
-        f"{planned.latent_dim}, base channels {planned.base_channels}",
+        "model": f"EarVAE for {model.image_size}×{model.image_size}×{model.in_channels}, latent "
+        f"dimension {model.latent_dim}, base channels {model.base_channels}",
         "parameters": f"{planned.parameters:,}",
         "multiply-adds": f"{planned.multiply_adds:,} per image",
-        "training images": f"{planned.train_images:,} ({planned.train_data})",
-        "validation images": f"{planned.val_images:,} ({planned.val_data})",
-        "length": f"{epochs:,} epochs" if epochs > 1 else "1 epoch",
+        "training images": f"{planned.train_images:,} ({data.train_data})",
+        "validation images": f"{planned.val_images:,} ({data.val_data})",
+        "length": f"{optim.epochs:,} epochs" if optim.epochs > 1 else "1 epoch",
         "steps": f"{planned.steps_per_epoch:,} per epoch, {planned.steps:,} in total; batch size "
-        f"{planned.batch_size}",
-        "learning rate": f"{planned.learning_rate:g} at its peak ({planned.lr_schedule})",
+        f"{optim.batch_size}",
+        "learning rate": f"{optim.peak_learning_rate:g} at its peak ({optim.lr_schedule})",
         **planned.provenance,
     }
     if planned.epochs_done:
@@ -204,8 +205,8 @@ def _plan_table(planned: Plan) -> Table:
     if planned.schedule:
         values["KLD weight"] = f"{sparkline(planned.schedule)} up to {max(planned.schedule):g}"
         values["β in ELBO units"] = f"{planned.elbo_beta:.4g}"
-    values["checkpoints"] = str(planned.checkpoint_dir)
-    values["logs"] = f"tensorboard --logdir {planned.log_dir}"
+    values["checkpoints"] = str(run.checkpoint_dir)
+    values["logs"] = f"tensorboard --logdir {run.log_dir}"
     return facts("What will be trained", values)
 
 
