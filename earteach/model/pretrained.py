@@ -6,10 +6,9 @@ Nothing is downloaded: fetch a folder from the Hub with its own tools first.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import torch
 
@@ -17,7 +16,6 @@ from earteach.config import ExportPart, ModelConfig, model_options
 from earteach.errors import EarTeachError
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
-_ADVICE = "name a folder that `earteach export --format safetensors` wrote"
 
 
 @dataclass(frozen=True)
@@ -31,43 +29,22 @@ class Pretrained:
 
 def read_pretrained(folder: Path) -> Pretrained:
     """Raises `EarTeachError` for a folder without the two files, or that earteach did not write."""
-    options = _options(folder)
-    config = _model_config(folder / CONFIG, options)
-    part = options.get("part", "full")
-    if part not in get_args(ExportPart):
-        raise EarTeachError(f"{folder / CONFIG}: has an unknown part {part!r}; {_ADVICE}")
-    return Pretrained(config, part, {name: w.float() for name, w in _weights(folder).items()})
-
-
-def _options(folder: Path) -> Mapping[str, Any]:
-    path = folder / CONFIG
-    try:
-        options = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise EarTeachError(f"{path}: is not JSON; export the folder again") from error
-    if not isinstance(options, dict):
-        raise EarTeachError(f"{path}: is not a JSON object; export the folder again")
-    return options
-
-
-def _model_config(path: Path, options: Mapping[str, Any]) -> ModelConfig:
-    if "earteach" not in options:
-        raise EarTeachError(f"{path}: earteach did not write it; {_ADVICE}")
-    names = [field.name for field in fields(ModelConfig)]
-    try:
-        options = model_options(options)
-        return ModelConfig(**{name: options[name] for name in names})
-    except KeyError as error:
-        raise EarTeachError(f"{path}: has no {error.args[0]}; {_ADVICE}") from error
-    except EarTeachError as error:
-        raise EarTeachError(f"{path}: {error}") from error
-
-
-def _weights(folder: Path) -> dict[str, torch.Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    path = folder / CONFIG
     try:
-        return load_file(folder / WEIGHTS)
-    except (OSError, SafetensorError) as error:
-        raise EarTeachError(f"{folder / WEIGHTS}: cannot be read; {_ADVICE}") from error
+        options = json.loads(path.read_text(encoding="utf-8"))
+        known = model_options(options)
+        config = ModelConfig(**{field.name: known[field.name] for field in fields(ModelConfig)})
+        part = options.get("part", "full")
+        if part not in get_args(ExportPart):
+            raise EarTeachError(f"unknown part {part!r}")
+        path = folder / WEIGHTS
+        weights = {name: weight.float() for name, weight in load_file(path).items()}
+    except (EarTeachError, OSError, SafetensorError, ValueError, LookupError, TypeError) as error:
+        raise EarTeachError(
+            f"{path}: is not as `earteach export --format safetensors` writes it ({error}); export the "
+            "network again"
+        ) from error
+    return Pretrained(config, part, weights)

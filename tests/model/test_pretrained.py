@@ -82,13 +82,13 @@ def test_what_cannot_be_read_is_one_line(folders, tmp_path):
     with pytest.raises(EarTeachError, match="no such checkpoint"):
         earteach.load("earteach/ear-vae")
     for config, words in (
-        ("{", "config.json: is not JSON"),
-        ("[]", "config.json: is not a JSON object"),
-        ('{"model_type": "bert"}', "earteach did not write it"),
+        ("{", r"config.json: is not as .* \(Expecting property name.*; export"),
+        ("[]", "config.json: is not as"),
+        ('{"model_type": "bert"}', "config.json: is not as .* \\('pca_init'\\)"),
         ({"image_size": 100}, "--image-size 100: must be a multiple of 16"),
         ({"base_channels": 16}, "do not fit its configuration"),
-        ({"part": "head"}, "has an unknown part 'head'"),
-        ({}, "model.safetensors: cannot be read"),
+        ({"part": "head"}, "unknown part 'head'"),
+        ({}, "model.safetensors: is not as"),
     ):
         path = tmp_path / "config.json"
         if isinstance(config, dict):
