@@ -19,7 +19,7 @@ from earteach.config import ModelConfig
 from earteach.model.canonical_side import SideClassifier, mirrored, side_by_residual, with_side
 from earteach.model.encoder_decoder import Decoder, Encoder
 from earteach.model.pca_path import PCAPath, logits
-from earteach.model.vae import ConvVAE, EncoderOutput
+from earteach.model.vae import ConvVAE, EncoderOutput, check_shape
 
 
 @dataclass(frozen=True)
@@ -43,12 +43,8 @@ class PCAVAE(ConvVAE):
         super().__init__(encoder, decoder, config)
         self.pca = pca
 
-    @property
-    def side_dimension(self) -> int:
-        return self.latent_dim - 1
-
     def encode_all(self, x: torch.Tensor, *, maps: bool = True) -> EncoderOutput:
-        self._check_images(x)
+        check_shape("images", x, self.in_channels, self.image_size, self.image_size)
         return self._encode_view(self.canonical_view(x), maps)
 
     def _encode_view(self, view: CanonicalView, maps: bool = True) -> EncoderOutput:
@@ -60,7 +56,7 @@ class PCAVAE(ConvVAE):
 
     def features(self, x: torch.Tensor) -> list[torch.Tensor]:
         """As `ConvVAE.features`; the maps lie as the images do, whichever way the ear faces."""
-        self._check_channels(x)
+        check_shape("images", x, self.in_channels, "H", "W")
         view = self.canonical_view(x)
         return _turned_back(self.encoder.maps(self.encoder(view.encoder_input)), view)
 
@@ -71,7 +67,7 @@ class PCAVAE(ConvVAE):
         return [torch.cat([a[:count], b]) for a, b in zip(maps, turned, strict=True)]
 
     def decode(self, z: torch.Tensor) -> torch.Tensor:
-        self._check_codes(z)
+        check_shape("codes", z, self.latent_dim)
         code, side = z[:, :-1], z[:, -1]
         picture = self.pca.decode(code)
         # The side's dimension stays, as zero, so that the code fills its grid.
@@ -117,7 +113,7 @@ class SideClassifierPCAVAE(PCAVAE):
 
     def encode_from_side(self, x: torch.Tensor, is_canonical: torch.Tensor) -> EncoderOutput:
         """As `encode_all`, with the sides given, bool `(B,)`."""
-        self._check_images(x)
+        check_shape("images", x, self.in_channels, self.image_size, self.image_size)
         return self._encode_view(self._view_from(x, is_canonical))
 
     def _view_from(self, x: torch.Tensor, is_canonical: torch.Tensor) -> CanonicalView:

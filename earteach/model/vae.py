@@ -39,6 +39,12 @@ class ConvVAE(nn.Module):
     def __init__(self, encoder: Encoder, decoder: Decoder, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
+        self.in_channels, self.image_size = config.in_channels, config.image_size
+        self.latent_dim, self.base_channels = config.latent_dim, config.base_channels
+        # Of the maps that `features` gives, finest first.
+        self.feature_channels = tuple(feature_widths(config.base_channels))
+        # The latent dimension that holds the ear's side.
+        self.side_dimension = config.latent_dim - 1 if config.pca_init else None
         self.encoder = encoder
         self.decoder = decoder
         self.pyramid = (
@@ -52,38 +58,12 @@ class ConvVAE(nn.Module):
             else None
         )
 
-    @property
-    def in_channels(self) -> int:
-        return self.config.in_channels
-
-    @property
-    def latent_dim(self) -> int:
-        return self.config.latent_dim
-
-    @property
-    def base_channels(self) -> int:
-        return self.config.base_channels
-
-    @property
-    def image_size(self) -> int:
-        return self.config.image_size
-
-    @property
-    def feature_channels(self) -> tuple[int, ...]:
-        """The channels of `features`, finest first."""
-        return tuple(feature_widths(self.base_channels))
-
-    @property
-    def side_dimension(self) -> int | None:
-        """The latent dimension that holds the ear's side, or None."""
-        return None
-
     def encode_all(self, x: torch.Tensor, *, maps: bool = True) -> EncoderOutput:
         """The posterior and, with `maps`, the feature maps of images `(B, C, S, S)` in [0, 1].
 
         Raises `ValueError` for images of another shape.
         """
-        self._check_images(x)
+        check_shape("images", x, self.in_channels, self.image_size, self.image_size)
         return self._encode(x, maps)
 
     def _encode(self, x: torch.Tensor, maps: bool) -> EncoderOutput:
@@ -112,7 +92,7 @@ class ConvVAE(nn.Module):
         Training shows the encoder images of its own size, each filled by one ear or by four. Raises
         `ValueError` for images with other channels.
         """
-        self._check_channels(x)
+        check_shape("images", x, self.in_channels, "H", "W")
         return self.encoder.maps(self.encoder(x))
 
     def features_beside(self, shown: torch.Tensor, x: torch.Tensor) -> list[torch.Tensor]:
@@ -143,7 +123,7 @@ class ConvVAE(nn.Module):
 
         Raises `ValueError` for codes of another shape.
         """
-        self._check_codes(z)
+        check_shape("codes", z, self.latent_dim)
         return torch.sigmoid(self.decoder(z).float())
 
     def forward(
@@ -168,25 +148,15 @@ class ConvVAE(nn.Module):
             code.normal_(generator=generator)
         return self.decode(z.to(next(self.parameters()).device))
 
-    def _check_images(self, x: torch.Tensor) -> None:
-        expected = (self.in_channels, self.image_size, self.image_size)
-        if x.ndim != 4 or tuple(x.shape[1:]) != expected:
-            raise ValueError(
-                f"images have shape {tuple(x.shape)}; this network takes "
-                f"(B, {expected[0]}, {expected[1]}, {expected[2]})"
-            )
 
-    def _check_channels(self, x: torch.Tensor) -> None:
-        if x.ndim != 4 or x.shape[1] != self.in_channels:
-            raise ValueError(
-                f"images have shape {tuple(x.shape)}; this network takes (B, {self.in_channels}, H, W)"
-            )
-
-    def _check_codes(self, z: torch.Tensor) -> None:
-        if z.ndim != 2 or z.shape[1] != self.latent_dim:
-            raise ValueError(
-                f"codes have shape {tuple(z.shape)}; this network takes (B, {self.latent_dim})"
-            )
+def check_shape(what: str, x: torch.Tensor, *expected: int | str) -> None:
+    """Raise `ValueError` if `x` is not `(B, *expected)`; a letter stands for any size."""
+    sizes = zip(expected, x.shape[1:], strict=False)
+    if x.ndim != 1 + len(expected) or any(n != size for n, size in sizes if isinstance(n, int)):
+        raise ValueError(
+            f"{what} have shape {tuple(x.shape)}; this network takes (B, "
+            f"{', '.join(map(str, expected))})"
+        )
 
 
 def reparameterise(mu: torch.Tensor, logvar: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
