@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -33,11 +32,9 @@ def sole_run(folder: Path) -> Iterator[None]:
     try:
         make_folder(path.parent)
         lock.acquire()
-        path.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
     except Timeout as error:
         raise EarTeachError(
-            f"{folder}: another run is training there ({_holder(path)}); wait for it, stop it, or "
-            "choose another folder"
+            f"{folder}: another run is training there; wait for it, stop it, or choose another folder"
         ) from error
     except OSError as error:
         remove_empty(missing)
@@ -57,9 +54,3 @@ def _lock_path(folder: Path) -> Path:
     if folder.exists() and (folder.parent == folder or not os.access(folder.parent, os.W_OK)):
         return folder / ".lock"
     return folder.with_name(f".{folder.name}.lock")
-
-
-def _holder(path: Path) -> str:
-    with suppress(OSError):
-        return path.read_text(encoding="utf-8") or "another process"
-    return "another process"

@@ -1,4 +1,4 @@
-"""One run in a folder: another one waits a little, and then says who is there."""
+"""One run in a folder: another one waits a little, and is refused."""
 
 from __future__ import annotations
 
@@ -54,25 +54,20 @@ def holder(folder: Path, *how: str) -> Iterator[subprocess.Popen[str]]:
                 os.killpg(process.pid, signal.SIGKILL)
 
 
-def holder_of(folder: Path) -> int:
-    """The process that the lock file names."""
-    return int((folder / ".checkpoints.lock").read_text(encoding="utf-8").split()[1])
-
-
 @pytest.fixture
 def impatient(monkeypatch):
     monkeypatch.setattr(run_lock, "PATIENCE", 0.3)
 
 
 @pytest.mark.parametrize("name", ["checkpoints", "logs/ear_vae"])
-def test_a_second_run_is_told_who_trains_in_the_folder(ears, tmp_path, impatient, name):
+def test_a_second_run_in_the_folder_is_refused(ears, tmp_path, impatient, name):
     folder = tmp_path / "run" / name
-    with holder(folder) as other:
+    with holder(folder):
         result = earteach(
             "train", *data_options(ears), *run_options(tmp_path / "run"), *TINY_RUN, "--epochs", 1
         )
         assert result.code == 1
-        assert f"{folder}: another run is training there (process {other.pid} on " in result.err
+        assert f"{folder}: another run is training there; wait" in result.err
         assert result.err.count("\n") == 1
         assert not folder.exists()
 
@@ -82,7 +77,7 @@ def test_a_resume_waits_for_a_process_that_ends(tmp_path, monkeypatch):
     with holder(tmp_path / "checkpoints") as other:
         threading.Timer(0.3, other.kill).start()
         with sole_run(tmp_path / "checkpoints"):
-            assert holder_of(tmp_path) == os.getpid()
+            assert (tmp_path / ".checkpoints.lock").exists()
 
 
 def test_processes_that_load_images_do_not_hold_it(tmp_path, impatient):
@@ -90,7 +85,7 @@ def test_processes_that_load_images_do_not_hold_it(tmp_path, impatient):
         os.kill(other.pid, signal.SIGKILL)
         other.wait()
         with sole_run(tmp_path / "checkpoints"):
-            assert holder_of(tmp_path) == os.getpid()
+            assert (tmp_path / ".checkpoints.lock").exists()
 
 
 def test_nothing_is_left_behind(tmp_path):
@@ -150,7 +145,7 @@ def test_of_four_runs_in_one_folder_one_trains(ears, tmp_path):
     refused = [err for run, (_, err) in zip(runs, said, strict=True) if run.returncode]
     assert len(trained) == 1
     for err in refused:
-        assert "another run is training there (process" in err
+        assert "another run is training there;" in err
         assert err.count("\n") == 1
     assert checkpoint.read(tmp_path / "runs" / "checkpoints" / "last.ckpt").about["stopped_by"]
     assert not list((tmp_path / "runs").glob(".*"))
