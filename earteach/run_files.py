@@ -1,7 +1,7 @@
 """The names of a run's files that several stages know.
 
 `training/checkpoint_callback.py` writes the checkpoints, `training/recorder.py` what is logged in each
-epoch, `distillation/teacher.py` the copy of the teacher, and `inference/report.py` the page.
+epoch, `distillation/student_task.py` the copy of the teacher, and `inference/report.py` the page.
 """
 
 # In --checkpoint-dir.

@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from earteach import checkpoint
 from earteach.checkpoint import Checkpoint
 from earteach.config import TrainConfig
 from earteach.data.arrays import EarArray
 from earteach.distillation.student_module import StudentLightning
-from earteach.distillation.teacher import TEACHER, copy_teacher, teacher_entry
+from earteach.distillation.teacher import TEACHER
 from earteach.errors import EarTeachError
+from earteach.run_files import TEACHER_COPY
 from earteach.training.lightning_module import EarVAELightning
 from earteach.training.task import Task
 
@@ -23,7 +25,8 @@ class StudentTask(Task):
 
     def __init__(self, teacher: Checkpoint, entry: Mapping[str, str] | None = None) -> None:
         self._teacher = teacher
-        self._entry = {TEACHER: dict(entry)} if entry else teacher_entry(teacher)
+        path = teacher.path
+        self._entry = entry or {"path": str(path), "sha256": checkpoint.file_hash(path)}
 
     def check(self, config: TrainConfig) -> None:
         teacher = self._teacher
@@ -42,17 +45,17 @@ class StudentTask(Task):
         module.init_from_teacher()
 
     def prepare_folder(self, folder: Path) -> None:
-        copy_teacher(self._teacher, folder)
+        checkpoint.name_again(self._teacher.path, folder / TEACHER_COPY)
 
     @property
     def provenance(self) -> Mapping[str, Any]:
-        return self._entry
+        return {TEACHER: dict(self._entry)}
 
     def mismatch(self, run: Checkpoint) -> str | None:
         if different := super().mismatch(run):
             return different
         theirs = run.about[TEACHER]
-        same = theirs["sha256"] == self._entry[TEACHER]["sha256"]
+        same = theirs["sha256"] == self._entry["sha256"]
         return None if same else f"with another teacher, {theirs['path']}"
 
     def kld_schedule(self, config: TrainConfig) -> tuple[float, ...]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from earteach import checkpoint
 from earteach.checkpoint import Checkpoint
@@ -11,16 +10,6 @@ from earteach.errors import EarTeachError
 from earteach.run_files import TEACHER_COPY
 
 TEACHER = "teacher"  # the entry of a student's checkpoint that names it
-
-
-def teacher_entry(teacher: Checkpoint) -> dict[str, Any]:
-    """What each of the student's checkpoints keeps of the teacher's."""
-    return {TEACHER: {"path": str(teacher.path), "sha256": checkpoint.file_hash(teacher.path)}}
-
-
-def copy_teacher(teacher: Checkpoint, folder: Path) -> None:
-    """Keep the teacher beside the student's checkpoints."""
-    checkpoint.name_again(teacher.path, folder / TEACHER_COPY)
 
 
 def find_teacher(student: Checkpoint) -> Checkpoint:
