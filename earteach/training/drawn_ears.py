@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 
 from earteach.data.arrays import to_channels
@@ -17,13 +15,6 @@ _EARS, _PER_STEP = 2000, 4
 _SHIFT = 0.1
 
 
-class LabelledViews(NamedTuple):
-    """Images `(B, C, S, S)` in [0, 1] and their landmarks `(B, K, 2)`, fractions of the sides."""
-
-    images: torch.Tensor
-    landmarks: torch.Tensor
-
-
 class DrawnEars:
     """The ears of a series. Those of a step follow from its number and its generator."""
 
@@ -31,8 +22,10 @@ class DrawnEars:
         self._series = series
         self._drawn = dict[tuple[int, int], DrawnEar]()
 
-    def views(self, network: ConvVAE, step: int, generator: torch.Generator) -> LabelledViews:
-        """Strong views of some of them, as the network takes them.
+    def views(
+        self, network: ConvVAE, step: int, generator: torch.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Strong views `(B, C, S, S)` of some of them, and their landmarks as fractions of the sides.
 
         Each step can choose from one ear more than the last, so that no run begins with drawing all of
         them.
@@ -48,7 +41,7 @@ class DrawnEars:
         views = strong_views(to_float(images), generator, shift=_SHIFT)
         device = next(network.parameters()).device
         truth = (views.points(2 * landmarks - 1) + 1) / 2
-        return LabelledViews(views.images.to(device), truth.to(device))
+        return views.images.to(device), truth.to(device)
 
     def _ear(self, index: int, size: int) -> DrawnEar:
         if (index, size) not in self._drawn:

@@ -38,9 +38,10 @@ def teach(
     moved = views.points(points)
     whole = count - count * 2 // 3 // 4 * 4
     mosaics, placed = _mosaics(views.images[whole:], moved[whole:])
-    drawn = ears.views(network, step, generator) if network.landmark_head is not None else None
-    shown = torch.cat([views.images[:whole], mosaics])
-    labelled = shown[:0] if drawn is None else drawn.images
+    shown, head = torch.cat([views.images[:whole], mosaics]), network.landmark_head
+    labelled, landmarks = shown[:0], None
+    if head is not None:
+        labelled, landmarks = ears.views(network, step, generator)
     pieces = [whole, len(mosaics), len(labelled)]
     levels = pyramid(network.features_beside(shown, labelled))
     in_whole, in_mosaics, in_drawn = zip(*(level.split(pieces) for level in levels), strict=True)
@@ -49,9 +50,9 @@ def teach(
     second = torch.cat([descriptors(in_whole, moved[:whole]), small])
     visible = (moved.abs() < 1).all(dim=2)
     matches = _on_canonical_side(Matches(points, visible, first, second), output.is_canonical)
-    if drawn is None or network.landmark_head is None:
+    if head is None or landmarks is None:
         return matches, None
-    return matches, LabelledHeat(network.landmark_head(in_drawn), drawn.landmarks)
+    return matches, LabelledHeat(head(in_drawn), landmarks)
 
 
 def _on_canonical_side(matches: Matches, is_canonical: torch.Tensor | None) -> Matches:
