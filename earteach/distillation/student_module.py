@@ -80,9 +80,6 @@ class StudentLightning(EarVAELightning):
         student = self.model.encode_from_side(images, teacher.is_canonical)
         return DistillationBatch(student, teacher, self.model.side(images))
 
-    def _sums_of_format_3(self, sums: list[float]) -> dict[str, float]:
-        return dict(zip(self._names_of_sums(), sums[1:], strict=True))
-
     def _scheduled(self) -> dict[str, float]:
         return {}
 
