@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
@@ -12,6 +14,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from earteach.model.build import build_model
 from earteach.model.pca_vae import PCAVAE
 from earteach.model.vae import ConvVAE
+
+# Modules by name, with the shapes of their outputs.
+Traced = dict[str, tuple[nn.Module, tuple[int, ...]]]
 
 
 @dataclass(frozen=True)
@@ -41,11 +46,24 @@ class ModelSummary:
 
 def summarise(model: ConvVAE) -> ModelSummary:
     """Count by passing one image through a copy of the network that holds no values."""
-    shapes, work, total = _traced(model)
-    modules = dict(model.named_modules())
+    traced: Traced = {}
+    # Not on the caller's device: "meta", where networks without values are made, knows no autocast.
+    cpu = torch.device("cpu")
+    with FakeTensorMode(), cpu, torch.no_grad(), FlopCounterMode(display=False) as counter:
+        shadow = build_model(model.config)
+        for name, module in shadow.named_modules():
+            module.register_forward_hook(partial(_note_shape, traced, name))
+        image = torch.zeros(1, model.in_channels, model.image_size, model.image_size)
+        shadow(image, torch.zeros(1, model.latent_dim))
+    # Names start with the network's class: PCAVAE.encoder.blocks.0.
+    work = {
+        name.partition(".")[2]: sum(kinds.values()) // 2
+        for name, kinds in counter.get_flop_counts().items()
+    }
+    total = counter.get_total_flops() // 2
     layers = [
-        Layer(name, type(modules[name]).__name__, shape, _parameters(modules[name]), work[name])
-        for name, shape in shapes.items()
+        Layer(name, type(module).__name__, shape, _parameters(module), work.get(name, 0))
+        for name, (module, shape) in traced.items()
         if name.count(".") == (2 if ".blocks." in name else 1)
     ]
     if isinstance(model, PCAVAE):
@@ -63,33 +81,9 @@ def summarise(model: ConvVAE) -> ModelSummary:
     )
 
 
-def _traced(model: ConvVAE) -> tuple[dict[str, tuple[int, ...]], dict[str, int], int]:
-    """The output shape and multiply-adds of each module, and all multiply-adds."""
-    shapes: dict[str, tuple[int, ...]] = {}
-
-    def watch(name: str, module: nn.Module) -> None:
-        def note(module: nn.Module, inputs: object, output: object) -> None:
-            first = output[0] if isinstance(output, tuple | list) else output
-            assert isinstance(first, torch.Tensor)
-            shapes[name] = tuple(first.shape[1:])
-
-        module.register_forward_hook(note)
-
-    # Not on the caller's device: "meta", where networks without values are made, knows no autocast.
-    cpu = torch.device("cpu")
-    with FakeTensorMode(), cpu, torch.no_grad(), FlopCounterMode(display=False) as counter:
-        shadow = build_model(model.config)
-        for name, module in shadow.named_modules():
-            watch(name, module)
-        image = torch.zeros(1, model.in_channels, model.image_size, model.image_size)
-        shadow(image, torch.zeros(1, model.latent_dim))
-    # Names start with the network's class: PCAVAE.encoder.blocks.0.
-    counted = {
-        name.partition(".")[2]: sum(kinds.values()) // 2
-        for name, kinds in counter.get_flop_counts().items()
-    }
-    work = {name: counted.get(name, 0) for name in shapes}
-    return shapes, work, counter.get_total_flops() // 2
+def _note_shape(traced: Traced, name: str, module: nn.Module, _: object, output: Any) -> None:
+    first = output[0] if isinstance(output, tuple | list) else output
+    traced[name] = module, tuple(first.shape[1:])
 
 
 def _parameters(module: nn.Module) -> int:
