@@ -80,9 +80,6 @@ class StudentLightning(EarVAELightning):
         student = self.model.encode_from_side(images, teacher.is_canonical)
         return DistillationBatch(student, teacher, self.model.side(images))
 
-    def _scheduled(self) -> dict[str, float]:
-        return {}
-
     def on_validation_epoch_start(self) -> None:
         super().on_validation_epoch_start()
         self._agreement = Agreement(self.teacher)

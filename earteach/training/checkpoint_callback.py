@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
@@ -53,7 +53,7 @@ class Checkpoints(Checkpoint):
     on_restored: Callable[[], None] | None = None
     restored: bool = False
     best: dict[str, dict[str, Any]] = field(default_factory=dict)  # "loss", "ssim" → its entry
-    finished: str | None = None
+    finished: Literal["finished", "early_stopping"] | None = None
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": dict(self.best)}

@@ -161,7 +161,7 @@ def fit(config: TrainConfig, start: Start, watch: Watch, task: Task) -> TrainRes
     return TrainResult(
         epochs_completed=epochs_processed(trainer),
         global_step=trainer.global_step,
-        stopped_by="interrupted" if interrupted else _ending(trainer, config.optim.epochs),
+        stopped_by="interrupted" if interrupted else keeper.finished or "finished",
         last=None if start.fast_dev_run else run.checkpoint_dir / LAST,
         best={
             name: Best(Path(entry["path"]), entry["value"], entry["epoch"])
@@ -174,11 +174,6 @@ def fit(config: TrainConfig, start: Start, watch: Watch, task: Task) -> TrainRes
         signal=stop.signal if interrupted else None,
         advice=advice,
     )
-
-
-def _ending(trainer: pl.Trainer, epochs: int) -> Literal["finished", "early_stopping"]:
-    stopped_early = trainer.should_stop and trainer.current_epoch < epochs
-    return "early_stopping" if stopped_early else "finished"
 
 
 def _show_plan(config: TrainConfig, start: Start, watch: Watch, task: Task) -> None:

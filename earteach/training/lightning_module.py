@@ -210,11 +210,7 @@ class EarVAELightning(pl.LightningModule):
         scalars = {"train/loss": self._loss(means)}
         for term, mean in zip(self.loss_terms(), means, strict=True):
             scalars[f"train/{term.logged_as}"] = term.logged(mean)
-        return scalars | self._scheduled()
-
-    def _scheduled(self) -> dict[str, float]:
-        """What follows a schedule, to log beside the means."""
-        return {"train/kld_weight": self.kld_weight}
+        return scalars | ({"train/kld_weight": self.kld_weight} if "train/kld" in scalars else {})
 
     def _over_devices(self, sums: torch.Tensor) -> torch.Tensor:
         sums = self.trainer.strategy.reduce(sums.to(self.device), reduce_op="sum")
