@@ -61,21 +61,14 @@ SHAPES: dict[Annealing, Callable[[int, int, KLDConfig], float]] = {
 
 def cycles(epochs: int, config: KLDConfig) -> int:
     """The cycles that fit: each needs two epochs, or its weight would never leave the start."""
-    if epochs < 2 * config.kld_anneal_cycles:
-        return max(1, epochs // 2)
-    return config.kld_anneal_cycles
+    return min(config.kld_anneal_cycles, max(1, epochs // 2))
 
 
 def note_fewer_cycles(epochs: int, config: KLDConfig) -> None:
     """Log that the run is too short for the cycles asked for, where it is."""
-    horizon = config.kld_anneal_epochs or epochs
-    fitting = cycles(horizon, config)
-    if (
-        config.kld_anneal_strategy == "cyclic"
-        and horizon > 1
-        and fitting < config.kld_anneal_cycles
-    ):
+    horizon, wanted = config.kld_anneal_epochs or epochs, config.kld_anneal_cycles
+    if config.kld_anneal_strategy == "cyclic" and 1 < horizon < 2 * wanted:
         _log.info(
             "--kld-anneal-cycles %d needs %d epochs; with %d there will be %d",
-            config.kld_anneal_cycles, 2 * config.kld_anneal_cycles, horizon, fitting,
+            wanted, 2 * wanted, horizon, cycles(horizon, config),
         )  # fmt: skip

@@ -90,8 +90,12 @@ class ProgressCallback(Callback):
         if self._steps == _WARM_UP:
             pl_module.running_loss()  # waits until the device has finished these steps
             self._started, self._work = time.monotonic(), 0.0
-        if self._steps == ESTIMATE_STEP and trainer.current_epoch == self._first_epoch:
-            self._estimate(trainer, pl_module)
+        in_first_epoch = trainer.current_epoch == self._first_epoch
+        if self._on_estimate is not None and self._steps == ESTIMATE_STEP and in_first_epoch:
+            pl_module.running_loss()
+            rate, seconds = self._speed(trainer)
+            epochs = self._config.optim.epochs - trainer.current_epoch
+            self._on_estimate(TimeEstimate(self._steps, rate, epochs, seconds))
         self._report(trainer, pl_module, "training", batch_idx + 1, trainer.num_training_batches)
 
     def on_validation_batch_end(
@@ -109,14 +113,6 @@ class ProgressCallback(Callback):
         rate = self._work / max(time.monotonic() - self._started, 1e-9)
         epochs = self._config.optim.epochs - trainer.current_epoch
         return rate, max(0.0, self._work_per_epoch * epochs - self._epoch_work) / max(rate, 1e-9)
-
-    def _estimate(self, trainer: pl.Trainer, module: EarVAELightning) -> None:
-        if self._on_estimate is None:
-            return
-        module.running_loss()  # waits for the device
-        rate, seconds = self._speed(trainer)
-        epochs = self._config.optim.epochs - trainer.current_epoch
-        self._on_estimate(TimeEstimate(self._steps, rate, epochs, seconds))
 
     def _report(
         self, trainer: pl.Trainer, module: EarVAELightning, phase: Phase, step: int, steps: float
