@@ -279,11 +279,17 @@ def _run(
     except (TrainingInterrupted, SIGTERMException):
         return True
     except OSError as error:
-        if not is_full(error):
+        log = module.config.run.log_dir / RUN_NAME
+        in_log = isinstance(error.filename, str) and Path(error.filename).is_relative_to(log)
+        if not (in_log or is_full(error)):
             raise
         last = module.config.run.checkpoint_dir / LAST
         again = f"`earteach resume {last}`" if last.exists() else "train again"
-        raise write_error(module.config.run.log_dir / RUN_NAME, error, again) from error
+        if not is_full(error):
+            raise EarTeachError(
+                f"{log}: cannot be written: {error.strerror}; put the folder right, then {again}"
+            ) from error
+        raise write_error(log, error, again) from error
     except (RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
         if not _is_out_of_memory(error):
             if resumed is not None and not keeper.restored:

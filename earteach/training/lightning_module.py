@@ -175,7 +175,9 @@ class EarVAELightning(pl.LightningModule):
             assert isinstance(batch["index"], torch.Tensor)
             self._check_finite(outputs["loss"], "the loss", batch["index"].tolist())
 
-    def _check_finite(self, value: torch.Tensor, what: str, images: Sequence[int] = ()) -> None:
+    def _check_finite(
+        self, value: torch.Tensor | float, what: str, images: Sequence[int] = ()
+    ) -> None:
         """Raise `EarTeachError` if the value, of these images if they are known, is not finite."""
         if math.isfinite(value):
             return
@@ -195,8 +197,13 @@ class EarVAELightning(pl.LightningModule):
         self._sums = torch.zeros(0, dtype=torch.float64)
 
     def running_loss(self) -> float:
-        """Mean loss of the epoch so far on this device, which is waited for."""
-        return self._loss((self._sums[:-1] / self._sums[-1]).tolist())
+        """Mean loss of the epoch so far on this device, which is waited for.
+
+        Raises `EarTeachError` if it is not finite.
+        """
+        loss = self._loss((self._sums[:-1] / self._sums[-1]).tolist())
+        self._check_finite(loss, "the loss")
+        return loss
 
     def _loss(self, means: Sequence[float]) -> float:
         terms = self.loss_terms()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import stat
 from pathlib import Path
@@ -116,6 +117,24 @@ def test_a_log_folder_that_cannot_be_one_is_refused_before_training(ears, tmp_pa
     assert str(path) in result.err.splitlines()[-1]
     assert "name a folder" in result.err
     assert not (tmp_path / "checkpoints").exists()
+
+
+def test_a_log_that_vanishes_is_one_line(ears, tmp_path, monkeypatch):
+    from earteach.training import recorder
+
+    record = recorder.Recorder._record
+
+    def gone(self: Any, *args: Any) -> Any:
+        shutil.rmtree(tmp_path / "logs")
+        return record(self, *args)
+
+    monkeypatch.setattr(recorder.Recorder, "_record", gone)
+    result = earteach(*command(ears, tmp_path))
+    assert result.code == 1
+    assert (
+        "logs/ear_vae: cannot be written: No such file or directory; put"
+        in result.err.splitlines()[-1]
+    )
 
 
 def test_equal_arrays_for_training_and_validation_are_noted(ears, tmp_path):
