@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -30,8 +29,8 @@ def read_coco(data: Mapping[str, Any], labels: Labels) -> None:
     """The annotations of each image; images without any have an empty list.
 
     Keypoints become landmarks. They count pixels, so half a pixel is added (as in detectron2); those
-    with visibility 0 are NaN. A box that is missing or empty is that of the outline or the mask. CVAT
-    marks masks with `iscrowd`, so these are read too.
+    with visibility 0 are NaN. A box that is missing or empty is that of the outline. CVAT marks masks
+    with `iscrowd`, so these are read too.
     """
     images: dict[str, Mapping[str, Any]] = {}
     repeated = set[str]()
@@ -97,37 +96,13 @@ def _box(value: Any) -> Box | None:
 
 
 def _box_of_outline(value: Any) -> Box | None:
-    """The box around the polygons or the run-length encoded mask of `segmentation`."""
-    if isinstance(value, dict):
-        return _box_of_mask(value)
+    """The box around the polygons of `segmentation`."""
+    if isinstance(value, dict):  # run-length encoded
+        raise Slip("has a mask and no box; export boxes")
     outlines = [np.array(numbers(each, "`segmentation`")) for each in value or [] if each]
     if any(len(each) % 2 for each in outlines):
         raise Slip("`segmentation` has an odd number of values")
     return bounding_box(np.concatenate(outlines).reshape(-1, 2)) if outlines else None
-
-
-def _box_of_mask(mask: dict[str, Any]) -> Box:
-    if find_spec("pycocotools") is None:
-        raise Slip("has a mask and no box; pip install pycocotools reads it")
-    from pycocotools import mask as masks
-
-    try:
-        height, width = numbers(mask.get("size"), "`size`", 2)
-        counts = mask["counts"]
-        if isinstance(counts, str) and not _ends(counts):
-            raise ValueError  # the decoder would read on
-        encoded = {"size": [int(height), int(width)], "counts": counts}
-        if isinstance(counts, list):
-            encoded = masks.frPyObjects(encoded, int(height), int(width))
-        left, top, box_width, box_height = map(float, masks.toBbox(encoded))
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise Slip("`segmentation` is not a run-length encoded mask") from error
-    return left, top, box_width, box_height
-
-
-def _ends(counts: str) -> bool:
-    """Whether the last of the numbers, in digits of five bits from `0` on, is complete."""
-    return bool(counts) and counts.isascii() and not (ord(counts[-1]) - ord("0")) & 0x20
 
 
 def _keypoints(value: Any) -> np.ndarray:
