@@ -37,7 +37,6 @@ _CATEGORY = ("class", "category", "label")
 PERSON_COLUMNS = ("person", "subject", "identity", "group")
 _DELIMITERS = (",", ";", "\t")
 _DECIMAL_COMMA = re.compile(r"\s*[-+]?\d*,\d+\s*")
-_NOT_UTF_8 = re.compile("[\udc80-\udcff]")  # as surrogateescape decodes it
 _log = logging.getLogger(__name__)
 
 
@@ -166,12 +165,6 @@ def read_rows(path: Path, option: str, example: str) -> list[tuple[int, list[str
         raise EarTeachError(
             f"{option} {path}: its first row holds numbers; put a header above it, as in {example}"
         )
-    foreign = next((line for line, cells in rows if _NOT_UTF_8.search("".join(cells))), None)
-    if foreign is not None:
-        _log.info(
-            "line %d of %s is not text in UTF-8, so its name may match no photograph; save the table as "
-            "CSV UTF-8", foreign, path,
-        )  # fmt: skip
     if delimiter == ",":
         return rows
     return [(line, [_with_point(cell) for cell in cells]) for line, cells in rows]

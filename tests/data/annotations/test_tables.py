@@ -97,14 +97,3 @@ def test_a_row_that_repeats_a_box_counts_once(tmp_path: Path) -> None:
     rows = ["a.png,1,2,30,40", "a.png,1,2,30,50", "b.png,1,2,30,40", "a.png,1,2.0,30,40"]
     path = written(tmp_path, "image,x,y,w,h", *rows)
     assert [ear.box for ear in ears_of(path)] == [(1, 2, 30, 40), (1, 2, 30, 50)]
-
-
-def test_a_table_in_another_encoding_has_a_note(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.INFO)
-    read_boxes(written(tmp_path, "image,x,y,w,h", "Änne.png,1,2,30,40"))
-    assert not caplog.text
-    read_boxes(written(tmp_path, "image,x,y,w,h", "a.png,1,2,3,4", "\udcc4nne.png,1,2,30,40"))
-    assert "line 3 of" in caplog.text
-    assert "is not text in UTF-8" in caplog.text
