@@ -181,7 +181,7 @@ def _annotated_photographs(
         ears = [(Annotation(),)] * len(names)
     else:
         ears = [() if annotation is None else (annotation,) for annotation in points]
-    _check_point_counts(chain(points, *ears), landmarks)
+    _check_point_counts(chain(points, *ears), boxes, landmarks)
     if crop.side_pattern is not None:
         pattern = crop.side_pattern
         ears = [_with_side(name, its, pattern) for name, its in zip(names, ears, strict=True)]
@@ -203,14 +203,15 @@ def _landmarks(path: Path | None, names: Sequence[Path], keep_all: bool) -> list
     return points
 
 
-def _check_point_counts(ears: Iterable[Annotation | None], landmarks: Path | None) -> None:
+def _check_point_counts(
+    ears: Iterable[Annotation | None], boxes: Path | None, landmarks: Path | None
+) -> None:
     """Refuse ears with different numbers of landmarks: these have to fit into one array."""
     counts = {len(ear.points) for ear in ears if ear is not None and ear.points is not None}
     if len(counts) > 1:
-        raise EarTeachError(
-            f"--landmarks {landmarks}: has a different number of points from the ears in --boxes "
-            f"({' and '.join(map(str, sorted(counts)))}); leave one of them out"
-        )
+        listed = " and ".join(map(str, sorted(counts)))
+        advice = "leave out --landmarks" if landmarks else "choose one kind with --category"
+        raise EarTeachError(f"--boxes {boxes}: its ears have {listed} landmarks; {advice}")
 
 
 def _with_side(name: Path, ears: Sequence[Annotation], pattern: str) -> tuple[Annotation, ...]:
@@ -250,13 +251,8 @@ def _spelled_alike(groups: Sequence[Sequence[str]]) -> list[list[str]]:
     macOS decomposes accents in file names, and other systems do not; some file systems ignore case.
     """
     spelling: dict[str, str] = {}
-    return [
-        [
-            spelling.setdefault(composed.casefold(), composed)
-            for composed in (unicodedata.normalize("NFC", group) for group in its)
-        ]
-        for its in groups
-    ]
+    composed = ([unicodedata.normalize("NFC", group) for group in its] for its in groups)
+    return [[spelling.setdefault(group.casefold(), group) for group in its] for its in composed]
 
 
 def _check_space(out: Path, number: int, shape: tuple[int, int, int]) -> None:

@@ -32,7 +32,7 @@ SYSTEM = b"names: !!python/object/apply:os.system ['touch planted']"
 # (what, the name of the file or folder, what is in it, words of the error)
 BOXES: list[tuple[str, str, Made | Mapping[str, Made], str]] = [
     *((f"COCO of {n} bytes", "b.json", GOOD[:n], "is not a JSON file") for n in (0, 1, 50, 100)),
-    ("COCO without annotations", "b.json", b'{"images": []}', "with the fields images, which"),
+    ("COCO without annotations", "b.json", b'{"images": []}', "is JSON of another kind, which"),
     ("COCO with none", "b.json", coco(annotations=[]), "holds no boxes"),
     ("COCO, a hundred thousand deep", "b.json", b"[" * 100_000, "is not a JSON file"),
     ("COCO, a strange image", "b.json", coco(annotations=[{**EAR, "image_id": 9}]), "annotation 0"),
@@ -44,7 +44,7 @@ BOXES: list[tuple[str, str, Made | Mapping[str, Made], str]] = [
         categories=[{"id": 1, "name": "hand"}, {"id": 2, "name": "gear"}],
         annotations=[EAR, {**EAR, "category_id": 2}]), "hand, gear, and none is named ear|--category"),
     ("COCO, 5 and 3 landmarks", "b.json", coco(annotations=[
-        {**EAR, "keypoints": [1] * 15}, {**EAR, "keypoints": [1] * 9}]), "with 3 landmarks and with 5"),
+        {**EAR, "keypoints": [1] * 15}, {**EAR, "keypoints": [1] * 9}]), "have 3 and 5 landmarks; choose"),
     ("COCO of other photographs", "b.json", coco(images=[{"id": 1, "file_name": "z.png"}]),
      "has no entry for a.png"),
     ("a CSV without rows", "b.csv", HEAD, "holds no rows"),
@@ -78,5 +78,5 @@ BOXES: list[tuple[str, str, Made | Mapping[str, Made], str]] = [
     ("an empty folder", "y", {"y/b": b""}, "a folder without labels; name a .json (COCO"),
     ("nothing", "none.json", {}, "no such file"),
     ("a pipe", "b.json", pipe, "is not a file of boxes"),
-    ("a pickle", "b.pkl", hostile("planted")["plain pickle"](), "is a pickle, which could run any code"),
+    ("a pickle", "b.pkl", hostile("planted")["plain pickle"](), "is not a file of boxes"),
 ]  # fmt: skip

@@ -30,7 +30,6 @@ from earteach.files.search import find_files
 
 _ByName = dict[str, list[Annotation]]
 _log = logging.getLogger(__name__)
-_PICKLES = (".pkl", ".pickle", ".p")
 _SHOWN = 5
 _TABLES = (".csv", ".tsv")
 # Folders of labels, and those of their photographs: of YOLO and of Pascal VOC.
@@ -45,20 +44,6 @@ _JSON: tuple[tuple[Callable[[Any], bool], Callable[[Any, Labels], None]], ...] =
     (is_label_studio, read_label_studio),
     (is_via, read_via),
 )
-# By a field of the whole or of the first entry, the tools whose JSON is not read.
-_OTHER_TOOLS = {
-    "data_row": "Labelbox",
-    "Labeled Data": "Labelbox",
-    "classTitle": "Supervisely",
-    "objects": "Supervisely",
-    "item": "Darwin (V7)",
-    "instances": "SuperAnnotate",
-    "items": "Datumaro",
-    "coordinates": "CreateML",
-    "assets": "VoTT",
-    "features": "GeoJSON",
-    "_via_settings": "a VIA project without regions",
-}
 
 
 def read_boxes(path: Path, category: str | None = None) -> Annotations:
@@ -71,8 +56,9 @@ def read_boxes(path: Path, category: str | None = None) -> Annotations:
     labels = _read(path)
     by_name = labels.by_name
     _check_any(path, by_name, labels)
-    names = dict.fromkeys(ear.category for ear in _all(by_name) if ear.category is not None)
-    taken = _chosen(path, list(names), labels.declared, category)
+    every = (ear.category for its in by_name.values() for ear in its)
+    names = dict.fromkeys(name for name in every if name is not None)
+    taken = _chosen(path, list(names), category)
     skipped = [name for name in names if name not in taken]
     if skipped:
         _log.info(
@@ -84,13 +70,14 @@ def read_boxes(path: Path, category: str | None = None) -> Annotations:
     }
     ears = labels.with_points(ears)
     _check_any(path, ears, labels)
-    _check_landmarks(path, ears)
-    ears = _without_repeats(path, ears)
+    once = {name: _without_repeats(its) for name, its in ears.items()}
+    if repeats := sum(map(len, ears.values())) - sum(map(len, once.values())):
+        _log.info("--boxes %s: %d boxes are repeated; each is used once", path, repeats)
     if labels.slips:
         where, why = labels.slips[0]
         more = f"; and {len(labels.slips) - 1} more" if len(labels.slips) > 1 else ""
         _log.info("left out of %s: %s%s", where, why, more)
-    return Annotations(f"--boxes {path}", ears, labels.slips, labels.own_names)
+    return Annotations(f"--boxes {path}", once, labels.slips, labels.own_names)
 
 
 def _check_any(path: Path, by_name: _ByName, labels: Labels) -> None:
@@ -102,33 +89,14 @@ def _check_any(path: Path, by_name: _ByName, labels: Labels) -> None:
     raise EarTeachError(f"--boxes {path}: holds no boxes; name a file that has some")
 
 
-def _all(by_name: _ByName) -> Iterable[Annotation]:
-    return (ear for its in by_name.values() for ear in its)
-
-
-def _without_repeats(path: Path, by_name: _ByName) -> _ByName:
+def _without_repeats(ears: Iterable[Annotation]) -> list[Annotation]:
     """Each box once, with landmarks if one of its copies has some."""
-    once = _ByName()
-    for name, ears in by_name.items():
-        kept = dict[Any, Annotation]()
-        for ear in ears:
-            key = ear if ear.box is None else (ear.box, ear.side, ear.person)
-            if key not in kept or kept[key].points is None:
-                kept[key] = ear
-        once[name] = list(kept.values())
-    repeats = sum(map(len, by_name.values())) - sum(map(len, once.values()))
-    if repeats:
-        _log.info("--boxes %s: %d boxes are repeated; each is used once", path, repeats)
-    return once
-
-
-def _check_landmarks(path: Path, by_name: _ByName) -> None:
-    counts = sorted({len(ear.points) for ear in _all(by_name) if ear.points is not None})
-    if len(counts) > 1:
-        raise EarTeachError(
-            f"--boxes {path}: has ears with {counts[0]} landmarks and with {counts[-1]}; choose one "
-            "kind with --category"
-        )
+    kept = dict[Any, Annotation]()
+    for ear in ears:
+        key = ear if ear.box is None else (ear.box, ear.side, ear.person)
+        if kept.setdefault(key, ear).points is None:
+            kept[key] = ear
+    return list(kept.values())
 
 
 def _read(path: Path) -> Labels:
@@ -144,11 +112,6 @@ def _read(path: Path) -> Labels:
 
 def _read_file(path: Path, labels: Labels) -> None:
     suffix = path.suffix.lower()
-    if suffix in _PICKLES:
-        raise EarTeachError(
-            f"--boxes {path}: is a pickle, which could run any code; convert it to a .csv as "
-            "docs/guides/photographs.md shows"
-        )
     if not path.is_file() or suffix not in (".json", ".xml", *_TABLES):
         raise EarTeachError(f"--boxes {path}: is not a file of boxes; name {_KINDS}")
     if suffix in _TABLES:
@@ -209,29 +172,11 @@ def _read_json(path: Path, labels: Labels) -> None:
     for matches, read in _JSON:
         if matches(data):
             return read(data, labels)
-    raise Slip(f"{_kind(data)}, which is not read")
+    raise Slip("is JSON of another kind, which is not read")
 
 
-def _kind(data: Any) -> str:
-    """What the file seems to be, from the names of its fields."""
-    entry = data[0] if isinstance(data, list) and data else data
-    if isinstance(entry, dict):
-        fields = set(map(str, entry))
-        for value in entry.values():
-            first = value[0] if isinstance(value, list) and value else value
-            fields |= set(map(str, first)) if isinstance(first, dict) else set()
-        for field, tool in _OTHER_TOOLS.items():
-            if field in fields:
-                return f"seems to be JSON of {tool}"
-        if fields:
-            return f"is JSON with the fields {_listed(sorted(fields))}"
-    return "is JSON of another kind"
-
-
-def _chosen(
-    path: Path, names: Sequence[str], declared: Iterable[str], pattern: str | None
-) -> set[str]:
-    """The categories that are ears; a single one may have any name if none in `declared` is of ears."""
+def _chosen(path: Path, names: Sequence[str], pattern: str | None) -> set[str]:
+    """The categories that are ears; a single one may have any name."""
     if pattern is not None:
         matching = {name for name in names if search("--category", pattern, name)}
         if not matching:
@@ -242,7 +187,7 @@ def _chosen(
     ears = {name for name in names if is_ear(name)}
     if ears or not names:
         return ears
-    if len(names) == 1 and not any(map(is_ear, declared)):
+    if len(names) == 1:
         _log.info("using the boxes of %s, the only category, as ears", _listed(names))
         return set(names)
     raise EarTeachError(

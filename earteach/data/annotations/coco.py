@@ -46,7 +46,6 @@ def read_coco(data: Mapping[str, Any], labels: Labels) -> None:
     for value in sequence(data.get("categories") or [], "`categories`"):
         named = mapping(value, "an entry of `categories`")
         names[_id(named.get("id"))] = str(named.get("name"))
-    labels.declared.update(names.values())
     for index, value in enumerate(sequence(data["annotations"], "`annotations`")):
         with labels.reading(f"annotation {index}"):
             entry = mapping(value, "it")

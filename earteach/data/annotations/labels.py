@@ -41,8 +41,7 @@ class Labels:
     """The ears of each photograph, by the name that the file gives to it, and what was left out.
 
     `path` is the file that is being read, and `folder` that of its photographs, perhaps. `own_names`
-    are the names as the files give them, without these folders. `declared` are the categories that the
-    files list, with or without boxes.
+    are the names as the files give them, without these folders.
     """
 
     path: Path
@@ -50,7 +49,6 @@ class Labels:
     by_name: defaultdict[str, list[Annotation]] = field(default_factory=lambda: defaultdict(list))
     slips: list[tuple[Path, str]] = field(default_factory=list)
     own_names: dict[str, str] = field(default_factory=dict)
-    declared: set[str] = field(default_factory=set)
     _points: dict[Annotation, tuple[Path, str, list[NamedPoint]]] = field(default_factory=dict)
 
     @contextmanager
@@ -70,7 +68,6 @@ class Labels:
             self.own_names[full] = name
         self._points |= file._points
         self.slips += file.slips
-        self.declared |= file.declared
 
     def add_shapes(
         self,

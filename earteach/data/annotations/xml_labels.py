@@ -82,7 +82,6 @@ def _read_voc(root: Element, name: str, labels: Labels) -> None:
 
 def _read_cvat(root: Element, labels: Labels) -> None:
     """https://docs.cvat.ai/docs/manual/advanced/formats/format-cvat"""
-    labels.declared.update(entry.text or "" for entry in root.iterfind("meta//label/name"))
     for image in root.iter("image"):
         name = image.get("name")
         if not name:

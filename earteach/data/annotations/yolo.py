@@ -49,7 +49,6 @@ def read_yolo(folder: Path, files: Iterable[tuple[Path, str]], labels: Labels) -
     box encloses. Classes are named in the folder or in one of the two above it.
     """
     dataset = _dataset(folder)
-    labels.declared.update(dataset.names.values())
     lines = list[tuple[Path, int, str, list[float]]]()
     for path, name in files:
         labels.path = path
