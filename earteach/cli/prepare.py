@@ -159,10 +159,8 @@ def _refuse_pairs(given: set[str]) -> None:
 def _show(result: Prepared, output: Output) -> None:
     values = {}
     if result.photographs:
-        links = f", links among them: {result.links:,}" if result.links else ""
         values["found"] = (
-            f"photographs: {result.photographs:,} (folders: {result.folders:,}{links}); "
-            f"ears: {result.ears:,}; people: {result.people:,}"
+            f"photographs: {result.photographs:,}; ears: {result.ears:,}; people: {result.people:,}"
         )
     values["training"] = f"{result.train.images:,} images in {result.train.path}"
     values["validation"] = f"{result.val.images:,} images in {result.val.path}"

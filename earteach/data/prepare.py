@@ -50,18 +50,15 @@ class Prepared:
     """What `prepare` wrote and what it left out.
 
     `rejected` are photographs and ears, and links, folders of the system and annotations that were
-    passed over. `photographs` counts all that were found in so many `folders`, `links` to folders among
-    them, and `without_ears` those without an annotated ear; `ears` and `people` (the groups) are those
-    of the others. `mirrored` counts the images mirrored for `side`, and `side_unknown` the images that
-    were not because their side is unknown.
+    passed over. `photographs` counts all that were found, and `without_ears` those without an annotated
+    ear; `ears` and `people` (the groups) are those of the others. `mirrored` counts the images mirrored
+    for `side`, and `side_unknown` the images that were not because their side is unknown.
     """
 
     train: PreparedArray
     val: PreparedArray
     rejected: tuple[Rejected, ...]
     photographs: int = 0
-    folders: int = 0
-    links: int = 0
     ears: int = 0
     people: int = 0
     without_ears: int = 0
@@ -112,8 +109,6 @@ def prepare(
         written,
         rejected=passed_over + written.rejected,
         photographs=len(every),
-        folders=len(found.folders),
-        links=len(found.links),
         ears=len(sides),
         people=len(set(chain.from_iterable(groups))),
         without_ears=len(every) - len(photos),

@@ -17,14 +17,9 @@ _SYSTEM_FOLDERS = frozenset(
 
 @dataclass(frozen=True)
 class Found:
-    """Files, sorted by path, and what was passed over: its path, and why.
-
-    `folders` are those that were looked into, and `links` those among them that are links.
-    """
+    """Files, sorted by path, and what was passed over: its path, and why."""
 
     files: list[Path] = field(default_factory=list)
-    folders: list[Path] = field(default_factory=list)
-    links: list[Path] = field(default_factory=list)
     left_out: list[tuple[Path, str]] = field(default_factory=list)
 
 
@@ -38,7 +33,6 @@ def find_files(folder: Path, suffixes: Collection[str]) -> Found:
     # Links come after every folder that lies here itself, so that its files have its own name.
     for top in tops:
         _walk(top, frozenset(suffixes), found, tops, seen)
-    found.links.extend(path for path in found.folders[1:] if path.is_symlink())
     found.files.sort()
     return found
 
@@ -70,7 +64,6 @@ def _walk(
             folders.clear()
             continue
         seen.add(identity)
-        found.folders.append(here)
         entered = []
         for name in sorted(folders):
             path = here / name

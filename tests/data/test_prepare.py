@@ -441,7 +441,6 @@ def test_what_was_found_and_passed_over_is_counted(photos: Path, out: Path) -> N
     (photos / "best.png").symlink_to(photos / "bo" / "bo_0.png")
     result = prepare(photos, out, crop=Crop(SIZE), group_by="folder")
     assert (result.photographs, result.ears, result.people) == (24, 24, 6)
-    assert (result.folders, result.links) == (7, 0)
     passed_over = {"@eaDir", "loop", "gone.jpg", "best.png"}
     assert {entry.path.name for entry in result.rejected} == passed_over
 

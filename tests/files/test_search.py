@@ -90,7 +90,6 @@ def test_no_folder_in_a_linked_one_is_read_twice(
     assert found.left_out == [
         (tmp_path / "photos" / name, "a folder that is read already") for name in left_out
     ]
-    assert found.links == [tmp_path / "photos" / name for name in links]
 
 
 def test_a_link_to_a_file_that_is_found_as_well_is_left_out(tmp_path: Path) -> None:
