@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from earteach.files.atomic_write import write_atomically
-from earteach.files.overwrite_guard import carries, foreign_file_error
+from earteach.files.overwrite_guard import carries, refuse_foreign
 
 Points = Sequence[tuple[float, float]]
 
@@ -41,15 +41,18 @@ _NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 
 @dataclass(frozen=True)
 class Chart:
-    """Series over x, horizontal `levels` to compare with, and a vertical line at `mark`."""
+    """Series over x, horizontal `levels` to compare with, and a vertical line at `mark`.
+
+    With `log_x`, the axis is logarithmic and has a tick at each x.
+    """
 
     title: str
     series: Mapping[str, Points]
     levels: Mapping[str, float]
-    mark: float | None
-    mark_label: str
-    x_label: str
-    log_x: bool
+    mark: float | None = None
+    mark_label: str = "this checkpoint"
+    x_label: str = "epoch"
+    log_x: bool = False
 
 
 def chart(
@@ -57,21 +60,15 @@ def chart(
     series: Mapping[str, Points],
     *,
     levels: Mapping[str, float] | None = None,
-    mark: float | None = None,
-    mark_label: str = "this checkpoint",
-    x_label: str = "epoch",
-    log_x: bool = False,
+    **options: Any,
 ) -> Chart | None:
-    """A chart of the finite points `(x, value)` of each series; None if there are none.
-
-    With `log_x`, the axis is logarithmic and has a tick at each x.
-    """
+    """A `Chart` of the finite points `(x, value)` of each series; None if there are none."""
     finite = {name: [p for p in points if math.isfinite(p[1])] for name, points in series.items()}
     finite = {name: points for name, points in finite.items() if points}
     if not finite:
         return None
     shown = {name: value for name, value in (levels or {}).items() if math.isfinite(value)}
-    return Chart(title, finite, shown, mark, mark_label, x_label, log_x)
+    return Chart(title, finite, shown, **options)
 
 
 def svg(charts: Sequence[Chart]) -> str:
@@ -142,8 +139,7 @@ def write_svg(path: Path, charts: Sequence[Chart]) -> None:
 
 def refuse_foreign_svg(path: Path) -> None:
     """Raise `EarTeachError` if `path` exists and `write_svg` did not write it."""
-    if path.exists() and not carries(path, _MARK):
-        raise foreign_file_error(path)
+    refuse_foreign(path, lambda path: carries(path, _MARK))
 
 
 def number(value: float) -> str:

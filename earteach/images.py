@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
 from earteach.files.atomic_write import write_atomically
-from earteach.files.overwrite_guard import foreign_file_error
+from earteach.files.overwrite_guard import refuse_foreign
 
 _SOFTWARE = "earteach"
 _WHITE = 255
@@ -87,8 +87,7 @@ def write_png(path: Path, image: np.ndarray, metadata: Mapping[str, str] | None 
 
 def check_overwrite(path: Path) -> None:
     """Raise `EarTeachError` if `path` exists and `write_png` did not write it."""
-    if path.exists() and not is_own_png(path):
-        raise foreign_file_error(path)
+    refuse_foreign(path, is_own_png)
 
 
 def is_own_png(path: Path) -> bool:

@@ -18,7 +18,7 @@ from earteach.data.manifest import ManifestRow, beside, is_manifest, write_manif
 from earteach.errors import EarTeachError
 from earteach.files.atomic_write import write_error
 from earteach.files.folders import make_folder, missing_folders, remove_empty
-from earteach.files.overwrite_guard import foreign_file_error
+from earteach.files.overwrite_guard import refuse_foreign
 
 ImageShape = tuple[int, int, int]
 
@@ -62,8 +62,7 @@ class _PartialArray:
 
     def refuse_foreign(self) -> None:
         for path in self._paths:
-            if path.exists() and not is_manifest(self._manifest_path):
-                raise foreign_file_error(path, "prepare")
+            refuse_foreign(path, lambda _: is_manifest(self._manifest_path), "prepare")
 
     def open(self) -> None:
         self._file = _partial(self.path).open("wb")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from earteach.errors import EarTeachError
@@ -18,14 +19,16 @@ def carries(path: Path, mark: str) -> bool:
         return False
 
 
-def foreign_file_error(path: Path, command: str = "", option: str = "") -> EarTeachError:
-    """The error for an existing file that earteach, or this `command`, did not write.
+def refuse_foreign(
+    path: Path, is_ours: Callable[[Path], bool], command: str = "", option: str = ""
+) -> None:
+    """Raise `EarTeachError` if the file exists and earteach, or this `command`, did not write it.
 
     `option` is the one that named the file, if the command has several options for files.
     """
-    named = f"{option} {path}" if option else str(path)
-    writer = f"`earteach {command}`" if command else "earteach"
-    return EarTeachError(
-        f"{named}: exists and was not written by {writer}; move it away or choose another "
-        f"{option or '--out'}"
-    )
+    if path.exists() and not is_ours(path):
+        writer = f"`earteach {command}`" if command else "earteach"
+        raise EarTeachError(
+            f"{option} {path}: exists and was not written by {writer}; move it away or choose another "
+            f"{option or '--out'}".lstrip()
+        )

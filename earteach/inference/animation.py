@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from earteach.data.arrays import sampled_rows
 from earteach.errors import EarTeachError
-from earteach.files.overwrite_guard import foreign_file_error
+from earteach.files.overwrite_guard import refuse_foreign
 from earteach.inference.run_record import EpochMetrics
 
 _FORMATS = {".gif": "GIF", ".webp": "WEBP"}
@@ -29,8 +29,7 @@ def check_animation(path: Path) -> None:
         raise EarTeachError(f"--gif {path}: must end in .gif or .webp")
     if path.is_dir():
         raise EarTeachError(f"--gif {path}: is a folder; name a file")
-    if path.exists() and not _is_ours(path):
-        raise foreign_file_error(path, "report", "--gif")
+    refuse_foreign(path, _is_ours, "report", "--gif")
 
 
 def _is_ours(path: Path) -> bool:

@@ -24,7 +24,7 @@ from earteach.data.image_batches import to_batch
 from earteach.errors import EarTeachError
 from earteach.files.atomic_write import write_atomically
 from earteach.files.folders import make_folder, missing_folders, remove_empty
-from earteach.files.overwrite_guard import foreign_file_error
+from earteach.files.overwrite_guard import refuse_foreign
 from earteach.inference.inputs import Ear, ears
 from earteach.inference.loaded_model import LoadedModel, load_model
 
@@ -145,15 +145,12 @@ def _check_suffix(out: Path, *, logvar: bool, features: bool) -> None:
 
 def _check_replaceable(out: Path) -> None:
     """Raise `EarTeachError` where a file exists that `embed` did not write."""
-    if not out.exists():
-        return
-    if out.suffix.lower() == ".npy":
+    if out.suffix.lower() == ".npy" and out.exists():
         raise EarTeachError(
             f"{out}: exists, and a .npy file does not say who wrote it; move it away or choose "
             "another --out"
         )
-    if not _is_ours(out):
-        raise foreign_file_error(out, "embed")
+    refuse_foreign(out, _is_ours, "embed")
 
 
 def _is_ours(path: Path) -> bool:

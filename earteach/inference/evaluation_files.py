@@ -12,7 +12,7 @@ import numpy as np
 from earteach.data.arrays import EarArray, to_channels
 from earteach.files.atomic_write import write_atomically
 from earteach.files.folders import make_writable_folder
-from earteach.files.overwrite_guard import carries, foreign_file_error
+from earteach.files.overwrite_guard import carries, refuse_foreign
 from earteach.images import check_overwrite, grid, heat_map, to_uint8, write_png
 from earteach.inference.baselines import BaselineQuality
 from earteach.inference.loaded_model import LoadedModel
@@ -49,8 +49,7 @@ def prepare_folder(out: Path) -> None:
     make_writable_folder(out, str(out), "choose another --out")
     check_overwrite(out / WORST)
     check_overwrite(out / BEST)
-    if (out / PER_IMAGE).exists() and not carries(out / PER_IMAGE, COLUMNS):
-        raise foreign_file_error(out / PER_IMAGE, "eval")
+    refuse_foreign(out / PER_IMAGE, lambda path: carries(path, COLUMNS), "eval")
 
 
 def write(

@@ -30,7 +30,7 @@ from earteach.data.split import Split
 from earteach.data.strong_views import strong_views
 from earteach.errors import EarTeachError
 from earteach.files.folders import make_writable_folder
-from earteach.files.overwrite_guard import foreign_file_error
+from earteach.files.overwrite_guard import refuse_foreign
 from earteach.images import to_float
 from earteach.inference.loaded_model import LoadedModel, load_model
 from earteach.metrics.linear_probes import point_errors
@@ -127,8 +127,7 @@ def train_landmarks(
     landmarker = with_landmark_head(model.network, count, seed)
     mixed = _drawn_ears(model, count, drawn, seed)
     path = out / "landmarks.ckpt"
-    if path.exists() and checkpoint.read(path).task != "landmarks":
-        raise foreign_file_error(path, "landmarks")
+    refuse_foreign(path, lambda path: checkpoint.read(path).task == "landmarks", "landmarks")
     make_writable_folder(out, f"--out {out}")
 
     def fitted(network: ConvVAE) -> float:

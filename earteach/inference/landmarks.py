@@ -26,7 +26,7 @@ from earteach.data.image_batches import to_batch
 from earteach.data.photographs import Decoded, Unreadable
 from earteach.errors import EarTeachError
 from earteach.files.folders import make_folder
-from earteach.files.overwrite_guard import foreign_file_error
+from earteach.files.overwrite_guard import refuse_foreign
 from earteach.hardware import at_most_cores
 from earteach.images import write_png
 from earteach.inference.inputs import check_inputs_kept, unique_name
@@ -106,8 +106,7 @@ def landmarks(
         fractions = _found(model, batch)
         make_folder(out)
         for file in (out / TABLE, *(out / f"{picture.stem}.pts" for picture in batch)):
-            if file.exists() and not is_landmark_file(file):
-                raise foreign_file_error(file, "landmarks")
+            refuse_foreign(file, is_landmark_file, "landmarks")
         with ThreadPoolExecutor(at_most_cores(len(batch))) as pool:
             found += pool.map(
                 lambda *each: _written(out, *each), batch, *map(np.asarray, fractions)

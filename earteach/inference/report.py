@@ -21,7 +21,7 @@ from earteach.data.arrays import EarArray
 from earteach.errors import EarTeachError
 from earteach.files.atomic_write import write_atomically
 from earteach.files.folders import make_writable_folder
-from earteach.files.overwrite_guard import carries, foreign_file_error
+from earteach.files.overwrite_guard import carries, refuse_foreign
 from earteach.inference import report_sections as sections
 from earteach.inference.animation import animate, check_animation
 from earteach.inference.evaluate import DetailedEvaluation, evaluate_model
@@ -170,8 +170,7 @@ def _refuse_foreign_page(path: Path) -> None:
     """Raise `EarTeachError` if `path` is a folder, or a file that `report` did not write."""
     if path.is_dir():
         raise EarTeachError(f"--out {path}: is a folder; name a file, such as {path / REPORT_PAGE}")
-    if path.exists() and not carries(path, _MARK):
-        raise foreign_file_error(path, "report", "--out")
+    refuse_foreign(path, lambda path: carries(path, _MARK), "report", "--out")
 
 
 def _evaluate(model: LoadedModel, config: InferenceConfig) -> tuple[EarArray, DetailedEvaluation]:
