@@ -71,42 +71,33 @@ _RIM_PAIRS_INNER = slice(2, 15)
 class Ear:
     """One posed ear. Points and widths are fractions of the crop's side."""
 
-    outer: Array
-    inner_rim: Array
-    concha: Array
-    antihelix: Array
-    antihelix_foot: Array
-    antihelix_top: Array
-    inferior_crus: Array
-    helix_crus: Array
-    tragus: Array
-    antitragus: Array
-    attachment: Array
-    canal: Array
-    lobe: Array
+    curves: dict[str, Array]  # with the names of `_CURVES`
     height: float
     to_canonical: Array  # (2, 3): from fractions of the crop back into the anatomical frame
 
     @property
     def landmarks(self) -> Array:
-        return np.concatenate([self.outer, self.inner_rim, self.concha, self.antihelix])
+        return self._joined("outer", "inner_rim", "concha", "antihelix")
 
     @property
     def helix(self) -> Array:
         """Crest of the helix, from its crus in the concha to where it fades into the lobe."""
-        rim = (self.outer[_RIM_PAIRS_OUTER] + self.inner_rim[_RIM_PAIRS_INNER]) / 2
-        return np.concatenate([self.helix_crus, rim])
+        rim = self.curves["outer"][_RIM_PAIRS_OUTER] + self.curves["inner_rim"][_RIM_PAIRS_INNER]
+        return np.concatenate([self.curves["helix_crus"], rim / 2])
 
     @property
     def helix_half_width(self) -> Array:
-        across = self.outer[_RIM_PAIRS_OUTER] - self.inner_rim[_RIM_PAIRS_INNER]
+        across = self.curves["outer"][_RIM_PAIRS_OUTER] - self.curves["inner_rim"][_RIM_PAIRS_INNER]
         rim = np.minimum(np.hypot(across[:, 0], across[:, 1]) / 2, 0.062 * self.height)
         crus = np.array([0.060, 0.050, 0.044, 0.040, 0.040], np.float32) * self.height
         return np.concatenate([crus, rim])
 
     @property
     def antihelix_crest(self) -> Array:
-        return np.concatenate([self.antihelix_foot, self.antihelix, self.antihelix_top])
+        return self._joined("antihelix_foot", "antihelix", "antihelix_top")
+
+    def _joined(self, *names: str) -> Array:
+        return np.concatenate([self.curves[name] for name in names])
 
 
 _ENDS = np.cumsum([len(curve) for curve in _CURVES.values()])[:-1]
@@ -199,7 +190,7 @@ def pose(points: Array, rng: np.random.Generator) -> Ear:
     inverse = np.linalg.inv(scale * linear)
     to_canonical = np.column_stack([inverse, -inverse @ offset]).astype(np.float32)
     curves = dict(zip(_CURVES, np.split(placed, _ENDS), strict=True))
-    return Ear(**curves, height=float(scale), to_canonical=to_canonical)
+    return Ear(curves, float(scale), to_canonical)
 
 
 def spline(controls: Array, count: int) -> Array:

@@ -128,10 +128,10 @@ def raise_relief(ear: Ear, rng: np.random.Generator, size: int) -> Relief:
     unit = ear.height * size
     front = frontness(ear, size)
     outline = _ear_mask(ear, front, size)
-    concha = filled(spline(ear.concha, 90), size)
+    concha = filled(spline(ear.curves["concha"], 90), size)
     helix = ridge(ear.helix, ear.helix_half_width * 1.12, _helix_rise(len(ear.helix), rng), size,
                   rolled=True)  # fmt: skip
-    lobe = _mound(ear.lobe[0], 0.13 * ear.height, size)
+    lobe = _mound(ear.curves["lobe"][0], 0.13 * ear.height, size)
     height = _folds(ear, rng, concha, size)
     depth_helix, depth_lobe, depth_concha = rng.uniform((0.75, 0.6, 0.75), (1.25, 1.4, 1.3))
     hollow = blur(concha, 0.012 * unit) * 0.6 + blur(concha, 0.03 * unit) * 0.4
@@ -150,12 +150,13 @@ def _folds(ear: Ear, rng: np.random.Generator, concha: Array, size: int) -> Arra
     antihelix, inferior, tragus, antitragus = rng.uniform(
         (0.55, 0.35, 0.7, 0.7), (1.35, 1.1, 1.3, 1.4)
     ).astype(np.float32)
+    crus = _fold(ear.curves["inferior_crus"], INFERIOR_CRUS_FOLD, ear.height, size)
     fork = np.maximum(
         antihelix * _fold(ear.antihelix_crest, ANTIHELIX_FOLD, ear.height, size),
-        antihelix * inferior * _fold(ear.inferior_crus, INFERIOR_CRUS_FOLD, ear.height, size),
+        antihelix * inferior * crus,
     )
-    flap = tragus * _fold(ear.tragus, TRAGUS_FOLD, ear.height, size) * (1 - 0.6 * concha)
-    bump = antitragus * _fold(ear.antitragus, ANTITRAGUS_FOLD, ear.height, size)
+    flap = tragus * _fold(ear.curves["tragus"], TRAGUS_FOLD, ear.height, size) * (1 - 0.6 * concha)
+    bump = antitragus * _fold(ear.curves["antitragus"], ANTITRAGUS_FOLD, ear.height, size)
     return 0.052 * fork + 0.065 * flap + 0.036 * bump
 
 
@@ -179,7 +180,7 @@ def _mound(centre: Array, radius: float, size: int) -> Array:
 
 
 def _ear_mask(ear: Ear, front: Array, size: int) -> Array:
-    closed = np.concatenate([spline(ear.outer, 120), ear.attachment])
+    closed = np.concatenate([spline(ear.curves["outer"], 120), ear.curves["attachment"]])
     sharp = filled(closed, size)
     soft = blur(sharp, 0.022 * ear.height * size)
     return sharp + (soft - sharp) * front
@@ -187,10 +188,10 @@ def _ear_mask(ear: Ear, front: Array, size: int) -> Array:
 
 def frontness(ear: Ear, size: int) -> Array:
     """0 on the ear and behind it, rising to 1 in front of the line where it joins the head."""
-    root, foot = ear.outer[0], ear.outer[-1]
+    root, foot = ear.curves["outer"][0], ear.curves["outer"][-1]
     along = (foot - root) / np.hypot(*(foot - root))
     across = np.array([along[1], -along[0]], np.float32)
-    across *= np.sign(across @ (root - ear.outer[8]))
+    across *= np.sign(across @ (root - ear.curves["outer"][8]))
     axis = (np.arange(size, dtype=np.float32) + 0.5) / size
     distance = (axis[None] - root[0]) * across[0] + (axis[:, None] - root[1]) * across[1]
     return smoothstep(distance / np.float32(0.13 * ear.height) + 0.75)
@@ -198,7 +199,7 @@ def frontness(ear: Ear, size: int) -> Array:
 
 def _canal(ear: Ear, concha: Array, size: int) -> Array:
     """The dark mouth of the ear canal; the edge of the tragus cuts it off."""
-    spots = [_mound(point, 0.030 * ear.height, size) for point in ear.canal]
+    spots = [_mound(point, 0.030 * ear.height, size) for point in ear.curves["canal"]]
     dark = np.clip(spots[0] + 0.8 * spots[1] + 0.5 * spots[2], 0, 1) * concha
     return blur(dark, 0.006 * ear.height * size)
 

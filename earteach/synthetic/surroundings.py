@@ -183,7 +183,8 @@ def add_stud(scene: Array, ear: Ear, rng: np.random.Generator) -> Array:
     if not worn:
         return scene
     axis = (np.arange(scene.shape[-1], dtype=np.float32) + 0.5) / scene.shape[-1]
-    x, y = (axis[None] - ear.lobe[0, 0]) / radius, (axis[:, None] - ear.lobe[0, 1]) / radius
+    ((lobe_x, lobe_y),) = ear.curves["lobe"]
+    x, y = (axis[None] - lobe_x) / radius, (axis[:, None] - lobe_y) / radius
     inside = np.clip((1 - np.hypot(x, y)) * 6 + 0.5, 0, 1)
     facing = np.sqrt(np.clip(1 - x * x - y * y, 0, 1))
     glint = np.exp(-((x + 0.3) ** 2 + (y + 0.4) ** 2) / np.float32(0.06))
