@@ -1,7 +1,7 @@
 """Boxes of ears, from the files of the tools that people draw them with.
 
 To add a format, write its reader in a module of its own, and name it here: in `_JSON` if its files are
-JSON, else in `_read_file`.
+JSON, else in `_read`.
 """
 
 from __future__ import annotations
@@ -102,22 +102,16 @@ def _without_repeats(ears: Iterable[Annotation]) -> list[Annotation]:
 def _read(path: Path) -> Labels:
     if not path.exists():
         raise EarTeachError(f"--boxes {path}: no such file; name {_KINDS}")
-    labels = Labels(path)
+    labels, suffix = Labels(path), path.suffix.lower()
     if path.is_dir():
         _read_folder(path, labels)
-    else:
-        _read_file(path, labels)
-    return labels
-
-
-def _read_file(path: Path, labels: Labels) -> None:
-    suffix = path.suffix.lower()
-    if not path.is_file() or suffix not in (".json", ".xml", *_TABLES):
+    elif not path.is_file() or suffix not in (".json", ".xml", *_TABLES):
         raise EarTeachError(f"--boxes {path}: is not a file of boxes; name {_KINDS}")
-    if suffix in _TABLES:
+    elif suffix in _TABLES:
         read_table(path, labels)
     else:
         _read_labels(path, path.stem, labels)
+    return labels
 
 
 def _read_labels(path: Path, name: str, labels: Labels) -> None:

@@ -36,7 +36,7 @@ _SIDE = ("side", "ear")
 _CATEGORY = ("class", "category", "label")
 PERSON_COLUMNS = ("person", "subject", "identity", "group")
 _DELIMITERS = (",", ";", "\t")
-_DECIMAL_COMMA = re.compile(r"\s*[-+]?\d*,\d+\s*")
+_DECIMAL_COMMA = re.compile(r"^(\s*[-+]?\d*),(\d+\s*)$")
 _log = logging.getLogger(__name__)
 
 
@@ -103,8 +103,7 @@ def _annotation(entry: Mapping[str, str], box: tuple[str, ...]) -> Annotation:
     """The ear in a row, with its box in the columns `box`."""
 
     def optional(names: Sequence[str]) -> str | None:
-        column = _first(names, list(entry))
-        return entry[column] if column else None
+        return next((entry[name] for name in names if name in entry), None)
 
     category, photograph = optional(_CATEGORY), None
     a, b, c, d = (number(entry, name) for name in box)
@@ -167,7 +166,7 @@ def read_rows(path: Path, option: str, example: str) -> list[tuple[int, list[str
         )
     if delimiter == ",":
         return rows
-    return [(line, [_with_point(cell) for cell in cells]) for line, cells in rows]
+    return [(line, [_DECIMAL_COMMA.sub(r"\1.\2", cell) for cell in cells]) for line, cells in rows]
 
 
 def _is_number(cell: str) -> bool:
@@ -175,11 +174,3 @@ def _is_number(cell: str) -> bool:
         return bool(float(cell) == float(cell))
     except ValueError:
         return False
-
-
-def _with_point(cell: str) -> str:
-    return cell.replace(",", ".") if _DECIMAL_COMMA.fullmatch(cell) else cell
-
-
-def _first(names: Sequence[str], header: Sequence[str]) -> str | None:
-    return next((name for name in names if name in header), None)
