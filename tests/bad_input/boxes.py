@@ -44,7 +44,8 @@ BOXES: list[tuple[str, str, Made | Mapping[str, Made], str]] = [
         categories=[{"id": 1, "name": "hand"}, {"id": 2, "name": "gear"}],
         annotations=[EAR, {**EAR, "category_id": 2}]), "hand, gear, and none is named ear|--category"),
     ("COCO, 5 and 3 landmarks", "b.json", coco(annotations=[
-        {**EAR, "keypoints": [1] * 15}, {**EAR, "keypoints": [1] * 9}]), "have 3 and 5 landmarks"),
+        {**EAR, "keypoints": [1] * 15}, {**EAR, "bbox": [2, 2, 9, 9], "keypoints": [1] * 9}]),
+     "its ears have 3 and 5 landmarks; choose one kind with --category"),
     ("COCO of other photographs", "b.json", coco(images=[{"id": 1, "file_name": "z.png"}]),
      "has no entry for a.png"),
     ("a CSV without rows", "b.csv", HEAD, "holds no rows"),
