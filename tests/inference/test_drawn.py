@@ -65,5 +65,5 @@ def test_a_folder_of_that_name_comes_first(tmp_path, monkeypatch):
     assert earteach.load("drawn").latent_dim == 128
     shutil.copytree(FOLDER, tmp_path / "drawn")
     (tmp_path / "drawn" / "model.safetensors").unlink()
-    with pytest.raises(earteach.EarTeachError, match=r"model\.safetensors: cannot be read"):
+    with pytest.raises(earteach.EarTeachError, match=r"model\.safetensors: .*No such file"):
         earteach.load("drawn")

@@ -34,7 +34,7 @@ def fits(monkeypatch: pytest.MonkeyPatch) -> Fits:
     return calls
 
 
-def mixture_of(path: Path, config: InferenceConfig | None = None) -> CodeMixture:
+def mixture_of(path: Path, config: InferenceConfig = InferenceConfig()) -> CodeMixture:
     return get_mixture(load_model(path, config))
 
 
