@@ -12,10 +12,12 @@ It decodes codes of training images and new codes. The encoder and the first dec
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import count, islice
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.nn import functional
@@ -23,6 +25,7 @@ from torch.nn import functional
 from earteach.config import SHARPEN_STEPS, InferenceConfig
 from earteach.data.arrays import EarArray
 from earteach.errors import EarTeachError
+from earteach.files.atomic_write import write_atomically
 from earteach.files.folders import make_writable_folder
 from earteach.inference.loaded_model import LoadedModel, load_model
 from earteach.inference.samplers import get_mixture, training_images
@@ -42,7 +45,9 @@ _MSE_WEIGHT, _SSIM_WEIGHT = 300.0, 1.0
 # (Karras et al. 2020, https://arxiv.org/abs/1912.04958).
 _R1_WEIGHT, _R1_INTERVAL = 0.05, 16
 _EMA_DECAY = 0.998
+_SAVE_INTERVAL = 100  # steps
 
+_log = logging.getLogger(__name__)
 Progress = Callable[[int, int], None]  # (done, total)
 
 
@@ -66,6 +71,7 @@ def sharpen(
 ) -> Sharpened:
     """Train a second decoder and store it beside the checkpoint, in place of an earlier one.
 
+    Interrupted and repeated, it goes on from where it was saved last, and ends with the same weights.
     Raises `EarTeachError` if the training array is missing, the checkpoint has no decoder, its folder
     cannot be written, or training fails.
     """
@@ -95,12 +101,17 @@ def train_second_decoder(
     except EarTeachError as error:
         raise EarTeachError(f"`sharpen` needs the training images, and {error}") from error
     training = _AdversarialTraining(model, steps, seed)
-    photographs = _photographs(model, array, batch_size, seed)
-    new_codes = _new_codes(model, max(1, batch_size // 2), seed)
-    for step in range(steps):
+    state = _SavedState(model, array, steps=steps, seed=seed, batch_size=batch_size)
+    first = state.load(training)
+    photographs = _photographs(model, array, batch_size, seed, first)
+    new_codes = islice(_new_codes(model, max(1, batch_size // 2), seed), first, None)
+    for step in range(first, steps):
+        if step % _SAVE_INTERVAL == 0 and step > first:
+            state.save(training, step)
         training.step(step, next(photographs), next(new_codes))
         if progress is not None:
             progress(step + 1, steps)
+    state.remove()
     weights = torch.cat([each.flatten() for each in training.ema_decoder.parameters()])
     if not weights.isfinite().all():
         raise EarTeachError(
@@ -108,6 +119,38 @@ def train_second_decoder(
             "--precision 32"
         )
     return len(array), store_second_decoder(model, training.ema_decoder, training.discriminator)
+
+
+class _SavedState:
+    """The state of an unfinished training, in a file beside the checkpoint."""
+
+    def __init__(self, model: LoadedModel, array: EarArray, **options: int) -> None:
+        self._path = model.checkpoint.path.with_suffix(".sharpening")
+        self._device = model.device
+        self._key = {
+            "weights": model.weights_digest(), "images": array.fingerprint(),
+            "precision": model.precision, **options,
+        }  # fmt: skip
+
+    def load(self, training: _AdversarialTraining) -> int:
+        """The steps that are done: 0 without a file of this training."""
+        try:
+            stored = torch.load(self._path, map_location=self._device, weights_only=True)
+            if stored["key"] != self._key:
+                return 0
+            step, state = int(stored["step"]), stored["state"]
+        except Exception:  # missing, or whatever a damaged file makes torch's unpickler raise
+            return 0
+        training.load_state_dict(state)
+        _log.info("continuing after %d of %d steps", step, training.steps)
+        return step
+
+    def save(self, training: _AdversarialTraining, step: int) -> None:
+        state = {"key": self._key, "step": step, "state": training.state_dict()}
+        write_atomically(self._path, lambda partial: torch.save(state, partial))
+
+    def remove(self) -> None:
+        self._path.unlink(missing_ok=True)
 
 
 class _AdversarialTraining:
@@ -128,12 +171,26 @@ class _AdversarialTraining:
             for part in (self.network.decoder, self.discriminator)
         )
 
+    def _parts(self) -> dict[str, Any]:
+        return {
+            "decoder": self.network.decoder, "ema_decoder": self.ema_decoder,
+            "discriminator": self.discriminator, "decoder_optimizer": self.decoder_optimizer,
+            "discriminator_optimizer": self.discriminator_optimizer,
+        }  # fmt: skip
+
+    def state_dict(self) -> dict[str, Any]:
+        return {name: part.state_dict() for name, part in self._parts().items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
+
     def step(self, step: int, photographs: torch.Tensor, new_codes: torch.Tensor) -> None:
         """Photographs `(B, C, S, S)` and new codes `(B / 2, D)`.
 
         The decoder decodes these codes, and those of the first half of the photographs.
         """
-        if step == self.decoder_steps.stop:
+        if step >= self.decoder_steps.stop:
             self.network.decoder = self.ema_decoder
         _set_rate(self.decoder_optimizer, _DECODER_RATE, step / self.decoder_steps.stop)
         _set_rate(self.discriminator_optimizer, _DISCRIMINATOR_RATE, step / self.steps)
@@ -202,13 +259,19 @@ def _descend(optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> None:
 
 
 def _photographs(
-    model: LoadedModel, array: EarArray, batch_size: int, seed: int
+    model: LoadedModel, array: EarArray, batch_size: int, seed: int, first: int
 ) -> Iterator[torch.Tensor]:
-    """Endless batches `(B, C, S, S)` in random order; a last, smaller one of an epoch is left out."""
-    rows = max(1, len(array) // batch_size) * batch_size
-    for epoch in count():
-        for batch in model.batches(array, batch_size, permutation(seed, epoch, len(array))[:rows]):
+    """Endless batches `(B, C, S, S)` in random order, from the one numbered `first`.
+
+    A last, smaller one of an epoch is left out.
+    """
+    batches = max(1, len(array) // batch_size)
+    first_epoch, begin = divmod(first, batches)
+    for epoch in count(first_epoch):
+        rows = permutation(seed, epoch, len(array))[begin * batch_size : batches * batch_size]
+        for batch in model.batches(array, batch_size, rows):
             yield batch.images.to(model.device)
+        begin = 0
 
 
 def _new_codes(model: LoadedModel, number: int, seed: int) -> Iterator[torch.Tensor]:

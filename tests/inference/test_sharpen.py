@@ -46,6 +46,36 @@ def test_the_seed_and_the_steps_decide_the_decoder(placed):
     assert len({first, other, longer}) == 3
 
 
+@pytest.mark.parametrize("stopped", [3, 11])  # before and after the decoder's last step
+def test_an_interrupted_training_goes_on_and_ends_alike(placed, monkeypatch, caplog, stopped):
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(module, "_SAVE_INTERVAL", 2)
+    whole = sharpen(placed, steps=12).path.read_bytes()
+
+    def interrupt(done: int, _total: int) -> None:
+        if done == stopped:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        sharpen(placed, steps=12, progress=interrupt)
+    sharpen(placed, steps=4)  # other options: from the start, and the saved state stays out of it
+    with pytest.raises(KeyboardInterrupt):
+        sharpen(placed, steps=12, progress=interrupt)
+    caplog.clear()
+    seen: list[int] = []
+    result = sharpen(placed, steps=12, progress=lambda done, _total: seen.append(done))
+    assert result.path.read_bytes() == whole
+    assert seen[0] == stopped
+    assert f"continuing after {stopped - 1} of 12 steps" in caplog.text
+    assert not list(placed.parent.glob("*.sharpening"))
+
+
+def test_a_damaged_saved_state_is_left_alone(placed):
+    whole = sharpen(placed, steps=3).path.read_bytes()
+    placed.with_suffix(".sharpening").write_bytes(b"no state")
+    assert sharpen(placed, steps=3).path.read_bytes() == whole
+
+
 def test_each_ear_is_the_one_of_two_that_looks_more_real(placed, tmp_path):
     """Found again by decoding the mixture's codes one by one."""
     sharpen(placed, steps=20)
