@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 from torch.nn import functional
 
-POINTS = 64
+POINTS = 128
 TEMPERATURE = 0.07
 # Widths of the targets around a point, of a side from −1 to 1: about a twelfth of an ear between views
 # of it, and between people as far as their ears differ.

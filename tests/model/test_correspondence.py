@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from earteach.model.correspondence import Matches, matching_loss, random_points
+from earteach.model.correspondence import POINTS, Matches, matching_loss, random_points
 from earteach.model.feature_pyramid import FeaturePyramid, descriptors
 
 
@@ -84,8 +84,8 @@ def test_points_of_the_ear_before_are_found_near_the_same_place_with_a_wider_tar
 
 def test_points_outside_of_a_view_count_neither_as_points_nor_as_candidates():
     points = random_points(2, generator())
-    first, second = (functional.normalize(torch.randn(2, 64, 8), dim=2) for _ in range(2))
-    visible = torch.rand(2, 64, generator=generator()) < 0.7
+    first, second = (functional.normalize(torch.randn(2, POINTS, 8), dim=2) for _ in range(2))
+    visible = torch.rand(2, POINTS, generator=generator()) < 0.7
     visible[1] = visible[0]
     loss = matching_loss(Matches(points, visible, first, second))
     kept = [each[:, visible[0]] for each in (points, first, second)]
@@ -106,7 +106,8 @@ def test_the_loss_is_lowest_where_the_same_points_are_alike():
 
 
 def test_the_loss_is_float32_under_autocast():
-    points, unit = random_points(1, generator()), torch.full((1, 64, 4), 0.5)
+    points = random_points(1, generator())
+    unit = torch.full((*points.shape[:2], 4), 0.5)
     with torch.autocast("cpu", torch.bfloat16):
         loss = matching_loss(matches(unit.bfloat16(), unit.bfloat16(), points))
     assert loss.dtype == torch.float32
