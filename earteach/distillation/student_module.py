@@ -80,6 +80,9 @@ class StudentLightning(EarVAELightning):
         student = self.model.encode_from_side(images, teacher.is_canonical)
         return DistillationBatch(student, teacher, self.model.side(images))
 
+    def _sums_of_format_3(self, sums: list[float]) -> dict[str, float]:
+        return dict(zip(self._names_of_sums(), sums[1:], strict=True))
+
     def on_validation_epoch_start(self) -> None:
         super().on_validation_epoch_start()
         self._agreement = Agreement(self.teacher)

@@ -347,13 +347,17 @@ class EarVAELightning(pl.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         sums = checkpoint.get(_SUMS, {})
-        names = self._names_of_sums() if sums else []
-        # Version 1.0 kept a list: of an epoch that it had begun, the means are of the rest.
-        known = sums if isinstance(sums, dict) else {}
-        self._sums = torch.tensor([known.get(name, 0.0) for name in names], dtype=torch.float64)
+        if isinstance(sums, list):
+            sums = self._sums_of_format_3(sums)
+        values = [sums.get(name, 0.0) for name in self._names_of_sums()] if sums else []
+        self._sums = torch.tensor(values, dtype=torch.float64)
         if self.global_rank > 0:
             self._sums.zero_()  # they are of all devices
         checkpoint.update(upgraded(checkpoint))
 
     def _names_of_sums(self) -> list[str]:
         return [*(term.name for term in self.loss_terms()), _IMAGES]
+
+    def _sums_of_format_3(self, sums: list[float]) -> dict[str, float]:
+        """The sums of loss, reconstruction, KLD, 1 − SSIM and images, by name."""
+        return dict(zip(("loss", "recon", "kld", "ssim", _IMAGES), sums, strict=True))
