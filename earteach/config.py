@@ -181,7 +181,7 @@ class ModelConfig(Options, panel="Model"):
     """The network."""
 
     in_channels: int = option(3, "Image channels: 3 for colour, 1 for gray.", choices=(1, 3))
-    latent_dim: int = option(256, "Dimensions of the latent code.", at_least=2, at_most=2**16)
+    latent_dim: int = option(256, "Dimensions of the latent code.", at_least=1, at_most=2**16)
     base_channels: int = option(
         64, "Channels of the first block; the last has 8 times as many.", at_least=1, at_most=2**12
     )
@@ -218,6 +218,14 @@ class ModelConfig(Options, panel="Model"):
         at_most=2**12,
         hidden=True,
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.latent_dim == 1 and self.pca_init:
+            raise EarTeachError(
+                "--latent-dim 1: with --pca-init the only dimension would be the ear's side; use 2 or "
+                "more, or add --no-pca-init"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -45,7 +45,7 @@ REFUSED = [
     (DataConfig, "train_data", 3, "a path"),
     (DataConfig, "layout", "hwc", "nhwc, nchw, nhw"),
     (ModelConfig, "in_channels", 2, "one of 1, 3"),
-    (ModelConfig, "latent_dim", 1, "at least 2"),
+    (ModelConfig, "latent_dim", 0, "at least 1"),
     (ModelConfig, "base_channels", 0, "at least 1"),
     (ModelConfig, "image_size", 16, "at least 32"),
     (ModelConfig, "pyramid_channels", -1, "at least 0"),
@@ -150,6 +150,7 @@ def test_with_options_changes_only_those():
     [
         ({"epochs": 0}, "--epochs 0: must be at least 1"),
         ({"epoch": 10}, "epoch: is not a training option"),
+        ({"latent_dim": 1}, r"--latent-dim 1: .* --no-pca-init"),
     ],
 )
 def test_with_options_checks_them(options, words):
