@@ -296,7 +296,7 @@ def write(state: dict[str, Any], path: Path) -> None:
 
     Raises `EarTeachError` where the disk is full or the folder cannot be written.
     """
-    _write(path, lambda partial: _save(state, partial))
+    _write(path, lambda partial: save_state(state, partial))
 
 
 def write_network(network: ConvVAE, entry: dict[str, Any], path: Path) -> None:
@@ -316,7 +316,8 @@ def _write(path: Path, write_to: Callable[[Path], None]) -> None:
     write_atomically(path, write_to, durable=True, again=again)
 
 
-def _save(state: dict[str, Any], path: Path) -> None:
+def save_state(state: dict[str, Any], path: Path) -> None:
+    """As `torch.save`; raises `OSError` if the disk is full."""
     try:
         torch.save(state, path)
     except RuntimeError as error:

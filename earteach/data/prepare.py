@@ -205,8 +205,14 @@ def _check_point_counts(
     counts = {len(ear.points) for ear in ears if ear is not None and ear.points is not None}
     if len(counts) > 1:
         listed = " and ".join(map(str, sorted(counts)))
-        advice = "leave out --landmarks" if landmarks else "choose one kind with --category"
-        raise EarTeachError(f"--boxes {boxes}: its ears have {listed} landmarks; {advice}")
+        if landmarks is None:
+            raise EarTeachError(
+                f"--boxes {boxes}: its ears have {listed} landmarks; choose one kind with --category"
+            )
+        raise EarTeachError(
+            f"--boxes {boxes} and --landmarks {landmarks}: ears have {listed} landmarks; use one of "
+            "the two files, or choose one kind with --category"
+        )
 
 
 def _with_side(name: Path, ears: Sequence[Annotation], pattern: str) -> tuple[Annotation, ...]:

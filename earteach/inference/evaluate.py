@@ -209,7 +209,7 @@ def evaluate_model(
         against=tuple(_compare(other, array, measured, config) for other in against),
         files=files,
         health=_health(trained, measured),
-        advice=recorded_advice(trained.state),
+        advice=recorded_advice(trained.state) or (),
     )
     return DetailedEvaluation(summary, measured, beside)
 

@@ -90,7 +90,7 @@ def report(
     _refuse_foreign_page(path)
     make_writable_folder(path.parent, f"--out {path}")
     epochs, reason = read_record(model.checkpoint)
-    missing = {} if reason is None else {"curves": f"Not shown: {reason}"}
+    missing = {} if reason is None else {"curves": f"Losses not shown: {reason}"}
     animation = None if gif is None else _write_animation(model, epochs, reason, gif)
     evaluation, content = _page(model, epochs, seed, config, missing)
     write_atomically(path, lambda partial: partial.write_bytes(content))

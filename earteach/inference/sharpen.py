@@ -15,6 +15,7 @@ import copy
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+from earteach.checkpoint import save_state
 from earteach.config import SHARPEN_STEPS, InferenceConfig
 from earteach.data.arrays import EarArray
 from earteach.errors import EarTeachError
@@ -111,14 +113,16 @@ def train_second_decoder(
         training.step(step, next(photographs), next(new_codes))
         if progress is not None:
             progress(step + 1, steps)
-    state.remove()
     weights = torch.cat([each.flatten() for each in training.ema_decoder.parameters()])
     if not weights.isfinite().all():
+        state.remove()
         raise EarTeachError(
             f"{model.checkpoint.path}: the second decoder diverged; try another --seed, or "
             "--precision 32"
         )
-    return len(array), store_second_decoder(model, training.ema_decoder, training.discriminator)
+    path = store_second_decoder(model, training.ema_decoder, training.discriminator)
+    state.remove()
+    return len(array), path
 
 
 class _SavedState:
@@ -137,6 +141,7 @@ class _SavedState:
         try:
             stored = torch.load(self._path, map_location=self._device, weights_only=True)
             if stored["key"] != self._key:
+                _log.info("%s: is of other options or images; starting over", self._path)
                 return 0
             step, state = int(stored["step"]), stored["state"]
         except Exception:  # missing, or whatever a damaged file makes torch's unpickler raise
@@ -147,7 +152,7 @@ class _SavedState:
 
     def save(self, training: _AdversarialTraining, step: int) -> None:
         state = {"key": self._key, "step": step, "state": training.state_dict()}
-        write_atomically(self._path, lambda partial: torch.save(state, partial))
+        write_atomically(self._path, partial(save_state, state), again="`earteach sharpen`")
 
     def remove(self) -> None:
         self._path.unlink(missing_ok=True)

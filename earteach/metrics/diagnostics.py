@@ -74,10 +74,12 @@ def recorded_history(state: Mapping[str, Any]) -> tuple[EpochLosses, ...]:
     return tuple(EpochLosses(**epoch) for epoch in recorder.get("history", ()))
 
 
-def recorded_advice(state: Mapping[str, Any]) -> tuple[Advice, ...]:
-    """The advice on the last epoch that training's `Recorder` stored; older checkpoints have none."""
+def recorded_advice(state: Mapping[str, Any]) -> tuple[Advice, ...] | None:
+    """The advice on the last epoch that training's `Recorder` stored; None in older checkpoints."""
     recorder = state.get("callbacks", {}).get(RECORDER_STATE, {})
-    return tuple(Advice(**entry) for entry in recorder.get("advice", ()))
+    if (stored := recorder.get("advice")) is None:
+        return None
+    return tuple(Advice(**entry) for entry in stored)
 
 
 class TrainingSubset:

@@ -44,7 +44,7 @@ def read_pretrained(folder: Path) -> Pretrained:
         weights = {name: weight.float() for name, weight in load_file(path).items()}
     except (EarTeachError, OSError, SafetensorError, ValueError, LookupError, TypeError) as error:
         raise EarTeachError(
-            f"{path}: is not as `earteach export --format safetensors` writes it ({error}); export the "
-            "network again"
+            f"{path}: is not as earteach writes it ({error}); name a folder that "
+            "`earteach export --format safetensors` wrote"
         ) from error
     return Pretrained(config, part, weights)

@@ -99,6 +99,7 @@ class Checkpoints(Checkpoint):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         if is_fast_dev_run(trainer):
+            self._stop_if_requested(trainer, saved=True)
             return
         if trainer.current_epoch + 1 >= (trainer.max_epochs or 0):
             self.finished = "finished"

@@ -24,7 +24,7 @@ from earteach.files.atomic_write import is_full, write_error
 from earteach.files.folders import make_writable_folder, missing_folders, remove_empty
 from earteach.metrics.diagnostics import Advice
 from earteach.model.annealing import note_fewer_cycles
-from earteach.randomness import Purpose, derive
+from earteach.randomness import seeded_weights
 from earteach.run_files import LAST, METRICS_FILE, RUN_NAME
 from earteach.run_identity import check_folder, check_log
 from earteach.training.checkpoint_callback import (
@@ -247,8 +247,7 @@ def _open_data(config: TrainConfig, resumed: Checkpoint | None) -> dict[str, Ear
 
 
 def _module(config: TrainConfig, start: Start, task: Task) -> EarVAELightning:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive(config.run.seed, Purpose.WEIGHTS))
+    with seeded_weights(config.run.seed):
         module = task.module(config)
     if start.weights is not None:
         try:

@@ -227,3 +227,15 @@ def test_it_learns_from_other_codes_than_sample_draws(placed):
     learned = next(module._new_codes(model, 8, 42))
     (sampled,) = draw_codes(find_source(model, "gmm"), 8, 42, batch_size=8)
     assert torch.cdist(learned[:, :-1], sampled[:, :-1]).min() > 0.1
+
+
+def test_a_full_disk_is_one_line(placed, monkeypatch):
+    def full(*_: object) -> None:
+        raise RuntimeError("[enforce fail at inline_container.cc:672] . PytorchStreamWriter failed")
+
+    monkeypatch.setattr(module, "_SAVE_INTERVAL", 1)
+    monkeypatch.setattr(torch, "save", full)
+    result = command("sharpen", placed, "--steps", 3)
+    assert result.code == 1
+    assert "the disk is full; free space, then `earteach sharpen`" in result.err
+    assert not list(placed.parent.glob("*.sharp*"))

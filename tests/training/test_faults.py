@@ -152,3 +152,19 @@ def test_logs_among_the_checkpoints_are_moved_aside_with_them(ears, tmp_path):
     for folder in ("checkpoints", "checkpoints-old-1"):
         assert (tmp_path / folder / "logs" / "ear_vae" / "metrics.jsonl").exists()
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_trial_run_that_is_interrupted_says_so(ears, tmp_path, monkeypatch):
+    from earteach.training.lightning_module import EarVAELightning
+
+    step = EarVAELightning.training_step
+
+    def interrupted(self: Any, *args: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGINT)
+        return step(self, *args)
+
+    monkeypatch.setattr(EarVAELightning, "training_step", interrupted)
+    result = earteach(*command(ears, tmp_path, "--fast-dev-run"))
+    assert result.code == 130
+    assert "interrupted; nothing was written (--fast-dev-run)" in result.err
+    assert not (tmp_path / "checkpoints").exists()

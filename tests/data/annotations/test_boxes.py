@@ -416,6 +416,6 @@ def test_keypoints_and_landmarks_of_different_numbers_are_refused(
     data = json.loads(boxes.read_text())
     data["annotations"][0]["keypoints"] = [50, 40, 2, 60, 80, 2, 70, 60, 2]
     boxes.write_text(json.dumps(data))
-    with pytest.raises(EarTeachError, match="ears have 2 and 3 landmarks; leave out --landmarks"):
+    with pytest.raises(EarTeachError, match="ears have 2 and 3 landmarks; use one of"):
         prepare(photos, tmp_path / "out", boxes=boxes, landmarks=tmp_path / "points.csv")
     assert not (tmp_path / "out").exists()
