@@ -43,8 +43,9 @@ def read_pretrained(folder: Path) -> Pretrained:
         path = folder / WEIGHTS
         weights = {name: weight.float() for name, weight in load_file(path).items()}
     except (EarTeachError, OSError, SafetensorError, ValueError, LookupError, TypeError) as error:
+        reason = f"no {error}" if isinstance(error, KeyError) else error
         raise EarTeachError(
-            f"{path}: is not as earteach writes it ({error}); name a folder that "
+            f"{path}: is not as earteach writes it ({reason}); name a folder that "
             "`earteach export --format safetensors` wrote"
         ) from error
     return Pretrained(config, part, weights)

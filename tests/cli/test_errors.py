@@ -161,7 +161,7 @@ TABLE: list[Row] = [
     ("prepare --synthetic 8 --val-groups ( --out new", 1, "--val-groups (:|regular expression"),
     ("prepare --synthetic 8 --out text.txt", 1, "text.txt: is a file|folder"),
     # Options that cannot be.
-    ("inspect-data {ears}/val_teacher.npy --latent-dim 0", 1, "--latent-dim 0: must be at least 2"),
+    ("inspect-data {ears}/val_teacher.npy --latent-dim 0", 1, "--latent-dim 0: must be at least 1"),
     ("train --epochs 0", 1, "--epochs 0: must be at least 1"),
     ("train --config none.toml", 1, "--config none.toml: No such file|readable file"),
     ("train --config empty", 1, "--config empty:|readable file"),

@@ -82,9 +82,9 @@ def test_what_cannot_be_read_is_one_line(folders, tmp_path):
     with pytest.raises(EarTeachError, match="no such checkpoint"):
         earteach.load("earteach/ear-vae")
     for config, words in (
-        ("{", r"config.json: is not as .* \(Expecting property name.*; export"),
+        ("{", r"config.json: is not as .* \(Expecting property name.*; name a folder"),
         ("[]", "config.json: is not as"),
-        ('{"model_type": "bert"}', "config.json: is not as .* \\('pca_init'\\)"),
+        ('{"model_type": "bert"}', "config.json: is not as .* \\(no 'pca_init'\\)"),
         ({"image_size": 100}, "--image-size 100: must be a multiple of 16"),
         ({"base_channels": 16}, "do not fit its configuration"),
         ({"part": "head"}, "unknown part 'head'"),
