@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -122,14 +123,14 @@ def fit(config: TrainConfig, start: Start, watch: Watch, task: Task) -> TrainRes
         raise incompatible_state_error(resumed.path)
     arrays = _open_data(config, resumed)
     with quiet_lightning(), tensorboard_raises_once(), StopRequest() as stop:
-        fingerprints = {name: array.fingerprint() for name, array in arrays.items()}
+        show_plan = partial(_show_plan, config, start, watch, task)
         keeper = Checkpoints(
             folder=run.checkpoint_dir,
-            data=fingerprints,
+            data={name: array.fingerprint() for name, array in arrays.items()},
             stop=stop,
             every_n_steps=run.checkpoint_every_n_steps,
             origin={**task.provenance, "task": task.name},
-            on_restored=(lambda: _show_plan(config, start, watch, task)) if resumed else None,
+            on_restored=show_plan if resumed else None,
         )
         recorder = Recorder(config, arrays, watch.on_epoch)
         progress = ProgressCallback(
@@ -151,7 +152,7 @@ def fit(config: TrainConfig, start: Start, watch: Watch, task: Task) -> TrainRes
             if not start.fast_dev_run:
                 _make_folders(config, start, task)
             if resumed is None:  # else the plan is shown when the state has been read
-                _show_plan(config, start, watch, task)
+                show_plan()
                 if start.weights is None:  # which may take a minute
                     task.initialise(module, arrays["train"], keep=not start.fast_dev_run)
             interrupted = _run(trainer, module, arrays, keeper, resumed)
@@ -163,10 +164,7 @@ def fit(config: TrainConfig, start: Start, watch: Watch, task: Task) -> TrainRes
         global_step=trainer.global_step,
         stopped_by="interrupted" if interrupted else keeper.finished or "finished",
         last=None if start.fast_dev_run else run.checkpoint_dir / LAST,
-        best={
-            name: Best(Path(entry["path"]), entry["value"], entry["epoch"])
-            for name, entry in keeper.best.items()
-        },
+        best=_best(keeper),
         resumed_from=resumed.path if resumed else None,
         log_dir=None if start.fast_dev_run else run.log_dir / RUN_NAME,
         seconds=time.monotonic() - began,
@@ -174,6 +172,13 @@ def fit(config: TrainConfig, start: Start, watch: Watch, task: Task) -> TrainRes
         signal=stop.signal if interrupted else None,
         advice=advice,
     )
+
+
+def _best(keeper: Checkpoints) -> dict[str, Best]:
+    return {
+        name: Best(Path(entry["path"]), entry["value"], entry["epoch"])
+        for name, entry in keeper.best.items()
+    }
 
 
 def _show_plan(config: TrainConfig, start: Start, watch: Watch, task: Task) -> None:
