@@ -335,9 +335,12 @@ def _link_or_copy(source: Path, target: Path) -> None:
 def differences(old: TrainConfig, new: TrainConfig) -> dict[str, tuple[Any, Any]]:
     """The options whose values differ and decide what a run computes: name to (old, new).
 
-    Hardware, workers and where the run is kept do not decide it.
+    Hardware, workers, where the run is kept and what follows training do not decide it.
     """
-    ignored = {"checkpoint_dir", "log_dir", "checkpoint_every_n_steps", *old.hardware.to_dict()}
+    ignored = {
+        "checkpoint_dir", "log_dir", "checkpoint_every_n_steps", "sharpen_steps",
+        *old.hardware.to_dict(),
+    }  # fmt: skip
     before, after = old.resolved_options(), new.resolved_options()
     # An unset learning rate is compared as what it stands for, if it is not unset in both.
     changed = [

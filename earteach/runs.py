@@ -16,14 +16,16 @@ from typing import Any
 
 from earteach import checkpoint
 from earteach.checkpoint import Checkpoint
-from earteach.config import Student, TrainConfig
+from earteach.config import InferenceConfig, Student, TrainConfig
 from earteach.distillation.student_task import StudentTask
 from earteach.distillation.teacher import TEACHER, find_teacher
 from earteach.environment import is_main_process
 from earteach.errors import EarTeachError
+from earteach.inference.sharpen import sharpen
 from earteach.run_files import LAST, RUN_NAME, STUDENTS
 from earteach.run_identity import log_dir as find_log_dir
 from earteach.training.fit import Start, TrainResult, Watch, fit
+from earteach.training.interruption import StopRequest, TrainingInterrupted
 from earteach.training.run_lock import sole_run
 from earteach.training.task import Task
 
@@ -39,6 +41,8 @@ def train(
     watch: Watch | None = None,
 ) -> TrainResult:
     """Train; continue where the checkpoint folder holds a `last.ckpt` of the same configuration.
+
+    At the end the best checkpoint by loss gets a second decoder, for sharper new ears (`sharpen`).
 
     `fresh` moves an old run's folders aside first. `fast_dev_run` takes one step of training and one
     of validation and writes nothing. `init_from` is a checkpoint whose weights a new run starts from.
@@ -108,8 +112,41 @@ def _sole_run(folder: Path, needless: bool = False) -> AbstractContextManager[No
 def _fit(config: TrainConfig, start: Start, watch: Watch | None, task: Task) -> TrainResult:
     log, folder = config.run.log_dir / RUN_NAME, config.run.checkpoint_dir
     needless = start.fast_dev_run or log.resolve().is_relative_to(folder.resolve())
+    watch = watch or Watch()
     with _sole_run(log, needless):
-        return fit(config, start, watch or Watch(), task)
+        result = fit(config, start, watch, task)
+    steps = config.run.steps_of_sharpening(result.global_step) if task.sharpens else 0
+    done = result.last is not None and result.stopped_by != "interrupted"
+    return (
+        _sharpened(result, config, steps, watch) if steps and done and is_main_process() else result
+    )
+
+
+def _sharpened(result: TrainResult, config: TrainConfig, steps: int, watch: Watch) -> TrainResult:
+    """The result, once the best checkpoint has a second decoder; without it if that fails."""
+    best, kind = result.best["loss"].path, config.hardware.accelerator
+    again = f"`earteach sharpen {best} --steps {steps}`"
+    _log.info("training a second decoder, for sharper new ears: %d steps", steps)
+    with StopRequest() as stop:
+
+        def progress(step: int, total: int) -> None:
+            if stop.signal is not None:
+                raise TrainingInterrupted
+            if watch.on_sharpen is not None:
+                watch.on_sharpen(step, total)
+
+        try:
+            sharpened = sharpen(
+                best, steps=steps, progress=progress,
+                config=InferenceConfig(accelerator="auto" if kind == "tpu" else kind),
+            )  # fmt: skip
+        except TrainingInterrupted:
+            _log.info("interrupted: the network is trained; go on with %s", again)
+            return replace(result, signal=stop.signal)
+        except EarTeachError as error:
+            _log.warning("the network is trained, without a second decoder: %s", error)
+            return result
+    return replace(result, second_decoder=sharpened.path)
 
 
 def _begin_or_continue(

@@ -172,11 +172,11 @@ OTHER_VALUES = {
     "checkpoint_dir": Path("c"), "log_dir": Path("d"), "kld_anneal_ratio": 0.25,
     "kld_anneal_start": 0.5, "kld_anneal_end": 0.5, "learning_rate": 0.5, "pca_init": False,
     "residual_input": True,
-    "lr_schedule": "plateau", "ema_decay": 0.5, "encoder": "mobile",
+    "lr_schedule": "plateau", "ema_decay": 0.5, "encoder": "mobile", "sharpen_steps": 7,
 }  # fmt: skip
 IRRELEVANT = {
     "accelerator", "devices", "num_nodes", "strategy", "precision", "num_workers",
-    "checkpoint_dir", "log_dir", "checkpoint_every_n_steps",
+    "checkpoint_dir", "log_dir", "checkpoint_every_n_steps", "sharpen_steps",
 }  # fmt: skip
 
 

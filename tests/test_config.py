@@ -80,6 +80,7 @@ REFUSED = [
     (HardwareConfig, "precision", "64", "32, 16, bf16"),
     (HardwareConfig, "num_workers", -1, "at least 0"),
     (RunConfig, "checkpoint_every_n_steps", 0, "at least 1"),
+    (RunConfig, "sharpen_steps", -1, "at least 0"),
     (RunConfig, "seed", -1, "at least 0"),
     (RunConfig, "seed", 2**63, "at most"),
 ]

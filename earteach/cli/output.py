@@ -193,28 +193,29 @@ def sparkline(values: Sequence[float]) -> str:
 @contextmanager
 def progress_bar(what: str) -> Iterator[Callable[[int, int], None] | None]:
     """A bar on stderr if that is a terminal; yields its update function of (done, total)."""
-    with _bar() as update:
-        yield update and (lambda done, total: update(description=what, completed=done, total=total))
+    with bar() as update:
+        yield update and counting(update, what)
+
+
+def counting(update: Callable[..., None], what: str) -> Callable[[int, int], None]:
+    """Shows (done, total) in a `bar`."""
+    return lambda done, total: update(description=what, completed=done, total=total, details="")
+
+
+def following(update: Callable[..., None]) -> Callable[[Progress], None]:
+    """Shows where a run is in a `bar`."""
+    return lambda now: update(
+        completed=now.step,
+        total=now.steps,
+        description=f"epoch {now.epoch + 1}/{now.epochs}"
+        + (" validation" if now.phase == "validation" else ""),
+        details=f"loss {now.loss:.5f}  {now.images_per_second:.0f} images/s  "
+        + (f"{duration(now.seconds_left)} left" if now.seconds_left else ""),
+    )
 
 
 @contextmanager
-def run_bar() -> Iterator[Callable[[Progress], None] | None]:
-    """A bar on stderr that follows a run if that is a terminal; yields its update function."""
-    with _bar() as update:
-        yield update and (
-            lambda now: update(
-                completed=now.step,
-                total=now.steps,
-                description=f"epoch {now.epoch + 1}/{now.epochs}"
-                + (" validation" if now.phase == "validation" else ""),
-                details=f"loss {now.loss:.5f}  {now.images_per_second:.0f} images/s  "
-                + (f"{duration(now.seconds_left)} left" if now.seconds_left else ""),
-            )
-        )
-
-
-@contextmanager
-def _bar() -> Iterator[Callable[..., None] | None]:
+def bar() -> Iterator[Callable[..., None] | None]:
     """The update function of a bar with the field `details`; None where stderr is no terminal."""
     global _live_console
     console = Console(stderr=True)

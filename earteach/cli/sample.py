@@ -97,7 +97,7 @@ def sample(
 ) -> None:
     """Write PNGs of new ears, of interpolations between ears, or of latent traversals.
 
-    They are blurred until `earteach sharpen` has trained a second decoder.
+    They are blurred without the second decoder that `train` and `sharpen` train.
     """
     for_new_ears = {"--sampler": sampler, "--temperature": temperature, "--check": check or None}
     others = {"--interpolate": interpolate, "--traverse": traverse}

@@ -16,12 +16,14 @@ from earteach.cli.options import Config, FastDevRun, Json, complete_checkpoint, 
 from earteach.cli.output import (
     Output,
     advice_table,
+    bar,
+    counting,
     duration,
     facts,
+    following,
     line,
     note,
     plain,
-    run_bar,
     sparkline,
 )
 from earteach.config import (
@@ -144,12 +146,13 @@ def watching(output: Output) -> Iterator[Watch]:
     """Show the plan, the time estimate and a line per epoch; on a terminal also a progress bar."""
     from earteach.training.fit import Watch
 
-    with nullcontext() if output.json else run_bar() as update:
+    with nullcontext() if output.json else bar() as update:
         yield Watch(
             on_start=lambda plan: None if output.json else output.show(plan, _plan_table(plan)),
             on_estimate=lambda estimate: note(estimate_line(estimate, datetime.now())),
-            on_progress=update,
+            on_progress=update and following(update),
             on_epoch=lambda record: line(epoch_line(record), wrap=True),
+            on_sharpen=update and counting(update, "sharpening"),
         )
 
 
@@ -205,6 +208,10 @@ def _plan_table(planned: Plan) -> Table:
     if planned.schedule:
         values["KLD weight"] = f"{sparkline(planned.schedule)} up to {max(planned.schedule):g}"
         values["β in ELBO units"] = f"{planned.elbo_beta:.4g}"
+    if planned.sharpen_steps:
+        values["afterwards"] = (
+            f"a second decoder for sharper new ears: {planned.sharpen_steps:,} steps"
+        )
     values["checkpoints"] = str(run.checkpoint_dir)
     values["logs"] = f"tensorboard --logdir {run.log_dir}"
     return facts("What will be trained", values)
@@ -235,6 +242,8 @@ def show_outcome(
     }
     for name, best in result.best.items():
         values[f"best {name}"] = f"{best.value:.6g} in epoch {best.epoch + 1}: {best.path}"
+    if result.second_decoder is not None:
+        values["new ears"] = f"a second decoder: {result.second_decoder}"
     if result.last is not None:
         folder = result.last.parent
         option = "" if str(folder) == "checkpoints" else f" --checkpoint-dir {folder}"
@@ -243,3 +252,5 @@ def show_outcome(
         values["written"] = "nothing (--fast-dev-run)"
     tables = [facts("Trained", values), *advice_table(result.advice)]
     output.show(plain(result) | (more or {}), *tables, *more_tables)
+    if result.signal is not None:
+        raise typer.Exit(128 + result.signal)

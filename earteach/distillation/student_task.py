@@ -22,6 +22,7 @@ class StudentTask(Task):
     """Training a student of `teacher`; `entry` is what a resumed run has kept of it."""
 
     name = "distil"
+    sharpens = False
 
     def __init__(self, teacher: Checkpoint, entry: Mapping[str, str] | None = None) -> None:
         self._teacher = teacher

@@ -50,8 +50,12 @@ class SecondDecoder:
 
 
 def load_second_decoder(model: LoadedModel) -> SecondDecoder | None:
-    """None if none is stored beside the checkpoint, or, with a note, one of other weights."""
+    """None, with a note, if none is stored beside the checkpoint, or one of other weights."""
     if not (path := _path(model)).exists():
+        _log.info(
+            "%s: has no second decoder, so new ears are blurred; `earteach sharpen` trains one",
+            model.checkpoint.path,
+        )
         return None
     if (arrays := load_npz(path, _key(model))) is None:
         _log.info("%s: does not fit these weights; run `earteach sharpen` again", path)

@@ -68,7 +68,8 @@ class Best:
 class TrainResult:
     """How a run ended, and what is wrong with it.
 
-    Under `fast_dev_run`, which writes nothing, `last` and `best` are empty.
+    Under `fast_dev_run`, which writes nothing, `last` and `best` are empty. `second_decoder` is that of
+    the best checkpoint by loss. `signal` is what interrupted the run, or the training of that decoder.
     """
 
     epochs_completed: int
@@ -82,17 +83,19 @@ class TrainResult:
     task: str = Task.name
     signal: int | None = None
     advice: tuple[Advice, ...] = ()
+    second_decoder: Path | None = None
 
 
 @dataclass(frozen=True)
 class Watch:
     """What is called while a run goes: before it starts, after its first steps, about twice a second,
-    and after each epoch."""
+    after each epoch, and after each step of the second decoder, with (done, total)."""
 
     on_start: Callable[[Plan], None] | None = None
     on_estimate: Callable[[TimeEstimate], None] | None = None
     on_progress: Callable[[Progress], None] | None = None
     on_epoch: Callable[[EpochRecord], None] | None = None
+    on_sharpen: Callable[[int, int], None] | None = None
 
 
 @dataclass(frozen=True)

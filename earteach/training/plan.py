@@ -28,6 +28,7 @@ class Plan:
     """The size of a run; `schedule` is the KLD weight of each epoch, `elbo_beta` the final β.
 
     `schedule` is empty where the loss has no KLD; `provenance` names what the run starts from.
+    `sharpen_steps` are those of the second decoder, at the end.
     """
 
     config: TrainConfig
@@ -41,6 +42,7 @@ class Plan:
     final_kld_weight: float
     elbo_beta: float
     provenance: dict[str, str]
+    sharpen_steps: int
 
     @property
     def steps(self) -> int:
@@ -67,6 +69,8 @@ def plan(config: TrainConfig, task: Task, *, epochs_done: int = 0) -> Plan:
     devices = hardware.num_nodes * (hardware.devices if hardware.devices > 0 else all_devices)
     final = final_kld_weight(config.kld)
     dimensions = model.in_channels * model.image_size**2
+    epoch = steps_per_epoch(len(train), config.optim.batch_size, devices)
+    steps = epoch * config.optim.epochs
     return Plan(
         config=config,
         parameters=summary.parameters,
@@ -74,11 +78,12 @@ def plan(config: TrainConfig, task: Task, *, epochs_done: int = 0) -> Plan:
         train_images=len(train),
         val_images=len(val),
         epochs_done=epochs_done,
-        steps_per_epoch=steps_per_epoch(len(train), config.optim.batch_size, devices),
+        steps_per_epoch=epoch,
         schedule=task.kld_schedule(config),
         final_kld_weight=final,
         elbo_beta=elbo_beta(final, config.kld.kld_reduction, model.latent_dim, dimensions),
         provenance={name: entry["path"] for name, entry in task.provenance.items()},
+        sharpen_steps=config.run.steps_of_sharpening(steps) if task.sharpens else 0,
     )
 
 

@@ -20,6 +20,7 @@ class Task:
     """Training a network on images, as `earteach train` does; other tasks override what differs."""
 
     name = "train"  # the command, and the `task` of the checkpoints
+    sharpens = True  # whether a second decoder for new ears is trained at the end
 
     def check(self, config: TrainConfig) -> None:
         """Raise `EarTeachError` for a network that this task cannot train."""
