@@ -42,7 +42,7 @@ def train(
 ) -> TrainResult:
     """Train; continue where the checkpoint folder holds a `last.ckpt` of the same configuration.
 
-    At the end the best checkpoint by loss gets a second decoder, for sharper new ears (`sharpen`).
+    At the end the best checkpoint by loss gets a second decoder, for sharper new ears, as `sharpen` does.
 
     `fresh` moves an old run's folders aside first. `fast_dev_run` takes one step of training and one
     of validation and writes nothing. `init_from` is a checkpoint whose weights a new run starts from.
@@ -115,15 +115,16 @@ def _fit(config: TrainConfig, start: Start, watch: Watch | None, task: Task) -> 
     watch = watch or Watch()
     with _sole_run(log, needless):
         result = fit(config, start, watch, task)
-    steps = config.run.steps_of_sharpening(result.global_step) if task.sharpens else 0
-    done = result.last is not None and result.stopped_by != "interrupted"
-    return (
-        _sharpened(result, config, steps, watch) if steps and done and is_main_process() else result
-    )
+    written = result.last is not None and is_main_process()
+    if task.sharpens and written and result.stopped_by != "interrupted":
+        return _sharpened(result, config, watch)
+    return result
 
 
-def _sharpened(result: TrainResult, config: TrainConfig, steps: int, watch: Watch) -> TrainResult:
+def _sharpened(result: TrainResult, config: TrainConfig, watch: Watch) -> TrainResult:
     """The result, once the best checkpoint has a second decoder; without it if that fails."""
+    if not (steps := config.run.steps_of_sharpening(result.global_step)):
+        return result
     best, kind = result.best["loss"].path, config.hardware.accelerator
     again = f"`earteach sharpen {best} --steps {steps}`"
     _log.info("training a second decoder, for sharper new ears: %d steps", steps)
