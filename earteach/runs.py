@@ -42,7 +42,7 @@ def train(
 ) -> TrainResult:
     """Train; continue where the checkpoint folder holds a `last.ckpt` of the same configuration.
 
-    At the end the best checkpoint by loss gets a second decoder, for sharper new ears, as `sharpen` does.
+    At the end the best checkpoint by loss gets a second decoder for sharper new ears, as by `sharpen`.
 
     `fresh` moves an old run's folders aside first. `fast_dev_run` takes one step of training and one
     of validation and writes nothing. `init_from` is a checkpoint whose weights a new run starts from.
