@@ -70,6 +70,7 @@ def train_command(settings: Settings, folder: Path, epochs: int) -> list[str]:
         ("--epochs", epochs, None),
         ("--checkpoint-dir", folder / "checkpoints", None),
         ("--log-dir", folder / "logs", None),
+        ("--sharpen-steps", 0, None),  # the peers' minutes are for reconstructing alone
     ]
     words = [
         word

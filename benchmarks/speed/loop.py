@@ -14,7 +14,7 @@ import torch
 from benchmarks.speed.network import descend, follow, training_loss
 from benchmarks.speed.pairs import Pair, Row
 from benchmarks.speed.workspace import drawn_ears, options
-from earteach.cli.output import run_bar
+from earteach.cli.output import bar, following
 from earteach.config import TrainConfig
 from earteach.data.arrays import EarArray
 from earteach.data.loaders import training_loader
@@ -84,7 +84,7 @@ def rows(workspace: Path) -> Iterator[Row]:
     config = replace(config, data=replace(config.data, val_data=few))
     config = config.with_options({"checkpoint_dir": workspace / "loop-checkpoints"})
     turns = Turns(HandWritten(config))
-    with run_bar() as move:
-        train(config, watch=Watch(on_epoch=turns, on_progress=move))
+    with bar() as update:
+        train(config, watch=Watch(on_epoch=turns, on_progress=update and following(update)))
     pair = Pair(tuple(turns.ours_seconds), tuple(turns.other_seconds[1:]))
     yield pair.row("an epoch of `earteach train`", "at most", 1.05, "loop by hand")
