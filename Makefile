@@ -120,7 +120,7 @@ drawn: $(VENV)/installed ## train the network in the package on drawn ears: abou
 	$(BIN)/earteach prepare --synthetic 6000 --image-size 64 --val-fraction 0.05 --out $(DRAWN)/data
 	OMP_NUM_THREADS=1 $(BIN)/earteach train --train-data $(DRAWN)/data/train_teacher.npy \
 	  --val-data $(DRAWN)/data/val_teacher.npy --image-size 64 --base-channels 32 --latent-dim 128 \
-	  --precision bf16 --num-workers 0 --accelerator cpu --epochs 14 \
+	  --precision bf16 --num-workers 0 --accelerator cpu --epochs 14 --sharpen-steps 0 \
 	  --checkpoint-dir $(DRAWN)/checkpoints --log-dir $(DRAWN)/logs
 	$(BIN)/earteach export $(DRAWN)/checkpoints/last.ckpt --format safetensors --out $(DRAWN)/export
 	OMP_NUM_THREADS=1 $(BIN)/python -m docs.weights $(DRAWN)/export $(DRAWN)/data/train_teacher.npy

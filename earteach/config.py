@@ -344,15 +344,9 @@ class RunConfig(Options, panel="Run"):
     sharpen_steps: int | None = option(
         None,
         "Steps of a second decoder, for sharper new ears, after training; 0 leaves it out. Default: "
-        f"{SHARPEN_STEPS:,}, and none after a shorter training.",
+        f"{SHARPEN_STEPS:,}, and none after a shorter training or one on several devices.",
         at_least=0,
     )
-
-    def steps_of_sharpening(self, steps: int) -> int:
-        """Steps of the second decoder after `steps` of training."""
-        if self.sharpen_steps is not None:
-            return self.sharpen_steps
-        return SHARPEN_STEPS if steps >= SHARPEN_STEPS else 0
 
 
 @dataclass(frozen=True, kw_only=True)

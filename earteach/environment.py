@@ -17,7 +17,8 @@ _PACKAGES = (
 
 def is_main_process() -> bool:
     """Whether this is the first of a run's processes, of which Lightning starts one per device."""
-    return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "NODE_RANK"))
+    ranks = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
+    return all(os.environ.get(name, "0") == "0" for name in ranks)
 
 
 def describe() -> dict[str, str | int]:

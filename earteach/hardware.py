@@ -27,6 +27,13 @@ def on_cpu(accelerator: str) -> bool:
     return accelerator == "cpu" or (accelerator == "auto" and not has_gpu)
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether torch raised it for lack of memory, of a GPU or of the machine."""
+    import torch
+
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
 def precision_on_cpu(precision: Precision) -> Precision:
     """The precision that the CPU uses for `precision`; logs a note where they differ."""
     import torch

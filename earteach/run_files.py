@@ -10,6 +10,10 @@ BEST, BEST_SSIM = "best-epoch=", "best-ssim-epoch="  # the beginnings of two nam
 TEACHER_COPY = "teacher.ckpt"  # beside a student's checkpoints
 REPORT_PAGE = "report.html"
 
+# Beside a checkpoint, in place of its .ckpt: what new ears are drawn with.
+MIXTURE, SECOND_DECODER = ".mixture.npz", ".sharp.npz"
+SHARPENING = ".sharpening"  # the state of an unfinished second decoder
+
 # In --log-dir.
 RUN_NAME = "ear_vae"  # its folder there
 METRICS_FILE = "metrics.jsonl"  # a JSON object for each epoch, in that folder

@@ -21,11 +21,14 @@ from earteach.distillation.student_task import StudentTask
 from earteach.distillation.teacher import TEACHER, find_teacher
 from earteach.environment import is_main_process
 from earteach.errors import EarTeachError
+from earteach.inference.loaded_model import load_model
+from earteach.inference.second_decoder import second_decoder_path
 from earteach.inference.sharpen import sharpen
-from earteach.run_files import LAST, RUN_NAME, STUDENTS
+from earteach.run_files import BEST, LAST, RUN_NAME, SHARPENING, STUDENTS
 from earteach.run_identity import log_dir as find_log_dir
-from earteach.training.fit import Start, TrainResult, Watch, fit
-from earteach.training.interruption import StopRequest, TrainingInterrupted
+from earteach.training.fit import Start, TrainResult, Watch, finished_result, fit
+from earteach.training.interruption import REQUEUE, StopRequest, TrainingInterrupted, requeue
+from earteach.training.plan import sharpen_steps
 from earteach.training.run_lock import sole_run
 from earteach.training.task import Task
 
@@ -112,42 +115,55 @@ def _sole_run(folder: Path, needless: bool = False) -> AbstractContextManager[No
 def _fit(config: TrainConfig, start: Start, watch: Watch | None, task: Task) -> TrainResult:
     log, folder = config.run.log_dir / RUN_NAME, config.run.checkpoint_dir
     needless = start.fast_dev_run or log.resolve().is_relative_to(folder.resolve())
-    watch = watch or Watch()
+    watch, run = watch or Watch(), start.checkpoint
     with _sole_run(log, needless):
-        result = fit(config, start, watch, task)
-    written = result.last is not None and is_main_process()
-    if task.sharpens and written and result.stopped_by != "interrupted":
+        if run is not None and _is_finished(run, config.optim.epochs):
+            result = finished_result(run, config.run.log_dir)
+        else:
+            result = fit(config, start, watch, task)
+    if result.stopped_by == "interrupted":
+        return result
+    if task.sharpens and result.last is not None:
         return _sharpened(result, config, watch)
-    return result
+    return replace(result, signal=None)
 
 
 def _sharpened(result: TrainResult, config: TrainConfig, watch: Watch) -> TrainResult:
     """The result, once the best checkpoint has a second decoder; without it if that fails."""
-    if not (steps := config.run.steps_of_sharpening(result.global_step)):
-        return result
     best, kind = result.best["loss"].path, config.hardware.accelerator
-    again = f"`earteach sharpen {best} --steps {steps}`"
+    again, steps = f"`earteach resume {result.last}`", sharpen_steps(config, result.global_step)
+    device = InferenceConfig(
+        accelerator="auto" if kind == "tpu" else kind, batch_size=min(32, config.optim.batch_size)
+    )
+    if not steps:
+        return replace(result, signal=None)
+    if stored := second_decoder_path(load_model(best, device)):
+        return replace(result, second_decoder=stored, signal=None)
     _log.info("training a second decoder, for sharper new ears: %d steps", steps)
     with StopRequest() as stop:
+        stop.signal = result.signal  # it came too late to interrupt the training
 
-        def progress(step: int, total: int) -> None:
+        def progress(done: int, total: int) -> None:
             if stop.signal is not None:
                 raise TrainingInterrupted
             if watch.on_sharpen is not None:
-                watch.on_sharpen(step, total)
+                watch.on_sharpen(done, total)
 
         try:
             sharpened = sharpen(
-                best, steps=steps, progress=progress,
-                config=InferenceConfig(accelerator="auto" if kind == "tpu" else kind),
-            )  # fmt: skip
+                best, steps=steps, seed=config.run.seed, config=device, progress=progress
+            )
         except TrainingInterrupted:
-            _log.info("interrupted: the network is trained; go on with %s", again)
+            _log.info("interrupted: the network is trained; %s goes on with the decoder", again)
+            if stop.signal == REQUEUE:
+                requeue()
             return replace(result, signal=stop.signal)
-        except EarTeachError as error:
-            _log.warning("the network is trained, without a second decoder: %s", error)
-            return result
-    return replace(result, second_decoder=sharpened.path)
+        except (EarTeachError, OSError) as error:
+            _log.warning(
+                "the network is trained, but `earteach sharpen %s` failed: %s", best, error
+            )
+            return replace(result, signal=None)
+    return replace(result, second_decoder=sharpened.path, signal=None)
 
 
 def _begin_or_continue(
@@ -169,7 +185,11 @@ def _continued(last: Path, config: TrainConfig, start: Start, task: Task) -> Sta
         )
     run = checkpoint.read(last)
     _check_continues(run, config, task)
-    _log.info("continuing the run in %s (%s)", config.run.checkpoint_dir, _position(run))
+    _log.info(
+        "continuing the run in %s (%s)",
+        config.run.checkpoint_dir,
+        _position(run, config.optim.epochs),
+    )
     return Start(checkpoint=run)
 
 
@@ -179,6 +199,7 @@ def resume(
     epochs: int | None = None,
     reanneal: bool = False,
     log_dir: Path | None = None,
+    sharpen_steps: int | None = None,
     hardware: Mapping[str, Any] | None = None,
     watch: Watch | None = None,
 ) -> TrainResult:
@@ -194,7 +215,8 @@ def resume(
     folder = Path(path).parent
     with _sole_run(folder):
         run = checkpoint.read(path)
-        config = run.config.with_options(hardware or {})
+        sharpening = {} if sharpen_steps is None else {"sharpen_steps": sharpen_steps}
+        config = run.config.with_options({**(hardware or {}), **sharpening})
         named, logs = config.run.log_dir, log_dir or find_log_dir(run)
         if log_dir is None and logs.absolute() != named.absolute():
             _log.info("logging to %s: beside the checkpoint, which names %s", logs, named)
@@ -205,7 +227,7 @@ def resume(
             config = _extended(config, epochs, reanneal)
             if epochs != run.config.optim.epochs and task.kld_schedule(config):
                 _note_schedule(run.config, config)
-        _log.info("continuing %s (%s)", path, _position(run))
+        _log.info("continuing %s (%s)", path, _position(run, config.optim.epochs))
         return _fit(config, Start(checkpoint=run), watch, task)
 
 
@@ -249,10 +271,10 @@ def _check_continues(run: Checkpoint, config: TrainConfig, task: Task) -> None:
 
 
 def _check_unfinished(run: Checkpoint, epochs: int) -> None:
-    stopped_early = run.about["stopped_by"] == "early_stopping"
-    done = run.epochs_completed
-    if (stopped_early and epochs <= run.config.optim.epochs) or done >= epochs:
-        how = "stopped early" if stopped_early else "finished"
+    sharpening = any(run.path.parent.glob(f"{BEST}*{SHARPENING}"))
+    if _is_finished(run, epochs) and not sharpening:
+        how = "stopped early" if _stopped_early(run) else "finished"
+        done = run.epochs_completed
         raise EarTeachError(
             f"{run.path}: this run {how} after {done} epochs; train it longer with `earteach "
             f"resume {run.path} --epochs {max(2 * done, epochs + 1)}`, or start over with "
@@ -260,5 +282,16 @@ def _check_unfinished(run: Checkpoint, epochs: int) -> None:
         )
 
 
-def _position(run: Checkpoint) -> str:
+def _stopped_early(run: Checkpoint) -> bool:
+    return bool(run.about["stopped_by"] == "early_stopping")
+
+
+def _is_finished(run: Checkpoint, epochs: int) -> bool:
+    longer = epochs > run.config.optim.epochs
+    return run.epochs_completed >= epochs or (_stopped_early(run) and not longer)
+
+
+def _position(run: Checkpoint, epochs: int) -> str:
+    if _is_finished(run, epochs):
+        return "all but its second decoder is trained"
     return f"epoch {run.epochs_completed + 1}, step {run.global_step}"

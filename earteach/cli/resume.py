@@ -42,11 +42,17 @@ def resume(
         Path | None,
         typer.Option("--log-dir", help="Folder for the rest of the log. Default: where it is."),
     ] = None,
+    sharpen_steps: Annotated[
+        int | None,
+        typer.Option(
+            "--sharpen-steps", help="Steps of the second decoder; 0 leaves it out.", min=0
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Continue a training run from its checkpoint.
 
-    Only the number of epochs, the log folder and the hardware options can change.
+    Only the number of epochs, what follows training, the log folder and the hardware options can change.
     """
     from earteach import checkpoint
     from earteach.runs import resume as core
@@ -55,6 +61,8 @@ def resume(
     output = Output(json)
     with watching(output) as watch:
         result = core(
-            path, epochs=epochs, reanneal=reanneal, log_dir=log_dir, hardware=hardware, watch=watch
-        )
+            path,
+            epochs=epochs, reanneal=reanneal, log_dir=log_dir, sharpen_steps=sharpen_steps,
+            hardware=hardware, watch=watch,
+        )  # fmt: skip
     OUTCOMES[result.task](output, result)

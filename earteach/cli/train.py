@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -43,6 +44,9 @@ if TYPE_CHECKING:
     from earteach.training.plan import Plan
     from earteach.training.progress import TimeEstimate
     from earteach.training.recorder import EpochRecord
+
+
+_TIMED_STEPS = 20
 
 
 def train(
@@ -137,6 +141,7 @@ def _resume(
         epochs=settings.optim.epochs if "epochs" in given else None,
         hardware={name: values[name] for name in settings.hardware.to_dict() if name in given},
         log_dir=settings.run.log_dir if "log_dir" in given else None,
+        sharpen_steps=settings.run.sharpen_steps if "sharpen_steps" in given else None,
         watch=watch,
     )
 
@@ -152,8 +157,25 @@ def watching(output: Output) -> Iterator[Watch]:
             on_estimate=lambda estimate: note(estimate_line(estimate, datetime.now())),
             on_progress=update and following(update),
             on_epoch=lambda record: line(epoch_line(record), wrap=True),
-            on_sharpen=update and counting(update, "sharpening"),
+            on_sharpen=_sharpening(update),
         )
+
+
+def _sharpening(update: Callable[..., None] | None) -> Callable[[int, int], None]:
+    """Shows the steps in a `bar` if there is one; after 20, a note says how long all will take."""
+    show = update and counting(update, "sharpening")
+    began: tuple[int, float] | None = None
+
+    def shown(done: int, total: int) -> None:
+        nonlocal began
+        began = began or (done, time.monotonic())
+        if done - began[0] == _TIMED_STEPS:
+            seconds = (time.monotonic() - began[1]) / _TIMED_STEPS * (total - done)
+            note(f"first {_TIMED_STEPS} steps: the others will take about {duration(seconds)}")
+        if show:
+            show(done, total)
+
+    return shown
 
 
 def estimate_line(estimate: TimeEstimate, now: datetime) -> str:

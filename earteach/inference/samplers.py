@@ -26,6 +26,7 @@ from earteach.metrics.gaussian_mixture import CodeMixture, fit_mixture
 from earteach.metrics.npz_cache import load_npz, store_npz
 from earteach.model.canonical_side import mirrored
 from earteach.model.vae import ConvVAE
+from earteach.run_files import MIXTURE
 
 _CACHE_VERSION = 2
 _MAX_IMAGES = 4096
@@ -112,7 +113,7 @@ def get_mixture(model: LoadedModel) -> CodeMixture:
     Else it is fitted to up to 4,096 evenly spread training images, and stored. Raises `EarTeachError`
     if the training array is missing too.
     """
-    path = model.checkpoint.path.with_name(f"{model.checkpoint.path.stem}.mixture.npz")
+    path = model.checkpoint.path.with_suffix(MIXTURE)
     key: dict[str, object] = {
         "weights": model.weights_digest(), "images": _MAX_IMAGES, "version": _CACHE_VERSION
     }  # fmt: skip

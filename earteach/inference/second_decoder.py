@@ -18,6 +18,7 @@ from earteach.metrics.npz_cache import load_npz, write_npz
 from earteach.model.discriminator import Discriminator
 from earteach.model.encoder_decoder import Decoder
 from earteach.model.vae import ConvVAE
+from earteach.run_files import SECOND_DECODER
 
 # Always judged together, so that the ears do not depend on how many are asked for.
 _PAIRS = 16
@@ -51,14 +52,13 @@ class SecondDecoder:
 
 def load_second_decoder(model: LoadedModel) -> SecondDecoder | None:
     """None, with a note, if none is stored beside the checkpoint, or one of other weights."""
-    if not (path := _path(model)).exists():
-        _log.info(
-            "%s: has no second decoder, so new ears are blurred; `earteach sharpen` trains one",
-            model.checkpoint.path,
-        )
+    source, path = model.checkpoint.path, _path(model)
+    if not path.exists():
+        if model.checkpoint.part == "full":
+            _log.info("new ears will be blurred; `earteach sharpen %s` makes them sharper", source)
         return None
     if (arrays := load_npz(path, _key(model))) is None:
-        _log.info("%s: does not fit these weights; run `earteach sharpen` again", path)
+        _log.info("%s: does not fit these weights; run `earteach sharpen %s` again", path, source)
         return None
     network = copy.deepcopy(model.network)
     with torch.random.fork_rng(devices=[]):  # its first weights are replaced
@@ -66,6 +66,11 @@ def load_second_decoder(model: LoadedModel) -> SecondDecoder | None:
     parts = _parts(network.decoder, discriminator)
     parts.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()})
     return SecondDecoder(network, discriminator.eval())
+
+
+def second_decoder_path(model: LoadedModel) -> Path | None:
+    """The file of a second decoder of these weights beside the checkpoint, if there is one."""
+    return None if load_npz(_path(model), _key(model)) is None else _path(model)
 
 
 def store_second_decoder(
@@ -83,7 +88,7 @@ def _parts(decoder: Decoder, discriminator: Discriminator) -> nn.ModuleDict:
 
 
 def _path(model: LoadedModel) -> Path:
-    return model.checkpoint.path.with_name(f"{model.checkpoint.path.stem}.sharp.npz")
+    return model.checkpoint.path.with_suffix(SECOND_DECODER)
 
 
 def _key(model: LoadedModel) -> dict[str, object]:

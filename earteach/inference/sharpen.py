@@ -29,12 +29,14 @@ from earteach.data.arrays import EarArray
 from earteach.errors import EarTeachError
 from earteach.files.atomic_write import write_atomically
 from earteach.files.folders import make_writable_folder
+from earteach.hardware import is_out_of_memory
 from earteach.inference.loaded_model import LoadedModel, load_model
 from earteach.inference.samplers import get_mixture, training_images
 from earteach.inference.second_decoder import store_second_decoder
 from earteach.model.discriminator import Discriminator
 from earteach.model.loss import dissimilarity, squared_error
 from earteach.randomness import Purpose, derive, permutation, seeded_weights
+from earteach.run_files import SHARPENING
 
 _DECODER_RATE, _DISCRIMINATOR_RATE = 3e-4, 1e-3
 # The discriminator learns alone in the first steps, as it would mislead the decoder, and in the last, to
@@ -48,9 +50,10 @@ _MSE_WEIGHT, _SSIM_WEIGHT = 300.0, 1.0
 _R1_WEIGHT, _R1_INTERVAL = 0.05, 16
 _EMA_DECAY = 0.998
 _SAVE_INTERVAL = 100  # steps
+_VERSION = 1  # of the saved state
 
 _log = logging.getLogger(__name__)
-Progress = Callable[[int, int], None]  # (done, total)
+Progress = Callable[[int, int], None]  # (done, total), before each step and after the last
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,15 @@ def sharpen(
     make_writable_folder(
         source.parent, str(source.parent), "copy the checkpoint to a folder of your own"
     )
-    images, stored = train_second_decoder(model, steps, seed, config.batch_size, progress)
+    try:
+        images, stored = train_second_decoder(model, steps, seed, config.batch_size, progress)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise EarTeachError(
+            f"--batch-size {config.batch_size}: out of memory; try --batch-size "
+            f"{max(1, config.batch_size // 2)}"
+        ) from error
     return Sharpened(source, stored, steps, images)
 
 
@@ -107,12 +118,17 @@ def train_second_decoder(
     first = state.load(training)
     photographs = _photographs(model, array, batch_size, seed, first)
     new_codes = islice(_new_codes(model, max(1, batch_size // 2), seed), first, None)
-    for step in range(first, steps):
-        if step % _SAVE_INTERVAL == 0 and step > first:
+    for step in range(first, steps + 1):
+        if step % _SAVE_INTERVAL == 0:
             state.save(training, step)
-        training.step(step, next(photographs), next(new_codes))
-        if progress is not None:
-            progress(step + 1, steps)
+        try:
+            if progress is not None:
+                progress(step, steps)
+        except BaseException:  # an interruption
+            state.save(training, step)
+            raise
+        if step < steps:
+            training.step(step, next(photographs), next(new_codes))
     weights = torch.cat([each.flatten() for each in training.ema_decoder.parameters()])
     if not weights.isfinite().all():
         state.remove()
@@ -129,10 +145,10 @@ class _SavedState:
     """The state of an unfinished training, in a file beside the checkpoint."""
 
     def __init__(self, model: LoadedModel, array: EarArray, **options: int) -> None:
-        self._path = model.checkpoint.path.with_suffix(".sharpening")
+        self._path = model.checkpoint.path.with_suffix(SHARPENING)
         self._device = model.device
         self._key = {
-            "weights": model.weights_digest(), "images": array.fingerprint(),
+            "version": _VERSION, "weights": model.weights_digest(), "images": array.fingerprint(),
             "precision": model.precision, **options,
         }  # fmt: skip
 

@@ -14,7 +14,7 @@ from pytorch_lightning.callbacks import Checkpoint
 from earteach import checkpoint
 from earteach.errors import EarTeachError
 from earteach.files.atomic_write import PARTIAL
-from earteach.run_files import LAST
+from earteach.run_files import LAST, MIXTURE, SECOND_DECODER, SHARPENING
 from earteach.training.interruption import StopRequest, TrainingInterrupted
 from earteach.training.lightning_module import EarVAELightning
 
@@ -142,6 +142,8 @@ class Checkpoints(Checkpoint):
         partial = self.folder.glob(f".*.ckpt.*{PARTIAL}")  # left by a killed process
         for path in (*self.folder.glob("best-*.ckpt"), *partial):
             if path.name not in current:
+                for beside in (MIXTURE, SECOND_DECODER, SHARPENING):
+                    path.with_suffix(beside).unlink(missing_ok=True)
                 path.unlink(missing_ok=True)
 
 

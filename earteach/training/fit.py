@@ -10,10 +10,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytorch_lightning as pl
-import torch
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from earteach.checkpoint import Checkpoint
@@ -23,7 +22,8 @@ from earteach.environment import is_main_process
 from earteach.errors import EarTeachError
 from earteach.files.atomic_write import is_full, write_error
 from earteach.files.folders import make_writable_folder, missing_folders, remove_empty
-from earteach.metrics.diagnostics import Advice
+from earteach.hardware import is_out_of_memory
+from earteach.metrics.diagnostics import Advice, recorded_advice
 from earteach.model.annealing import note_fewer_cycles
 from earteach.randomness import seeded_weights
 from earteach.run_files import LAST, METRICS_FILE, RUN_NAME
@@ -167,20 +167,40 @@ def fit(config: TrainConfig, start: Start, watch: Watch, task: Task) -> TrainRes
         global_step=trainer.global_step,
         stopped_by="interrupted" if interrupted else keeper.finished or "finished",
         last=None if start.fast_dev_run else run.checkpoint_dir / LAST,
-        best=_best(keeper),
+        best=_best(keeper.best),
         resumed_from=resumed.path if resumed else None,
         log_dir=None if start.fast_dev_run else run.log_dir / RUN_NAME,
         seconds=time.monotonic() - began,
         task=task.name,
-        signal=stop.signal if interrupted else None,
+        signal=stop.signal,
         advice=advice,
     )
 
 
-def _best(keeper: Checkpoints) -> dict[str, Best]:
+def finished_result(run: Checkpoint, log_dir: Path) -> TrainResult:
+    """What `fit` returned at the end of a run whose last checkpoint is `run`."""
+    best = {
+        name: {**entry, "path": run.path.with_name(Path(entry["path"]).name)}
+        for name, entry in run.about["best"].items()
+    }
+    return TrainResult(
+        epochs_completed=run.epochs_completed,
+        global_step=run.global_step,
+        stopped_by=run.about["stopped_by"],
+        last=run.path,
+        best=_best(best),
+        resumed_from=run.path,
+        log_dir=log_dir / RUN_NAME,
+        seconds=0.0,
+        task=run.task,
+        advice=recorded_advice(run.state) or (),
+    )
+
+
+def _best(entries: Mapping[str, dict[str, Any]]) -> dict[str, Best]:
     return {
         name: Best(Path(entry["path"]), entry["value"], entry["epoch"])
-        for name, entry in keeper.best.items()
+        for name, entry in entries.items()
     }
 
 
@@ -298,7 +318,7 @@ def _run(
             ) from error
         raise write_error(log, error, again) from error
     except (RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             if resumed is not None and not keeper.restored:
                 raise incompatible_state_error(resumed.path) from error
             raise
@@ -308,10 +328,6 @@ def _run(
             f"{smaller}, or a smaller --image-size or --base-channels"
         ) from error
     return False
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def _move_aside(config: TrainConfig) -> None:

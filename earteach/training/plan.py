@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from earteach.config import TrainConfig
+from earteach.config import SHARPEN_STEPS, HardwareConfig, TrainConfig
 from earteach.data.arrays import EarArray
 from earteach.model.annealing import final_kld_weight
 from earteach.model.build import build_model
@@ -61,12 +61,10 @@ def plan(config: TrainConfig, task: Task, *, epochs_done: int = 0) -> Plan:
 
     Raises `EarTeachError` as training would.
     """
-    data, model, hardware = config.data, config.model, config.hardware
+    data, model, devices = config.data, config.model, number_of_devices(config.hardware)
     train, val = (EarArray.open(p, data.layout) for p in (data.train_data, data.val_data))
     with torch.device("meta"):
         summary = summarise(build_model(model))
-    all_devices = max(1, torch.cuda.device_count())
-    devices = hardware.num_nodes * (hardware.devices if hardware.devices > 0 else all_devices)
     final = final_kld_weight(config.kld)
     dimensions = model.in_channels * model.image_size**2
     epoch = steps_per_epoch(len(train), config.optim.batch_size, devices)
@@ -83,8 +81,26 @@ def plan(config: TrainConfig, task: Task, *, epochs_done: int = 0) -> Plan:
         final_kld_weight=final,
         elbo_beta=elbo_beta(final, config.kld.kld_reduction, model.latent_dim, dimensions),
         provenance={name: entry["path"] for name, entry in task.provenance.items()},
-        sharpen_steps=config.run.steps_of_sharpening(steps) if task.sharpens else 0,
+        sharpen_steps=sharpen_steps(config, steps) if task.sharpens else 0,
     )
+
+
+def number_of_devices(hardware: HardwareConfig) -> int:
+    """Those of all nodes."""
+    all_devices = max(1, torch.cuda.device_count())
+    return hardware.num_nodes * (hardware.devices if hardware.devices > 0 else all_devices)
+
+
+def sharpen_steps(config: TrainConfig, steps: int) -> int:
+    """Steps of the second decoder after `steps` of training; 0 for runs of several devices.
+
+    Only one of these could train it, while the others wait.
+    """
+    if number_of_devices(config.hardware) > 1:
+        return 0
+    if config.run.sharpen_steps is not None:
+        return config.run.sharpen_steps
+    return SHARPEN_STEPS if steps >= SHARPEN_STEPS else 0
 
 
 def steps_per_epoch(images: int, batch_size: int, devices: int) -> int:

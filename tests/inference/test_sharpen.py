@@ -46,7 +46,7 @@ def test_the_seed_and_the_steps_decide_the_decoder(placed):
     assert len({first, other, longer}) == 3
 
 
-@pytest.mark.parametrize("stopped", [3, 11])  # before and after the decoder's last step
+@pytest.mark.parametrize("stopped", [0, 3, 11, 12])  # the decoder's last step is the tenth
 def test_an_interrupted_training_goes_on_and_ends_alike(placed, monkeypatch, caplog, stopped):
     caplog.set_level(logging.INFO)
     monkeypatch.setattr(module, "_SAVE_INTERVAL", 2)
@@ -66,7 +66,7 @@ def test_an_interrupted_training_goes_on_and_ends_alike(placed, monkeypatch, cap
     result = sharpen(placed, steps=12, progress=lambda done, _total: seen.append(done))
     assert result.path.read_bytes() == whole
     assert seen[0] == stopped
-    assert f"continuing after {stopped - 1} of 12 steps" in caplog.text
+    assert f"continuing after {stopped} of 12 steps" in caplog.text
     assert not list(placed.parent.glob("*.sharpening"))
 
 
@@ -101,7 +101,7 @@ def test_a_decoder_of_other_weights_is_not_used(placed, caplog):
             state["state_dict"][name] = value + 0.01
     torch.save(state, placed)
     assert load_second_decoder(load_model(placed)) is None
-    assert "run `earteach sharpen` again" in caplog.text
+    assert f"run `earteach sharpen {placed}` again" in caplog.text
 
 
 def test_it_needs_the_training_images(placed, tmp_path):

@@ -5,18 +5,22 @@ import signal
 from pathlib import Path
 
 import pytest
+import torch
 
 from earteach import runs
 from earteach.config import (
     DataConfig,
     HardwareConfig,
+    InferenceConfig,
     ModelConfig,
     OptimConfig,
     RunConfig,
     TrainConfig,
 )
+from earteach.errors import EarTeachError
 from earteach.inference import sharpen as module
 from earteach.inference.loaded_model import load_model
+from earteach.inference.sample import sample
 from earteach.inference.second_decoder import load_second_decoder
 from earteach.inference.sharpen import sharpen
 from earteach.training.fit import Watch
@@ -50,7 +54,8 @@ def test_training_ends_with_what_sharpen_does(ears, tmp_path):
     assert load_second_decoder(load_model(best)) is not None
     stored = path.read_bytes()
     path.unlink()
-    assert sharpen(best, steps=6).path.read_bytes() == stored
+    again = sharpen(best, steps=6, config=InferenceConfig(batch_size=8))
+    assert again.path.read_bytes() == stored
 
 
 def test_the_plan_names_its_steps(ears, tmp_path):
@@ -74,35 +79,94 @@ def test_it_can_be_left_out(ears, tmp_path, options):
     assert not list(tmp_path.rglob("*.npz"))
 
 
-def test_a_resumed_run_sharpens_its_new_best(ears, tmp_path):
-    first = train(ears, tmp_path, "--sharpen-steps", 2)
+def test_a_resumed_run_sharpens_its_new_best_and_removes_the_old_one(ears, tmp_path):
+    first = train(ears, tmp_path, "--sharpen-steps", 2, "--epochs", 1)
+    sample(first.json["best"]["loss"]["path"], tmp_path / "out", number=2)
     result = command("resume", first.json["last"], "--epochs", 4, "--json")
     assert result.code == 0, result.err
     best = Path(result.json["best"]["loss"]["path"])
-    assert result.json["second_decoder"] == str(best.with_suffix(".sharp.npz"))
+    assert str(best) != first.json["best"]["loss"]["path"]
+    assert load_second_decoder(load_model(best)) is not None
+    assert {path.name for path in best.parent.glob("*.npz")} == {
+        best.with_suffix(".sharp.npz").name, best.with_suffix(".mixture.npz").name
+    }  # fmt: skip
+
+
+def test_a_decoder_of_an_unchanged_best_is_kept(ears, tmp_path):
+    first = train(ears, tmp_path, "--sharpen-steps", 2)
+    best = first.json["best"]["loss"]["path"]
+    stored = sharpen(best, steps=9).path.read_bytes()
+    with pytest.MonkeyPatch.context() as patch:  # no later epoch is better
+        patch.setattr("earteach.training.checkpoint_callback.measured", _worse)
+        result = command("resume", first.json["last"], "--epochs", 3, "--json")
+    assert result.json["best"]["loss"]["path"] == best
+    assert Path(result.json["second_decoder"]).read_bytes() == stored
+
+
+def _worse(_trainer) -> dict[str, float]:
+    return {"val/loss": 99.0, "val/ssim": 0.0}
+
+
+@pytest.mark.parametrize("options", [["--sharpen-steps", 0], ["--sharpen-steps", 4]])
+@pytest.mark.parametrize("resume", [["resume"], ["train", "--resume"]])
+def test_resuming_can_change_its_steps(ears, tmp_path, monkeypatch, resume, options):
+    first = train(ears, tmp_path)
+    asked: list[int] = []
+    monkeypatch.setattr(runs, "sharpen", lambda _, *, steps, **__: asked.append(steps) or _Path)
+    result = command(*resume, first.json["last"], "--epochs", 3, *options, "--json")
+    assert result.code == 0, result.err
+    assert asked == [steps for steps in options[1:] if steps]
+
+
+class _Path:
+    path = Path("anywhere")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted_it_leaves_the_trained_network(ears, tmp_path, monkeypatch, caplog, number):
+@pytest.mark.parametrize("again", ["train", "resume"])
+def test_interrupted_it_goes_on_where_it_was(ears, tmp_path, caplog, number, again):
     caplog.set_level("INFO")
-    monkeypatch.setattr(module, "_SAVE_INTERVAL", 2)
+    whole = runs.train(config(ears, tmp_path / "whole", 8)).second_decoder
+    settings = config(ears, tmp_path, 8)
     watch = Watch(on_sharpen=lambda done, _: os.kill(os.getpid(), number) if done == 5 else None)
-    result = runs.train(config(ears, tmp_path, 8), watch=watch)
+    result = runs.train(settings, watch=watch)
     assert (result.stopped_by, result.signal, result.second_decoder) == ("finished", number, None)
-    best = result.best["loss"].path
-    assert f"go on with `earteach sharpen {best} --steps 8`" in caplog.text
+    assert f"`earteach resume {result.last}` goes on with the decoder" in caplog.text
     caplog.clear()
-    sharpened = sharpen(best, steps=8).path.read_bytes()
-    assert "continuing after 4 of 8 steps" in caplog.text
-    assert sharpened == sharpen(best, steps=8).path.read_bytes()
+    rest = runs.train(settings) if again == "train" else runs.resume(result.last)
+    assert "continuing after 6 of 8 steps" in caplog.text
+    assert rest.second_decoder.read_bytes() == whole.read_bytes()
+    assert (rest.epochs_completed, rest.global_step, rest.best) == (
+        result.epochs_completed, result.global_step, result.best
+    )  # fmt: skip
+    with pytest.raises(EarTeachError, match="this run finished after 1 epochs"):
+        runs.train(settings)
 
 
-def test_its_failure_is_not_that_of_the_training(ears, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "_DECODER_RATE", float("nan"))
+def test_a_signal_at_the_end_of_the_training_counts(ears, tmp_path):
+    watch = Watch(on_epoch=lambda _: os.kill(os.getpid(), signal.SIGTERM))
+    settings = config(ears, tmp_path, 8)
+    result = runs.train(settings, watch=watch)
+    assert (result.stopped_by, result.signal) == ("finished", signal.SIGTERM)
+    assert runs.train(settings).second_decoder is not None
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        EarTeachError("no room"), OSError("no room"),
+        torch.OutOfMemoryError("no room"),
+    ],
+)  # fmt: skip
+def test_its_failure_is_not_that_of_the_training(ears, tmp_path, monkeypatch, error):
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(module, "train_second_decoder", fail)
     result = train(ears, tmp_path, "--sharpen-steps", 3)
     assert result.code == 0, result.err
     assert result.json["second_decoder"] is None
-    assert "the network is trained, without a second decoder: " in result.err
+    assert f"`earteach sharpen {result.json['best']['loss']['path']}` failed: " in result.err
 
 
 def test_the_command_shows_the_trained_network_and_says_that_it_was_interrupted(
@@ -115,5 +179,11 @@ def test_the_command_shows_the_trained_network_and_says_that_it_was_interrupted(
     monkeypatch.setattr(runs, "sharpen", interrupted)
     result = train(ears, tmp_path, "--sharpen-steps", 3)
     assert result.code == 143
-    assert result.json["stopped_by"] == "finished"
+    assert (result.json["stopped_by"], result.json["second_decoder"]) == ("finished", None)
     assert Path(result.json["best"]["loss"]["path"]).exists()
+    assert "goes on with the decoder" in result.err
+
+
+def test_several_devices_leave_it_out(ears, tmp_path):
+    planned = train(ears, tmp_path, "--dry-run", "--sharpen-steps", 5, "--devices", 2)
+    assert planned.json["sharpen_steps"] == 0
