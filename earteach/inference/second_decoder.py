@@ -55,7 +55,10 @@ def load_second_decoder(model: LoadedModel) -> SecondDecoder | None:
     source, path = model.checkpoint.path, _path(model)
     if not path.exists():
         if model.checkpoint.part == "full":
-            _log.info("new ears will be blurred; `earteach sharpen %s` makes them sharper", source)
+            _log.info(
+                "without a second decoder, new ears are blurred; `earteach sharpen %s` trains one",
+                source,
+            )
         return None
     if (arrays := load_npz(path, _key(model))) is None:
         _log.info("%s: does not fit these weights; run `earteach sharpen %s` again", path, source)
