@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import signal
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -18,7 +17,6 @@ from earteach.cli.output import (
     Output,
     advice_table,
     bar,
-    counting,
     duration,
     facts,
     following,
@@ -27,6 +25,7 @@ from earteach.cli.output import (
     plain,
     sparkline,
 )
+from earteach.cli.sharpen import steps_shown
 from earteach.config import (
     DataConfig,
     HardwareConfig,
@@ -44,9 +43,6 @@ if TYPE_CHECKING:
     from earteach.training.plan import Plan
     from earteach.training.progress import TimeEstimate
     from earteach.training.recorder import EpochRecord
-
-
-_TIMED_STEPS = 20
 
 
 def train(
@@ -157,25 +153,8 @@ def watching(output: Output) -> Iterator[Watch]:
             on_estimate=lambda estimate: note(estimate_line(estimate, datetime.now())),
             on_progress=update and following(update),
             on_epoch=lambda record: line(epoch_line(record), wrap=True),
-            on_sharpen=_sharpening(update),
+            on_sharpen=steps_shown(update),
         )
-
-
-def _sharpening(update: Callable[..., None] | None) -> Callable[[int, int], None]:
-    """Shows the steps in a `bar` if there is one; after 20, a note says how long all will take."""
-    show = update and counting(update, "sharpening")
-    began: tuple[int, float] | None = None
-
-    def shown(done: int, total: int) -> None:
-        nonlocal began
-        began = began or (done, time.monotonic())
-        if done - began[0] == _TIMED_STEPS:
-            seconds = (time.monotonic() - began[1]) / _TIMED_STEPS * (total - done)
-            note(f"first {_TIMED_STEPS} steps: the others will take about {duration(seconds)}")
-        if show:
-            show(done, total)
-
-    return shown
 
 
 def estimate_line(estimate: TimeEstimate, now: datetime) -> str:

@@ -8,11 +8,13 @@ import math
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NoReturn
 
 import pytest
 
 from earteach.cli.output import Output, duration, facts, line, note, show_notes, table
+from earteach.cli.sharpen import steps_shown
 from earteach.errors import EarTeachError
 from tests.conftest import earteach
 
@@ -144,3 +146,13 @@ def test_awkward_folder_names_are_only_names(trained, tmp_path, mode):
     assert len(list((awkward / "out").glob("sample-*.png"))) == 2
     if mode:
         assert result.json["grid"] == str(awkward / "out" / "grid.png")
+
+
+def test_a_note_says_how_long_sharpening_will_take(monkeypatch, capsys):
+    """Of 60 steps, the fourth to sixth take a second each."""
+    seconds = iter([100.0, 103.0])
+    monkeypatch.setattr("earteach.cli.sharpen.time", SimpleNamespace(monotonic=seconds.__next__))
+    shown = steps_shown(None)
+    for done in range(61):
+        shown(done, 60)
+    assert capsys.readouterr().err == "note: 6 of 60 steps; the others will take about 54 s\n"
