@@ -186,7 +186,7 @@ def finished_result(run: Checkpoint, log_dir: Path) -> TrainResult:
     return TrainResult(
         epochs_completed=run.epochs_completed,
         global_step=run.global_step,
-        stopped_by=run.about["stopped_by"],
+        stopped_by=run.about["stopped_by"] or "finished",
         last=run.path,
         best=_best(best),
         resumed_from=run.path,
