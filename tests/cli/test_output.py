@@ -80,7 +80,7 @@ def test_names_that_look_like_markup_are_shown_as_they_are(capsys, name):
     assert err.splitlines() == [f"line {name}", f"note: note {name}"]
 
 
-@pytest.mark.parametrize("rank", ["RANK", "LOCAL_RANK", "NODE_RANK"])
+@pytest.mark.parametrize("rank", ["RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"])
 def test_only_the_main_process_speaks(capsys, monkeypatch, rank):
     monkeypatch.setenv(rank, "1")
     Output(json=True).show({"a": 1})
