@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from earteach.metrics.streaming_pca import streaming_pca
 
 _BATCH_SIZE = 256
 _MAX_VALUES = 2**30
+_HALF = 0.5**0.5
 _log = logging.getLogger(__name__)
 
 
@@ -72,18 +74,49 @@ def eigenears(array: EarArray, *, components: int, size: int, channels: int) -> 
 
 
 def fit(array: EarArray, *, components: int, size: int, channels: int) -> Eigenears:
-    """Fit to the n images and their mirrors, with up to n − 1 components, in bounded memory."""
+    """Fit to the n images and their mirrors, with up to n − 1 components, in bounded memory.
+
+    With mirrors, each component is its own mirror, or the negative of it. So the two kinds are fitted
+    apart, on halves of images, in a quarter of the time.
+    """
     # This many rows keep the fit within minutes.
     max_rows = max(1024, _MAX_VALUES // (2 * channels * size**2))
     if len(array) > max_rows:
         _log.info("PCA is fitted on %d of %d images, evenly spread", max_rows, len(array))
     rows = sampled_rows(len(array), max_rows)
 
-    def batches() -> Iterator[torch.Tensor]:
+    def halves(sign: int) -> Iterator[torch.Tensor]:
         for batch in image_batches(
             array, size=size, channels=channels, batch_size=_BATCH_SIZE, indices=rows.tolist()
         ):
-            yield torch.cat([batch.images, batch.images.flip(3)]).flatten(1)
+            yield _half(batch.images, sign).flatten(1)
 
-    pca = streaming_pca(batches, min(components, max(1, len(rows) - 1)))
-    return Eigenears(pca.mean.numpy(), pca.axes.numpy(), pca.variances.numpy(), images=len(rows))
+    count, shape = min(components, max(1, len(rows) - 1)), (channels, size, size // 2)
+    alike, opposite = (
+        streaming_pca(partial(halves, sign), count, centred=sign < 0) for sign in (1, -1)
+    )
+    variances = torch.cat([alike.variances, opposite.variances])
+    order = variances.argsort(descending=True)[:count]
+    signs = torch.cat([torch.ones(len(alike.axes)), -torch.ones(len(opposite.axes))])[order]
+    axes = _whole(torch.cat([alike.axes, opposite.axes])[order].view(-1, *shape), signs)
+    return Eigenears(
+        _whole(alike.mean.view(1, *shape), torch.ones(1)).flatten().numpy(),
+        axes.flatten(1).numpy(),
+        # Of each image there are two, so there are 2 n - 1 degrees of freedom.
+        (variances[order] * (2 * max(1, len(rows) - 1) / (2 * len(rows) - 1))).numpy(),
+        images=len(rows),
+    )
+
+
+def _half(images: torch.Tensor, sign: int) -> torch.Tensor:
+    """What the left half has in common with the mirrored right half, or against it, for sign −1.
+
+    Each half of `(B, C, S, S)` is `(B, C, S, S / 2)`; together they are as long as the image.
+    """
+    left, right = images.chunk(2, dim=3)
+    return (left + sign * right.flip(3)) * _HALF
+
+
+def _whole(halves: torch.Tensor, signs: torch.Tensor) -> torch.Tensor:
+    """The images of halves `(B, C, S, S / 2)` whose other halves are 0."""
+    return torch.cat([halves, signs[:, None, None, None] * halves.flip(3)], dim=3) * _HALF
