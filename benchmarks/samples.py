@@ -3,7 +3,9 @@
     python -m benchmarks.samples --checkpoint CKPT --train TRAIN.npy --val VAL.npy --save FILE.json
 
 `VAL.npy` needs twice as many images as `--number`: half are what everything is compared with, the others
-show what score other real ears get, and are reconstructed. `CKPT` should have been sharpened.
+show what score other real ears get, and are reconstructed. Its rows should be ordered by person: then
+the network that tells samples from real ears is tested on other people than it learned from. `CKPT`
+should have been sharpened.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from benchmarks.quality.two_sample import accuracy
 from benchmarks.tables import Cell, measured_now, processor, save
 from earteach.config import InferenceConfig, Sampler
 from earteach.data.arrays import EarArray
-from earteach.data.image_batches import image_batches, to_batch
+from earteach.data.image_batches import to_batch
 from earteach.inference.loaded_model import LoadedModel, load_model
 from earteach.inference.sample import decode
 from earteach.inference.samplers import draw_codes, find_source
@@ -61,7 +63,8 @@ def main() -> None:
 def measure(options: argparse.Namespace) -> Iterator[list[Cell]]:
     model = load_model(options.checkpoint, InferenceConfig(precision="32"))
     model = _with_train_data(model, options.train)
-    real, other = _images(model, options.val, 2 * options.number, seed=0).chunk(2)
+    chosen = _chosen(options.val, 2 * options.number)
+    real, other = (_images(model, options.val, np.sort(half)) for half in np.split(chosen, 2))
     thumbnails = _thumbnails(_images(model, options.train))
     thumbnails = torch.cat([thumbnails, thumbnails.flip(3)]).flatten(1)
     real_features = features(real)
@@ -83,6 +86,8 @@ def measure(options: argparse.Namespace) -> Iterator[list[Cell]]:
     if second := load_second_decoder(model):
         sharp = _reconstructed(model, second.network, other)
         yield row("their reconstructions by the second decoder", sharp, near=False)
+    trained_on = np.sort(_chosen(options.train, options.number))
+    yield row("training ears", _images(model, options.train, trained_on), near=False)
     # Beside a checkpoint elsewhere there is no second decoder.
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = replace(model.checkpoint, path=Path(folder) / "plain.ckpt")
@@ -108,19 +113,14 @@ def _with_train_data(model: LoadedModel, path: Path) -> LoadedModel:
     return replace(model, checkpoint=replace(model.checkpoint, config=config))
 
 
-def _images(
-    model: LoadedModel, path: Path, number: int | None = None, seed: int | None = None
-) -> torch.Tensor:
-    """All images, or so many in random order."""
-    array = EarArray.open(path)
-    rows = np.arange(len(array))
-    if seed is not None:
-        rows = np.random.default_rng(seed).permutation(len(array))[:number]
-    network = model.network
-    batches = image_batches(
-        array, size=network.image_size, channels=network.in_channels, batch_size=_BATCH,
-        indices=rows.tolist(),
-    )  # fmt: skip
+def _chosen(path: Path, number: int) -> np.ndarray:
+    """So many rows of an array, at random."""
+    return np.random.default_rng(0).permutation(len(EarArray.open(path)))[:number]
+
+
+def _images(model: LoadedModel, path: Path, rows: np.ndarray | None = None) -> torch.Tensor:
+    """The images of these rows, or all of them."""
+    batches = model.batches(EarArray.open(path), _BATCH, rows)
     return torch.cat([batch.images for batch in batches])
 
 

@@ -26,6 +26,7 @@ import earteach
 from benchmarks.quality import command
 from benchmarks.quality.sampling import (
     Sampler,
+    from_command,
     from_mixture,
     from_prior,
     likeness,
@@ -131,7 +132,10 @@ def run_peer(bench: Bench, name: str) -> Outcome:
         seconds=trained.seconds,
         images_per_second=trained.images / trained.seconds,
         curve=curve,
-        samplers=[bench.prior(trained.model, settings.latent_dim)],
+        samplers=[
+            bench.prior(trained.model, settings.latent_dim),
+            from_mixture(trained.model, settings, bench.device),
+        ],
         facts={"steps": trained.steps, "learning_rate": start.learning_rate},
     )
 
@@ -154,7 +158,7 @@ def run_earteach(bench: Bench) -> Outcome:
         curve=curve,
         samplers=[
             bench.prior(model, settings.latent_dim),
-            from_mixture(run.last, settings.seed, settings.accelerator),
+            from_command(run.last, settings.seed, settings.accelerator),
         ],
         facts={
             "command": run.command,

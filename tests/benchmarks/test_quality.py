@@ -66,6 +66,8 @@ def test_the_saved_tables_have_the_rows(benchmark: Path) -> None:
     saved = tables.load(benchmark / "saved")
     assert set(saved) == {"quality-64", "curve-64", "samples-64"}
     assert [row[0] for row in saved["quality-64"].rows] == AVAILABLE
+    peer = [row[1] for row in saved["samples-64"].rows if row[0] == "vae"]
+    assert peer == ["prior", "gmm"]
     assert saved["quality-64"].markdown() in (benchmark / "table.md").read_text()
 
 

@@ -22,7 +22,8 @@ def test_every_kind_of_ears_gets_a_row(trained, ears, tmp_path, monkeypatch):
     rows = {row[0]: row[1:] for row in json.loads(saved.read_text())["new-ears"]["rows"]}
     assert list(rows) == [
         "other ears", "their reconstructions", "their reconstructions by the second decoder",
-        "`gmm`, not sharpened", "`gmm`, sharpened", "`gmm`, sharpened, `--temperature 0.7`", "`prior`",
+        "training ears", "`gmm`, not sharpened", "`gmm`, sharpened",
+        "`gmm`, sharpened, `--temperature 0.7`", "`prior`",
     ]  # fmt: skip
     assert rows["`gmm`, sharpened"] != rows["`gmm`, not sharpened"]
     assert all(np.isfinite(row[:5]).all() for row in rows.values())
