@@ -31,12 +31,13 @@ from earteach.inference.loaded_model import LoadedModel, load_model
 from earteach.inference.sample import decode
 from earteach.inference.samplers import draw_codes, find_source
 from earteach.inference.second_decoder import load_second_decoder
-from earteach.metrics.gist import features, similarity
+from earteach.metrics.gist import features, frechet_distance, similarity
 from earteach.model.vae import ConvVAE
 
 COLUMNS = {
     "ears": "", "Fréchet distance": ".3f", "kernel distance": ".5f", "precision": ".2f",
-    "recall": ".2f", "two-sample accuracy": ".2f", "nearest training ear": ".2f",
+    "recall": ".2f", "Fréchet distance, own features": ".3f", "two-sample accuracy": ".2f",
+    "nearest training ear": ".2f",
 }  # fmt: skip
 _BATCH, _THUMBNAIL = 64, 16
 
@@ -67,7 +68,7 @@ def measure(options: argparse.Namespace) -> Iterator[list[Cell]]:
     real, other = (_images(model, options.val, np.sort(half)) for half in np.split(chosen, 2))
     thumbnails = _thumbnails(_images(model, options.train))
     thumbnails = torch.cat([thumbnails, thumbnails.flip(3)]).flatten(1)
-    real_features = features(real)
+    real_features, real_own = features(real), _own_features(model.network, real)
 
     def distance(images: torch.Tensor) -> float:
         nearest = torch.cdist(_thumbnails(images).flatten(1), thumbnails).min(dim=1).values
@@ -75,9 +76,10 @@ def measure(options: argparse.Namespace) -> Iterator[list[Cell]]:
 
     def row(name: str, images: torch.Tensor, *, near: bool = True) -> list[Cell]:
         likeness = similarity(features(images), real_features)
+        own = frechet_distance(_own_features(model.network, images), real_own)
         told = float(np.mean([accuracy(images, real, seed) for seed in (0, 1)]))
         return [
-            name, likeness.frechet, likeness.kernel, likeness.precision, likeness.recall, told,
+            name, likeness.frechet, likeness.kernel, likeness.precision, likeness.recall, own, told,
             distance(images) / distance(other) if near else None,
         ]  # fmt: skip
 
@@ -122,6 +124,17 @@ def _images(model: LoadedModel, path: Path, rows: np.ndarray | None = None) -> t
     """The images of these rows, or all of them."""
     batches = model.batches(EarArray.open(path), _BATCH, rows)
     return torch.cat([batch.images for batch in batches])
+
+
+@torch.no_grad()
+def _own_features(network: ConvVAE, images: torch.Tensor) -> torch.Tensor:
+    """The mean of each map of the network's pyramid, or of its encoder, `(N, F)`."""
+    rows = []
+    for part in torch.split(images, _BATCH):
+        maps = network.features(part)
+        maps = maps if network.pyramid is None else network.pyramid(maps)
+        rows.append(torch.cat([level.mean(dim=(2, 3)) for level in maps], dim=1))
+    return torch.cat(rows)
 
 
 @torch.no_grad()

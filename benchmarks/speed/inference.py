@@ -72,7 +72,7 @@ def _beside_the_network(
     pair = in_turn(evaluated, bare(2), TURNS)
     yield pair.row(f"`eval`, {what}", "at most", 1.25, _WHOLE)
     pair = in_turn(reconstructed, bare(1), TURNS)
-    yield pair.row(f"`reconstruct`, {what}", "at most", 1.75, f"{_WHOLE} and PNGs")
+    yield pair.row(f"`reconstruct`, {what}", "at most", 1.5, f"{_WHOLE} and PNGs")
     pair = in_turn(embedded, bare(0), TURNS)
     yield pair.row(f"`embed`, {what}", "at most", 1.1, "bare loop of the same passes and batches")
 

@@ -82,7 +82,8 @@ def rows(workspace: Path) -> Iterator[Row]:
     few = workspace / "few.npy"
     np.save(few, np.load(config.data.val_data, mmap_mode="r")[:16])
     config = replace(config, data=replace(config.data, val_data=few))
-    config = config.with_options({"checkpoint_dir": workspace / "loop-checkpoints"})
+    apart = {f"{kind}_dir": workspace / f"loop-{kind}" for kind in ("checkpoint", "log")}
+    config = config.with_options(apart)
     turns = Turns(HandWritten(config))
     with bar() as update:
         train(config, watch=Watch(on_epoch=turns, on_progress=update and following(update)))

@@ -125,10 +125,10 @@ def rows(workspace: Path) -> Iterator[Row]:
     ours, other = Earteach(), Standard()
     beside = "standard recipe"
     pair: Pair = in_turn(lambda: ours.step(images), lambda: other.step(images), TURNS)
-    yield pair.row("a step at the defaults", "at most", 0.5, beside)
+    yield pair.row("a step at the defaults", "at most", 0.3, beside)
     of = {name: _footprint_of(name, workspace) for name in RECIPES}
     a, b = of["earteach"], of["standard"]
-    yield Row("memory of a step", a.peak, b.peak, "MB", "at most", 1 / 3, beside)
+    yield Row("memory of a step", a.peak, b.peak, "MB", "at most", 0.3, beside)
     yield Row("size of a checkpoint", a.checkpoint, b.checkpoint, "MB", "at most", 0.25, beside)
 
 

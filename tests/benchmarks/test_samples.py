@@ -26,5 +26,5 @@ def test_every_kind_of_ears_gets_a_row(trained, ears, tmp_path, monkeypatch):
         "`gmm`, sharpened, `--temperature 0.7`", "`prior`",
     ]  # fmt: skip
     assert rows["`gmm`, sharpened"] != rows["`gmm`, not sharpened"]
-    assert all(np.isfinite(row[:5]).all() for row in rows.values())
+    assert all(np.isfinite(row[:6]).all() for row in rows.values())
     assert rows["other ears"][-1] == 1
