@@ -99,6 +99,7 @@ def measure(options: argparse.Namespace) -> Iterator[list[Cell]]:
         yield row("`gmm`, sharpened", _drawn(model, "gmm", 1.0, options))
         usual = _drawn(model, "gmm", 0.7, options)
         yield row("`gmm`, sharpened, `--temperature 0.7`", usual)
+        yield row("`blend`, sharpened", _drawn(model, "blend", 1.0, options))
     yield row("`prior`", _drawn(model, "prior", 1.0, options))
 
 

@@ -31,7 +31,7 @@ Annealing = Literal["cyclic", "linear", "monotonic"]
 Precision = Literal["32", "16", "bf16"]
 ExportFormat = Literal["onnx", "torchscript", "torch-export", "safetensors", "openvino"]
 ExportPart = Literal["full", "encoder", "decoder", "features", "landmarks"]
-Sampler = Literal["gmm", "prior"]
+Sampler = Literal["gmm", "blend", "prior"]
 
 # The network that comes with the package; it learned from drawn ears.
 DRAWN = "drawn"

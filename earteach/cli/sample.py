@@ -33,7 +33,7 @@ SamplerChoice = Annotated[
     typer.Option(
         "--sampler",
         help="Draw codes from a Gaussian mixture fitted to the training images' codes (stored "
-        "beside the checkpoint), or from the prior.",
+        "beside the checkpoint), as blends of two similar training images, or from the prior.",
         show_default="gmm",
     ),
 ]

@@ -93,7 +93,8 @@ def sample(
 
     The same checkpoint and seed give the same ears. Each one is written as soon as it is decoded, so
     memory does not grow with `number`. Existing PNGs of `sample` in `out` are replaced. Raises
-    `EarTeachError` for files that earteach did not write, and if `gmm` is asked for and not available.
+    `EarTeachError` for files that earteach did not write, and if the sampler that is asked for is not
+    available.
     """
     _check_options(number, sampler, temperature)
     model = load_model(path, config)
@@ -133,7 +134,7 @@ def _check_options(number: int, sampler: str | None, temperature: float) -> None
     if number < 1:
         raise EarTeachError(f"--number {number}: must be at least 1")
     if sampler not in (None, *get_args(Sampler)):
-        raise EarTeachError(f"--sampler {sampler}: must be {' or '.join(get_args(Sampler))}")
+        raise EarTeachError(f"--sampler {sampler}: must be one of {', '.join(get_args(Sampler))}")
     if not 0 < temperature <= _MAX_TEMPERATURE:
         raise EarTeachError(
             f"--temperature {temperature:g}: must be above 0 and at most {_MAX_TEMPERATURE:g}"

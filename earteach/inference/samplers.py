@@ -1,7 +1,8 @@
 """Where the latent codes of new ears come from: the choices of `--sampler`.
 
 `gmm` draws from a Gaussian mixture of the training images' codes, which is fitted once and stored
-beside the checkpoint; `prior` draws from a standard normal distribution. To add a sampler, write the
+beside the checkpoint; `blend` mixes the codes of two similar training images; `prior` draws from a
+standard normal distribution. To add a sampler, write the
 function that makes its `CodeSource`, and name it in `SAMPLERS` and in `config.Sampler`.
 """
 
@@ -101,8 +102,19 @@ def mixture_source(model: LoadedModel) -> CodeSource:
     )
 
 
+def blend_source(model: LoadedModel) -> CodeSource:
+    """Codes between those of two similar training images; raises as `get_mixture`."""
+    mixture, second = get_mixture(model), load_second_decoder(model)
+    network = model.network if second is None else second.network
+    description = (
+        "blends of two similar training images, much nearer to them than strangers' ears are"
+    )
+    return CodeSource("blend", description, mixture.blends, network)
+
+
 SAMPLERS: dict[Sampler, Callable[[LoadedModel], CodeSource]] = {
     "gmm": mixture_source,
+    "blend": blend_source,
     "prior": prior_source,
 }
 

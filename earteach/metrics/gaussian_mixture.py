@@ -24,6 +24,8 @@ _IMAGES_PER_AXIS = 4
 _MAX_ITERATIONS = 50
 _MIN_VARIANCE = 1e-10
 _MIN_EFFECT = 1e-3
+# The other ear of a blend is one of so many that are most like the first.
+_BLENDED_WITH = 16
 
 
 @dataclass(frozen=True)
@@ -77,9 +79,8 @@ class CodeMixture:
         bounds = torch.from_numpy(self.weights).double().cumsum(0)[:-1]
         means, factors = torch.from_numpy(self.means), torch.from_numpy(self.factors)
         mean, axes = torch.from_numpy(self.mean), torch.from_numpy(self.axes)
-        scores, correlated = torch.from_numpy(self.scores).float(), self.factors.shape[1]
-        effects = torch.from_numpy(self.shares).sqrt()[:correlated]
-        visible = scores[:, :correlated] * effects
+        scores, effects, visible = self._what_is_seen()
+        correlated = len(effects)
         while True:
             u_component, u_side, u_detail = torch.rand(
                 3, generator=generator, dtype=torch.float64
@@ -89,15 +90,47 @@ class CodeMixture:
             drawn = means[k] + temperature * factors[k] @ noise
             details = scores[_near(drawn * effects, visible), correlated:]
             code = mean + torch.cat([drawn, detail * _mixed(details, u_detail)]) @ axes
-            if self.has_side:
-                code[-1] = 1.0 if u_side < float(self.facing) else -1.0
-            yield code
+            yield self._on_a_side(code, u_side)
+
+    def blends(self, seed: int, temperature: float = 1.0) -> Iterator[torch.Tensor]:
+        """An endless stream of codes between those of two similar training images, float32 `(D,)`.
+
+        `temperature` multiplies their distances from the mean code along the axes of the Gaussians.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        mean, axes = torch.from_numpy(self.mean), torch.from_numpy(self.axes)
+        scores, effects, visible = self._what_is_seen()
+        while True:
+            u_first, u_other, u_share, u_side = torch.rand(4, generator=generator).tolist()
+            first = int(u_first * len(scores))
+            others = _nearest(visible[first], visible, 1 + _BLENDED_WITH)
+            others = others[others != first] if len(scores) > 1 else others
+            pair = scores[[first, int(others[int(u_other * len(others))])]]
+            seen, details = pair[:, : len(effects)], pair[:, len(effects) :]
+            mixed = [temperature * _mixed(seen, u_share), _mixed(details, u_share)]
+            yield self._on_a_side(mean + torch.cat(mixed) @ axes, u_side)
+
+    def _what_is_seen(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The scores `(N, R)`, the effects of the first Q axes `(Q,)`, and their product `(N, Q)`."""
+        scores, correlated = torch.from_numpy(self.scores).float(), self.factors.shape[1]
+        effects = torch.from_numpy(self.shares).sqrt()[:correlated]
+        return scores, effects, scores[:, :correlated] * effects
+
+    def _on_a_side(self, code: torch.Tensor, u_side: float) -> torch.Tensor:
+        if self.has_side:
+            code[-1] = 1.0 if u_side < float(self.facing) else -1.0
+        return code
 
 
 def _near(point: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
     """The rows of the third and the fourth nearest of points `(N, Q)`, or of the last two of fewer."""
+    return _nearest(point, points, 4)[-2:]
+
+
+def _nearest(point: torch.Tensor, points: torch.Tensor, count: int) -> torch.Tensor:
+    """The rows of the nearest of points `(N, Q)`, nearest first."""
     distances = (points - point).square().sum(dim=1)
-    return distances.topk(min(4, len(points)), largest=False).indices[-2:]
+    return distances.topk(min(count, len(points)), largest=False).indices
 
 
 def _mixed(details: torch.Tensor, share: float) -> torch.Tensor:

@@ -23,7 +23,7 @@ def test_every_kind_of_ears_gets_a_row(trained, ears, tmp_path, monkeypatch):
     assert list(rows) == [
         "other ears", "their reconstructions", "their reconstructions by the second decoder",
         "training ears", "`gmm`, not sharpened", "`gmm`, sharpened",
-        "`gmm`, sharpened, `--temperature 0.7`", "`prior`",
+        "`gmm`, sharpened, `--temperature 0.7`", "`blend`, sharpened", "`prior`",
     ]  # fmt: skip
     assert rows["`gmm`, sharpened"] != rows["`gmm`, not sharpened"]
     assert all(np.isfinite(row[:6]).all() for row in rows.values())

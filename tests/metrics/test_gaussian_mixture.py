@@ -161,6 +161,30 @@ def test_details_come_from_the_third_and_the_fourth_most_like_the_ear(monkeypatc
     np.testing.assert_allclose(of_half, whole * [1, 0.5, 0.5, 0.5], atol=1e-4)
 
 
+def test_blends_lie_between_an_image_and_one_of_those_most_like_it(monkeypatch):
+    """The smaller part, along the axes that are hardly seen, is at least 0.3 of the whole."""
+    monkeypatch.setattr(module, "_MAX_CORRELATED", 1)
+    monkeypatch.setattr(module, "_BLENDED_WITH", 2)
+    rng = np.random.default_rng(3)
+    seen = 5 + rng.random(size=(60, 1))
+    codes = np.concatenate([seen, rng.normal(size=(60, 3))], axis=1)
+    mixture = fit_mixture(codes, seen @ np.ones((1, 3)), has_side=False)
+    scores = mixture.scores.astype(float)
+    apart = np.abs(scores[:, :1] - scores[:, 0])
+    pairs = [[first, other] for first in range(60) for other in np.argsort(apart[first])[1:3]]
+    for code in islice(mixture.blends(0), 20):
+        place, *detail = (code.numpy() - mixture.mean) @ np.linalg.pinv(mixture.axes)
+        fits = []
+        for pair in pairs:
+            parts, *_ = np.linalg.lstsq(scores[pair, 1:].T, np.array(detail), rcond=None)
+            error = np.abs(parts @ scores[pair, 1:] - detail).max()
+            fits.append((error, parts.min() / parts.sum(), np.abs(scores[pair, 0] - place).max()))
+        error, smaller_part, distance = min(fits)
+        assert error < 0.01
+        assert 0.29 < smaller_part <= 0.5
+        assert distance < 0.5
+
+
 def test_the_seed_decides_and_fewer_codes_are_the_first_of_more():
     mixture = fitted(codes_in_groups(200, 2))
     more = draw(mixture, 9, seed=5)
