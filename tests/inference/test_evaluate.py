@@ -33,8 +33,9 @@ LOGGED = {
     "loss": "val/loss", "recon_loss": "val/recon_loss", "kld": "val/kld",
     "ssim": "val/ssim", "psnr": "val/psnr",
 }  # fmt: skip
-# torchmetrics, which training uses, rounds SSIM's windows to about the fifth digit.
-TOLERANCE = dict.fromkeys(LOGGED, 1e-6) | {"ssim": 1e-5}
+# Training uses torchmetrics' SSIM. In float32 both round: of a value of 0.5130285 in float64, one was
+# 5e-6 of it too high and the other as much too low.
+TOLERANCE = dict.fromkeys(LOGGED, 1e-6) | {"ssim": 2e-5}
 
 
 def train(data: Path, folder: Path, *options: object) -> Run:
