@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
+import sys
 
 from earteach.config import Precision
 from earteach.errors import EarTeachError
@@ -46,6 +48,24 @@ def precision_on_cpu(precision: Precision) -> Precision:
         _log.info("--precision 16 has no benefit on a CPU: running as bf16")
         return "bf16"
     return precision
+
+
+# Options of `mallopt`, from glibc's malloc.h.
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4
+
+
+def reuse_freed_memory() -> None:
+    """Keep freed memory in this process for its next tensors, where malloc is glibc's.
+
+    Blocks of more than 32 MB otherwise come from the system anew each time, which clears all their
+    pages: a third of a training step at the defaults, and half of a reconstruction. In return the peak
+    of memory is up to 1.6 times as high, as freed blocks do not always fit. It concerns the whole
+    process (https://man7.org/linux/man-pages/man3/mallopt.3.html).
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        mallopt(_MMAP_MAX, 0)
+        mallopt(_TRIM_THRESHOLD, -1)
 
 
 def at_most_cores(number: int) -> int:

@@ -1,5 +1,9 @@
 """What --accelerator and --precision mean on a machine."""
 
+import platform
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -47,3 +51,28 @@ def test_the_arithmetic_of_a_cpu(monkeypatch, caplog, capability, asked, runs, n
     caplog.set_level("INFO", "earteach")
     assert precision_on_cpu(asked) == runs
     assert caplog.messages == notes
+
+
+CLEARED_PAGES = """
+import resource, sys
+import numpy as np
+from earteach.hardware import reuse_freed_memory
+
+if sys.argv[1] == "reused":
+    reuse_freed_memory()
+cleared = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+np.ones(2**26, np.uint8)
+before = cleared()
+np.ones(2**26, np.uint8)
+print(cleared() - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another malloc")
+def test_freed_memory_is_used_again():
+    def cleared(how):
+        command = [sys.executable, "-c", CLEARED_PAGES, how]
+        return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+    assert cleared("as it is") > 30  # with huge pages, which numpy asks for, 32
+    assert cleared("reused") < 5

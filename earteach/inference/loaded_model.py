@@ -18,7 +18,7 @@ from earteach.config import InferenceConfig, Layout, Precision
 from earteach.data.arrays import EarArray
 from earteach.data.image_batches import ImageBatch, image_batches
 from earteach.errors import EarTeachError
-from earteach.hardware import on_cpu, precision_on_cpu
+from earteach.hardware import on_cpu, precision_on_cpu, reuse_freed_memory
 from earteach.model.build import build_model
 from earteach.model.vae import ConvVAE
 from earteach.randomness import seeded_weights
@@ -116,4 +116,5 @@ def load_model(path: str | Path, config: InferenceConfig = InferenceConfig()) ->
     device = torch.device("cuda")
     if on_cpu(config.accelerator):
         device, precision = torch.device("cpu"), precision_on_cpu(precision)
+        reuse_freed_memory()
     return LoadedModel(loaded, loaded.model().to(device), device, precision)

@@ -37,9 +37,10 @@ class SpatialAttention(nn.Module):
         self.conv = nn.Conv2d(2, 1, kernel_size=7, padding=3)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        summary = torch.cat(
-            [x.mean(dim=1, keepdim=True), x.amax(dim=1, keepdim=True)], dim=1
-        )  # (B, 2, H, W)
+        # `amax` shares its gradient among equal values, which compiled code in bfloat16 may not find
+        # again: NaN (https://github.com/pytorch/pytorch/issues/195214). It is also slower on a CPU.
+        largest = x.max(dim=1, keepdim=True).values
+        summary = torch.cat([x.mean(dim=1, keepdim=True), largest], dim=1)  # (B, 2, H, W)
         return x * torch.sigmoid(self.conv(summary))
 
 

@@ -21,7 +21,7 @@ from earteach.data.arrays import EarArray
 from earteach.data.loaders import Sample, TrainingLoader, training_loader, validation_loader
 from earteach.errors import EarTeachError
 from earteach.files.atomic_write import is_full
-from earteach.hardware import on_cpu, precision_on_cpu
+from earteach.hardware import on_cpu, precision_on_cpu, reuse_freed_memory
 from earteach.run_files import RUN_NAME
 from earteach.training.checkpoint_callback import AtomicCheckpointIO
 from earteach.training.plan import steps_per_epoch
@@ -83,7 +83,10 @@ def make_trainer(
 
 def _precision(hardware: HardwareConfig) -> str:
     precision = hardware.precision
-    return _PRECISIONS[precision_on_cpu(precision) if on_cpu(hardware.accelerator) else precision]
+    if on_cpu(hardware.accelerator):
+        precision = precision_on_cpu(precision)
+        reuse_freed_memory()
+    return _PRECISIONS[precision]
 
 
 class Loaders(pl.LightningDataModule):
