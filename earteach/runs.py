@@ -123,7 +123,7 @@ def _fit(config: TrainConfig, start: Start, watch: Watch | None, task: Task) -> 
             result = fit(config, start, watch, task)
     if result.stopped_by == "interrupted":
         return result
-    if task.sharpens and result.last is not None:
+    if task.sharpens and result.best:
         return _sharpened(result, config, watch)
     return replace(result, signal=None)
 

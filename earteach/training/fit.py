@@ -89,7 +89,7 @@ class TrainResult:
 @dataclass(frozen=True)
 class Watch:
     """What is called while a run goes: before it starts, after its first steps, about twice a second,
-    after each epoch, and after each step of the second decoder, with (done, total)."""
+    after each epoch, and with the steps of the second decoder that are done, and their total."""
 
     on_start: Callable[[Plan], None] | None = None
     on_estimate: Callable[[TimeEstimate], None] | None = None
