@@ -60,8 +60,7 @@ def recipe(name: str, settings: Settings) -> Recipe:
     """The peer of this name with random weights.
 
     The standard VAE sums the KLD, as its recipe does. AutoencoderKL divides it by the latent dimension,
-    about 1e-6 of the sum for 256, as in latent diffusion, and has half the base channels, so that it has
-    no more parameters than the others.
+    as earteach does, and has half the base channels, so that it has no more parameters than the others.
     """
     torch.manual_seed(settings.seed)
     latent_dim, size = settings.latent_dim, settings.image_size

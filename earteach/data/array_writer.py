@@ -65,6 +65,8 @@ class _PartialArray:
             refuse_foreign(path, lambda _: is_manifest(self._manifest_path), "prepare")
 
     def open(self) -> None:
+        for path in self._paths:  # of a killed run; or a link, which must not be followed
+            _partial(path).unlink(missing_ok=True)
         self._file = _partial(self.path).open("wb")
         self._write_header()
 

@@ -33,6 +33,7 @@ def write_atomically(
     """
     partial = partial_path(path)
     try:
+        partial.unlink(missing_ok=True)  # a link of this name would be followed
         write_to(partial)
         if durable:
             _sync(partial)

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from glob import escape
 from itertools import islice
 from pathlib import Path
 
@@ -28,7 +29,7 @@ from earteach.errors import EarTeachError
 from earteach.files.folders import make_folder
 from earteach.files.overwrite_guard import refuse_foreign
 from earteach.hardware import at_most_cores
-from earteach.images import write_png
+from earteach.images import is_own_png, write_png
 from earteach.inference.inputs import check_inputs_kept, unique_name
 from earteach.inference.loaded_model import LoadedModel, load_model
 from earteach.model.landmark_head import Landmarks
@@ -106,7 +107,7 @@ def landmarks(
         fractions = _found(model, batch)
         make_folder(out)
         for file in (out / TABLE, *(out / f"{picture.stem}.pts" for picture in batch)):
-            refuse_foreign(file, is_landmark_file, "landmarks")
+            refuse_foreign(file, _is_ours, "landmarks")
         with ThreadPoolExecutor(at_most_cores(len(batch))) as pool:
             found += pool.map(
                 lambda *each: _written(out, *each), batch, *map(np.asarray, fractions)
@@ -117,6 +118,12 @@ def landmarks(
         raise EarTeachError("--input: none of the photographs could be read; try others")
     write_csv(out / TABLE, pixels)
     return FoundLandmarks(model.checkpoint.path, out / TABLE, tuple(found))
+
+
+def _is_ours(path: Path) -> bool:
+    """Labels made by hand begin like ours, but have no picture beside them that `landmarks` drew."""
+    folder, pictures = path.parent, "*.png" if path.name == TABLE else f"{escape(path.stem)}.png"
+    return is_landmark_file(path) and any(map(is_own_png, folder.glob(pictures)))
 
 
 def _pictures(inputs: Sequence[Path], boxes: Path | None) -> Iterator[_Picture]:

@@ -24,7 +24,7 @@ _IMAGES_PER_AXIS = 4
 _MAX_ITERATIONS = 50
 _MIN_VARIANCE = 1e-10
 _MIN_EFFECT = 1e-3
-# The other ear of a blend is one of so many that are most like the first.
+# A blend mixes an ear with one of the 16 that are most similar to it.
 _BLENDED_WITH = 16
 
 

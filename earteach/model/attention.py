@@ -38,7 +38,7 @@ class SpatialAttention(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         # `amax` shares its gradient among equal values, which compiled code in bfloat16 may not find
-        # again: NaN (https://github.com/pytorch/pytorch/issues/195214). It is also slower on a CPU.
+        # again: NaN (https://github.com/pytorch/pytorch/issues/195214).
         largest = x.max(dim=1, keepdim=True).values
         summary = torch.cat([x.mean(dim=1, keepdim=True), largest], dim=1)  # (B, 2, H, W)
         return x * torch.sigmoid(self.conv(summary))

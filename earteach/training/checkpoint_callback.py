@@ -140,7 +140,7 @@ class Checkpoints(Checkpoint):
     def _remove_superseded(self) -> None:
         current = {Path(entry["path"]).name for entry in self.best.values()}
         partial = self.folder.glob(f".*.ckpt.*{PARTIAL}")  # left by a killed process
-        for path in (*self.folder.glob("best-*.ckpt"), *partial):
+        for path in (*self.folder.glob("best-*epoch=*.ckpt"), *partial):
             if path.name not in current:
                 for beside in (MIXTURE, SECOND_DECODER, SHARPENING):
                     path.with_suffix(beside).unlink(missing_ok=True)

@@ -27,7 +27,7 @@ def teach(
     """Points of half of the images, in the encoder's `output` and in a strong view of each; and, if the
     network has a landmark head, what it makes of drawn ears.
 
-    The views keep the side that they show, so that the encoder meets both sides. Two in three lie in
+    The views keep the side that they show, so that the encoder meets both sides. About half lie in
     mosaics: a detector meets small ears among other things, and a mosaic has four at the cost of one
     image. Mosaics, other views and drawn ears pass the encoder together, as small batches are slow.
     """

@@ -42,6 +42,8 @@ def make_trainer(
         raise EarTeachError(
             "--accelerator tpu: found no TPU (it needs torch_xla); use --accelerator auto"
         )
+    if on_cpu(hardware.accelerator):
+        reuse_freed_memory()
     own: list[Callback] = [EarlyStopping("val/loss", patience=config.optim.patience)]
     logger = None
     if not fast_dev_run:
@@ -83,10 +85,7 @@ def make_trainer(
 
 def _precision(hardware: HardwareConfig) -> str:
     precision = hardware.precision
-    if on_cpu(hardware.accelerator):
-        precision = precision_on_cpu(precision)
-        reuse_freed_memory()
-    return _PRECISIONS[precision]
+    return _PRECISIONS[precision_on_cpu(precision) if on_cpu(hardware.accelerator) else precision]
 
 
 class Loaders(pl.LightningDataModule):

@@ -383,6 +383,12 @@ def test_the_log_of_checkpoints_that_moved_goes_on(finished, old_log):
     assert [record["epoch"] for record in records()] == list(range(epoch + 1))
 
 
+def test_copies_of_checkpoints_stay(finished):
+    copy = Path(shutil.copy(LAST, "checkpoints/best-before-resuming.ckpt"))
+    assert earteach("resume", LAST, "--epochs", 4).code == 0
+    assert copy.exists()
+
+
 @pytest.fixture(scope="module")
 def another_run(stopped_run, tmp_path_factory):
     """A run with the options of the others, begun from other weights."""

@@ -464,3 +464,13 @@ def test_a_pattern_fits_a_name_however_its_accents_are_stored(tmp_path: Path, fo
         split=Split(val_groups=person),
     )  # fmt: skip
     assert (result.train.images, result.val.images) == (1, 2)
+
+
+def test_a_link_in_place_of_a_partial_file_is_not_followed(out) -> None:
+    out.mkdir()
+    (out.parent / "precious.txt").write_text("mine")
+    for name in (".train_teacher.npy.partial", ".train_manifest.csv.partial"):
+        (out / name).symlink_to("../precious.txt")
+    prepare_drawn(4, out, size=SIZE)
+    assert (out.parent / "precious.txt").read_text() == "mine"
+    assert not (out / "train_teacher.npy").is_symlink()

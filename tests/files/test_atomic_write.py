@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from earteach.errors import EarTeachError
+from earteach.files import atomic_write
 from earteach.files.atomic_write import partial_path, write_atomically
 from tests.conftest import files_of_at_most
 
@@ -44,6 +45,15 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, error, said):
         assert str(path) in str(caught.value)
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_link_in_place_of_the_partial_file_is_not_followed(tmp_path, monkeypatch):
+    (tmp_path / "precious.txt").write_text("mine")
+    monkeypatch.setattr(atomic_write, "partial_path", lambda path: path.with_name(".partial"))
+    (tmp_path / ".partial").symlink_to("precious.txt")
+    write_atomically(tmp_path / "a.txt", lambda partial: partial.write_text("ours"))
+    assert (tmp_path / "precious.txt").read_text() == "mine"
+    assert not (tmp_path / "a.txt").is_symlink()
 
 
 def test_names_as_long_as_they_may_be_can_be_written(tmp_path):

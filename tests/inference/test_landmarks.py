@@ -354,6 +354,17 @@ def test_other_files_are_not_replaced(trained, ears, landmarker, photographs, tm
         assert result.code == 1
         assert "was not written by" in result.err
         assert (out / name).read_text() == "mine"
+    by_hand = {
+        "1.pts": "version: 1\nn_points: 1\n{\n1 1\n}\n",
+        "landmarks.csv": "file,x0,y0,x1,y1\n",
+    }
+    for name, text in by_hand.items():
+        out = tmp_path / f"by-hand-{name}"
+        out.mkdir()
+        (out / name).write_text(text)
+        result = command("landmarks", landmarker, "--input", photographs, "--out", out)
+        assert "was not written by" in result.err
+        assert (out / name).read_text() == text
     own = tmp_path / "trained"
     own.mkdir()
     shutil.copy(trained.last, own / "landmarks.ckpt")
