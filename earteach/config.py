@@ -10,6 +10,7 @@ stores them as plain values. In Python:
 
 # Annotations stay objects here: as text each would be compiled at every start of the command line.
 import logging
+import reprlib
 import types
 from collections.abc import Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass, field, fields, replace
@@ -137,9 +138,11 @@ def _checked_type(option: OptionField, value: Any) -> Any:
         expected = get_args(expected)[0]
     if get_origin(expected) is Literal:
         choices = get_args(expected)
-        chosen = option.aliases.get(str(value), str(value))
+        # In a damaged checkpoint the value may be nested, and its text endless.
+        said = str(value) if isinstance(value, str | int) else reprlib.repr(value)
+        chosen = option.aliases.get(said, said)
         if chosen not in choices:
-            raise EarTeachError(f"{option.flag} {value}: must be one of {', '.join(choices)}")
+            raise EarTeachError(f"{option.flag} {said}: must be one of {', '.join(choices)}")
         return chosen
     if expected is float and isinstance(value, int) and not isinstance(value, bool):
         # Converting a huge int would overflow; the bounds reject it.
@@ -148,7 +151,9 @@ def _checked_type(option: OptionField, value: Any) -> Any:
         return Path(value)
     if not isinstance(value, expected) or (isinstance(value, bool) and expected is not bool):
         kind = {int: "a whole number", float: "a number", bool: "true or false", Path: "a path"}
-        raise EarTeachError(f"{option.flag} {value!r}: must be {kind.get(expected, 'text')}")
+        raise EarTeachError(
+            f"{option.flag} {reprlib.repr(value)}: must be {kind.get(expected, 'text')}"
+        )
     return value
 
 
@@ -233,7 +238,7 @@ class ModelConfig(Options, panel="Model"):
 class OptimConfig(Options, panel="Optimisation"):
     """How long and how the weights are trained."""
 
-    epochs: int = option(200, "Passes over the training images.", at_least=1)
+    epochs: int = option(200, "Passes over the training images.", at_least=1, at_most=10**6)
     batch_size: int = option(32, "Images per step on each device.", at_least=1)
     learning_rate: float | None = option(
         None,

@@ -48,6 +48,45 @@ def test_other_formats_are_refused(trained, tmp_path, version, words):
     assert words in error_of(tmp_path / "x.ckpt")
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_weights_of_another_precision_become_float32(trained, tmp_path, dtype):
+    state = torch.load(trained.last, weights_only=True)
+    state["state_dict"] = {
+        name: value.to(dtype) if value.is_floating_point() else value
+        for name, value in state["state_dict"].items()
+    }
+    torch.save(state, tmp_path / "x.ckpt")
+    network = checkpoint.load(tmp_path / "x.ckpt")
+    image = torch.rand(1, 3, network.image_size, network.image_size)
+    torch.testing.assert_close(
+        network.reconstruct(image),
+        checkpoint.load(trained.last).reconstruct(image),
+        atol=0.02,
+        rtol=0,
+    )
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused(trained, tmp_path, value):
+    state = torch.load(trained.last, weights_only=True)
+    name = next(name for name in state["state_dict"] if name.endswith("weight"))
+    for prefix in ("model.", "averaged."):
+        state["state_dict"][prefix + name.partition(".")[2]].flatten()[0] = value
+    torch.save(state, tmp_path / "x.ckpt")
+    assert "holds NaN or infinite weights" in error_of(tmp_path / "x.ckpt", checkpoint.load)
+
+
+def test_a_value_without_end_is_shown_in_short(trained, tmp_path):
+    state = torch.load(trained.last, weights_only=True)
+    endless: list[Any] = []
+    for _ in range(60):  # its text would have 2^60 parts
+        endless = [endless, endless]
+    for option, group in (("image_size", "model"), ("augmentation", "data")):
+        state["earteach"]["config"][group][option] = endless
+        torch.save(state, tmp_path / "x.ckpt")
+        assert len(error_of(tmp_path / "x.ckpt")) < 1000
+
+
 BUILTIN = (dict, list, tuple, str, int, float, bool, type(None), torch.Tensor)
 
 

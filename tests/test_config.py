@@ -52,6 +52,7 @@ REFUSED = [
     (ModelConfig, "landmarks", -1, "at least 0"),
     (ModelConfig, "image_size", 100, "multiple of 16"),
     (OptimConfig, "epochs", 0, "at least 1"),
+    (OptimConfig, "epochs", 10**6 + 1, "at most 1000000"),
     (OptimConfig, "epochs", True, "a whole number"),
     (OptimConfig, "batch_size", -1, "at least 1"),
     (OptimConfig, "learning_rate", 11.0, "at most 10"),

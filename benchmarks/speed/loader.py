@@ -49,6 +49,7 @@ def rows(workspace: Path) -> Iterator[Row]:
     yield _beside_plain(array, "light", 2)
     for size in (64, 128):
         yield _beside_a_step(_repeated(workspace, size), size)
+    yield _from_disk(workspace)
     yield _many_images(workspace)
     yield from _large_array(workspace)
 
@@ -163,6 +164,38 @@ def _beside_a_step(path: Path, size: int) -> Row:
     return Pair(pair.ours, slower).throughput(
         f"loader at {size} px, one worker", number, 3, "training steps, base 32, batch 32, bf16"
     )
+
+
+def _from_disk(workspace: Path) -> Row:
+    """Images in random order of a file of which nothing is in memory."""
+    path = workspace / "on-disk.npy"
+    images = np.random.default_rng(0).integers(0, 256, (SMALL, 256, 256, 3), np.uint8)
+    with path.open("wb") as file:
+        np.save(file, images)
+        os.fsync(file.fileno())
+    order = np.random.default_rng(1).permutation(SMALL)[: 2 * BATCH * TURNS]
+
+    def read(array: EarArray) -> None:
+        with path.open("rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        for row in order.tolist():
+            array.stored(row).copy()
+
+    def fresh(*, in_random_order: bool) -> EarArray:
+        array = EarArray.open(path)
+        if in_random_order:
+            array.read_in_random_order()
+        return array
+
+    pair = in_turn(
+        lambda: read(fresh(in_random_order=True)),
+        lambda: read(fresh(in_random_order=False)),
+        TURNS,
+    )
+    return pair.throughput(
+        "images of 256 px from a file on a disk, in random order", len(order), 2,
+        "a mapped file as numpy reads it",
+    )  # fmt: skip
 
 
 def _many_images(workspace: Path) -> Row:

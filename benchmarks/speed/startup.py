@@ -37,7 +37,7 @@ def rows(workspace: Path) -> Iterator[Row]:
     for name, command in commands.items():
         ours = [sys.executable, "-m", "earteach", *command]
         pair = processes_in_turn(ours, decode, turns=3)
-        yield pair.row(f"`earteach {name}`", "at most", 1.3, "bare script that decodes 8")
+        yield pair.row(f"`earteach {name}`", "at most", 1.05, "bare script that decodes 8")
     onnx = ["export", best, "--format", "onnx", "--out", str(workspace / "ears.onnx")]
     exported = [*bare, "onnx", best, str(workspace / "bare.onnx")]
     pair = processes_in_turn([sys.executable, "-m", "earteach", *onnx], exported, turns=2)

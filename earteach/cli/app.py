@@ -6,6 +6,9 @@ import errno
 import io
 import os
 import re
+import signal
+import sys
+import threading
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from typing import Annotated, Any
@@ -48,6 +51,7 @@ class Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         output.replace_unprintable()
         output.show_notes()
+        _clean_up_when_terminated()
         try:
             return super().invoke(ctx)
         except EarTeachError as error:
@@ -63,6 +67,12 @@ class Commands(TyperGroup):
         except KeyboardInterrupt as error:
             output.error("interrupted")
             raise typer.Exit(INTERRUPTED) from error
+
+
+def _clean_up_when_terminated() -> None:
+    """Let SIGTERM unwind the command, as Ctrl-C does, so that nothing half-written stays behind."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
 
 
 app = typer.Typer(

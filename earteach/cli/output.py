@@ -80,8 +80,9 @@ def note(text: str) -> None:
 
 
 def _harmless(text: str) -> str:
-    """The text with `?` for each control character but newline: a file name can hold any."""
-    return re.sub(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", "?", text)
+    """The text with `?` for what a file name can hold and a terminal obeys: control characters but
+    newline, and marks that turn the direction of writing."""
+    return re.sub(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", "?", text)
 
 
 def show_notes() -> None:

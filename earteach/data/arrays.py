@@ -105,13 +105,8 @@ class EarArray:
             self.read_in_random_order()
 
     def read_in_random_order(self) -> None:
-        """Tell the system not to read ahead, which from a disk takes over twice as long."""
-        self._in_random_order = True
-        arrays = [self.raw] if isinstance(self.raw, np.memmap) else self.raw.arrays
-        mapped: list[Any] = [array.base for array in arrays]
-        for each in mapped:
-            if hasattr(each, "madvise"):  # not on Windows
-                each.madvise(mmap.MADV_RANDOM)
+        """Ask the disk for a whole image at once, not for the 4 kB that are needed first."""
+        self._in_random_order = self.raw.whole = True
 
     def stored(self, index: int) -> np.ndarray:
         """One image in its stored type and scale, `(H, W, C)`."""
@@ -216,22 +211,34 @@ def sampled_rows(length: int, most: int = SAMPLED_ROWS) -> np.ndarray:
     return np.linspace(0, length - 1, min(length, most)).round().astype(int)
 
 
-class _Concatenated:
-    """The rows of several mapped arrays."""
+class _Rows:
+    """The rows of one or several mapped arrays; if `whole`, each is read from the disk in one piece."""
 
     def __init__(self, arrays: Sequence[np.memmap]) -> None:
-        self.arrays = arrays
+        self._arrays = arrays
         self._ends = np.cumsum([len(array) for array in arrays])
         self.dtype = arrays[0].dtype
         self.shape = (int(self._ends[-1]), *arrays[0].shape[1:])
+        self.whole = False
 
     def __getitem__(self, index: int) -> np.ndarray:
         number = int(np.searchsorted(self._ends, index, side="right"))
-        row: np.ndarray = self.arrays[number][index - self._ends[number]]  # counted from its end
+        array = self._arrays[number]
+        position = index - int(self._ends[number]) + len(array)
+        row: np.ndarray = array[position]
+        if self.whole:
+            _prefetch(array, position * array.strides[0], row.nbytes)
         return row
 
 
-_Rows = np.memmap | _Concatenated
+def _prefetch(array: np.memmap, start: int, length: int) -> None:
+    """Ask the system for bytes of a mapped array, counted from its first."""
+    mapped: Any = array.base
+    if hasattr(mapped, "madvise"):  # not on Windows
+        # A map begins where a page does, at or before the array.
+        start += array.offset % mmap.ALLOCATIONGRANULARITY
+        page = start - start % mmap.PAGESIZE
+        mapped.madvise(mmap.MADV_WILLNEED, page, start + length - page)
 
 
 def _files(path: Path) -> list[Path]:
@@ -256,7 +263,7 @@ def _map_all(files: Sequence[Path]) -> _Rows:
                 f"{path}: holds {kind[1]} images of shape {kind[0]}, and {files[0]} {kinds[0][1]} "
                 f"images of shape {kinds[0][0]}; read as one array, they must be alike"
             )
-    return arrays[0] if len(arrays) == 1 else _Concatenated(arrays)
+    return _Rows(arrays)
 
 
 def _map(path: Path) -> np.memmap:
@@ -267,6 +274,8 @@ def _map(path: Path) -> np.memmap:
     except Exception as error:  # numpy evaluates the header: a damaged one can raise anything
         raise EarTeachError(f"{path}: {_reason(path, error)}") from error
     _check_end(path, array)
+    if array.ndim == 0:
+        raise EarTeachError(f"{path}: {_misfit((), ambiguous=False)}")
     return array
 
 

@@ -48,7 +48,7 @@ def read_points(path: Path, length: int) -> np.ndarray:
             points: np.ndarray = np.lib.format.read_array(file, allow_pickle=False)
             if file.read(1):
                 raise ValueError("bytes after the array")
-    except (OSError, ValueError) as error:
+    except Exception as error:  # numpy evaluates the header: a damaged one can raise anything
         problem = getattr(error, "strerror", None) or "is not a .npy file"
         raise EarTeachError(
             f"{path}: {problem}; name landmarks as `earteach prepare --landmarks` writes them"

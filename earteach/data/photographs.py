@@ -35,6 +35,7 @@ _UNREAD = frozenset(
 )  # fmt: skip
 _ARCHIVES = frozenset({".zip", ".gz", ".tgz", ".tar", ".7z", ".rar"})
 _MOST_PIXELS = 2**27
+LARGEST_SQUARE = math.isqrt(_MOST_PIXELS)
 # Others may be transparent, and then Pillow decodes them, with four bytes a pixel and several copies.
 _MOST_PIXELS_OF_OTHERS = 2**26
 _MOST_BYTES = 2**30
@@ -370,11 +371,16 @@ def cut(image: np.ndarray, box: tuple[int, int, int, int]) -> np.ndarray:
     left, top, width, height = box
     if left >= 0 and top >= 0 and top + height <= image.shape[0] and left + width <= image.shape[1]:
         return image[top : top + height, left : left + width]
-    if height * width > _MOST_PIXELS:  # around a long strip, perhaps
-        raise Unreadable(f"a square of {width}×{height} pixels is too large")
+    check_square(max(height, width))
     rows = _mirrored(top, height, image.shape[0])
     columns = _mirrored(left, width, image.shape[1])
     return image[rows[:, None], columns]
+
+
+def check_square(side: int) -> None:
+    """Raise `Unreadable` for a square, around a long strip perhaps, that is too large to cut out."""
+    if side > LARGEST_SQUARE:
+        raise Unreadable(f"a square of {side}×{side} pixels is too large")
 
 
 def _mirrored(start: int, length: int, end: int) -> np.ndarray:

@@ -144,6 +144,7 @@ def _pictures(inputs: Sequence[Path], boxes: Path | None) -> Iterator[_Picture]:
                     else:
                         annotation = ear.in_pixels(decoded.size, photograph.orientation)
                         square = shown = annotation.square(decoded.size, _MARGIN)
+                    photographs.check_square(square[2])
                     stem = unique_name("-".join(name.with_suffix("").parts), names)
                     yield _Picture(path, name.as_posix(), stem, decoded, square, shown)
             except (Unreadable, Misfit) as error:
@@ -169,6 +170,7 @@ def _square_around(points: np.ndarray, before: Square) -> Square:
     """The square around points `(K, 2)`, at least half as large as the one that they were found in."""
     low, high = points.min(axis=0), points.max(axis=0)
     side = max(round(float((high - low).max()) * (1 + 2 * _MARGIN)), -(-before[2] // 2))
+    side = min(side, photographs.LARGEST_SQUARE)
     left, top = np.round((low + high - side) / 2).astype(int).tolist()
     return left, top, side, side
 

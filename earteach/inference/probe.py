@@ -111,12 +111,11 @@ def _probe_landmarks(
 def _with_side(
     features: Mapping[str, np.ndarray], side_dimension: int | None
 ) -> Mapping[str, np.ndarray]:
-    """Append the network's own features times the code's side, 1 or −1: linear on each side."""
+    """Append to all features themselves times the code's side, 1 or −1: linear on each side."""
     if side_dimension is None:
         return features
     side = features["codes"][:, [side_dimension]]
-    own = {name: np.hstack([features[name], features[name] * side]) for name in ("codes", "pooled")}
-    return {**features, **own}
+    return {name: np.hstack([values, values * side]) for name, values in features.items()}
 
 
 def _probe_identities(

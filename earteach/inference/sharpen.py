@@ -162,7 +162,10 @@ class _SavedState:
             step, state = int(stored["step"]), stored["state"]
         except Exception:  # missing, or whatever a damaged file makes torch's unpickler raise
             return 0
-        training.load_state_dict(state)
+        try:
+            training.load_state_dict(state)
+        except (RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
+            raise EarTeachError(f"{self._path}: was altered; delete it, and start again") from error
         _log.info("continuing after %d of %d steps", step, training.steps)
         return step
 

@@ -10,9 +10,9 @@ import torch
 
 # An exact PCA costs the square of the matrix's shorter side, and needs all of it in memory.
 _EXACT_SIDE, _EXACT_BYTES = 2**11, 2**29
-# The first passes read every 8th batch or so, for rough axes; the next read all. One more pass gives the
+# The first passes read every 8th batch or so, for rough axes; the next reads all. One more gives the
 # variances.
-_MAX_STRIDE, _ROUGH_PASSES, _FULL_PASSES = 8, 3, 2
+_MAX_STRIDE, _ROUGH_PASSES, _FULL_PASSES = 8, 2, 1
 # A rough pass needs this many rows per axis.
 _ROWS_PER_AXIS = 4
 _OVERSAMPLING = 64

@@ -41,11 +41,12 @@ def side_by_residual(x: torch.Tensor, pca: PCAPath) -> tuple[torch.Tensor, torch
     """Whether each image `(B, C, S, S)` faces the canonical side, bool `(B,)`, and its PCA code.
 
     Of an image and its mirror, the canonical one is the one that the components explain better; the
-    code `(B, K)` is that one's.
+    code `(B, K)` is that one's. Without components, as before training, every image is canonical.
     """
     code, residual = pca.encode(x)
     mirrored_code, mirrored_residual = pca.encode(mirrored(x))
-    is_canonical = residual <= mirrored_residual
+    # Of equal codes, the residuals differ by rounding alone.
+    is_canonical = (residual <= mirrored_residual) | (code == mirrored_code).all(dim=1)
     return is_canonical, torch.where(is_canonical[:, None], code, mirrored_code)
 
 

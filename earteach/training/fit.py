@@ -52,6 +52,8 @@ from earteach.training.trainer import (
     tensorboard_raises_once,
 )
 
+# What a run leaves in its folders of checkpoints and of its log.
+_FILES_OF_RUNS = ("*.ckpt", METRICS_FILE, "events.out.tfevents.*")
 _log = logging.getLogger(__name__)
 
 
@@ -331,9 +333,9 @@ def _run(
 
 
 def _move_aside(config: TrainConfig) -> None:
-    """Rename an old run's folders, beside themselves."""
+    """Rename an old run's folders, beside themselves. Folders of other files stay."""
     named = [config.run.checkpoint_dir, config.run.log_dir / RUN_NAME]
-    old = [folder for folder in named if folder.exists() and any(folder.iterdir())]
+    old = [folder for folder in named if any(any(folder.glob(each)) for each in _FILES_OF_RUNS)]
     for folder in old:
         if Path.cwd().is_relative_to(folder.resolve()):
             raise EarTeachError(

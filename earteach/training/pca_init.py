@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 
+import numpy as np
 import torch
 from torch.nn import functional
 
 from earteach.config import ModelConfig
 from earteach.data.arrays import EarArray, sampled_rows
+from earteach.hardware import at_most_cores
 from earteach.metrics.npz_cache import load_npz, store_npz
 from earteach.metrics.streaming_pca import streaming_pca
 from earteach.model.blocks import code_grid
@@ -26,7 +30,7 @@ _MAX_EARS = 2**14
 _BATCH = 256
 # Sides are found on few, small ears, with components that grow in number from step to step: the first
 # ones separate the sides, all of them together would fit either side.
-_SIDE_EARS, _SIDE_SIZE, _STEPS, _FIRST_COMPONENTS, _MORE_COMPONENTS = 2**12, 32, 12, 16, 8
+_SIDE_EARS, _SIDE_SIZE, _STEPS, _FIRST_COMPONENTS, _MORE_COMPONENTS = 2**11, 32, 12, 16, 8
 # The smallest standard deviation by which an image is normalised.
 _MIN_STD = 0.02
 _RANDOM_CODES, _CODES_PER_DIMENSION = 4096, 16
@@ -62,7 +66,7 @@ def first_weights(array: EarArray, model: ModelConfig, *, keep: bool = True) -> 
     """
     size, channels, latent_dim = model.image_size, model.in_channels, model.latent_dim
     key = {"fingerprint": array.fingerprint(), "size": size, "channels": channels}
-    key |= {"latent_dim": latent_dim, "version": 2}
+    key |= {"latent_dim": latent_dim, "version": 3}
     cache = array.cache(f"pca-init-{latent_dim}-{size}px-{channels}c")
     if (cached := load_npz(cache, key)) is not None:
         return PCAWeights(**{name: torch.from_numpy(value) for name, value in cached.items()})
@@ -182,9 +186,11 @@ def _rotation_to_grid(loadings: torch.Tensor, shape: torch.Size, grid: int) -> t
 
 
 def _read(array: EarArray, size: int, channels: int) -> torch.Tensor:
+    array.read_in_random_order()
     rows = sampled_rows(len(array), _MAX_EARS)
-    ears = torch.empty(len(rows), channels, size, size, dtype=torch.uint8)
-    for ear, row in zip(ears, rows.tolist(), strict=True):
-        image = array.image(row, size=size, channels=channels)
-        ear.copy_(torch.from_numpy(image.copy()).permute(2, 0, 1))
-    return ears
+    read = partial(array.image, size=size, channels=channels)
+    ears = np.empty((len(rows), size, size, channels), np.uint8)
+    with ThreadPoolExecutor(at_most_cores(len(rows))) as pool:  # OpenCV is told to use one thread
+        for index, image in enumerate(pool.map(read, rows.tolist())):
+            ears[index] = image
+    return torch.from_numpy(ears).permute(0, 3, 1, 2).contiguous()

@@ -266,16 +266,24 @@ def test_fresh_moves_the_old_run_aside_and_deletes_nothing(ears, old):
             assert files(old / f"{name}-old-{number}") == contents
 
 
+def test_fresh_leaves_a_folder_of_other_files_where_it_is(ears, tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "mine.jpg").write_text("kept")
+    result = train(ears, tmp_path, *QUICK, "--epochs", 1, "--fresh")
+    assert (result.code, "moved" in result.err) == (0, False)
+    assert (tmp_path / "checkpoints" / "mine.jpg").read_text() == "kept"
+
+
 @pytest.mark.parametrize("folder", [".", "..", "{here}"])
 def test_fresh_moves_no_working_directory(ears, tmp_path, monkeypatch, folder):
     here = tmp_path / "here"
     here.mkdir()
-    (here / "mine.txt").write_text("kept")
     monkeypatch.chdir(here)
     named = folder.format(here=here)
+    (Path(named) / "last.ckpt").write_text("kept")
     result = earteach("train", *data_options(ears), *QUICK, "--fresh", "--checkpoint-dir", named)
     assert error_line(result).startswith(f"error: {named}: holds the working directory")
-    assert [path.name for path in tmp_path.rglob("*")] == ["here", "mine.txt"]
+    assert [path.name for path in tmp_path.rglob("*")] == ["here", "last.ckpt"]
 
 
 @pytest.mark.parametrize("option", ["--fast-dev-run", "--dry-run", "--fast-dev-run --fresh"])

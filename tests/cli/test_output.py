@@ -80,6 +80,14 @@ def test_names_that_look_like_markup_are_shown_as_they_are(capsys, name):
     assert err.splitlines() == [f"line {name}", f"note: note {name}"]
 
 
+def test_what_a_terminal_obeys_in_a_name_is_a_question_mark(capsys):
+    name = "a\x1b[31m\u202egpj.b"
+    Output(json=False).show({}, table(name, "a", rows=[(name,)]))
+    line(name)
+    out, err = capsys.readouterr()
+    assert (out.count("a?[31m?gpj.b"), err) == (2, "a?[31m?gpj.b\n")
+
+
 @pytest.mark.parametrize("rank", ["RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"])
 def test_only_the_main_process_speaks(capsys, monkeypatch, rank):
     monkeypatch.setenv(rank, "1")

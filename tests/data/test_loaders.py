@@ -97,7 +97,7 @@ def test_batches_have_the_promised_form(array: EarArray, channels: int, target: 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_many_small_files_give_the_batches_of_one(array: EarArray, tmp_path: Path, workers) -> None:
     for row in range(len(array)):
-        np.save(tmp_path / f"{row:03d}.npy", array.raw[row : row + 1])
+        np.save(tmp_path / f"{row:03d}.npy", array.raw[row][None])
     pieces = EarArray.open(tmp_path / "*.npy")
     loaders = [training_loader(config(num_workers=workers), each) for each in (array, pieces)]
     assert_same(*[epoch_of(loader, 1) for loader in loaders])

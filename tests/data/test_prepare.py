@@ -360,6 +360,26 @@ def test_an_interrupted_run_keeps_the_old_arrays_and_starts_over(photos, out, ho
     assert contents(out) == contents(photos.parent / "fresh")
 
 
+def test_a_command_that_is_told_to_end_leaves_nothing_half_written(out) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "earteach",
+        "prepare",
+        "--synthetic",
+        "20000",
+        "--out",
+        str(out),
+    ]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+        while not any(out.glob("*.partial")) and not any(out.glob(".*.partial")):
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.terminate()
+    assert process.returncode == 128 + signal.SIGTERM
+    assert not [path.name for path in out.rglob("*") if "partial" in path.name]
+
+
 def test_the_box_follows_from_landmarks_given_in_a_table(photos, out) -> None:
     points = photos.parent / "points.csv"
     points.write_text(

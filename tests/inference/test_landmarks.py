@@ -299,6 +299,16 @@ def test_photographs_and_their_landmarks_can_be_learned_from_directly(
     assert earteach.load(result["checkpoint"]).config.landmarks == 3
 
 
+def test_a_picture_too_long_to_be_cut_is_left_out(landmarker, photographs, tmp_path):
+    folder = shutil.copytree(photographs, tmp_path / "more")
+    Image.new("RGB", (14_000, 64), "tan").save(folder / "long.png")
+    result = command(
+        "landmarks", landmarker, "--input", folder, "--out", tmp_path / "out", "--json"
+    )
+    assert len(result.json["images"]) == 3
+    assert "long.png: a square of 14000×14000 pixels is too large" in result.err
+
+
 def test_what_cannot_be_done_is_one_line(
     trained, untaught, landmarker, ears, photographs, tmp_path
 ):
@@ -327,6 +337,11 @@ def test_what_cannot_be_done_is_one_line(
     np.save(bare / "train_landmarks.npy", np.zeros((2, 3, 2), np.float32))
     assert (
         "holds float32 of shape (2, 3, 2)"
+        in command("landmarks", trained.last, "--train", bare, "--out", tmp_path / "out").err
+    )
+    (bare / "train_landmarks.npy").write_bytes(b"\x93NUMPY\1\0\x08\0{[](1)}\n")
+    assert (
+        "is not a .npy file"
         in command("landmarks", trained.last, "--train", bare, "--out", tmp_path / "out").err
     )
     assert not (tmp_path / "out").exists()

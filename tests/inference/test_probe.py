@@ -77,10 +77,10 @@ def test_the_errors_are_those_of_the_codes_and_maps(probed: Probed, trained: Run
     assert labels.landmarks is not None
     with torch.inference_mode():
         codes = network.encode(images)
-        sides = torch.cat([codes, codes * codes[:, -1:]], dim=1).numpy()
         maps = pooled(network.averaged.pyramid(network.features(images)))
-        maps = torch.cat([maps, maps * codes[:, -1:]], dim=1).numpy()
-    for name, values in (("codes", sides), ("pooled", maps)):
+        pixels = torch.nn.functional.adaptive_avg_pool2d(images, 16).flatten(1)
+    for name, values in (("codes", codes), ("pooled", maps), ("pixels", pixels)):
+        values = torch.cat([values, values * codes[:, -1:]], dim=1).numpy()
         errors = landmark_errors(values, labels.landmarks, labels.groups)
         assert by_features(probed, "error")[name].value == pytest.approx(errors.mean(), rel=1e-3)
 

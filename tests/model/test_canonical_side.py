@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from earteach.model.canonical_side import SideClassifier, mirrored, side_by_residual
+from earteach.model.pca_path import PCAPath
 from tests.model.networks import images_for, pca_network
 
 
@@ -28,6 +29,11 @@ def test_pca_decides_by_the_smaller_residual():
     torch.testing.assert_close(code, pca.encode(oriented)[0])
     symmetric = (x + x.flip(3)) / 2
     assert side_by_residual(symmetric, pca)[0].all()
+
+
+def test_without_components_every_ear_stays_as_it_is():
+    pca = PCAPath(3, 16, 32)
+    assert side_by_residual(torch.rand(200, 3, 32, 32), pca)[0].all()
 
 
 @pytest.mark.parametrize(("size", "channels"), [(32, 1), (48, 3), (144, 3)])

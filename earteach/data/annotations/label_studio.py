@@ -19,6 +19,8 @@ from earteach.data.annotations.labels import (
     mapping,
     number,
     pairs,
+    rotation,
+    whole_size,
 )
 from earteach.data.photographs import SUFFIXES as IMAGE_SUFFIXES
 
@@ -131,6 +133,8 @@ def _shape(results: Sequence[Mapping[str, Any]]) -> Annotation | NamedPoint | No
             return None  # a choice or a text about the photograph
         raise Slip(f"is a {results[0].get('type', 'shape')}, which is not read; export it as COCO")
     size = tuple(number(results[0], f"original_{side}") for side in ("width", "height"))
+    if not all(map(math.isfinite, size)):
+        raise Slip(f"`original_width` and `original_height` are {size[0]} and {size[1]}")
     names = _said(value)
     said = next(iter(names), None)
     if kind == "keypoint":
@@ -138,7 +142,7 @@ def _shape(results: Sequence[Mapping[str, Any]]) -> Annotation | NamedPoint | No
         parent = results[0].get("parentID")
         return NamedPoint(said or "", (x, y), None if parent is None else str(parent))
     box = _box(kind, value, size)
-    whole = (round(size[0]), round(size[1])) if min(size) >= 1 else None
+    whole = whole_size(*size)
     side = next((side for name in names if (side := side_of(name))), None)
     return Annotation(box=box, side=side, category=said, photograph=whole)
 
@@ -166,6 +170,6 @@ def _box(kind: str, value: Mapping[str, Any], size: Sequence[float]) -> Box:
         across, down = number(value, "radiusX"), number(value, "radiusY")
         turn = np.linspace(0, 2 * math.pi, 64, endpoint=False)
         corners = np.stack([across * np.cos(turn), down * np.sin(turn)], axis=1) * scale
-    angle = math.radians(number(value, "rotation")) if value.get("rotation") else 0.0
+    angle = rotation(value)
     cos, sin = math.cos(angle), math.sin(angle)
     return bounding_box(corners @ np.array([(cos, sin), (-sin, cos)]) + np.array([x, y]) * scale)

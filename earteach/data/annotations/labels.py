@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -247,6 +248,14 @@ def number(entry: Mapping[str, Any], name: str) -> float:
     if name not in entry:
         raise Slip(f"has no `{name}`")
     return numbers([entry[name]], f"`{name}`")[0]
+
+
+def rotation(entry: Mapping[str, Any]) -> float:
+    """The field `rotation`, from degrees to radians, 0 without one; raises `Slip`."""
+    degrees = number(entry, "rotation") if entry.get("rotation") else 0.0
+    if not math.isfinite(degrees):
+        raise Slip(f"`rotation` is {degrees}")
+    return math.radians(degrees)
 
 
 def numbers(values: Any, what: str, count: int | None = None) -> list[float]:

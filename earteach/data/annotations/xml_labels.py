@@ -18,6 +18,7 @@ from earteach.data.annotations.labels import (
     number,
     numbers,
     pairs,
+    rotation,
     small_file,
     whole_size,
 )
@@ -122,7 +123,7 @@ def _cvat_box(shape: Element) -> Box:
 
 def _turned(box: Box, fields: dict[str, str]) -> Box:
     """The box around a box that is turned around its centre by `rotation` degrees."""
-    angle = math.radians(number(fields, "rotation")) if "rotation" in fields else 0.0
+    angle = rotation(fields)
     if not angle:
         return box
     left, top, width, height = box

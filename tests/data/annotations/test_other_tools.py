@@ -307,6 +307,24 @@ def test_label_studio_shapes(
     assert found == pytest.approx(box, abs=0.1)
 
 
+@pytest.mark.parametrize("turn", [float("inf"), float("nan")])
+def test_a_box_turned_without_end_is_refused_in_words(tmp_path: Path, turn: float) -> None:
+    box = {"x": 60, "y": 15, "width": 50, "height": 20, "rotation": turn}
+    path = written(tmp_path, "p.json", studio(type="rectangle", value=box))
+    with pytest.raises(EarTeachError, match=f"`rotation` is {turn}"):
+        boxes_of(path)
+    shape = f'<box label="ear" xtl="20" ytl="30" xbr="60" ybr="80" rotation="{turn}"/>'
+    with pytest.raises(EarTeachError, match=f"`rotation` is {turn}"):
+        boxes_of(written(tmp_path, "annotations.xml", cvat(shape)))
+
+
+def test_a_photograph_without_end_is_refused_in_words(tmp_path: Path) -> None:
+    box = {"x": 20, "y": 15, "width": 40, "height": 25}
+    infinite = studio(type="rectangle", original_width=float("inf"), value=box)
+    with pytest.raises(EarTeachError, match="`original_height` are inf and 200"):
+        boxes_of(written(tmp_path, "p.json", infinite))
+
+
 def test_label_studios_short_json(tmp_path: Path) -> None:
     size = {"original_width": 100, "original_height": 200}
     box = {"x": 20, "y": 15, "width": 40, "height": 25, "rectanglelabels": ["ear"], **size}
