@@ -6,7 +6,7 @@ where the point itself is. Dense equivariance, after Thewlis et al. 2017
 (https://arxiv.org/abs/1706.02932).
 
 So far a place may have another descriptor on each person. Ears on their canonical side that fill their
-images lie roughly on each other, so a point is compared with the points of another person's ear, too,
+images lie roughly on each other, so a point is compared with the points of another ear, too,
 and has to find those near the same place: a wider target, which leaves the rest to the descriptors.
 """
 

@@ -28,6 +28,14 @@ GOOD = coco()
 HEAD = b"image,x,y,w,h\n"
 CENTRE = b"0 1 1 1 1"
 SYSTEM = b"names: !!python/object/apply:os.system ['touch planted']"
+# Each list holds the one before twice: as text, the last one would have 2^60 parts.
+LAUGHING = "\n".join(
+    [
+        "a0: &a0 [ear]",
+        *(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]" for n in range(1, 61)),
+        "names: [*a60]",
+    ]
+).encode()
 
 # (what, the name of the file or folder, what is in it, words of the error)
 BOXES: list[tuple[str, str, Made | Mapping[str, Made], str]] = [
@@ -75,6 +83,8 @@ BOXES: list[tuple[str, str, Made | Mapping[str, Made], str]] = [
     ("YOLO of 2 TB", "y", {"y/a.txt": of_size(2**41, b"0")}, "too large"),
     ("YOLO, a yaml that runs", "y",
      {"y/a.txt": CENTRE, "y/data.yaml": SYSTEM},
+     "data.yaml: does not describe labels"),
+    ("YOLO, a yaml that laughs", "y", {"y/a.txt": CENTRE, "y/data.yaml": LAUGHING},
      "data.yaml: does not describe labels"),
     ("an empty folder", "y", {"y/b": b""}, "a folder without labels; name a .json (COCO"),
     ("nothing", "none.json", {}, "no such file"),

@@ -191,7 +191,9 @@ def _described(data: Any) -> _Dataset:
     names = data["names"]
     if isinstance(names, str):  # a file of names, say
         raise ValueError("names")
-    entries = names.items() if isinstance(names, dict) else enumerate(names)
+    entries = list(names.items() if isinstance(names, dict) else enumerate(names))
+    if any(isinstance(name, dict | list) for _, name in entries):  # whose text may have no end
+        raise ValueError("names")
     pose = data.get("kpt_shape")
     if pose is not None:
         count, size = map(int, pose)

@@ -15,6 +15,7 @@ from earteach import checkpoint
 from earteach.checkpoint import file_hash
 from earteach.config import ExportFormat, ExportPart
 from earteach.errors import EarTeachError
+from earteach.files.atomic_write import write_error
 from earteach.files.folders import make_folder
 from earteach.inference.export.description import describe
 from earteach.inference.export.formats import FORMATS, check_packages
@@ -138,7 +139,7 @@ def _staging(out: Path) -> Iterator[Path]:
     try:
         yield staging
     except OSError as error:
-        raise EarTeachError(f"{out}: cannot be written: {error.strerror or error}") from error
+        raise write_error(out, error) from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
