@@ -97,8 +97,18 @@ def score_all(
 
 
 def real_ears(arrays: Mapping[str, EarArray], settings: Settings, count: int) -> torch.Tensor:
-    """Up to `count` images, evenly spread over all arrays, `(N, 3, S, S)` in [0, 1]."""
-    images = [(array, row) for array in arrays.values() for row in range(len(array))]
+    """Up to `count` images, evenly spread over all arrays, `(N, 3, S, S)` in [0, 1].
+
+    The first halves of all arrays come first: the two-sample test learns from them and is tested on the
+    rest, which are of other people where an array is in the order of its people.
+    """
+    halves = [(0, 0.5), (0.5, 1)]
+    images = [
+        (array, row)
+        for start, end in halves
+        for array in arrays.values()
+        for row in range(int(start * len(array)), int(end * len(array)))
+    ]
     chosen = [images[index] for index in sampled_rows(len(images), count)]
     return _stack(chosen, settings)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import joblib  # noqa: F401 - when scikit-learn first imports it, it makes a lock, which is a file
 import pytest
 
 from tests.conftest import TINY_RUN, data_options, earteach, files_of_at_most, run_options

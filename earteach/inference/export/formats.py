@@ -29,12 +29,18 @@ _GRAPH = "model.xml"
 
 
 def write_torchscript(target: Path, job: Job, example: torch.Tensor) -> None:
+    # The trace is gone before an error of writing could keep it: Python 3.12.1 crashes where its garbage
+    # collector has to free one.
+    target.write_bytes(_torchscript(job, example))
+
+
+def _torchscript(job: Job, example: torch.Tensor) -> bytes:
     buffer = io.BytesIO()  # given a path, torch insists on its own suffix
     # torch calls TorchScript deprecated, and warns that a trace freezes checks of shapes.
     with warnings.catch_warnings(action="ignore"), torch.no_grad():
         traced = torch.jit.trace(job.module, (example,), check_trace=False)  # type: ignore[no-untyped-call]
         torch.jit.save(traced, buffer)
-    target.write_bytes(buffer.getbuffer())
+    return buffer.getvalue()
 
 
 def load_torchscript(target: Path, job: Job) -> Run:
