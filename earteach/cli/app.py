@@ -72,7 +72,11 @@ class Commands(TyperGroup):
 def _clean_up_when_terminated() -> None:
     """Let SIGTERM unwind the command, as Ctrl-C does, so that nothing half-written stays behind."""
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+        signal.signal(signal.SIGTERM, _exit)
+
+
+def _exit(number: int, _: object) -> None:
+    sys.exit(128 + number)
 
 
 app = typer.Typer(
