@@ -410,8 +410,9 @@ class TrainConfig:
                 groups["optim"] = replace(groups["optim"], teach_weight=0.0)
             return cls(**groups)
         except (KeyError, TypeError) as error:
+            reason = " ".join(str(error).split())  # it shows names as they are
             raise EarTeachError(
-                f"a configuration of another version of earteach: {error}"
+                f"a configuration of another version of earteach: {reason}"
             ) from error
 
     def with_options(self, changes: Mapping[str, Any]) -> Self:

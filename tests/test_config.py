@@ -134,6 +134,7 @@ def test_a_configuration_survives_json(config):
         ({"optim": {**OptimConfig().to_dict(), "momentum": 1}}, "another version"),
         ({"optim": {**OptimConfig().to_dict(), "epochs": 0}}, "--epochs 0"),
         ({"kld": {"weight": 1}}, "another version"),
+        ({"kld": {"we\night": 1}}, "unexpected keyword argument 'we ight'"),
     ],
 )
 def test_a_broken_configuration_is_a_users_problem(change, words):

@@ -327,7 +327,9 @@ def test_a_path_that_the_system_refuses_is_one_line(trained, tmp_path, instant, 
         raise OSError(28, "No space left on device")
 
     patched("torchscript", write=full)
-    with pytest.raises(EarTeachError, match="cannot be written: the disk is full; free space, then try again"):
+    with pytest.raises(
+        EarTeachError, match="cannot be written: the disk is full; free space, then try again"
+    ):
         decoder(trained, tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
