@@ -42,6 +42,7 @@ def outputs(model: ConvVAE) -> dict[str, torch.Tensor]:
     return results
 
 
+@pytest.mark.filterwarnings("ignore:The loaded checkpoint was produced with Lightning")
 @pytest.mark.parametrize("kind", CLASSES)
 def test_an_old_checkpoint_computes_what_it_did(kind):
     path = GOLDEN / f"{kind}.ckpt"

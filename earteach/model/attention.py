@@ -26,7 +26,8 @@ class ChannelAttention(nn.Module):
 
 def _largest(x: torch.Tensor) -> torch.Tensor:
     """Of each channel, `(B, C)`; on a CPU, `amax` and its gradient take two to three times as long."""
-    return x.amax(dim=(2, 3)) if x.is_cuda else functional.adaptive_max_pool2d(x, 1).flatten(1)
+    # torch 2.10 cannot export `adaptive_max_pool2d` to ONNX.
+    return x.amax(dim=(2, 3)) if x.is_cuda else functional.max_pool2d(x, x.shape[2:]).flatten(1)
 
 
 class SpatialAttention(nn.Module):

@@ -131,7 +131,7 @@ def test_floats_of_an_unknown_range_are_refused(tmp_path, value):
         read(save(tmp_path, Image.fromarray(values), "TIFF"))
 
 
-@pytest.mark.skipif(not features.check("avif"), reason="this Pillow reads no AVIF")
+@pytest.mark.skipif("avif" not in features.get_supported(), reason="this Pillow reads no AVIF")
 def test_avif_is_read(picture, tmp_path):
     path = save(tmp_path, Image.fromarray(picture), "AVIF", quality=95)
     assert np.abs(read(path).astype(int) - picture).mean() < 4

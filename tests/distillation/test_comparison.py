@@ -20,7 +20,9 @@ def test_the_comparison_at_the_end_of_a_run(student: Student):
         expected, actual = teacher.encode(x)[0], network.encode(x)[0]
         maps = zip(teacher.features(x), network.features(x), strict=True)
         error = (teacher.decode(actual) - x).square().mean(dim=(1, 2, 3))
-    codes_r2 = r2_score(expected[:, :-1], actual[:, :-1], multioutput="variance_weighted")
+    codes_r2 = r2_score(
+        expected[:, :-1].numpy(), actual[:, :-1].numpy(), multioutput="variance_weighted"
+    )
     assert reported["codes_r2"] == pytest.approx(codes_r2, abs=1e-5)
     for r2, pair in zip(reported["features_r2"], maps, strict=True):
         rows = [level.movedim(1, -1).flatten(0, 2).double().numpy() for level in pair]
