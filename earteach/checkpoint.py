@@ -98,7 +98,7 @@ class Checkpoint:
                 f"{self.path}: its weights do not fit its configuration; the file was altered: "
                 "train again or use another checkpoint"
             ) from error
-        model.float()  # somebody may have halved the file
+        model.float()  # a file from elsewhere may hold float16
         if not all(value.sum().isfinite() for value in model.state_dict().values()):
             raise EarTeachError(
                 f"{self.path}: holds NaN or infinite weights; use another checkpoint"

@@ -1,6 +1,7 @@
 """The same training from every start, each with the best of the same learning rates.
 
-The best is so by the figure that is compared, on the test people; to avoid that, name a single rate.
+The best rate is chosen by the figure that is compared, on the test people; to avoid that, name a single
+one.
 """
 
 from __future__ import annotations

@@ -190,7 +190,7 @@ def _read(array: EarArray, size: int, channels: int) -> torch.Tensor:
     rows = sampled_rows(len(array), _MAX_EARS)
     read = partial(array.image, size=size, channels=channels)
     ears = np.empty((len(rows), size, size, channels), np.uint8)
-    with ThreadPoolExecutor(at_most_cores(len(rows))) as pool:  # OpenCV is told to use one thread
+    with ThreadPoolExecutor(at_most_cores(len(rows))) as pool:  # resizing releases the GIL
         for index, image in enumerate(pool.map(read, rows.tolist())):
             ears[index] = image
     return torch.from_numpy(ears).permute(0, 3, 1, 2).contiguous()

@@ -24,7 +24,7 @@ from earteach.data.prepare import Prepared, prepare, prepare_drawn
 from earteach.data.split import Split
 from earteach.errors import EarTeachError
 from earteach.synthetic.drawn_ear import draw_ear
-from tests.conftest import earteach, files_of_at_most
+from tests.conftest import earteach, earteach_process, files_of_at_most
 
 SIZE = 32
 Form = Literal["NFC", "NFD"]
@@ -361,17 +361,7 @@ def test_an_interrupted_run_keeps_the_old_arrays_and_starts_over(photos, out, ho
 
 
 def test_a_command_that_is_told_to_end_leaves_nothing_half_written(out) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "earteach",
-        "prepare",
-        "--synthetic",
-        "20000",
-        "--out",
-        str(out),
-    ]
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+    with earteach_process("prepare", "--synthetic", 20_000, "--out", out) as process:
         while not any(out.glob("*.partial")) and not any(out.glob(".*.partial")):
             assert process.poll() is None
             time.sleep(0.05)
